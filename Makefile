@@ -1,0 +1,44 @@
+# Every developer command. A fresh machine needs nothing before `make demo` or `make test`.
+VENV ?= .venv
+PYTHON ?= python3
+
+BIN := $(VENV)/bin
+DEMO_STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-test
+INSTALL_INPUTS := setup.py pyproject.toml constraints.txt
+
+.PHONY: demo test test-slow lint types bench check
+.DEFAULT_GOAL := check
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(DEMO_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(TEST_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	touch $@ $(DEMO_STAMP)
+
+demo: $(DEMO_STAMP)
+	$(BIN)/prompt-tuning demo
+
+test: $(TEST_STAMP)
+	$(BIN)/python -m pytest -n auto -m "not slow and not tpu and not gpu"
+
+test-slow: $(TEST_STAMP)
+	$(BIN)/python -m pytest -n auto -m "slow and not tpu and not gpu"
+
+lint: $(TEST_STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+# What is checked is named in pyproject.toml.
+types: $(TEST_STAMP)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(DEMO_STAMP)
+	$(BIN)/python -m prompt_tuning.launch.bench
+
+check: lint types test

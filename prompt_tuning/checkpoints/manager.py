@@ -1,0 +1,349 @@
+"""Saves and resumes the state of a run: `MODEL_DIR/checkpoint_{step}`, one directory a save.
+
+A save is over when `save` returns: nothing is written behind training's back, so a process killed at any moment leaves
+the checkpoints it had plus at most a temporary folder, which the next run removes.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
+
+from prompt_tuning import tree
+from prompt_tuning.checkpoints import json_files, run_format, t5x_format
+from prompt_tuning.errors import CheckpointError
+from prompt_tuning.types import PyTree
+
+PREFIX = "checkpoint"
+LEDGER = "best.json"
+_STEP_DIR = re.compile(rf"{PREFIX}_(\d+)")
+# Orbax writes here and renames; on gs://, which cannot rename, it marks the finished directory by a file.
+_UNFINISHED_DIR = re.compile(rf"{PREFIX}_\d+\.orbax-checkpoint-tmp.*")
+_FINISHED_MARK = "commit_success.txt"
+# A damaged checkpoint is set aside under this name, for its owner to look at.
+_DAMAGED_PREFIX = "damaged_"
+
+
+def steps_in(directory: epath.PathLike) -> list[int]:
+    """Returns the steps of all `checkpoint_{step}` directories, T5X's too, in ascending order."""
+    directory = epath.Path(directory)
+    if not directory.is_dir():
+        return []
+    matches = (_STEP_DIR.fullmatch(path.name) for path in directory.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+class Checkpointer:
+    """The checkpoints of one run.
+
+    Opening a run's directory looks at its newest checkpoints. Damaged ones are set aside as
+    `damaged_checkpoint_{step}`, so that the run goes on from the last sound one. All processes call it alike.
+
+    Args:
+      model_dir: Output folder of the run; created if missing; local or gs://.
+      keep: Newest checkpoints kept; the best step of the ledger stays too. None keeps all.
+      read_only: Changes nothing on disk: for evaluating a run that may still be training.
+
+    Raises:
+      CheckpointError: If there are checkpoints but all of them are damaged, or they are T5X's.
+    """
+
+    def __init__(self, model_dir: epath.PathLike, *, keep: int | None = 1, read_only: bool = False):
+        """Finds the newest sound checkpoint."""
+        self._dir = epath.Path(model_dir)
+        self._keep = keep
+        self._latest = self._find_latest(set_aside=not read_only)
+        self._ledger: dict[str, dict[str, Any]] = _read_ledger(self._dir / LEDGER)
+        options = ocp.CheckpointManagerOptions(
+            step_prefix=PREFIX,
+            create=not read_only,
+            read_only=read_only,
+            # Orbax would do it in the background, whenever that may be.
+            cleanup_tmp_directories=False,
+            preservation_policy=_LatestAndBest(self),
+            enable_async_checkpointing=False,
+            save_root_metadata=False,
+        )
+        handlers = {
+            # Pinned, whatever Orbax's defaults become: run_format.py reads this layout.
+            run_format.STATE_ITEM: ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False),
+            run_format.METADATA_ITEM: ocp.JsonCheckpointHandler(),
+        }
+        self._manager = ocp.CheckpointManager(self._dir, options=options, item_handlers=handlers)
+
+    def latest_step(self) -> int | None:
+        """Returns the newest step that can be restored, None before the first save."""
+        return self._latest
+
+    def path(self, step: int) -> epath.Path:
+        """Returns the directory of `step`."""
+        return self._dir / f"{PREFIX}_{step}"
+
+    def save(self, step: int, state: PyTree, metadata: Mapping[str, Any]) -> None:
+        """Writes a checkpoint and returns when it is complete; removes those no longer kept.
+
+        Args:
+          step: Updates applied to `state`. A step that exists already is left as it is.
+          state: Any pytree of arrays; random state as raw uint32 key data.
+          metadata: What belongs to the state and is not an array; stored as JSON.
+        """
+        if step in self._manager.all_steps():
+            logging.info("Checkpoint %d exists already", step)
+            return
+        arrays = tree.unflatten(
+            {name: _to_stored(leaf) for name, leaf in _named_leaves(state).items()}
+        )
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                **{
+                    run_format.STATE_ITEM: ocp.args.PyTreeSave(arrays),
+                    run_format.METADATA_ITEM: ocp.args.JsonSave(
+                        json.loads(json_files.encode(metadata))
+                    ),
+                }
+            ),
+            force=True,
+        )
+        self._latest = step
+
+    def restore(self, step: int, abstract_state: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        """Returns the state of `step` and its metadata.
+
+        Args:
+          step: A saved step.
+          abstract_state: Same structure as the saved state, `jax.ShapeDtypeStruct` leaves; arrays land with their
+            shardings (on the first device where a leaf has none).
+
+        Raises:
+          CheckpointError: If there is no such step, it is damaged, or its names, shapes or dtypes differ.
+        """
+        path = self.path(step)
+        if not run_format.is_run_checkpoint(path):
+            raise CheckpointError(
+                f"No checkpoint of step {step} in {self._dir}",
+                got=step,
+                expected=f"one of {self._manager.all_steps()}",
+                fix="restore a step that exists",
+            )
+        wanted = _named_leaves(abstract_state)
+        _check_same(path, wanted, run_format.read_shapes(path))
+        restore_args = {name: _restore_args(leaf) for name, leaf in wanted.items()}
+        args = ocp.args.PyTreeRestore(
+            item=tree.unflatten(wanted), restore_args=tree.unflatten(restore_args)
+        )
+        try:
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(**{run_format.STATE_ITEM: args})
+            )[run_format.STATE_ITEM]
+        except (ValueError, OSError) as e:
+            raise CheckpointError(
+                f"Cannot restore {path}",
+                got=str(e).splitlines()[0][:300],
+                expected="a complete checkpoint",
+                fix=f"delete {path}: the run then goes on from the step before",
+            ) from e
+        flat = tree.flatten(restored)
+        leaves = [flat[name] for name in wanted]
+        state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
+        return state, self.metadata(step)
+
+    def metadata(self, step: int) -> dict[str, Any]:
+        """Returns what `save` was given beside the state of `step`."""
+        return run_format.read_metadata(self.path(step))
+
+    def record_metric(
+        self, step: int, name: str, value: float, higher_is_better: bool = True
+    ) -> None:
+        """Notes the score of a step; the best step of each metric survives `keep`. Ties go to the earlier step.
+
+        Args:
+          step: Step that was evaluated.
+          name: Name of the metric.
+          value: Its value; one that is not finite is never best.
+          higher_is_better: False for losses.
+        """
+        value = float(value)
+        best = self._ledger.get(name)
+        if not math.isfinite(value):
+            return
+        if best is not None and (
+            value <= best["value"] if higher_is_better else value >= best["value"]
+        ):
+            return
+        self._ledger[name] = {
+            "name": name,
+            "step": int(step),
+            "value": value,
+            "higher_is_better": higher_is_better,
+        }
+        if jax.process_index() == 0:
+            json_files.write_atomically(self._dir / LEDGER, json_files.encode(self._ledger))
+
+    def best(self, name: str | None = None) -> dict[str, Any] | None:
+        """Returns `name`, `step`, `value` and `higher_is_better` of the best step so far; None before any metric.
+
+        Args:
+          name: Metric; may be left out as long as only one was recorded.
+        """
+        if name is None:
+            assert len(self._ledger) <= 1, f"name one of {sorted(self._ledger)}"
+            name = next(iter(self._ledger), "")
+        return self._ledger.get(name)
+
+    def best_steps(self) -> set[int]:
+        """Returns the steps that are best by some metric."""
+        return {entry["step"] for entry in self._ledger.values()}
+
+    def wait(self) -> None:
+        """Returns when nothing is being written; saves are synchronous, so at once."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Frees what Orbax holds; nothing may be saved afterwards."""
+        self._manager.close()
+
+    def _find_latest(self, *, set_aside: bool) -> int | None:
+        """The newest sound step; process 0 looks and decides for all."""
+        latest = -1
+        failure: CheckpointError | None = None
+        if jax.process_index() == 0:
+            try:
+                latest = self._look_for_latest(set_aside=set_aside)
+            except CheckpointError as e:
+                failure = e
+        if jax.process_count() > 1:
+            code = -2 if failure else latest
+            latest = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
+        if failure:
+            raise failure
+        if latest == -2:
+            raise CheckpointError(
+                f"No checkpoint in {self._dir} can be used",
+                got="the error that process 0 reports",
+                expected="a sound checkpoint",
+                fix="see the error of process 0",
+            )
+        return None if latest == -1 else latest
+
+    def _look_for_latest(self, *, set_aside: bool) -> int:
+        """The newest sound step, -1 if there are no checkpoints at all."""
+        damaged: dict[int, str] = {}
+        if set_aside:
+            _remove_unfinished(self._dir)
+        for step in reversed(steps_in(self._dir)):
+            path = self.path(step)
+            if t5x_format.is_t5x_checkpoint(path):
+                raise CheckpointError(
+                    f"MODEL_DIR {self._dir} holds checkpoints of T5X",
+                    got=path.name,
+                    expected="an empty folder, or one of an earlier run of this program",
+                    fix="choose another MODEL_DIR; T5X checkpoints go into INITIAL_CHECKPOINT_PATH",
+                )
+            damage = run_format.find_damage(path)
+            if damage is None:
+                for bad in damaged if set_aside else ():
+                    self.path(bad).rename(self._dir / f"{_DAMAGED_PREFIX}{PREFIX}_{bad}")
+                return step
+            damaged[step] = damage
+            logging.warning("Passing over the damaged checkpoint %s: %s", path, damage)
+        if damaged:
+            newest = max(damaged)
+            raise CheckpointError(
+                f"Every checkpoint in {self._dir} is damaged",
+                got=f"{PREFIX}_{newest}: {damaged[newest]}",
+                expected="at least one sound checkpoint",
+                fix="restore one from a copy, or choose another MODEL_DIR to start anew",
+            )
+        return -1
+
+
+class _LatestAndBest:
+    """Orbax's rule for what to keep: the newest few and the best of the ledger."""
+
+    def __init__(self, checkpointer: Checkpointer):
+        self._checkpointer = checkpointer
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Returns for each checkpoint, oldest first, whether it stays."""
+        del context
+        keep = self._checkpointer._keep
+        newest = checkpoints if keep is None else checkpoints[max(0, len(checkpoints) - keep) :]
+        stay = {info.step for info in newest} | self._checkpointer.best_steps()
+        return [info.step in stay for info in checkpoints]
+
+
+def _remove_unfinished(directory: epath.Path) -> None:
+    """Removes what saves that were killed have left."""
+    for path in list(directory.iterdir()) if directory.is_dir() else []:
+        on_bucket = str(path).startswith("gs://") and _STEP_DIR.fullmatch(path.name)
+        never_marked = on_bucket and not (path / _FINISHED_MARK).exists()
+        if _UNFINISHED_DIR.fullmatch(path.name) or never_marked:
+            logging.info("Removing the unfinished checkpoint %s", path)
+            path.rmtree()
+
+
+def _named_leaves(state: PyTree) -> dict[str, Any]:
+    """The leaves by name, in the order of the tree: `trainable/encoder/...`, `opt_state/0/v/...`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    named = {
+        jax.tree_util.keystr(key_path, simple=True, separator="/"): leaf
+        for key_path, leaf in leaves
+    }
+    assert len(named) == len(leaves), "two leaves share a name"
+    return named
+
+
+def _to_stored(leaf: Any) -> jax.Array | np.ndarray:
+    """What is stored for a leaf of the state."""
+    leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    assert not is_key, "a state holds raw key data, which has one form on every version of JAX"
+    return leaf
+
+
+def _restore_args(leaf: jax.ShapeDtypeStruct) -> ocp.ArrayRestoreArgs:
+    """Where Orbax puts a leaf; its size was checked before, so that nothing is cut or padded."""
+    sharding = leaf.sharding
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return ocp.ArrayRestoreArgs(dtype=leaf.dtype, sharding=sharding, global_shape=leaf.shape)
+
+
+def _check_same(
+    path: epath.Path,
+    wanted: Mapping[str, jax.ShapeDtypeStruct],
+    stored: Mapping[str, tuple[tuple[int, ...], np.dtype]],
+) -> None:
+    """Raises CheckpointError unless names, shapes and dtypes agree."""
+    expected = {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in wanted.items()}
+    different = sorted(
+        name for name in {*expected, *stored} if expected.get(name) != stored.get(name)
+    )
+    if different:
+        first = different[:3]
+        raise CheckpointError(
+            f"The checkpoint {path} is of another run: {len(different)} of {len(expected)} leaves differ",
+            got={name: stored.get(name) for name in first},
+            expected=str({name: expected.get(name) for name in first}),
+            fix="resume with the model, prompt length and optimizer it was saved with, or use another MODEL_DIR",
+        )
+
+
+def _read_ledger(path: epath.Path) -> dict[str, dict[str, Any]]:
+    """The best step of each metric; empty if none was recorded or the file was lost."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        logging.warning("%s is damaged; scores are collected anew", path)
+        return {}

@@ -1,0 +1,151 @@
+"""Prompts as plain NumPy files, with a JSON file beside each that says what they belong to.
+
+`numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt` is a `.npy` file without suffix, as the original
+prompt tuning code leaves it. These files are written at every save and never deleted: they are kilobytes.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from prompt_tuning.checkpoints import json_files
+from prompt_tuning.errors import CheckpointError
+from prompt_tuning.types import Array
+
+FOLDER = "numpy_checkpoints"
+
+
+def folder(model_dir: epath.PathLike, step: int) -> epath.Path:
+    """Returns the directory of the prompts of `step`."""
+    return epath.Path(model_dir) / FOLDER / f"checkpoint_{step}"
+
+
+def save_prompts(
+    model_dir: epath.PathLike, step: int, flat_prompts: Mapping[str, Array], info: Mapping[str, Any]
+) -> None:
+    """Writes each prompt, and `info` beside it, so that a reader sees all files of the step or none.
+
+    Every process calls this; process 0 writes.
+
+    Args:
+      model_dir: Output folder of the run.
+      step: Updates applied to these prompts.
+      flat_prompts: Parameter path -> prompt [P, H].
+      info: What the prompts belong to (model, task, length, digests); anything JSON can hold.
+    """
+    arrays = {path: _to_host(array) for path, array in flat_prompts.items()}
+    if jax.process_index() != 0:
+        return
+    final = folder(model_dir, step)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # A killed predecessor may have left its temporary folder: it is simply written over.
+    target = final if final.exists() else final.parent / f"{final.name}.tmp"
+    target.mkdir(parents=True, exist_ok=True)
+    for path, array in arrays.items():
+        name = path.replace("/", ".")
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        json_files.write_atomically(target / name, buffer.getvalue())
+        side = {**info, "parameter": path, "shape": list(array.shape), "step": step}
+        json_files.write_atomically(target / f"{name}.json", json_files.encode(side))
+    if target != final:
+        target.rename(final)
+
+
+def update_info(model_dir: epath.PathLike, step: int, info: Mapping[str, Any]) -> None:
+    """Adds `info`, such as metrics measured after the save, to the JSON files of `step`; process 0 writes.
+
+    Args:
+      model_dir: Output folder of the run.
+      step: A step whose prompts were saved.
+      info: Keys to add or replace.
+    """
+    if jax.process_index() != 0:
+        return
+    for path in sorted(folder(model_dir, step).glob("*.json")):
+        json_files.write_atomically(
+            path, json_files.encode({**json.loads(path.read_text()), **info})
+        )
+
+
+def load_prompt(path: epath.PathLike) -> tuple[np.ndarray, dict[str, Any] | None]:
+    """Reads a prompt and the JSON beside it.
+
+    Args:
+      path: A `.npy` file, with or without suffix; local or gs://.
+
+    Returns:
+      The prompt [P, H] float32, and what the JSON file holds (None without one).
+
+    Raises:
+      CheckpointError: If the file is missing, is no `.npy` file, or holds no prompt.
+    """
+    path = epath.Path(path)
+    if not path.is_file():
+        nearby = (
+            [str(p) for p in sorted(path.glob("*")) if p.suffix != ".json"] if path.is_dir() else []
+        )
+        raise CheckpointError(
+            "No prompt file",
+            got=str(path),
+            expected=f"a .npy file{', for example ' + nearby[0] if nearby else ''}",
+            fix="set PROMPT_FILE to a file below MODEL_DIR/numpy_checkpoints",
+        )
+    try:
+        array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as e:
+        raise CheckpointError(
+            f"{path} is not a NumPy file",
+            got=str(e),
+            expected="an array written by numpy.save",
+            fix="pass the file encoder.prompt.prompt.prompt of a numpy_checkpoints folder",
+        ) from e
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fV":
+        raise CheckpointError(
+            f"{path} holds no prompt",
+            got=f"{getattr(array, 'shape', type(array).__name__)} {getattr(array, 'dtype', '')}",
+            expected="a float array [prompt length, embedding width]",
+            fix="pass the file of one prompt",
+        )
+    if array.dtype.kind == "V":
+        # NumPy has no name for bfloat16 in a .npy header and stores two opaque bytes.
+        array = array.view(jax.numpy.bfloat16)
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise CheckpointError(
+            f"{path} holds numbers that are not finite",
+            got=f"{int((~np.isfinite(array)).sum())} of {array.size} not finite",
+            expected="finite numbers",
+            fix="use the prompt of an earlier step",
+        )
+    side = path.parent / f"{path.name}.json"
+    return array, json.loads(side.read_text()) if side.is_file() else None
+
+
+def check_width(prompt: Array, emb_dim: int) -> None:
+    """Checks that a prompt [P, H] fits a model of width `emb_dim`.
+
+    Raises:
+      CheckpointError: If H differs from `emb_dim`.
+    """
+    if prompt.shape[-1] != emb_dim:
+        raise CheckpointError(
+            f"The prompt {list(prompt.shape)} was trained for a model of another size",
+            got=f"width {prompt.shape[-1]}",
+            expected=f"width {emb_dim}, the embedding width of this model",
+            fix="use the model size that the prompt was trained on, or another PROMPT_FILE",
+        )
+
+
+def _to_host(array: Array) -> np.ndarray:
+    """The whole array on every host, also if it is spread over several."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        if not array.is_fully_replicated:
+            return multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)

@@ -1,0 +1,174 @@
+"""Examples to predict or score, one at a time: from a task's split, a file or strings."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+
+from prompt_tuning.data import datasets, input_files
+from prompt_tuning.errors import ConfigError, DataError
+
+EOS_ID = 1
+PRETOKENIZED = "_pretokenized"
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceExample:
+    """One example.
+
+    Attributes:
+      inputs: The texts shown beside the prediction, with T5X's keys `inputs_pretokenized` and `targets_pretokenized`.
+      features: Model features without a batch axis.
+    """
+
+    inputs: dict[str, Any]
+    features: dict[str, np.ndarray]
+
+
+def from_task(cfg: datasets.DatasetConfig) -> Iterator[InferenceExample]:
+    """Yields the examples of a task's split in order.
+
+    Args:
+      cfg: Task, split and lengths.
+
+    Raises:
+      ConfigError: If no lengths are given.
+    """
+    lengths = _check_lengths(cfg.task_feature_lengths)
+    dataset = datasets.get_task(cfg).get_dataset(
+        sequence_length=dict(lengths),
+        split=cfg.split,
+        shuffle=False,
+        num_epochs=1,
+        seed=cfg.seed,
+        use_cached=cfg.use_cached,
+    )
+    for example in dataset.as_numpy_iterator():
+        texts = {k: _text(v) for k, v in example.items() if k.endswith(PRETOKENIZED)}
+        yield InferenceExample(
+            texts, model_features(example["inputs"], example["targets"], lengths)
+        )
+
+
+def from_file(
+    path: str,
+    *,
+    input_vocabulary: seqio.Vocabulary,
+    output_vocabulary: seqio.Vocabulary,
+    lengths: Mapping[str, int] | None,
+    needs_targets: bool = False,
+) -> Iterator[InferenceExample]:
+    """Yields the examples of a JSONL, TSV or plain-text file in order.
+
+    Args:
+      path: The file; `.jsonl`, `.tsv`, else one input a line.
+      input_vocabulary: Encodes the inputs.
+      output_vocabulary: Encodes the targets, where there are any.
+      lengths: TASK_FEATURE_LENGTHS, in tokens.
+      needs_targets: Whether an example without targets is an error (scoring).
+
+    Raises:
+      DataError: If the file is malformed (file and line are named) or lacks targets that are needed.
+      ConfigError: If no lengths are given.
+    """
+    rows = input_files.read_examples(path)
+    for number, row in enumerate(rows, start=1):
+        if needs_targets and "targets" not in row:
+            raise DataError(
+                f"{path}: example {number} has nothing to score",
+                got=sorted(row),
+                expected="`inputs` and `targets`",
+                fix="add `targets` to every example, or use infer.mode = 'predict'",
+            )
+    has_targets = bool(rows) and all("targets" in row for row in rows)
+    return from_strings(
+        [row["inputs"] for row in rows],
+        [row["targets"] for row in rows] if has_targets else None,
+        input_vocabulary=input_vocabulary,
+        output_vocabulary=output_vocabulary,
+        lengths=lengths,
+    )
+
+
+def from_strings(
+    inputs: Iterable[str],
+    targets: Sequence[str] | None,
+    *,
+    input_vocabulary: seqio.Vocabulary,
+    output_vocabulary: seqio.Vocabulary,
+    lengths: Mapping[str, int] | None,
+) -> Iterator[InferenceExample]:
+    """Yields one example an input; EOS is appended after trimming, as the tasks do.
+
+    Args:
+      inputs: Texts in the task's form.
+      targets: As many texts, or None where nothing is scored.
+      input_vocabulary: Encodes the inputs.
+      output_vocabulary: Encodes the targets.
+      lengths: TASK_FEATURE_LENGTHS, in tokens.
+    """
+    lengths = _check_lengths(lengths)
+    for index, text in enumerate(inputs):
+        texts = {f"inputs{PRETOKENIZED}": text}
+        target_ids: list[int] = []
+        if targets is not None:
+            texts[f"targets{PRETOKENIZED}"] = targets[index]
+            target_ids = _with_eos(output_vocabulary.encode(targets[index]), lengths["targets"])
+        input_ids = _with_eos(input_vocabulary.encode(text), lengths["inputs"])
+        yield InferenceExample(texts, model_features(input_ids, target_ids, lengths))
+
+
+def model_features(
+    inputs: Sequence[int] | np.ndarray,
+    targets: Sequence[int] | np.ndarray,
+    lengths: Mapping[str, int],
+) -> dict[str, np.ndarray]:
+    """Returns what `seqio.EncDecFeatureConverter(pack=False)` makes of one example, int32.
+
+    Args:
+      inputs: Token ids with EOS, at most `lengths["inputs"]`.
+      targets: Token ids with EOS, at most `lengths["targets"]`; may be empty.
+      lengths: Widths L and T, in tokens.
+    """
+    encoder = _pad(inputs, lengths["inputs"])
+    target = _pad(targets, lengths["targets"])
+    return {
+        "encoder_input_tokens": encoder,
+        "decoder_target_tokens": target,
+        "decoder_input_tokens": np.concatenate([np.zeros(1, np.int32), target[:-1]]),
+        "decoder_loss_weights": (target > 0).astype(np.int32),
+    }
+
+
+def _check_lengths(lengths: Mapping[str, int] | None) -> Mapping[str, int]:
+    """The lengths, or an error that asks for them."""
+    if not lengths or not {"inputs", "targets"} <= set(lengths):
+        raise ConfigError(
+            "TASK_FEATURE_LENGTHS is missing",
+            got=lengths,
+            expected="{'inputs': L, 'targets': T} in tokens",
+            fix="bind TASK_FEATURE_LENGTHS, e.g. {'inputs': 512, 'targets': 8}",
+        )
+    return lengths
+
+
+def _with_eos(ids: Sequence[int], length: int) -> list[int]:
+    """The ids, trimmed so that EOS fits."""
+    return [*ids[: length - 1], EOS_ID]
+
+
+def _pad(ids: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
+    """The ids [length] int32, trimmed or padded with 0 on the right."""
+    row = np.zeros(length, np.int32)
+    kept = np.asarray(ids, np.int32)[:length]
+    row[: len(kept)] = kept
+    return row
+
+
+def _text(value: Any) -> Any:
+    """A feature value as JSON shows it."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return value.tolist() if isinstance(value, np.ndarray) else value

@@ -1,0 +1,180 @@
+"""Beam search with T5X's scores, its stopping rule and its order of results."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from prompt_tuning.decoding.cache import expand_batch, gather_copies
+from prompt_tuning.decoding.greedy import TokensToLogits
+from prompt_tuning.types import PyTree
+
+# Score of a slot that holds no sequence. Finite, so that it survives arithmetic; T5X's value, visible in results.
+NO_SEQUENCE = -1.0e7
+
+
+class _Loop(NamedTuple):
+    """What one position hands to the next. Beams are in ascending order, best last; K is the number of beams."""
+
+    position: jax.Array  # [] int32, tokens decoded so far
+    token: jax.Array  # [B, K] int32, the decoder's next inputs
+    live_ids: jax.Array  # [B, K, T] int32, sequences without EOS
+    live_log_probs: jax.Array  # [B, K] float32
+    finished_ids: jax.Array  # [B, K, T] int32, sequences with EOS
+    finished_scores: jax.Array  # [B, K] float32
+    finished: jax.Array  # [B, K] bool, whether the slot is taken
+    cache: PyTree  # of B * K rows
+
+
+class _Candidates(NamedTuple):
+    """The 2K best continuations of the live beams, best first."""
+
+    ids: jax.Array  # [B, 2K, T] int32
+    token: jax.Array  # [B, 2K] int32
+    log_probs: jax.Array  # [B, 2K] float32
+    beam: jax.Array  # [B, 2K] int32, the live beam each continues
+    ended: jax.Array  # [B, 2K] bool
+
+
+def brevity_penalty(length: jax.Array | int, alpha: float) -> jax.Array:
+    """Returns `((5 + length) / 6) ** alpha`, which log-probabilities are divided by.
+
+    Args:
+      length: Tokens in the sequence, EOS included.
+      alpha: 0 for plain log-probabilities; larger values favour longer sequences.
+
+    Source:
+      Wu et al. 2016, arXiv 1609.08144, equation 14.
+    """
+    return jnp.power((5.0 + jnp.asarray(length, jnp.float32)) / 6.0, alpha)
+
+
+def beam_search(
+    tokens_to_logits: TokensToLogits,
+    cache: PyTree,
+    *,
+    batch_size: int,
+    max_decode_length: int,
+    eos_id: int = 1,
+    num_decodes: int = 4,
+    alpha: float = 0.6,
+    cache_batch_axis: int = 0,
+) -> tuple[jax.Array, jax.Array]:
+    """Keeps the `num_decodes` (K) best sequences of each row.
+
+    A finished sequence scores its log-probability divided by the brevity penalty. The search stops when, for every row
+    of the batch, all K slots are finished and the best live beam could not beat the worst of them even at full length.
+    A row without any finished sequence returns its live beams, scored by plain log-probability; elsewhere empty slots
+    are zeros with score -1e7.
+
+    Args:
+      tokens_to_logits: One step of the decoder, for B * K rows: row `b * K + k` is beam k of batch row b. Whatever it
+        closes over (the encoded inputs) is repeated in that order, as `jnp.repeat(encoded, K, axis=0)` does.
+      cache: Its cache before the first position, for B rows; it is repeated here.
+      batch_size: B.
+      max_decode_length: T, EOS included.
+      eos_id: Id that ends a sequence.
+      num_decodes: K.
+      alpha: Exponent of the brevity penalty.
+      cache_batch_axis: Axis of the batch in the cache: 0, or 1 where layers are scanned. Leaves with no such axis
+        (positions) are shared by all rows.
+
+    Returns:
+      Token ids [B, K, T] int32, EOS included and 0 after it, and scores [B, K] float32, ascending: the best is last.
+
+    Source:
+      t5x:t5x/decoding.py (`beam_search`). Differs: sequences always start from id 0, without a forced prefix.
+    """
+    shape = (batch_size, num_decodes)
+    # All beams start alike, so only one may count: the others would return the same sequences.
+    live_log_probs = jnp.full(shape, NO_SEQUENCE).at[:, 0].set(0.0)
+
+    def step(loop: _Loop) -> _Loop:
+        logits, cache = tokens_to_logits(loop.token.reshape(-1, 1), loop.cache)
+        logits = logits.reshape(*shape, -1)
+        candidates = _continue(loop, logits, eos_id)
+        live_log_probs, order = _best(
+            jnp.where(candidates.ended, candidates.log_probs + NO_SEQUENCE, candidates.log_probs),
+            num_decodes,
+        )
+        live_ids, token, beam = jax.vmap(
+            lambda tree, index: jax.tree.map(lambda x: x[index], tree)
+        )((candidates.ids, candidates.token, candidates.beam), order)
+        finished_ids, finished_scores, finished = _finish(loop, candidates, alpha)
+        return _Loop(
+            position=loop.position + 1,
+            token=token,
+            live_ids=live_ids,
+            live_log_probs=live_log_probs,
+            finished_ids=finished_ids,
+            finished_scores=finished_scores,
+            finished=finished,
+            cache=gather_copies(cache, beam, batch_axis=cache_batch_axis),
+        )
+
+    start = _Loop(
+        position=jnp.zeros((), jnp.int32),
+        token=jnp.zeros(shape, jnp.int32),
+        live_ids=jnp.zeros((*shape, max_decode_length), jnp.int32),
+        live_log_probs=live_log_probs,
+        finished_ids=jnp.zeros((*shape, max_decode_length), jnp.int32),
+        finished_scores=jnp.full(shape, NO_SEQUENCE),
+        finished=jnp.zeros(shape, jnp.bool_),
+        cache=expand_batch(cache, batch_size, num_decodes, batch_axis=cache_batch_axis),
+    )
+    end = lax.while_loop(lambda loop: _may_improve(loop, max_decode_length, alpha), step, start)
+    any_finished = jnp.any(end.finished, axis=1)
+    return (
+        jnp.where(any_finished[:, None, None], end.finished_ids, end.live_ids),
+        jnp.where(any_finished[:, None], end.finished_scores, end.live_log_probs),
+    )
+
+
+def _may_improve(loop: _Loop, max_decode_length: int, alpha: float) -> jax.Array:
+    """Whether another position can change the result."""
+    # One position more than there is: T5X counts its start token here, and results depend on when the search stops.
+    best_live = loop.live_log_probs[:, -1:] / brevity_penalty(max_decode_length + 1, alpha)
+    worst_finished = jnp.min(loop.finished_scores, axis=1, keepdims=True)
+    worst_finished = jnp.where(loop.finished, worst_finished, NO_SEQUENCE)
+    nothing_alive = (loop.position > 0) & jnp.all(
+        best_live < NO_SEQUENCE / brevity_penalty(max_decode_length + 1, alpha)
+    )
+    return (
+        (loop.position < max_decode_length) & ~jnp.all(worst_finished > best_live) & ~nothing_alive
+    )
+
+
+def _continue(loop: _Loop, logits: jax.Array, eos_id: int) -> _Candidates:
+    """Returns the best 2K continuations: if K of them end, K others still carry the search on."""
+    batch_size, beams, vocab_size = logits.shape
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    totals = (log_probs + loop.live_log_probs[:, :, None]).reshape(batch_size, -1)
+    best, flat = lax.top_k(totals, 2 * beams)
+    beam, token = (flat // vocab_size).astype(jnp.int32), (flat % vocab_size).astype(jnp.int32)
+    ids = jnp.take_along_axis(loop.live_ids, beam[:, :, None], axis=1)
+    ids = lax.dynamic_update_slice_in_dim(ids, token[:, :, None], loop.position, axis=2)
+    return _Candidates(ids, token, best, beam, token == eos_id)
+
+
+def _finish(
+    loop: _Loop, candidates: _Candidates, alpha: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the K best finished sequences of old and new: ids, scores and whether the slots are taken."""
+    scores = candidates.log_probs / brevity_penalty(loop.position + 1, alpha)
+    scores = jnp.where(candidates.ended, scores, scores + NO_SEQUENCE)
+    all_scores = jnp.concatenate([loop.finished_scores, scores], axis=1)
+    all_ids = jnp.concatenate([loop.finished_ids, candidates.ids], axis=1)
+    all_finished = jnp.concatenate([loop.finished, candidates.ended], axis=1)
+    best, order = _best(all_scores, loop.finished.shape[1])
+    return (
+        jnp.take_along_axis(all_ids, order[:, :, None], axis=1),
+        best,
+        jnp.take_along_axis(all_finished, order, axis=1),
+    )
+
+
+def _best(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the k largest scores of each row and their indices, in ascending order of score."""
+    best, order = lax.top_k(scores, k)
+    return jnp.flip(best, axis=1), jnp.flip(order, axis=1)

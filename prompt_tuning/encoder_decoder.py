@@ -1,0 +1,183 @@
+"""The model of a run: a T5 module, its vocabularies, its loss terms and how it decodes."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen.partitioning as nn_partitioning
+import jax
+import jax.numpy as jnp
+
+from prompt_tuning import tree
+from prompt_tuning.decoding import greedy
+from prompt_tuning.errors import ConfigError
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.t5 import T5
+from prompt_tuning.prompts.config import PromptConfig
+from prompt_tuning.training.losses import LossConfig, token_cross_entropy
+from prompt_tuning.types import Batch, PyTree
+
+EOS_ID = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderDecoderModel:
+    """A T5 module with what is needed to train, score and decode with it.
+
+    Attributes:
+      module: The Linen module; it owns no parameters, they are passed to every method.
+      input_vocabulary: SeqIO vocabulary of the inputs.
+      output_vocabulary: SeqIO vocabulary of the targets.
+      z_loss: See `LossConfig`.
+      label_smoothing: See `LossConfig`.
+      loss_normalizing_factor: See `LossConfig`.
+      decode_fn: `(tokens_to_logits, cache, batch_size=, max_decode_length=, eos_id=) -> (ids [B, T], scores [B])`.
+
+    Source: the part of T5X's `models.EncoderDecoderModel` that a run needs. Differs: the optimizer is not part of it.
+    """
+
+    module: T5
+    input_vocabulary: Any
+    output_vocabulary: Any
+    z_loss: float = 1e-4
+    label_smoothing: float = 0.0
+    loss_normalizing_factor: float | str | None = None
+    decode_fn: Callable[..., tuple[jax.Array, jax.Array]] = greedy.greedy_decode
+
+    def __post_init__(self) -> None:
+        """Checks the loss terms where they are configured, not at the first step."""
+        self.loss_config  # noqa: B018
+
+    @property
+    def config(self) -> T5Config:
+        """The architecture."""
+        return self.module.config
+
+    @property
+    def prompt(self) -> PromptConfig | None:
+        """Length and initializer of the prompt; None for a model without one."""
+        return self.module.prompt
+
+    @property
+    def loss_config(self) -> LossConfig:
+        """The loss terms."""
+        return LossConfig(self.z_loss, self.label_smoothing, self.loss_normalizing_factor)
+
+    def check_vocabulary_size(self) -> None:
+        """Raises ConfigError if a vocabulary has more ids than the embedding table has rows."""
+        for vocabulary in (self.input_vocabulary, self.output_vocabulary):
+            if vocabulary.vocab_size > self.config.vocab_size:
+                raise ConfigError(
+                    "The vocabulary does not fit the embedding table",
+                    got=vocabulary.vocab_size,
+                    expected=f"at most NUM_EMBEDDINGS = {self.config.vocab_size} ids",
+                    fix=f"bind NUM_EMBEDDINGS to at least {vocabulary.vocab_size} "
+                    "or use the checkpoint's own vocabulary",
+                )
+
+    def init(self, rng: jax.Array) -> dict[str, Any]:
+        """Returns random parameters (a nested dict); traceable, so that the caller decides where they live."""
+        return self._init_variables(rng)["params"]
+
+    def _init_variables(self, rng: jax.Array) -> dict[str, Any]:
+        ids = jnp.ones((1, 1), jnp.int32)
+        return dict(self.module.init({"params": rng}, ids, ids, ids, enable_dropout=False))
+
+    @functools.cached_property
+    def _abstract(self) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, tuple]]:
+        variables = jax.eval_shape(self._init_variables, jax.random.key(0))
+        shapes = tree.flatten(variables["params"])
+        names = tree.flatten(nn_partitioning.get_axis_names(variables["params_axes"]))
+        axes = {path: tuple(names[path]) for path in shapes}
+        return shapes, axes
+
+    @property
+    def param_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and dtype of every parameter by its path; allocates nothing."""
+        return self._abstract[0]
+
+    @property
+    def param_axes(self) -> dict[str, tuple]:
+        """Logical axis names of every parameter by its path."""
+        return self._abstract[1]
+
+    def apply(
+        self, params: PyTree, batch: Batch, dropout_rng: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns the logits [B, T, V] float32 under teacher forcing; dropout only with `dropout_rng`."""
+        rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
+        logits = self.module.apply(
+            {"params": params},
+            batch["encoder_input_tokens"],
+            batch["decoder_input_tokens"],
+            batch["decoder_target_tokens"],
+            encoder_segment_ids=batch.get("encoder_segment_ids"),
+            decoder_segment_ids=batch.get("decoder_segment_ids"),
+            encoder_positions=batch.get("encoder_positions"),
+            decoder_positions=batch.get("decoder_positions"),
+            enable_dropout=dropout_rng is not None,
+            rngs=rngs,
+        )
+        assert isinstance(logits, jax.Array), "no collection is mutable"
+        return logits
+
+    def score(self, params: PyTree, batch: Batch) -> jax.Array:
+        """Returns the log-likelihood [B] float32 (nats, summed over target tokens) of each example's targets.
+
+        Source: T5X `EncoderDecoderModel.score_batch`; neither z-loss nor label smoothing enters.
+        """
+        logits = self.apply(params, batch)
+        loss, _ = token_cross_entropy(logits, jnp.asarray(batch["decoder_target_tokens"]))
+        return -jnp.sum(loss * jnp.asarray(batch["decoder_loss_weights"], jnp.float32), axis=-1)
+
+    def predict(
+        self, params: PyTree, batch: Batch, max_decode_length: int | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Decodes each example.
+
+        Args:
+          params: All parameters, the prompt included.
+          batch: Model features; only `encoder_input_tokens` [B, L] is read, and the width T of
+            `decoder_input_tokens` where `max_decode_length` is None.
+          max_decode_length: Tokens to decode at most.
+
+        Returns:
+          Token ids [B, T] int32, 0 after EOS, and `{"scores": [B] float32}`.
+        """
+        tokens = jnp.asarray(batch["encoder_input_tokens"])
+        length = max_decode_length or batch["decoder_input_tokens"].shape[-1]
+        encoded = self.module.apply(
+            {"params": params}, tokens, enable_dropout=False, method=self.module.encode
+        )
+        decode = functools.partial(
+            self.module.apply, mutable=["cache"], method=self.module.decode, enable_dropout=False
+        )
+
+        def make_cache(encoded, tokens):
+            ids = jnp.ones((tokens.shape[0], length), jnp.int32)
+            return decode({"params": params}, encoded, tokens, ids, ids, decode=True)[1]["cache"]
+
+        shapes = jax.eval_shape(make_cache, encoded, tokens)
+        cache = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+        def tokens_to_logits(ids, cache):
+            logits, variables = decode(
+                {"params": params, "cache": cache},
+                encoded,
+                tokens,
+                ids,
+                ids,
+                decode=True,
+                max_decode_length=length,
+            )
+            return logits[:, 0, :], variables["cache"]
+
+        ids, scores = self.decode_fn(
+            tokens_to_logits,
+            cache,
+            batch_size=tokens.shape[0],
+            max_decode_length=length,
+            eos_id=EOS_ID,
+        )
+        return ids, {"scores": scores}

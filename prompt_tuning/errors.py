@@ -1,0 +1,64 @@
+"""Errors that say what is wrong, what was expected, and the one thing to do about it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def closest_matches(name: str, candidates: Iterable[str], n: int = 3) -> list[str]:
+    """Returns up to `n` of `candidates` that look most like `name`, best first."""
+    pool = sorted(set(candidates))
+    matches = difflib.get_close_matches(name, pool, n=n, cutoff=0.6)
+    folded = {c.lower(): c for c in pool}
+    # difflib is case-sensitive; a name typed in the wrong case is still the same name.
+    for match in difflib.get_close_matches(name.lower(), list(folded), n=n, cutoff=0.6):
+        if folded[match] not in matches:
+            matches.append(folded[match])
+    return matches[:n]
+
+
+class PromptTuningError(Exception):
+    """An error a user can act on.
+
+    The text is always `<what>: got <got>, expected <expected>. Fix: <fix>.`, followed by the closest matches when a
+    name was looked up.
+
+    Args:
+      what: What is wrong, without a trailing colon.
+      got: The offending value (its `repr` is shown; a `str` that should be shown bare is wrapped by the caller).
+      expected: What is allowed.
+      fix: One action, imperative, without a trailing full stop.
+      name: The name that was looked up, if any.
+      candidates: Names that exist, searched for the closest matches of `name`.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        got: object,
+        expected: str,
+        fix: str,
+        name: str | None = None,
+        candidates: Iterable[str] = (),
+    ):
+        text = f"{what}: got {got!r}, expected {expected}. Fix: {fix}."
+        matches = closest_matches(name, candidates) if name is not None else []
+        if matches:
+            text += f" Closest matches: {', '.join(matches)}."
+        super().__init__(text)
+
+
+class ConfigError(PromptTuningError, ValueError):
+    """A setting (gin binding, flag or argument) is wrong."""
+
+
+class DataError(PromptTuningError, ValueError):
+    """A task, an input file or an example is wrong."""
+
+
+class CheckpointError(PromptTuningError, ValueError):
+    """A checkpoint or prompt file is missing, damaged or of another model."""
+
+
+class NonFiniteError(PromptTuningError, ArithmeticError):
+    """A loss or gradient became NaN or infinite."""

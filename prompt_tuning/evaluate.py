@@ -1,0 +1,165 @@
+"""Evaluation: teacher forcing and decoding during training, and the `eval` command."""
+
+import itertools
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+
+from prompt_tuning.data import context, datasets, evaluation
+from prompt_tuning.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.errors import DataError
+from prompt_tuning.inference import Inference
+from prompt_tuning.initialization import load_for_inference
+from prompt_tuning.partitioning import PjitPartitioner
+from prompt_tuning.run_config import EvaluatorConfig, RestoreCheckpointConfig
+from prompt_tuning.training.metrics import summarize
+from prompt_tuning.training.step import make_eval_step
+from prompt_tuning.training.summary import SummaryWriter
+from prompt_tuning.types import PyTree
+
+
+class TeacherForcingEval:
+    """Loss and token accuracy on dev batches, logged to `training_eval/{task}`.
+
+    Args:
+      model: The model.
+      cfg: Dataset of the dev split.
+      partitioner: Where batches live.
+      model_dir: The run's directory.
+      num_batches: Batches evaluated (EVAL_STEPS).
+    """
+
+    def __init__(
+        self,
+        model: EncoderDecoderModel,
+        cfg: datasets.DatasetConfig,
+        partitioner: PjitPartitioner,
+        model_dir: epath.Path,
+        num_batches: int,
+    ):
+        """Reads the batches once; they are small and the same at every evaluation."""
+        self._partitioner = partitioner
+        self._writer = SummaryWriter(str(model_dir / "training_eval" / cfg.mixture_or_task_name))
+        self._batches = list(itertools.islice(datasets.eval_batches(cfg), num_batches))
+        if not self._batches:
+            raise DataError(
+                f"Split {cfg.split!r} of {cfg.mixture_or_task_name!r} gave no batch",
+                got=0,
+                expected="at least one example",
+                fix="name another split, or set EVAL_STEPS = 0 to evaluate by decoding only",
+            )
+        step = make_eval_step(model.apply, loss_config=model.loss_config)
+        self._step = jax.jit(step, out_shardings=partitioner.replicated)
+
+    def run(self, params: PyTree, step: int) -> dict[str, float]:
+        """Returns and logs T5X's tags for `params`."""
+        totals: dict[str, float] = {}
+        for batch in self._batches:
+            with self._partitioner.activate():
+                sums = self._step(params, self._partitioner.shard_batch(batch))
+            for name, value in jax.device_get(sums).items():
+                totals[name] = totals.get(name, 0.0) + float(value)
+        tags = summarize(totals, len(self._batches))
+        self._writer.scalars(step, tags)
+        return tags
+
+
+class DecodingEval:
+    """SeqIO's Evaluator over decoded answers, logged to `inference_eval/`.
+
+    Args:
+      model: The model.
+      cfg: Dataset; its split is evaluated whole unless `evaluator` limits it.
+      partitioner: Where batches live.
+      output_dir: Parent of `inference_eval/`.
+      evaluator: How much is evaluated and written.
+    """
+
+    def __init__(
+        self,
+        model: EncoderDecoderModel,
+        cfg: datasets.DatasetConfig,
+        partitioner: PjitPartitioner,
+        output_dir: epath.Path,
+        evaluator: EvaluatorConfig,
+    ):
+        """Tokenises the split; compiles nothing."""
+        is_writer = jax.process_index() == 0
+        self._evaluator = evaluation.make_evaluator(
+            cfg,
+            log_dir=str(output_dir / "inference_eval") if is_writer else None,
+            num_examples=evaluator.num_examples,
+            json_write_n_results=evaluator.json_write_n_results,
+            use_memory_cache=evaluator.use_memory_cache,
+        )
+        self._inference = Inference(model, partitioner, cfg.batch_size)
+
+    def run(self, params: PyTree, step: int) -> dict[str, dict[str, float]]:
+        """Returns `{task: {metric: value}}`; empty if no task has a metric."""
+        if self._evaluator is None:
+            return {}
+        return evaluation.run_evaluator(
+            self._evaluator,
+            predict_fn=lambda ds: self._inference.predict(params, ds.as_numpy_iterator()),
+            score_fn=lambda ds: self._inference.score(params, ds.as_numpy_iterator()),
+            predict_with_aux_fn=lambda ds: self._inference.predict_with_aux(
+                params, ds.as_numpy_iterator()
+            ),
+            step=step,
+        )
+
+
+def evaluate(
+    *,
+    model: EncoderDecoderModel,
+    dataset_cfg: datasets.DatasetConfig,
+    restore_checkpoint_cfg: RestoreCheckpointConfig,
+    partitioner: PjitPartitioner,
+    output_dir: str,
+    evaluator: EvaluatorConfig,
+    config_text: str = "",
+) -> dict[str, dict[str, float]]:
+    """Evaluates a checkpoint, with the prompt that it holds or that PROMPT_FILE names.
+
+    Args:
+      model: The model; its prompt initializer supplies the prompt where the checkpoint has none.
+      dataset_cfg: Task or mixture, split and batch size.
+      restore_checkpoint_cfg: CHECKPOINT_PATH: frozen weights, or a checkpoint of a run, which names them.
+      partitioner: Mesh and axis rules.
+      output_dir: EVAL_OUTPUT_DIR; `inference_eval/` and `config.gin` are written below it.
+      evaluator: How much is evaluated and written.
+      config_text: The resolved gin config.
+
+    Returns:
+      `{task: {metric: value}}`.
+
+    Raises:
+      ConfigError: If the batch does not divide over the devices or the vocabulary does not fit.
+      DataError: If the task is unknown or its split empty.
+      CheckpointError: If the checkpoint or prompt is missing or of another model.
+    """
+    context.set_context(vocabulary=model.output_vocabulary, data_dir=dataset_cfg.data_dir)
+    partitioner.check_batch_size(dataset_cfg.batch_size)
+    model.check_vocabulary_size()
+    datasets.check_dataset(dataset_cfg)
+    directory = epath.Path(output_dir)
+    if jax.process_index() == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.gin").write_text(config_text)
+    decoding = DecodingEval(model, dataset_cfg, partitioner, directory, evaluator)
+    loaded = load_for_inference(model, partitioner, restore_checkpoint_cfg)
+    results = decoding.run(loaded.params, loaded.step)
+    for task, metrics in results.items():
+        logging.info("%s at step %d: %s", task, loaded.step, json.dumps(metrics))
+        if jax.process_index() == 0:
+            print(f"{task} step={loaded.step} {format_metrics(metrics)}", flush=True)
+    return results
+
+
+def format_metrics(metrics: dict[str, Any]) -> str:
+    """Returns `name=value` pairs with at most four significant decimals."""
+    return " ".join(f"{name}={np.round(value, 4)}" for name, value in metrics.items())

@@ -1,0 +1,239 @@
+"""T5X's two layouts of a model's parameters, and the conversion between them.
+
+| unscanned | scanned |
+|---|---|
+| `encoder/layers_{i}/mlp/wi_0/kernel` [H, F] | `encoder/encoder/mlp/wi_0/kernel` [H, layers, F] |
+| `encoder/layers_{i}/attention/query/kernel` [H, N*D] | `encoder/encoder/attention/query/kernel` [H, layers, N, D] |
+| `encoder/layers_{i}/attention/out/kernel` [N*D, H] | `encoder/encoder/attention/out/kernel` [N, layers, D, H] |
+| `encoder/layers_{i}/pre_mlp_layer_norm/scale` [H] | `encoder/encoder/pre_mlp_layer_norm/scale` [H, layers] |
+| `encoder/relpos_bias/rel_embedding` [N, buckets] | `encoder/encoder/relpos_bias/rel_embedding` [N, layers, buckets] |
+
+and likewise for `decoder`. Everything else has one form. Conversion moves values, it never changes them. The
+relative position table is one per stack unscanned and one per layer scanned: it is repeated in the one direction, and
+has to be the same in every layer in the other.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import core
+
+from prompt_tuning import tree
+from prompt_tuning.errors import CheckpointError
+from prompt_tuning.types import Array, PyTree
+
+# Where T5X puts the layers axis of a stacked parameter.
+LAYERS_AXIS = 1
+
+_SCANNED = re.compile(r"(encoder|decoder)/\1/(.+)")
+_UNSCANNED_LAYER = re.compile(r"(encoder|decoder)/layers_(\d+)/(.+)")
+_UNSCANNED_TABLE = re.compile(r"(encoder|decoder)/(relpos_bias/rel_embedding)")
+_TABLE = "relpos_bias/rel_embedding"
+_HEADS_LAST = re.compile(r"(.*attention)/(query|key|value)/kernel")
+_HEADS_FIRST = re.compile(r"(.*attention)/out/kernel")
+
+
+def is_scanned(paths: Iterable[str]) -> bool:
+    """Returns whether any of these parameter paths is one of the scanned layout."""
+    return any(_SCANNED.fullmatch(path) for path in paths)
+
+
+def is_stacked(path: str) -> bool:
+    """Returns whether the parameter of this path has a layers axis (`LAYERS_AXIS`)."""
+    return _SCANNED.fullmatch(path) is not None
+
+
+def unscanned_paths(path: str, num_layers: int) -> list[str]:
+    """Returns the unscanned parameters that make up a scanned one, in layer order.
+
+    Args:
+      path: Path in the scanned layout.
+      num_layers: Layers of its stack.
+
+    Returns:
+      `num_layers` paths; one path for a relative position table; `[path]` for a parameter of both layouts.
+    """
+    match = _SCANNED.fullmatch(path)
+    if match is None:
+        return [path]
+    stack, rest = match.groups()
+    if rest == _TABLE:
+        return [f"{stack}/{_TABLE}"]
+    return [f"{stack}/layers_{i}/{rest}" for i in range(num_layers)]
+
+
+def scanned_path(path: str) -> tuple[str, int | None]:
+    """Returns where an unscanned parameter is in the scanned layout: its path there and its layer.
+
+    The layer is None for a parameter of both layouts and for a relative position table, which every layer repeats.
+    """
+    if match := _UNSCANNED_LAYER.fullmatch(path):
+        stack, layer, rest = match.groups()
+        return f"{stack}/{stack}/{rest}", int(layer)
+    if match := _UNSCANNED_TABLE.fullmatch(path):
+        stack, rest = match.groups()
+        return f"{stack}/{stack}/{rest}", None
+    return path, None
+
+
+def split_layers(path: str, leaf: Array) -> dict[str, Array]:
+    """Returns the unscanned parameters that a scanned one holds.
+
+    Args:
+      path: Path in the scanned layout.
+      leaf: The array; may be traced.
+
+    Returns:
+      Path to array, layer by layer; `{path: leaf}` for a parameter of both layouts.
+
+    Raises:
+      CheckpointError: If the layers' relative position tables differ, which the unscanned layout cannot hold.
+    """
+    if not is_stacked(path):
+        return {path: leaf}
+    num_layers = leaf.shape[LAYERS_AXIS]
+    paths = unscanned_paths(path, num_layers)
+    layers = [leaf[:, i] for i in range(num_layers)]
+    if len(paths) == 1 and path.endswith(_TABLE):
+        _check_same_tables(path, layers)
+        return {paths[0]: layers[0]}
+    return {p: _join_heads(p, layer) for p, layer in zip(paths, layers, strict=True)}
+
+
+def stack_layers(path: str, layers: Sequence[Array], *, num_layers: int, num_heads: int) -> Array:
+    """Returns the scanned parameter made of unscanned ones; the inverse of `split_layers`.
+
+    Args:
+      path: Path in the scanned layout.
+      layers: The arrays of `unscanned_paths(path, num_layers)`.
+      num_layers: Layers of the stack.
+      num_heads: N, attention heads.
+
+    Returns:
+      An array of the same kind (numpy or JAX); `layers[0]` for a parameter of both layouts.
+    """
+    assert len(layers) == len(unscanned_paths(path, num_layers)), path
+    if not is_stacked(path):
+        return layers[0]
+    xp = np if all(isinstance(layer, np.ndarray) for layer in layers) else jnp
+    if path.endswith(_TABLE):
+        layers = [layers[0]] * num_layers
+    return xp.stack([_part_heads(path, layer, num_heads) for layer in layers], axis=LAYERS_AXIS)
+
+
+def to_unscanned(params: PyTree) -> dict[str, Any]:
+    """Returns parameters in the unscanned layout.
+
+    Args:
+      params: Nested or flat (`/`-joined paths) dict of arrays in either layout; may be traced.
+
+    Returns:
+      A dict of the same form, nested or flat.
+
+    Raises:
+      CheckpointError: If the layers' relative position tables differ.
+    """
+    flat = tree.flatten(params)
+    out: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        out.update(split_layers(path, leaf))
+    return out if _is_flat(params) else tree.unflatten(out)
+
+
+def to_scanned(params: PyTree, *, num_heads: int | None = None) -> dict[str, Any]:
+    """Returns parameters in the scanned layout.
+
+    Args:
+      params: Nested or flat (`/`-joined paths) dict of arrays in either layout; may be traced.
+      num_heads: N, attention heads; read from the relative position tables if None.
+
+    Returns:
+      A dict of the same form, nested or flat.
+
+    Raises:
+      CheckpointError: If a layer is missing, or the number of heads is neither given nor to be found.
+    """
+    flat = tree.flatten(params)
+    stacks: dict[str, dict[int, Any]] = {}
+    out: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        target, layer = scanned_path(path)
+        if target == path:
+            out[path] = leaf
+        else:
+            stacks.setdefault(target, {})[layer or 0] = leaf
+    num_layers = {stack: _num_layers(stack, stacks) for stack in ("encoder", "decoder")}
+    for target, by_layer in stacks.items():
+        stack = target.split("/")[0]
+        count = 1 if target.endswith(_TABLE) else num_layers[stack]
+        if sorted(by_layer) != list(range(count)):
+            raise CheckpointError(
+                f"Layers of {target} are missing",
+                got=f"layers {sorted(by_layer)}",
+                expected=f"layers 0 to {count - 1}",
+                fix="use a whole checkpoint",
+            )
+        heads = num_heads or _num_heads(flat, stack)
+        leaves = [by_layer[i] for i in range(count)]
+        out[target] = stack_layers(target, leaves, num_layers=num_layers[stack], num_heads=heads)
+    return out if _is_flat(params) else tree.unflatten(out)
+
+
+def _is_flat(params: Mapping[str, Any]) -> bool:
+    """Returns whether a dict has paths for keys rather than names."""
+    return any("/" in key for key in params)
+
+
+def _num_layers(stack: str, stacks: Mapping[str, Mapping[int, Any]]) -> int:
+    """Returns the layers of a stack, 0 if it has none here."""
+    numbers = (n for path, by_layer in stacks.items() if path.startswith(stack) for n in by_layer)
+    return max(numbers, default=-1) + 1
+
+
+def _num_heads(flat: Mapping[str, Any], stack: str) -> int:
+    """Returns the attention heads as the stack's relative position table has them."""
+    path = f"{stack}/{_TABLE}"
+    if path not in flat:
+        raise CheckpointError(
+            "The number of attention heads is unknown",
+            got=f"no {path}",
+            expected="a relative position table or num_heads",
+            fix="pass num_heads",
+        )
+    return flat[path].shape[0]
+
+
+def _join_heads(path: str, layer: Array) -> Array:
+    """Returns one layer's parameter with heads and head_dim joined, where it has them."""
+    if _HEADS_LAST.fullmatch(path):
+        return layer.reshape(layer.shape[0], -1)
+    if _HEADS_FIRST.fullmatch(path):
+        return layer.reshape(-1, layer.shape[-1])
+    return layer
+
+
+def _part_heads(path: str, layer: Array, num_heads: int) -> Array:
+    """Returns one layer's parameter with heads and head_dim apart, where it has them."""
+    if _HEADS_LAST.fullmatch(path):
+        return layer.reshape(layer.shape[0], num_heads, -1)
+    if _HEADS_FIRST.fullmatch(path):
+        return layer.reshape(num_heads, -1, layer.shape[-1])
+    return layer
+
+
+def _check_same_tables(path: str, layers: Sequence[Array]) -> None:
+    """Raises CheckpointError if the layers' tables differ; traced values cannot be looked at."""
+    if isinstance(layers[0], core.Tracer):
+        return
+    xp = np if isinstance(layers[0], np.ndarray) else jnp
+    for i, layer in enumerate(layers):
+        if not bool(xp.array_equal(layer, layers[0])):
+            raise CheckpointError(
+                "The unscanned layout has one relative position table for all layers",
+                got=f"{path} whose layer {i} differs from layer 0",
+                expected="the same table in every layer",
+                fix="set scan_layers = True for this checkpoint (its layers were trained apart)",
+            )

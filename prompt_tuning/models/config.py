@@ -1,0 +1,171 @@
+"""The architecture of a T5 model as one frozen value."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from prompt_tuning.errors import ConfigError
+
+# What `mlp_activations` may name. `gelu` is the tanh approximation that T5 1.1 was trained with.
+ACTIVATIONS = {
+    "gelu": lambda x: nn.gelu(x, approximate=True),
+    "linear": lambda x: x,
+    "relu": nn.relu,
+    "silu": nn.silu,
+    "swish": nn.silu,
+}
+
+# What the backward pass may keep instead of recomputing, under T5X's names.
+REMAT_POLICIES = {
+    "none": None,
+    # Keeps the results of matrix products with weights; recomputes attention logits and elementwise work.
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # Keeps a layer's input only.
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """Sizes and numerics of a T5 model.
+
+    Attributes:
+      vocab_size: Rows of the embedding table (V).
+      emb_dim: Width of the residual stream (H).
+      num_heads: Attention heads (N).
+      num_encoder_layers: Layers of the encoder.
+      num_decoder_layers: Layers of the decoder.
+      head_dim: Width of one head (D); `num_heads * head_dim` need not be `emb_dim`.
+      mlp_dim: Hidden width of the feed-forward block (F).
+      mlp_activations: One activation per input projection, multiplied: ("gelu", "linear") is T5 1.1's
+        gated GELU, ("relu",) is T5 1.0.
+      dropout_rate: Rate of every dropout, in [0, 1).
+      dtype: Dtype of activations. Norm statistics, softmax and logits are float32 whatever it is.
+      param_dtype: Dtype in which parameters are created; parameters of another dtype may be passed in,
+        they are cast to `dtype` where they are used. The prompt is always created in float32.
+      logits_via_embedding: Whether the output head is the embedding table, rescaled by
+        1/sqrt(emb_dim) (T5 1.0), instead of a matrix of its own (T5 1.1).
+      relative_attention_num_buckets: Buckets of relative distance.
+      relative_attention_max_distance: Distance from which on all share the last bucket. Unit: tokens.
+      scan_layers: Whether a stack is one scanned layer with stacked parameters (compiles in constant
+        time and memory) instead of a Python loop. Parameter names follow T5X's layout for each.
+      remat_policy: What the backward pass recomputes: "none", "minimal" or "full".
+
+    Raises:
+      ConfigError: If a size is not positive, a rate is out of range or a name is unknown.
+
+    Source: T5X `examples/t5/network.py` and `examples/scalable_t5/network.py`, `T5Config`.
+      Differs: one class for both, activations in bfloat16 by default.
+    """
+
+    vocab_size: int
+    emb_dim: int
+    num_heads: int
+    num_encoder_layers: int
+    num_decoder_layers: int
+    head_dim: int
+    mlp_dim: int
+    mlp_activations: tuple[str, ...] = ("gelu", "linear")
+    dropout_rate: float = 0.1
+    dtype: Any = "bfloat16"
+    param_dtype: Any = "float32"
+    logits_via_embedding: bool = False
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    scan_layers: bool = False
+    remat_policy: str = "none"
+
+    def __post_init__(self) -> None:
+        """Brings values to their one form and checks them."""
+        set_field = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        for name in ("dtype", "param_dtype"):
+            set_field(name, _dtype_name(name, getattr(self, name)))
+        # gin gives lists; the config has to be hashable.
+        set_field("mlp_activations", tuple(self.mlp_activations))
+        # None is T5X's other spelling of "none".
+        set_field("remat_policy", self.remat_policy or "none")
+        self._check_sizes()
+        for activation in self.mlp_activations:
+            _check_name("mlp_activations", activation, ACTIVATIONS)
+        _check_name("remat_policy", self.remat_policy, REMAT_POLICIES)
+        if not 0.0 <= self.dropout_rate < 1.0:
+            raise ConfigError(
+                "T5Config.dropout_rate is out of range",
+                got=self.dropout_rate,
+                expected="a number in [0, 1)",
+                fix="set DROPOUT_RATE to 0.0 or 0.1",
+            )
+
+    def _check_sizes(self) -> None:
+        """Checks that every size is a positive integer and that there is an activation."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            is_size = field.type is int or field.type == "int"
+            if is_size and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ConfigError(
+                    f"T5Config.{field.name} is not a size",
+                    got=value,
+                    expected="a positive integer",
+                    fix=f"bind {field.name} to the size of the checkpoint's model",
+                )
+        half = self.relative_attention_num_buckets // 2
+        # With fewer buckets, or no distances to spread over the logarithmic ones, the bucket formula divides by zero.
+        if half < 2 or self.relative_attention_max_distance <= half:
+            raise ConfigError(
+                "T5Config's relative attention has no logarithmic buckets",
+                got=f"{self.relative_attention_num_buckets} buckets up to distance "
+                f"{self.relative_attention_max_distance}",
+                expected="at least 4 buckets and a maximal distance above half their number",
+                fix="use 32 buckets and distance 128, as every T5 checkpoint does",
+            )
+        if not self.mlp_activations:
+            raise ConfigError(
+                "T5Config.mlp_activations is empty",
+                got=self.mlp_activations,
+                expected="at least one activation",
+                fix='use ("gelu", "linear") for T5 1.1 or ("relu",) for T5 1.0',
+            )
+
+    @property
+    def activation_dtype(self) -> Any:
+        """The dtype of activations as a numpy dtype."""
+        return jnp.dtype(self.dtype)
+
+    @property
+    def parameter_dtype(self) -> Any:
+        """The dtype of new parameters as a numpy dtype."""
+        return jnp.dtype(self.param_dtype)
+
+
+def _dtype_name(field: str, dtype: Any) -> str:
+    """Returns the name of a floating dtype given as a name, a dtype or a scalar type."""
+    try:
+        resolved = jnp.dtype(dtype)
+        if jnp.issubdtype(resolved, jnp.floating):
+            return resolved.name
+    except TypeError:
+        pass
+    raise ConfigError(
+        f"T5Config.{field} is not a floating dtype",
+        got=dtype,
+        expected='"float32" or "bfloat16"',
+        fix=f'set {field} = "bfloat16"',
+        name=str(dtype),
+        candidates=("float32", "bfloat16", "float16"),
+    )
+
+
+def _check_name(field: str, name: str, known: dict[str, Any]) -> None:
+    """Raises ConfigError unless `name` is a key of `known`."""
+    if name not in known:
+        raise ConfigError(
+            f"Unknown name in T5Config.{field}",
+            got=name,
+            expected=f"one of {sorted(known)}",
+            fix="use one of these names",
+            name=str(name),
+            candidates=known,
+        )

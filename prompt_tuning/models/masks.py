@@ -1,0 +1,122 @@
+"""Attention masks: boolean [B, 1, Q, K], True where the query may attend to the key.
+
+A prompt stands in front of the tokens, so encoder-side masks are P columns wider than the tokens; P is always found by
+`prompt_length`. The head axis is 1: every head sees the same mask.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from prompt_tuning.errors import ConfigError
+from prompt_tuning.types import Array
+
+# T5's value of a masked logit. It is finite, so a row without any key attends uniformly instead of giving NaN.
+MASKED_LOGIT = -1e10
+
+
+def prompt_length(hidden: Float[Array, "B S H"], tokens: Int[Array, "B L"]) -> int:
+    """Returns how many prompt positions stand in front of the tokens.
+
+    Args:
+      hidden: [B, S, H] embedded or encoded input, with or without a prompt.
+      tokens: [B, L] the ids without a prompt.
+
+    Returns:
+      P = S - L.
+
+    Raises:
+      ConfigError: If there are fewer hidden positions than tokens.
+    """
+    length = hidden.shape[-2] - tokens.shape[-1]
+    if length < 0:
+        raise ConfigError(
+            "The encoder output is shorter than the encoder input",
+            got=f"{hidden.shape[-2]} positions",
+            expected=f"at least the {tokens.shape[-1]} tokens",
+            fix="pass the same encoder_input_tokens to encode and decode",
+        )
+    return length
+
+
+def is_real_position(
+    tokens: Int[Array, "B L"],
+    length: int,
+    prompt_mask: Bool[Array, "B P"] | Int[Array, "B P"] | None,
+) -> Bool[jax.Array, "B S"]:
+    """Returns which encoder positions are real: prompt positions first, then tokens that are not padding.
+
+    Args:
+      tokens: [B, L] ids, 0 is padding.
+      length: P, the prompt's length.
+      prompt_mask: [B, P], nonzero where a prompt position is real; None if all are.
+
+    Raises:
+      ConfigError: If `prompt_mask` is not [B, P].
+    """
+    shape = (tokens.shape[0], length)
+    if prompt_mask is None:
+        is_prompt = jnp.ones(shape, jnp.bool_)
+    elif tuple(prompt_mask.shape) != shape:
+        raise ConfigError(
+            "prompt_mask does not fit the batch and the prompt",
+            got=tuple(prompt_mask.shape),
+            expected=f"[batch, prompt length] = {shape}",
+            fix="pass one entry per row and prompt position, or no prompt_mask where there is no prompt",
+        )
+    else:
+        is_prompt = jnp.asarray(prompt_mask) != 0
+    return jnp.concatenate([is_prompt, jnp.asarray(tokens) > 0], axis=1)
+
+
+def pairwise_mask(
+    is_query: Bool[Array, "B Q"], is_key: Bool[Array, "B K"]
+) -> Bool[jax.Array, "B 1 Q K"]:
+    """Returns the mask that joins real queries with real keys."""
+    return jnp.logical_and(is_query[:, None, :, None], is_key[:, None, None, :])
+
+
+def segment_mask(
+    query_ids: Int[Array, "B Q"], key_ids: Int[Array, "B K"]
+) -> Bool[jax.Array, "B 1 Q K"]:
+    """Returns the mask that keeps each packed example to itself."""
+    return jnp.asarray(query_ids)[:, None, :, None] == jnp.asarray(key_ids)[:, None, None, :]
+
+
+def causal_mask(length: int) -> Bool[np.ndarray, "1 1 T T"]:
+    """Returns the mask under which a position sees itself and what came before."""
+    return np.tri(length, dtype=np.bool_)[None, None]
+
+
+def encoder_mask(
+    is_real: Bool[Array, "B S"], segment_ids: Int[Array, "B S"] | None = None
+) -> Bool[jax.Array, "B 1 S S"]:
+    """Returns the encoder's self-attention mask: real positions see all real positions of their segment."""
+    mask = pairwise_mask(is_real, is_real)
+    if segment_ids is not None:
+        mask = jnp.logical_and(mask, segment_mask(segment_ids, segment_ids))
+    return mask
+
+
+def decoder_mask(
+    target_tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None = None
+) -> Bool[jax.Array, "B 1 T T"]:
+    """Returns the decoder's self-attention mask under teacher forcing.
+
+    Args:
+      target_tokens: [B, T] ids, 0 is padding. The targets, not the shifted inputs, tell padding from the start id 0.
+      segment_ids: [B, T] packed example of each position, or None.
+    """
+    is_target = jnp.asarray(target_tokens) > 0
+    mask = jnp.logical_and(
+        pairwise_mask(is_target, is_target), causal_mask(target_tokens.shape[-1])
+    )
+    if segment_ids is not None:
+        mask = jnp.logical_and(mask, segment_mask(segment_ids, segment_ids))
+    return mask
+
+
+def mask_bias(mask: Bool[Array, "B 1 Q K"]) -> Float[jax.Array, "B 1 Q K"]:
+    """Returns what to add to attention logits, float32: 0 where `mask` is true, -1e10 elsewhere."""
+    return jnp.where(mask, jnp.float32(0), jnp.float32(MASKED_LOGIT))

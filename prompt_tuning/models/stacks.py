@@ -1,0 +1,255 @@
+"""Encoder and decoder: one layer of each, and the stacks, as a Python loop or as one scanned layer."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import partitioning as nn_partitioning
+from jaxtyping import Bool, Float, Int
+
+from prompt_tuning.models import attention, layers, masks
+from prompt_tuning.models.config import REMAT_POLICIES, T5Config
+from prompt_tuning.prompts.config import PromptConfig
+from prompt_tuning.prompts.prompt import PromptPrefix
+from prompt_tuning.types import Array
+
+
+def _position_bias(
+    config: T5Config, table: Array | None, *, bidirectional: bool
+) -> attention.PositionBias:
+    """Returns the bias from the stack's table, or in a scanned layer from the layer's own."""
+    if table is None:
+        table = attention.RelativePositionTable(config, name="relpos_bias")()
+    return functools.partial(
+        attention.relative_position_bias, table, config=config, bidirectional=bidirectional
+    )
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward block, each behind a norm and added to its input.
+
+    Attributes:
+      config: The architecture.
+      deterministic: Whether dropout is off.
+    """
+
+    config: T5Config
+    deterministic: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B S H"],
+        mask: Bool[Array, "B 1 S S"],
+        table: Float[Array, "N buckets"] | None,
+    ) -> tuple[Float[jax.Array, "B S H"], None]:
+        """Returns the layer's output and None, the per-layer output that `scan` asks for."""
+        cfg = self.config
+        dropout = layers.shared_dropout(cfg.dropout_rate, self.deterministic)
+        bias = _position_bias(cfg, table, bidirectional=True)
+        x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
+
+        y = layers.RMSNorm(cfg, name="pre_attention_layer_norm")(x)
+        y = attention.Attention(cfg, self.deterministic, name="attention")(y, y, mask, bias)
+        x = layers.constrain(x + dropout(y), layers.RESIDUAL)
+
+        y = layers.RMSNorm(cfg, name="pre_mlp_layer_norm")(x)
+        y = layers.Mlp(cfg, self.deterministic, name="mlp")(y)
+        return layers.constrain(x + dropout(y), layers.RESIDUAL), None
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, attention to the encoder and feed-forward block, each behind a norm and added.
+
+    Attributes:
+      config: The architecture.
+      deterministic: Whether dropout is off.
+      decode: Whether self-attention uses the key/value cache.
+    """
+
+    config: T5Config
+    deterministic: bool
+    decode: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B T H"],
+        encoded: Float[Array, "B S H"],
+        self_mask: Bool[Array, "B 1 T T"] | None,
+        cross_mask: Bool[Array, "B 1 T S"],
+        table: Float[Array, "N buckets"] | None,
+    ) -> tuple[Float[jax.Array, "B T H"], None]:
+        """Returns the layer's output and None, the per-layer output that `scan` asks for."""
+        cfg = self.config
+        dropout = layers.shared_dropout(cfg.dropout_rate, self.deterministic)
+        bias = _position_bias(cfg, table, bidirectional=False)
+        x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
+
+        y = layers.RMSNorm(cfg, name="pre_self_attention_layer_norm")(x)
+        self_attention = attention.Attention(
+            cfg, self.deterministic, self.decode, name="self_attention"
+        )
+        x = layers.constrain(x + dropout(self_attention(y, y, self_mask, bias)), layers.RESIDUAL)
+
+        y = layers.RMSNorm(cfg, name="pre_cross_attention_layer_norm")(x)
+        # No position bias here: encoder and decoder positions have no common origin.
+        cross_attention = attention.Attention(
+            cfg, self.deterministic, name="encoder_decoder_attention"
+        )
+        x = layers.constrain(x + dropout(cross_attention(y, encoded, cross_mask)), layers.RESIDUAL)
+
+        y = layers.RMSNorm(cfg, name="pre_mlp_layer_norm")(x)
+        y = layers.Mlp(cfg, self.deterministic, name="mlp")(y)
+        return layers.constrain(x + dropout(y), layers.RESIDUAL), None
+
+
+def _run_layers(
+    layer: type[nn.Module],
+    stack: nn.Module,
+    *,
+    scan_name: str,
+    num_layers: int,
+    x: jax.Array,
+    broadcast: tuple[Any, ...],
+    **attributes: Any,
+) -> jax.Array:
+    """Returns `x` after `num_layers` of `layer`; must run inside the compact method of `stack`.
+
+    Args:
+      layer: The class of a layer.
+      stack: The module that owns the layers.
+      scan_name: Name of the scanned layer. Unscanned ones are `layers_{i}`.
+      num_layers: How many.
+      x: The first layer's input.
+      broadcast: Further arguments, the same for each layer.
+      **attributes: Attributes of a layer; `config` decides on scan and rematerialization.
+    """
+    cfg: T5Config = attributes["config"]
+    if cfg.remat_policy != "none":
+        # Inside scan, XLA cannot merge the recomputation with the first computation: no barrier is needed.
+        layer = nn.remat(
+            layer, policy=REMAT_POLICIES[cfg.remat_policy], prevent_cse=not cfg.scan_layers
+        )
+    if not cfg.scan_layers:
+        # One table for the whole stack.
+        table = attention.RelativePositionTable(cfg, name="relpos_bias")()
+        for i in range(num_layers):
+            x, _ = layer(**attributes, name=f"layers_{i}")(x, *broadcast, table)
+        return x
+    # Parameters are stacked on their second axis, where T5X puts them; each layer has its own table.
+    axis: Any = 1
+    # Everything but the first argument is the same for each layer.
+    in_axes: Any = (nn.broadcast,) * (len(broadcast) + 1)
+    if not stack.is_mutable_collection("params"):
+        axis = nn_partitioning.ScanIn(axis)
+    scanned = nn_partitioning.scan_with_axes(
+        layer,
+        variable_axes={"params": axis, "cache": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=in_axes,
+        length=num_layers,
+        axis_name="layers",
+    )
+    x, _ = scanned(**attributes, name=scan_name)(x, *broadcast, None)
+    return x
+
+
+class Encoder(nn.Module):
+    """The encoder stack. The prompt, if there is one, is put in front of the embedded tokens here.
+
+    Attributes:
+      config: The architecture.
+      prompt: Length and initializer of the prompt parameter; None declares none.
+    """
+
+    config: T5Config
+    prompt: PromptConfig | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        embedded: Float[Array, "B L H"],
+        tokens: Int[Array, "B L"],
+        *,
+        segment_ids: Int[Array, "B L"] | None = None,
+        prompt: Float[Array, "*B P H"] | None = None,
+        prompt_mask: Array | None = None,
+        deterministic: bool,
+    ) -> Float[jax.Array, "B S H"]:
+        """Returns the encoded prompt and tokens, S = P + L.
+
+        Args:
+          embedded: [B, L, H] embedded tokens.
+          tokens: [B, L] ids, 0 is padding; they tell which positions are real.
+          segment_ids: [B, L] packed example of each token, or None.
+          prompt: [P, H] or [B, P, H], used instead of the parameter.
+          prompt_mask: [B, P], nonzero where a prompt position is real; None if all are.
+          deterministic: Whether dropout is off.
+        """
+        cfg = self.config
+        dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
+        x = jnp.asarray(embedded)
+        if prompt is not None or self.prompt is not None:
+            x = PromptPrefix(self.prompt, name="prompt")(x, prompt)
+        is_real = masks.is_real_position(tokens, masks.prompt_length(x, tokens), prompt_mask)
+        x = _run_layers(
+            EncoderLayer,
+            self,
+            scan_name="encoder",
+            num_layers=cfg.num_encoder_layers,
+            # The prompt is dropped out with the tokens.
+            x=dropout(x),
+            broadcast=(masks.encoder_mask(is_real, segment_ids),),
+            config=cfg,
+            deterministic=deterministic,
+        )
+        return dropout(layers.RMSNorm(cfg, name="encoder_norm")(x))
+
+
+class Decoder(nn.Module):
+    """The decoder stack with the untied output head, where the model has one.
+
+    Attributes:
+      config: The architecture.
+    """
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(
+        self,
+        embedded: Float[Array, "B T H"],
+        encoded: Float[Array, "B S H"],
+        self_mask: Bool[Array, "B 1 T T"] | None,
+        cross_mask: Bool[Array, "B 1 T S"],
+        *,
+        deterministic: bool,
+        decode: bool,
+    ) -> Float[jax.Array, "B T _"]:
+        """Returns float32 logits [B, T, V], or hidden states [B, T, H] if the head is the embedding table."""
+        cfg = self.config
+        dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
+        y = _run_layers(
+            DecoderLayer,
+            self,
+            scan_name="decoder",
+            num_layers=cfg.num_decoder_layers,
+            x=dropout(jnp.asarray(embedded)),
+            broadcast=(encoded, self_mask, cross_mask),
+            config=cfg,
+            deterministic=deterministic,
+            decode=decode,
+        )
+        y = dropout(layers.RMSNorm(cfg, name="decoder_norm")(y))
+        if cfg.logits_via_embedding:
+            return y
+        return layers.Dense(
+            features=(cfg.vocab_size,),
+            kernel_axes=("embed", "vocab"),
+            dtype=jnp.float32,  # bfloat16 logits destabilize the loss
+            param_dtype=cfg.parameter_dtype,
+            name="logits_dense",
+        )(y)

@@ -1,0 +1,218 @@
+"""T5: an encoder-decoder whose encoder takes a soft prompt in front of its embedded input."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Float, Int
+
+from prompt_tuning.errors import ConfigError
+from prompt_tuning.models import layers, masks, stacks
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.prompts.config import PromptConfig
+from prompt_tuning.types import Array
+
+
+class T5(nn.Module):
+    """T5 1.0 or 1.1, with or without a prompt.
+
+    Parameters have T5X's names, shapes and logical axes (collection `params_axes`), stacked as T5X's scanned models
+    stack them where `config.scan_layers` says so. The prompt is `encoder/prompt/prompt/prompt` [P, H], float32,
+    axes ("prompt", "prompt_embed").
+
+    Padding is id 0 in `encoder_input_tokens` and `decoder_target_tokens`. A prompt takes relative positions 0..P-1,
+    tokens follow; the decoder attends to all P + L positions.
+
+    Attributes:
+      config: The architecture.
+      prompt: Length and initializer of the prompt parameter. None declares none; a prompt may still be passed.
+
+    Source: T5X `examples/t5` and `examples/scalable_t5`, `network.Transformer`; the authors'
+      `prompt_tuning/train/layers.py`. Differs: dropout of the encoder's output is shared along the sequence like all
+      others, as in the authors' Flaxformer models; T5X's own modules draw it for each position.
+    """
+
+    config: T5Config
+    prompt: PromptConfig | None = None
+
+    @property
+    def scan_layers(self) -> bool:
+        """Whether parameters and cache have a layers axis; T5X's decoding reads this name."""
+        return self.config.scan_layers
+
+    def setup(self) -> None:
+        """Declares the three parts that own parameters."""
+        self.token_embedder = layers.TokenEmbedder(self.config)
+        self.encoder = stacks.Encoder(self.config, self.prompt)
+        self.decoder = stacks.Decoder(self.config)
+
+    def __call__(
+        self,
+        encoder_input_tokens: Int[Array, "B L"],
+        decoder_input_tokens: Int[Array, "B T"],
+        decoder_target_tokens: Int[Array, "B T"],
+        encoder_segment_ids: Int[Array, "B L"] | None = None,
+        decoder_segment_ids: Int[Array, "B T"] | None = None,
+        encoder_positions: Int[Array, "B L"] | None = None,
+        decoder_positions: Int[Array, "B T"] | None = None,
+        *,
+        enable_dropout: bool = True,
+        decode: bool = False,
+        prompt: Float[Array, "*B P H"] | None = None,
+        prompt_mask: Array | None = None,
+    ) -> Float[jax.Array, "B T V"]:
+        """Returns the logits of each target position under teacher forcing; see `encode` and `decode`."""
+        encoded = self.encode(
+            encoder_input_tokens,
+            encoder_segment_ids,
+            encoder_positions,
+            enable_dropout=enable_dropout,
+            prompt=prompt,
+            prompt_mask=prompt_mask,
+        )
+        return self.decode(
+            encoded,
+            encoder_input_tokens,
+            decoder_input_tokens,
+            decoder_target_tokens,
+            encoder_segment_ids,
+            decoder_segment_ids,
+            encoder_positions,
+            decoder_positions,
+            enable_dropout=enable_dropout,
+            decode=decode,
+            prompt_mask=prompt_mask,
+        )
+
+    def encode(
+        self,
+        encoder_input_tokens: Int[Array, "B L"],
+        encoder_segment_ids: Int[Array, "B L"] | None = None,
+        encoder_positions: Int[Array, "B L"] | None = None,
+        enable_dropout: bool = True,
+        prompt: Float[Array, "*B P H"] | None = None,
+        prompt_mask: Array | None = None,
+    ) -> Float[jax.Array, "B S H"]:
+        """Encodes prompt and tokens.
+
+        Args:
+          encoder_input_tokens: [B, L] ids, 0 is padding.
+          encoder_segment_ids: [B, L] packed example of each token, 0 is padding. Not with a prompt.
+          encoder_positions: [B, L]; accepted because T5X passes it. Relative positions need no start of each packed
+            example: differences within one are the same.
+          enable_dropout: Whether to drop out; needs the rng `dropout`.
+          prompt: [P, H], or [B, P, H] for a prompt per row; used instead of the parameter, which is not read.
+          prompt_mask: [B, P], nonzero where a prompt position is real; None if all are. Shorter prompts of a batch
+            stand to the right, next to their tokens, with masked positions to their left.
+
+        Returns:
+          [B, S, H] in the activation dtype, S = P + L.
+
+        Raises:
+          ConfigError: If segment ids come with a prompt, or shapes do not fit.
+        """
+        del encoder_positions
+        has_prompt = prompt is not None or self.prompt is not None
+        if encoder_segment_ids is not None and has_prompt:
+            _refuse_packing()
+        return self.encoder(
+            self.token_embedder(encoder_input_tokens),
+            encoder_input_tokens,
+            segment_ids=encoder_segment_ids,
+            prompt=prompt,
+            prompt_mask=prompt_mask,
+            deterministic=not enable_dropout,
+        )
+
+    def decode(
+        self,
+        encoded: Float[Array, "B S H"],
+        encoder_input_tokens: Int[Array, "B L"],
+        decoder_input_tokens: Int[Array, "B T"],
+        decoder_target_tokens: Int[Array, "B T"],
+        encoder_segment_ids: Int[Array, "B L"] | None = None,
+        decoder_segment_ids: Int[Array, "B T"] | None = None,
+        encoder_positions: Int[Array, "B L"] | None = None,
+        decoder_positions: Int[Array, "B T"] | None = None,
+        enable_dropout: bool = True,
+        decode: bool = False,
+        max_decode_length: int | None = None,
+        prompt_mask: Array | None = None,
+    ) -> Float[jax.Array, "B T V"]:
+        """Returns the logits of each target position, given the encoded input.
+
+        Args:
+          encoded: [B, S, H] from `encode`; S - L is taken for the prompt's length.
+          encoder_input_tokens: [B, L] ids that were encoded; they tell which positions are real.
+          decoder_input_tokens: [B, T] the targets shifted right by one, starting with id 0; with a cache [B, 1].
+          decoder_target_tokens: [B, T] ids, 0 is padding; only their shape is read if `decode`.
+          encoder_segment_ids: [B, L] packed example of each token. Neither with a prompt nor with `decode`.
+          decoder_segment_ids: [B, T] packed example of each target.
+          encoder_positions: See `encode`.
+          decoder_positions: See `encode`.
+          enable_dropout: Whether to drop out; needs the rng `dropout`.
+          decode: Whether to use the key/value cache (collection `cache`, mutable). A call without one creates it,
+            empty, as long as its input; every later call takes one token.
+          max_decode_length: Accepted because T5X passes it; the cache knows its length.
+          prompt_mask: As passed to `encode`.
+
+        Returns:
+          [B, T, V] float32.
+
+        Raises:
+          ConfigError: If segment ids come with a prompt or with `decode`, or shapes do not fit.
+        """
+        del encoder_positions, decoder_positions, max_decode_length
+        length = masks.prompt_length(encoded, encoder_input_tokens)
+        if encoder_segment_ids is not None or decoder_segment_ids is not None:
+            if length:
+                _refuse_packing()
+            _check_segments(encoder_segment_ids, decoder_segment_ids, decode=decode)
+        is_real = masks.is_real_position(encoder_input_tokens, length, prompt_mask)
+        if decode:
+            self_mask = None
+            is_target = jnp.ones(decoder_target_tokens.shape, jnp.bool_)
+        else:
+            self_mask = masks.decoder_mask(decoder_target_tokens, decoder_segment_ids)
+            is_target = jnp.asarray(decoder_target_tokens) > 0
+        cross_mask = masks.pairwise_mask(is_target, is_real)
+        if encoder_segment_ids is not None and decoder_segment_ids is not None:
+            same_segment = masks.segment_mask(decoder_segment_ids, encoder_segment_ids)
+            cross_mask = jnp.logical_and(cross_mask, same_segment)
+        out = self.decoder(
+            self.token_embedder(decoder_input_tokens),
+            encoded,
+            self_mask,
+            cross_mask,
+            deterministic=not enable_dropout,
+            decode=decode,
+        )
+        return self.token_embedder.attend(out) if self.config.logits_via_embedding else out
+
+
+def _refuse_packing() -> None:
+    """Raises the ConfigError for segment ids with a prompt."""
+    raise ConfigError(
+        "Packed examples do not go with a prompt, which would stand before the first of them only",
+        got="segment ids and a prompt",
+        expected="one or the other",
+        fix="set pack = False in the DatasetConfig",
+    )
+
+
+def _check_segments(encoder: Array | None, decoder: Array | None, *, decode: bool) -> None:
+    """Checks that segment ids come for both sides and only under teacher forcing."""
+    if decode:
+        raise ConfigError(
+            "Packed examples cannot be decoded",
+            got="segment ids with decode=True",
+            expected="no segment ids",
+            fix="set pack = False in the DatasetConfig",
+        )
+    if encoder is None or decoder is None:
+        missing = "encoder_segment_ids" if encoder is None else "decoder_segment_ids"
+        raise ConfigError(
+            "Packed examples need segment ids on both sides",
+            got=f"no {missing}",
+            expected="encoder_segment_ids and decoder_segment_ids",
+            fix=f"pass {missing}",
+        )

@@ -1,0 +1,108 @@
+"""A tuned prompt from Python: load a run's folder, predict on strings."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from prompt_tuning.checkpoints import manager
+from prompt_tuning.data import inference_examples
+from prompt_tuning.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.inference import Inference
+from prompt_tuning.initialization import load_for_inference
+from prompt_tuning.partitioning import PjitPartitioner
+from prompt_tuning.run_config import RestoreCheckpointConfig
+from prompt_tuning.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A frozen model with its tuned prompt.
+
+    Attributes:
+      model: The model.
+      params: All parameters, the prompt included.
+      step: Updates the prompt has had.
+      lengths: TASK_FEATURE_LENGTHS, in tokens.
+      inference: Compiled predicting and scoring.
+    """
+
+    model: EncoderDecoderModel
+    params: PyTree
+    step: int
+    lengths: dict[str, int]
+    inference: Inference
+
+    def predict(self, inputs: Sequence[str]) -> list[str]:
+        """Returns the decoded answer to each input.
+
+        Args:
+          inputs: Texts in the form the task was trained on, e.g. "sentence: a fine film ".
+
+        Returns:
+          One string an input, in order.
+        """
+        outputs = self.inference.predict(self.params, self._numbered(inputs, None))
+        return [self.model.output_vocabulary.decode(ids) for _, ids in outputs]
+
+    def score(self, inputs: Sequence[str], targets: Sequence[str]) -> list[float]:
+        """Returns the log-likelihood in nats of each target given its input."""
+        return [
+            score for _, score in self.inference.score(self.params, self._numbered(inputs, targets))
+        ]
+
+    def _numbered(self, inputs: Sequence[str], targets: Sequence[str] | None):
+        examples = inference_examples.from_strings(
+            inputs,
+            targets,
+            input_vocabulary=self.model.input_vocabulary,
+            output_vocabulary=self.model.output_vocabulary,
+            lengths=self.lengths,
+        )
+        return list(enumerate(example.features for example in examples))
+
+
+def latest_step(model_dir: str) -> int | None:
+    """Returns the step of the newest checkpoint in a run's folder, None if there is none."""
+    return max(manager.steps_in(model_dir), default=None)
+
+
+def load_run(
+    model_dir: str,
+    *,
+    checkpoint: str | None = None,
+    partitioner: PjitPartitioner | None = None,
+    batch_size: int = 8,
+) -> LoadedRun:
+    """Returns a run's model with its latest prompt, ready to predict.
+
+    Args:
+      model_dir: A MODEL_DIR that `prompt-tuning train` left.
+      checkpoint: A `checkpoint_{step}` folder instead of the latest in `model_dir`.
+      partitioner: None for the run's own number of model partitions.
+      batch_size: Rows computed at once.
+
+    Raises:
+      CheckpointError: If there is no checkpoint, or the frozen weights it names are missing or have changed.
+
+    Example:
+      >>> from prompt_tuning import predict
+      >>> run = predict.load_run("/tmp/boolq")  # doctest: +SKIP
+      >>> run.predict(["passage: ... question: ..."])  # doctest: +SKIP
+    """
+    # Imported here: gin is needed to read a run's config, not to use a loaded one.
+    from prompt_tuning import config
+
+    run = config.query_run(model_dir)
+    placed_by: PjitPartitioner = partitioner or run.partitioner
+    restore = RestoreCheckpointConfig(
+        path=checkpoint or model_dir,
+        mode="specific" if checkpoint else "latest",
+        dtype=run.restore_dtype,
+    )
+    loaded = load_for_inference(run.model, placed_by, restore)
+    return LoadedRun(
+        model=run.model,
+        params=loaded.params,
+        step=loaded.step,
+        lengths=dict(run.task_feature_lengths or {}),
+        inference=Inference(run.model, placed_by, batch_size),
+    )

@@ -1,0 +1,348 @@
+"""The training run, top to bottom: check, initialise, compile, loop.
+
+The update itself is `make_train_step` in `training/step.py`; where the weights come from is `initialization.py`.
+"""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
+
+from prompt_tuning import tree
+from prompt_tuning.checkpoints import prompt_file
+from prompt_tuning.checkpoints.initial import ParamSource
+from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.data import context, datasets, evaluation, vocabularies
+from prompt_tuning.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.errors import ConfigError
+from prompt_tuning.evaluate import DecodingEval, TeacherForcingEval, format_metrics
+from prompt_tuning.initialization import PROMPT_REGEX, Start, initialize, open_initial, split_paths
+from prompt_tuning.model_info import model_info
+from prompt_tuning.partitioning import PjitPartitioner
+from prompt_tuning.run_config import CheckpointConfig, EvaluatorConfig, Trainer
+from prompt_tuning.training.run_log import RunLog
+from prompt_tuning.training.state import TrainState
+from prompt_tuning.training.step import make_train_step
+from prompt_tuning.types import PyTree
+
+
+@dataclasses.dataclass
+class Run:
+    """What the loop works with.
+
+    Attributes:
+      state: Changes with every step; its buffers are donated.
+      frozen: Never changes and is never donated.
+      num_steps: Updates this run makes in all.
+      seed: Of the data stream and of every key.
+      metadata: Recorded in every checkpoint and prompt file.
+      model_dir: Where everything is written.
+      checkpointer: Saves and restores the state.
+      log: Progress bar and summaries.
+    """
+
+    state: TrainState
+    frozen: PyTree
+    num_steps: int
+    seed: int
+    metadata: dict[str, Any]
+    model_dir: epath.Path
+    checkpointer: Checkpointer
+    log: RunLog
+
+
+def train(
+    *,
+    model: EncoderDecoderModel,
+    model_dir: str,
+    train_dataset_cfg: datasets.DatasetConfig,
+    train_eval_dataset_cfg: datasets.DatasetConfig | None,
+    infer_eval_dataset_cfg: datasets.DatasetConfig | None,
+    checkpoint_cfg: CheckpointConfig,
+    partitioner: PjitPartitioner,
+    trainer: Trainer,
+    total_steps: int,
+    relative_steps: int | None = None,
+    eval_steps: int = 20,
+    eval_period: int = 1000,
+    random_seed: int | None = None,
+    trainable_regex: Sequence[str] = (".*",),
+    evaluator: EvaluatorConfig,
+    initialize_from_scratch: bool = False,
+    config_text: str = "",
+) -> dict[str, dict[str, float]]:
+    """Trains the parameters that `trainable_regex` selects; all others stay bit for bit as they were loaded.
+
+    A run that finds checkpoints of its own in `model_dir` goes on from the latest: same weights, optimizer, dropout
+    masks and batches as if it had never stopped.
+
+    Args:
+      model: The model.
+      model_dir: Output folder of the run.
+      train_dataset_cfg: Training data.
+      train_eval_dataset_cfg: Teacher-forcing evaluation; None for none.
+      infer_eval_dataset_cfg: Evaluation by decoding, which selects the best checkpoint; None for none.
+      checkpoint_cfg: What to start from; how often to save (steps) and how many to keep.
+      partitioner: Mesh and axis rules.
+      trainer: Optimizer, learning rate and microbatches.
+      total_steps: TRAIN_STEPS. With a T5X checkpoint at step S this counts S too, as in T5X.
+      relative_steps: TRAIN_STEPS_RELATIVE: updates of this run; wins over `total_steps`.
+      eval_steps: Batches of one teacher-forcing evaluation.
+      eval_period: Updates between evaluations.
+      random_seed: None draws one, which is recorded and used again at resume.
+      trainable_regex: Regular expressions over whole parameter paths.
+      evaluator: How much is evaluated and written.
+      initialize_from_scratch: Allows random weights where there is no initial checkpoint.
+      config_text: The resolved gin config, written to `model_dir/config.gin`.
+
+    Returns:
+      The metrics of the last evaluation, `{task: {metric: value}}`.
+
+    Raises:
+      ConfigError, DataError, CheckpointError: Before anything compiles, if something does not fit.
+      NonFiniteError: If the loss or a gradient stops being finite; the last good checkpoint is kept.
+    """
+    # 1. Refuse what cannot work before anything is loaded or compiled.
+    context.set_context(vocabulary=model.output_vocabulary, data_dir=train_dataset_cfg.data_dir)
+    eval_cfgs = [cfg for cfg in (train_eval_dataset_cfg, infer_eval_dataset_cfg) if cfg]
+    check(model, partitioner, trainer, [train_dataset_cfg, *eval_cfgs], trainable_regex)
+    source = open_initial(checkpoint_cfg.restore, from_scratch=initialize_from_scratch)
+    num_steps = steps_of_this_run(total_steps, relative_steps, source)
+
+    # 2. Weights, optimizer and the place in the data.
+    checkpointer = Checkpointer(model_dir, keep=checkpoint_cfg.save.keep)
+    seed = agree_on_seed(random_seed, checkpointer)
+    tx = trainer.optimizer.make(trainer.learning_rate_fn)
+    start = initialize(
+        model,
+        partitioner,
+        tx,
+        source=source,
+        frozen_dtype=checkpoint_cfg.restore.dtype,
+        trainable_regex=trainable_regex,
+        checkpointer=checkpointer,
+        rng=jax.random.key(seed),
+    )
+    run = open_run(
+        start, model, train_dataset_cfg, model_dir, checkpointer, num_steps, seed, config_text
+    )
+
+    # 3. The loop.
+    teacher_forcing = decoding = None
+    if train_eval_dataset_cfg and eval_steps:
+        teacher_forcing = TeacherForcingEval(
+            model, train_eval_dataset_cfg, partitioner, run.model_dir, eval_steps
+        )
+    if infer_eval_dataset_cfg:
+        decoding = DecodingEval(
+            model, infer_eval_dataset_cfg, partitioner, run.model_dir, evaluator
+        )
+    train_step = make_train_step(
+        model.apply,
+        tx,
+        learning_rate_fn=trainer.learning_rate_fn,
+        loss_config=model.loss_config,
+        num_microbatches=trainer.num_microbatches or 1,
+    )
+    try:
+        return loop(
+            run,
+            jax.jit(train_step, donate_argnums=0),
+            partitioner,
+            train_dataset_cfg,
+            save_period=checkpoint_cfg.save.period,
+            eval_period=eval_period,
+            teacher_forcing=teacher_forcing,
+            decoding=decoding,
+        )
+    finally:
+        checkpointer.close()
+        run.log.close()
+
+
+def loop(
+    run: Run,
+    jitted_step: Any,
+    partitioner: PjitPartitioner,
+    cfg: datasets.DatasetConfig,
+    *,
+    save_period: int,
+    eval_period: int,
+    teacher_forcing: TeacherForcingEval | None,
+    decoding: DecodingEval | None,
+) -> dict[str, dict[str, float]]:
+    """Runs the updates that are left; order of one turn: update, log, save, evaluate."""
+    first = int(run.state.step)
+    batches = datasets.train_batches(cfg, seed=run.seed, start_example=first * cfg.batch_size)
+    compiled, results = None, {}
+    for step in range(first + 1, run.num_steps + 1):
+        batch = partitioner.shard_batch(next(batches))
+        if compiled is None:
+            compiled = compile_step(jitted_step, partitioner, run, batch)
+        run.state, metrics = compiled(run.state, run.frozen, batch)
+        run.log.add(step, metrics)
+
+        is_last = step == run.num_steps
+        evaluates = is_last or step % eval_period == 0
+        if evaluates or step % save_period == 0:
+            save(run, step, cfg)
+        if evaluates:
+            results = evaluate(run, step, teacher_forcing, decoding)
+    return results
+
+
+def compile_step(jitted_step: Any, partitioner: PjitPartitioner, run: Run, batch: PyTree) -> Any:
+    """Returns the compiled step; logs how long that took."""
+    began = time.perf_counter()
+    with partitioner.activate():
+        compiled = jitted_step.lower(run.state, run.frozen, batch).compile()
+    run.log.compiled(int(run.state.step), time.perf_counter() - began)
+    return compiled
+
+
+def save(run: Run, step: int, cfg: datasets.DatasetConfig) -> None:
+    """Saves a state whose losses were all finite: checkpoint first, then the prompt as a file of its own."""
+    run.log.flush()
+    metadata = {**run.metadata, "step": step, "examples_seen": step * cfg.batch_size}
+    run.checkpointer.save(step, run.state, metadata)
+    prompts = prompts_of(run.state.trainable)
+    if prompts:
+        prompt_file.save_prompts(str(run.model_dir), step, prompts, metadata)
+
+
+def evaluate(
+    run: Run,
+    step: int,
+    teacher_forcing: TeacherForcingEval | None,
+    decoding: DecodingEval | None,
+) -> dict[str, dict[str, float]]:
+    """Evaluates the state of `step`, which has been saved, and records its score beside it."""
+    params = tree.merge(run.state.trainable, run.frozen)
+    with run.log.pause():
+        if teacher_forcing:
+            teacher_forcing.run(params, step)
+        results = decoding.run(params, step) if decoding else {}
+        if not results:
+            return {}
+        name, value = evaluation.default_metric(results)
+        run.checkpointer.record_metric(step, name, value)
+        if prompts_of(run.state.trainable):
+            info = {"metric": {"name": name, "value": value}, "metrics": results}
+            prompt_file.update_info(str(run.model_dir), step, info)
+        for task, metrics in results.items():
+            run.log.write(f"step {step}: {task} {format_metrics(metrics)}")
+    return results
+
+
+def prompts_of(trainable: PyTree) -> dict[str, Any]:
+    """Returns the prompts among the trainable parameters by path."""
+    is_prompt = tree.match_any(PROMPT_REGEX)
+    return {path: leaf for path, leaf in tree.flatten(trainable).items() if is_prompt(path)}
+
+
+def check(
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    trainer: Trainer,
+    cfgs: Sequence[datasets.DatasetConfig],
+    trainable_regex: Sequence[str],
+) -> None:
+    """Raises the first thing wrong with vocabulary, data, batch size or trainable parameters."""
+    vocabularies.check_vocabulary(model.input_vocabulary)
+    vocabularies.check_vocabulary(model.output_vocabulary)
+    model.check_vocabulary_size()
+    split_paths(model, trainable_regex)
+    microbatches = trainer.num_microbatches or 1
+    for cfg in cfgs:
+        partitioner.check_batch_size(cfg.batch_size)
+        datasets.check_dataset(cfg)
+    if cfgs[0].batch_size % microbatches:
+        raise ConfigError(
+            "BATCH_SIZE cannot be cut into microbatches",
+            got=cfgs[0].batch_size,
+            expected=f"a multiple of trainer.Trainer.num_microbatches = {microbatches}",
+            fix="change either of the two",
+        )
+    partitioner.check_batch_size(cfgs[0].batch_size // microbatches)
+
+
+def steps_of_this_run(total: int, relative: int | None, source: ParamSource | None) -> int:
+    """Returns the updates to make: TRAIN_STEPS counts a T5X checkpoint's own steps, as in T5X.
+
+    Raises:
+      ConfigError: If nothing is left to train.
+    """
+    if relative is not None:
+        return relative
+    if source is None or source.kind != "t5x" or not source.step:
+        return total
+    if total <= source.step:
+        raise ConfigError(
+            "TRAIN_STEPS leaves nothing to train",
+            got=total,
+            expected=f"more than {source.step}, the step of the T5X checkpoint, which TRAIN_STEPS includes",
+            fix="bind TRAIN_STEPS_RELATIVE to the updates you want",
+        )
+    logging.info(
+        "TRAIN_STEPS = %d includes the %d of the T5X checkpoint: this run makes %d updates.",
+        total,
+        source.step,
+        total - source.step,
+    )
+    print(f"TRAIN_STEPS {total} - checkpoint step {source.step} = {total - source.step} updates")
+    return total - source.step
+
+
+def agree_on_seed(random_seed: int | None, checkpointer: Checkpointer) -> int:
+    """Returns the run's seed: the one it was started with, else the config's, else one drawn here for all processes."""
+    latest = checkpointer.latest_step()
+    if latest is not None:
+        return int(checkpointer.metadata(latest)["seed"])
+    if random_seed is not None:
+        return random_seed
+    drawn = np.random.SeedSequence().generate_state(1)[0] % 2**31
+    return int(multihost_utils.broadcast_one_to_all(np.uint32(drawn)))
+
+
+def open_run(
+    start: Start,
+    model: EncoderDecoderModel,
+    cfg: datasets.DatasetConfig,
+    model_dir: str,
+    checkpointer: Checkpointer,
+    num_steps: int,
+    seed: int,
+    config_text: str,
+) -> Run:
+    """Writes config.gin and model-info.txt and opens the log."""
+    directory = epath.Path(model_dir)
+    info = model_info(model, start.state.trainable, start.frozen)
+    if jax.process_index() == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.gin").write_text(config_text)
+        (directory / "model-info.txt").write_text(info)
+    metadata = {
+        **start.metadata,
+        "seed": seed,
+        "task": cfg.mixture_or_task_name,
+        "batch_size": cfg.batch_size,
+        "model": dataclasses.asdict(model.config),
+        "prompt_length": model.prompt.length if model.prompt else 0,
+        "config_digest": hashlib.sha256(config_text.encode()).hexdigest(),
+    }
+    if start.resumed and start.resumed["batch_size"] != cfg.batch_size:
+        raise ConfigError(
+            "BATCH_SIZE differs from that of the run being resumed",
+            got=cfg.batch_size,
+            expected=f"{start.resumed['batch_size']}, so that the data goes on where it stopped",
+            fix="bind the old BATCH_SIZE or start in an empty MODEL_DIR",
+        )
+    log = RunLog(directory, first=int(start.state.step), total=num_steps, config_text=config_text)
+    return Run(start.state, start.frozen, num_steps, seed, metadata, directory, checkpointer, log)

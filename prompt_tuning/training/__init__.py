@@ -1,0 +1,1 @@
+"""The training step and what it needs: state, losses, optimizers, schedules, summaries."""

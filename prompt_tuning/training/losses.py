@@ -1,0 +1,162 @@
+"""Cross-entropy with z-loss and label smoothing, its normalisation, and the sums every metric is made of."""
+
+import dataclasses
+import enum
+
+import jax
+import jax.numpy as jnp
+
+from prompt_tuning.errors import ConfigError
+from prompt_tuning.types import Batch
+
+
+class SpecialLossNormalizingFactor(enum.Enum):
+    """Normalisers that depend on the batch; names as in T5X."""
+
+    NUM_REAL_TARGET_TOKENS = 1
+    NUM_TOTAL_TARGET_TOKENS = 2
+    AVERAGE_PER_SEQUENCE = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Terms of the loss.
+
+    Attributes:
+      z_loss: Coefficient of `log(Z)^2`, added per target token.
+      label_smoothing: Probability mass spread over the other V - 1 ids, in [0, 1).
+      loss_normalizing_factor: None for the plain sum over target tokens, a positive number to divide by, or the name
+        of a `SpecialLossNormalizingFactor`.
+    """
+
+    z_loss: float = 1e-4
+    label_smoothing: float = 0.0
+    loss_normalizing_factor: float | str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses values that would train silently wrong."""
+        factor = self.loss_normalizing_factor
+        if isinstance(factor, str) and factor not in SpecialLossNormalizingFactor.__members__:
+            names = list(SpecialLossNormalizingFactor.__members__)
+            raise ConfigError(
+                "Unknown LOSS_NORMALIZING_FACTOR",
+                got=factor,
+                expected=f"None, a positive number or one of {names}",
+                fix="bind one of them",
+                name=factor,
+                candidates=names,
+            )
+        if isinstance(factor, int | float) and not factor > 0:
+            raise ConfigError(
+                "LOSS_NORMALIZING_FACTOR out of range",
+                got=factor,
+                expected="None, a positive number or the name of a special factor",
+                fix="bind LOSS_NORMALIZING_FACTOR = None for the sum over target tokens",
+            )
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ConfigError(
+                "LABEL_SMOOTHING out of range",
+                got=self.label_smoothing,
+                expected="a number in [0, 1)",
+                fix="bind LABEL_SMOOTHING = 0.0 for none",
+            )
+
+
+def token_cross_entropy(
+    logits: jax.Array, targets: jax.Array, *, label_smoothing: float = 0.0, z_loss: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the cross-entropy of each target token and its z-loss term.
+
+    Args:
+      logits: [B, T, V] float32.
+      targets: [B, T] int32 token ids.
+      label_smoothing: Mass spread evenly over the V - 1 other ids; the entropy of the smoothed target is
+        subtracted, so that a perfect prediction still has loss 0.
+      z_loss: Coefficient of `log(Z)^2`.
+
+    Returns:
+      Two [B, T] float32 arrays in nats: the loss including the z-loss, and the z-loss alone.
+
+    Source: T5X `losses.cross_entropy_with_logits` and `compute_weighted_cross_entropy`. Differs: the target's logit is
+      selected inside the reduction; no [B, T, V] soft target is written.
+    """
+    vocab_size = logits.shape[-1]
+    confidence = 1.0 - label_smoothing
+    low_confidence = label_smoothing / (vocab_size - 1)
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    is_target = targets[..., None] == jnp.arange(vocab_size, dtype=targets.dtype)[None, None, :]
+    soft_targets = jnp.where(is_target, jnp.float32(confidence), jnp.float32(low_confidence))
+    loss = log_z - jnp.sum(soft_targets * logits, axis=-1)
+    if label_smoothing:
+        entropy = confidence * jnp.log(jnp.float32(confidence)) + label_smoothing * jnp.log(
+            jnp.float32(low_confidence)
+        )
+        loss = loss + entropy
+    z_term = z_loss * jnp.square(log_z)
+    return loss + z_term, z_term
+
+
+def weights_and_normalizer(batch: Batch, config: LossConfig) -> tuple[jax.Array, jax.Array]:
+    """Returns the weight of every target token and the number the summed loss is divided by.
+
+    Computed from the whole batch, before it is cut into microbatches, so that accumulated gradients equal those of
+    the full batch under every factor. T5X normalises each microbatch by itself.
+
+    Args:
+      batch: Model features; `decoder_loss_weights` [B, T] is 1 at target tokens.
+      config: The loss terms.
+
+    Returns:
+      Weights [B, T] float32 and a scalar float32.
+
+    Source: T5X `losses.get_loss_normalizing_factor_and_weights`.
+    """
+    weights = jnp.asarray(batch["decoder_loss_weights"], jnp.float32)
+    factor = config.loss_normalizing_factor
+    if factor is None:
+        return weights, jnp.float32(1.0)
+    if not isinstance(factor, str):
+        return weights, jnp.float32(factor)
+    kind = SpecialLossNormalizingFactor[factor]
+    if kind is SpecialLossNormalizingFactor.NUM_REAL_TARGET_TOKENS:
+        return weights, jnp.sum(weights)
+    if kind is SpecialLossNormalizingFactor.NUM_TOTAL_TARGET_TOKENS:
+        return weights, jnp.float32(weights.size)
+    per_sequence = jnp.sum(weights, axis=-1, keepdims=True)
+    weights = jnp.where(per_sequence > 0, weights / jnp.maximum(per_sequence, 1e-30), 0.0)
+    return weights, jnp.sum(weights)
+
+
+def loss_and_metric_sums(
+    logits: jax.Array, batch: Batch, weights: jax.Array, normalizer: jax.Array, config: LossConfig
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the training loss and the sums that the logged metrics are computed from.
+
+    Args:
+      logits: [B, T, V] float32.
+      batch: Model features.
+      weights: [B, T] float32, from `weights_and_normalizer`.
+      normalizer: Scalar float32, from `weights_and_normalizer`.
+      config: The loss terms.
+
+    Returns:
+      The scalar loss, and a dict of float32 scalars that add up over microbatches and steps: `loss` and `z_loss`
+      (both normalised), `correct` (target tokens whose argmax is right), `target_tokens` (with loss), `all_tokens`
+      (padding included), `sequences`.
+    """
+    targets = jnp.asarray(batch["decoder_target_tokens"])
+    loss, z_term = token_cross_entropy(
+        logits, targets, label_smoothing=config.label_smoothing, z_loss=config.z_loss
+    )
+    total = jnp.sum(loss * weights) / normalizer
+    mask = jnp.asarray(batch["decoder_loss_weights"], jnp.float32)
+    correct = (jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets).astype(jnp.float32)
+    sums = {
+        "loss": total,
+        "z_loss": jnp.sum(z_term * weights) / normalizer,
+        "correct": jnp.sum(correct * mask),
+        "target_tokens": jnp.sum(mask),
+        "all_tokens": jnp.float32(targets.size),
+        "sequences": jnp.sum(jnp.max(mask, axis=-1)),
+    }
+    return total, sums

@@ -1,0 +1,91 @@
+"""Progress bar, TensorBoard summaries and the check that losses are finite."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+import jax
+from etils import epath
+from tqdm import tqdm
+
+from prompt_tuning.training.metrics import MetricsAccumulator, timing
+from prompt_tuning.training.summary import SummaryWriter
+
+# Steps between two readings of the device's metrics: reading waits for the device.
+STEPS_PER_SUMMARY = 100
+
+
+class RunLog:
+    """Shows the run on the terminal and writes T5X's tags to the TensorBoard run `train`.
+
+    Args:
+      model_dir: The run's directory.
+      first: Updates already applied when the log opens.
+      total: Updates the run makes in all.
+      config_text: Logged as the text `config`.
+    """
+
+    def __init__(self, model_dir: epath.Path, *, first: int, total: int, config_text: str = ""):
+        """Opens the bar on process 0 and the summary writer."""
+        self._writer = SummaryWriter(str(model_dir / "train"))
+        if first == 0 and config_text:
+            self._writer.text(0, "config", config_text)
+        self._bar = tqdm(
+            total=total,
+            initial=first,
+            unit="step",
+            dynamic_ncols=True,
+            disable=jax.process_index() != 0,
+            mininterval=1.0 if sys.stderr.isatty() else 30.0,
+        )
+        self._metrics = MetricsAccumulator()
+        self._last_step = first
+        self._since = time.perf_counter()
+
+    def compiled(self, step: int, seconds: float) -> None:
+        """Logs the compilation time; the clock of `steps_per_second` starts after it."""
+        self._writer.scalars(step, {"timing/compilation_seconds": seconds})
+        self._since = time.perf_counter()
+
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Counts an update; reads the device every `STEPS_PER_SUMMARY` updates."""
+        self._metrics.add(step, metrics)
+        self._last_step = step
+        self._bar.update(1)
+        if len(self._metrics) >= STEPS_PER_SUMMARY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the summaries of the updates since the last flush.
+
+        Raises:
+          NonFiniteError: If one of them had a loss or gradient that is NaN or infinite.
+        """
+        count = len(self._metrics)
+        if not count:
+            return
+        tags, totals = self._metrics.flush()
+        seconds = time.perf_counter() - self._since
+        self._since = time.perf_counter()
+        tags |= timing(totals, count, seconds, jax.device_count())
+        self._writer.scalars(self._last_step, tags)
+        self._bar.set_postfix(loss=f"{tags['loss']:.4g}", accuracy=f"{tags['accuracy']:.3f}")
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Keeps the time spent inside out of `steps_per_second`."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
+
+    def write(self, text: str) -> None:
+        """Prints a line above the bar, on process 0."""
+        if jax.process_index() == 0:
+            self._bar.write(text, file=sys.stdout)
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        """Closes bar and writer."""
+        self._bar.close()
+        self._writer.close()

@@ -1,0 +1,58 @@
+"""TensorBoard event files of a run."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+
+class SummaryWriter:
+    """Writes scalars and texts to one TensorBoard run folder, from process 0 only.
+
+    The tags are the caller's. clu, and TensorFlow with it, is imported when the first writer is made, so that training
+    code imports where TensorFlow is not installed.
+
+    Args:
+      log_dir: Folder of the event file; made if missing, gs:// works.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike):
+        self._writer: Any = None
+        if jax.process_index() != 0:
+            return
+        from clu import metric_writers
+
+        path = epath.Path(log_dir)
+        path.mkdir(parents=True, exist_ok=True)
+        self._writer = metric_writers.SummaryWriter(os.fspath(path))
+
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes numbers under their tags and flushes them to the file.
+
+        Args:
+          step: Step of all of them.
+          values: Tag -> number or array of one element (a device array is fetched).
+        """
+        if self._writer is None:
+            return
+        self._writer.write_scalars(
+            int(step), {tag: np.asarray(value).reshape(()).item() for tag, value in values.items()}
+        )
+        self._writer.flush()
+
+    def text(self, step: int, tag: str, text: str) -> None:
+        """Writes Markdown text under a tag and flushes it to the file."""
+        if self._writer is None:
+            return
+        self._writer.write_texts(int(step), {tag: text})
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the event file. Closing twice does nothing; writing after closing is ignored."""
+        if self._writer is None:
+            return
+        self._writer.close()
+        self._writer = None

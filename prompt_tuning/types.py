@@ -1,0 +1,24 @@
+"""Array types and the legend of axis letters used in every signature.
+
+Axis letters: `B` batch, `L` encoder (token) length, `T` decoder length, `P` prompt length, `S = P + L`, `H` embed,
+`N` heads, `D` head dim, `F` mlp, `V` vocab. Mesh axes: `data` and `model`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+# A nested dict whose leaves are arrays (parameters, gradients, optimizer slots).
+PyTree = Any
+Params = Mapping[str, Any]
+# Feature name -> array with the batch as its first axis.
+Batch = Mapping[str, Array]
+# (params, batch, dropout_rng or None) -> logits [B, T, V] float32.
+ApplyFn = Callable[[PyTree, Batch, jax.Array | None], jax.Array]
+# step (int32 scalar) -> learning rate (float32 scalar).
+Schedule = Callable[[Any], Any]
+# text -> token ids without EOS.
+EncodeText = Callable[[str], list[int]]

@@ -1,0 +1,85 @@
+"""Packaging: names, versions and data files; the tools' settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+# Lower bounds are the oldest versions the tests ran with; upper bounds stop at the next release that may break.
+INSTALL_REQUIRES = [
+    "absl-py>=2.3,<3",
+    "clu>=0.0.12,<0.1",
+    "etils[epath]>=1.12,<2",
+    "flax>=0.12.8,<0.13",
+    "gin-config>=0.5,<0.6",
+    "jax>=0.10.2,<0.13",
+    "jaxtyping>=0.3,<0.4",
+    "msgpack>=1.1,<2",
+    "numpy>=2.1,<3",
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12.8,<0.13",
+    "safetensors>=0.6,<1",
+    "sentencepiece>=0.2,<0.3",
+    "seqio>=0.0.20,<0.1",
+    # clu's metric writers import it and declare it nowhere.
+    "tensorboard>=2.21,<2.22",
+    "tensorflow>=2.21,<2.22",
+    "tensorflow-datasets>=4.9.10,<5",
+    "tensorflow-text>=2.21,<2.22",
+    "tensorstore>=0.1.84,<0.2",
+    "tqdm>=4.66,<5",
+]
+
+EXTRAS_REQUIRE = {
+    "tpu": ["jax[tpu]>=0.10.2,<0.13"],
+    "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
+    "test": [
+        "beartype>=0.21,<0.24",
+        "build>=1.2,<2",
+        "pyright[nodejs]>=1.1.400,<1.2",
+        "pytest>=8.4,<10",
+        "pytest-timeout>=2.4,<3",
+        "pytest-xdist>=3.8,<4",
+        "ruff>=0.14,<0.18",
+        "setuptools>=77,<90",
+    ],
+    "report": ["matplotlib>=3.10,<4"],
+    "sweep": ["scipy>=1.15,<2"],
+    # Beam needs protobuf 6, and sentencepiece 0.2.3 is compiled for protobuf 7.
+    "cache": ["apache-beam>=2.72,<3", "sentencepiece<0.2.3"],
+    "hf": ["torch>=2.8,<3", "transformers>=5,<6"],
+}
+
+setup(
+    name="prompt-tuning",
+    version="0.1.0",
+    description="Soft prompts for frozen T5 models in JAX, with T5X's names, files and checkpoints.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    python_requires=">=3.11",
+    # tasks, configs and launch are top-level folders that the package reaches through symlinks.
+    packages=find_packages(include=["prompt_tuning*"]),
+    package_data={
+        "prompt_tuning": [
+            "configs/**/*.gin",
+            "configs/**/assets/*",
+            "tasks/assets/*",
+            "launch/*.sh",
+        ]
+    },
+    include_package_data=False,
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+    entry_points={"console_scripts": ["prompt-tuning = prompt_tuning.cli:main"]},
+)

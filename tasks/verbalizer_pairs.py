@@ -1,0 +1,45 @@
+"""SST-2 under several pairs of answer words: can one prompt follow a phrase that names the pair?
+
+For each row of `PAIRS`:
+
+- `sst2_{pair}_with_phrase`: `answer yes or no: <sentence>`; the phrase says which words to answer with.
+- `sst2_{pair}`: `sentence: <sentence>`, as in `taskless_glue_sst2_v200`; nothing names the pair.
+
+The mixture `sst2_verbalizer_pairs` holds all tasks with phrase in equal shares, and is meant for training.
+"""
+
+from prompt_tuning.data.classification import Classification, register_classification
+from prompt_tuning.data.local_files import LocalFormat
+from prompt_tuning.data.preprocessors import classification_text, phrased_text
+from prompt_tuning.data.registry import register_mixture
+
+# Name of the pair -> (word for positive, word for negative).
+PAIRS = {
+    "great_terrible": ("great", "terrible"),
+    "yes_no": ("yes", "no"),
+    "up_down": ("up", "down"),
+}
+MIXTURE = "sst2_verbalizer_pairs"
+_LOCAL = LocalFormat("SST-2", ".tsv", ("sentence",), ("negative", "positive"))
+_TFDS_NAME = "glue/sst2:2.0.0"
+
+for _pair, (_positive, _negative) in PAIRS.items():
+    _data = Classification(f"sst2_{_pair}", _LOCAL, verbalizers=(_negative, _positive))
+    register_classification(
+        _data,
+        f"sst2_{_pair}_with_phrase",
+        tfds_name=_TFDS_NAME,
+        to_text=phrased_text(
+            field="sentence",
+            verbalizers=_data.verbalizers,
+            phrase=f"answer {_positive} or {_negative}:",
+        ),
+    )
+    register_classification(
+        _data,
+        f"sst2_{_pair}",
+        tfds_name=_TFDS_NAME,
+        to_text=classification_text(fields=("sentence",), verbalizers=_data.verbalizers),
+    )
+
+register_mixture(MIXTURE, [f"sst2_{_pair}_with_phrase" for _pair in PAIRS])

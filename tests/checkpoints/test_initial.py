@@ -1,0 +1,231 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from prompt_tuning import layouts
+from prompt_tuning.checkpoints import digest, initial, t5x_format
+from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.partitioning import PjitPartitioner
+from tests.checkpoints.t5x_writer import write_t5x_checkpoint
+from tests.checkpoints.tiny_params import HEADS, logical_axes, make_unscanned
+from tests.helpers import SHARED, requires_shared
+
+
+def to_scanned(params):
+    return layouts.to_scanned(params, num_heads=HEADS)
+
+
+def to_shapes(params):
+    return {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in params.items()}
+
+
+def replicated(params):
+    return dict.fromkeys(params, PjitPartitioner().replicated)
+
+
+class CountingSource:
+    """A source in memory that counts its reads."""
+
+    kind = "t5x"
+    step: int | None = 3
+    frozen_digest: str | None = None
+    path = epath.Path("memory")
+
+    def __init__(self, params):
+        self.params, self.reads = params, []
+
+    def shapes(self):
+        return {path: (x.shape, x.dtype) for path, x in self.params.items()}
+
+    def read(self, path):
+        self.reads.append(path)
+        return self.params[path]
+
+
+def load(source_params, target_params, **kwargs):
+    source = CountingSource(source_params)
+    shapes = to_shapes(target_params)
+    loaded = initial.load_params(source, shapes, replicated(target_params), **kwargs)
+    assert sorted(source.reads) == sorted(set(source.reads)), "an array was read twice"
+    return loaded, source
+
+
+def assert_same(loaded, expected):
+    assert list(loaded) == list(expected)
+    for path, array in expected.items():
+        np.testing.assert_array_equal(np.asarray(loaded[path]), array, err_msg=path)
+
+
+@pytest.mark.parametrize("stored_scanned", [False, True])
+@pytest.mark.parametrize("model_scanned", [False, True])
+def test_any_layout_loads_into_any_layout(stored_scanned, model_scanned):
+    params = make_unscanned()
+    stored = to_scanned(params) if stored_scanned else params
+    wanted = to_scanned(params) if model_scanned else params
+    loaded, source = load(stored, wanted, model_shapes=wanted)
+    assert_same(loaded, wanted)
+    assert sorted(source.reads) == sorted(stored)
+
+
+def test_some_parameters_read_only_what_they_need():
+    params = make_unscanned()
+    some = {p: x for p, x in params.items() if "layers_1/" in p}
+    loaded, source = load(params, some, model_shapes=params)
+    assert_same(loaded, some)
+    assert sorted(source.reads) == sorted(some)
+    loaded, source = load(to_scanned(params), some, model_shapes=params)
+    assert_same(loaded, some)
+    assert len(source.reads) == len(some) == 4
+
+
+def test_arrays_land_sharded():
+    params = make_unscanned()
+    shardings = PjitPartitioner(num_partitions=4).param_shardings(logical_axes(params), params)
+    source = CountingSource(params)
+    loaded = initial.load_params(source, to_shapes(params), shardings)
+    assert_same(loaded, params)
+    assert all(loaded[p].sharding == shardings[p] for p in params)
+    kernel = loaded["encoder/layers_0/mlp/wi_0/kernel"]
+    assert {s.data.shape for s in kernel.addressable_shards} == {(8, 4)}
+
+
+def test_dtype_by_name_and_by_path():
+    params = make_unscanned()
+    loaded, _ = load(params, params, dtype="bfloat16")
+    assert_same(loaded, {p: x.astype(jnp.bfloat16) for p, x in params.items()})
+    loaded, _ = load(params, params, dtype=lambda p: "float32" if "norm" in p else "bfloat16")
+    kept = [p for p, x in loaded.items() if x.dtype == jnp.float32]
+    assert kept == [p for p in params if "norm" in p] and len(kept) == 3
+    with pytest.raises(ConfigError, match="Unknown dtype.*float16"):
+        load(params, params, dtype="float16")
+
+
+def test_stored_bfloat16_is_widened():
+    params = {p: x.astype(jnp.bfloat16) for p, x in make_unscanned().items()}
+    loaded, _ = load(params, params)
+    assert_same(loaded, {p: x.astype(np.float32) for p, x in params.items()})
+    assert {x.dtype for x in loaded.values()} == {jnp.dtype("float32")}
+
+
+def test_missing_parameter_is_an_error_unless_it_may_miss():
+    params = make_unscanned()
+    wanted = {**params, "encoder/prompt/prompt/prompt": np.ones((3, 8), np.float32)}
+    with pytest.raises(CheckpointError, match="1 of 12 parameters differ.*encoder/prompt.*missing"):
+        load(params, wanted)
+    loaded, _ = load(params, wanted, may_miss=[".*/prompt/.*"])
+    assert_same(loaded, params)
+
+
+@pytest.mark.parametrize("stored_scanned", [False, True])
+@pytest.mark.parametrize("model_scanned", [False, True])
+def test_another_size_is_an_error_before_anything_is_read(stored_scanned, model_scanned):
+    params = make_unscanned()
+    wider = {p: np.concatenate([x, x]) for p, x in params.items()}
+    stored = to_scanned(wider) if stored_scanned else wider
+    wanted = to_scanned(params) if model_scanned else params
+    source = CountingSource(stored)
+    with pytest.raises(CheckpointError, match="another size or model: ") as error:
+        initial.load_params(source, to_shapes(wanted), replicated(wanted))
+    assert source.reads == []
+    assert "[32, 8]" in str(error.value) and "[16, 8]" in str(error.value)
+
+
+@pytest.mark.parametrize("stored_scanned", [False, True])
+@pytest.mark.parametrize("model_scanned", [False, True])
+@pytest.mark.parametrize("deeper", ["model", "checkpoint"])
+def test_another_depth_is_an_error(stored_scanned, model_scanned, deeper):
+    params = make_unscanned()
+    shallow = {p: x for p, x in params.items() if "layers_1/" not in p}
+    stored, wanted = (shallow, params) if deeper == "model" else (params, shallow)
+    stored = to_scanned(stored) if stored_scanned else stored
+    wanted = to_scanned(wanted) if model_scanned else wanted
+    with pytest.raises(CheckpointError, match="differ|has not"):
+        load(stored, wanted, model_shapes=wanted)
+
+
+def test_tables_of_layers_trained_apart_do_not_fit_an_unscanned_model():
+    params = make_unscanned()
+    stored = to_scanned(params)
+    table = "encoder/encoder/relpos_bias/rel_embedding"
+    stored[table] = stored[table] + np.arange(2, dtype=np.float32)[None, :, None]
+    with pytest.raises(CheckpointError, match="one relative position table"):
+        load(stored, params)
+    assert_same(load(stored, stored)[0], stored)
+    assert digest.params_digest(stored) != digest.params_digest(to_scanned(params))
+
+
+def test_t5x_directory_opens(tmp_path):
+    params = make_unscanned()
+    path = write_t5x_checkpoint(tmp_path / "checkpoint_1100000", params, 1100000)
+    initial.check_exists(path)
+    source = initial.open_source(path)
+    assert isinstance(source, t5x_format.T5XSource)
+    loaded = initial.load_params(source, to_shapes(params), replicated(params))
+    assert_same(loaded, params)
+
+
+def test_folder_of_checkpoints_names_the_newest_or_takes_it(tmp_path):
+    for step in (9, 10):
+        write_t5x_checkpoint(tmp_path / f"checkpoint_{step}", make_unscanned(step), step)
+    with pytest.raises(CheckpointError, match="folder of checkpoints.*checkpoint_10"):
+        initial.open_source(tmp_path)
+    with pytest.raises(CheckpointError, match="folder of checkpoints"):
+        initial.check_exists(tmp_path)
+    assert initial.open_source(tmp_path, mode="latest").step == 10
+
+
+def test_wrong_paths_say_what_is_there(tmp_path):
+    with pytest.raises(CheckpointError, match="nothing there.*correct the path"):
+        initial.open_source(tmp_path / "none")
+    with pytest.raises(CheckpointError, match="an empty directory"):
+        initial.check_exists(tmp_path)
+    (tmp_path / "model.bin").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="a directory with model.bin.*T5X checkpoint_"):
+        initial.open_source(tmp_path)
+    with pytest.raises(CheckpointError, match="a file"):
+        initial.open_source(tmp_path / "model.bin")
+    with pytest.raises(CheckpointError, match="mode = 'latest' asks for"):
+        initial.open_source(tmp_path, mode="latest")
+    with pytest.raises(ConfigError, match="Unknown mode.*Closest matches: latest"):
+        initial.open_source(tmp_path, mode="lates")
+    write_t5x_checkpoint(tmp_path / "checkpoint_8", make_unscanned(), 8)
+    with pytest.raises(CheckpointError, match=re.escape(f"{tmp_path}/checkpoint_8")):
+        initial.open_source(tmp_path / "checkpoint_9")
+
+
+@requires_shared
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("folder", ["t5x_checkpoint", "t5x_checkpoint_bf16", "t5x_checkpoint_scan"])
+def test_real_checkpoints_load_exactly(folder, dtype):
+    assert SHARED is not None
+    golden = SHARED / "golden"
+    expected = dict(np.load(golden / "params.npz"))
+    source = initial.open_source(golden / folder / "checkpoint_1100000")
+    shapes = to_shapes(expected)
+    loaded = initial.load_params(
+        source, shapes, replicated(shapes), dtype=dtype, model_shapes=shapes
+    )
+    if folder.endswith("bf16"):
+        expected = {p: x.astype(jnp.bfloat16) for p, x in expected.items()}
+    assert_same(loaded, {p: x.astype(jnp.dtype(dtype)) for p, x in expected.items()})
+    assert len(loaded) == 52
+    # The same weights, however they are stored.
+    assert digest.params_digest(loaded) == digest.params_digest(
+        dict(np.load(golden / "params.npz"))
+    )
+
+
+@requires_shared
+def test_real_checkpoint_loads_into_a_scanned_model():
+    assert SHARED is not None
+    golden = SHARED / "golden"
+    scanned = initial.open_source(golden / "t5x_checkpoint_scan" / "checkpoint_1100000")
+    unscanned = initial.open_source(golden / "t5x_checkpoint" / "checkpoint_1100000")
+    shapes = {p: jax.ShapeDtypeStruct(s, d) for p, (s, d) in scanned.shapes().items()}
+    both = [initial.load_params(s, shapes, replicated(shapes)) for s in (scanned, unscanned)]
+    assert len(both[0]) == 29
+    assert_same(both[1], {p: np.asarray(x) for p, x in both[0].items()})

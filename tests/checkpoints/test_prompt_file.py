@@ -1,0 +1,119 @@
+import io
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_tuning.checkpoints import prompt_file
+from prompt_tuning.errors import CheckpointError
+from tests.helpers import SHARED, requires_shared
+
+PATH = "encoder/prompt/prompt/prompt"
+NAME = "encoder.prompt.prompt.prompt"
+
+
+def test_written_file_is_a_plain_npy(tmp_path):
+    prompt = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    info = {"task": "boolq", "digest": "ab", "value": np.float32(0.5), "dtype": np.dtype("f4")}
+    prompt_file.save_prompts(tmp_path, 30, {PATH: jnp.asarray(prompt)}, info)
+    folder = tmp_path / "numpy_checkpoints" / "checkpoint_30"
+    assert sorted(p.name for p in folder.iterdir()) == [NAME, f"{NAME}.json"]
+    assert [p.name for p in folder.parent.iterdir()] == ["checkpoint_30"]
+    np.testing.assert_array_equal(np.load(io.BytesIO((folder / NAME).read_bytes())), prompt)
+    loaded, side = prompt_file.load_prompt(folder / NAME)
+    np.testing.assert_array_equal(loaded, prompt)
+    assert loaded.dtype == np.float32
+    assert side == {
+        "task": "boolq",
+        "digest": "ab",
+        "value": 0.5,
+        "dtype": "float32",
+        "parameter": PATH,
+        "shape": [5, 8],
+        "step": 30,
+    }
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    for value in (1.0, 2.0):
+        prompts = {PATH: np.full((2, 3), value, np.float32)}
+        prompt_file.save_prompts(tmp_path, 5, prompts, {"value": value})
+    prompt, side = prompt_file.load_prompt(prompt_file.folder(tmp_path, 5) / NAME)
+    assert prompt[0, 0] == 2.0
+    assert side is not None and side["value"] == 2.0
+
+
+def test_a_killed_writer_leaves_nothing_under_the_final_name(tmp_path, monkeypatch):
+    def killed(path, content):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prompt_file.json_files, "write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prompt_file.save_prompts(tmp_path, 5, {PATH: np.ones((2, 3), np.float32)}, {})
+    assert not prompt_file.folder(tmp_path, 5).exists()
+    prompt_file.save_prompts(tmp_path, 5, {PATH: np.ones((2, 3), np.float32)}, {})
+    assert [p.name for p in (tmp_path / "numpy_checkpoints").iterdir()] == ["checkpoint_5"]
+
+
+def test_update_info_adds_and_keeps(tmp_path):
+    prompt_file.save_prompts(tmp_path, 5, {PATH: np.ones((2, 3), np.float32)}, {"task": "cb"})
+    prompt_file.update_info(tmp_path, 5, {"metric": {"name": "accuracy", "value": 0.5}})
+    _, side = prompt_file.load_prompt(prompt_file.folder(tmp_path, 5) / NAME)
+    assert side is not None and side["task"] == "cb"
+    assert side["metric"] == {"name": "accuracy", "value": 0.5}
+
+
+def test_npy_without_side_file_and_bfloat16(tmp_path):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.save(tmp_path / "p.npy", array.astype(jnp.bfloat16))
+    prompt, side = prompt_file.load_prompt(tmp_path / "p.npy")
+    np.testing.assert_array_equal(prompt, array)
+    assert side is None
+
+
+def test_missing_file_names_one_nearby(tmp_path):
+    with pytest.raises(CheckpointError, match="No prompt file"):
+        prompt_file.load_prompt(tmp_path / "nothing")
+    prompt_file.save_prompts(tmp_path, 5, {PATH: np.ones((2, 3), np.float32)}, {})
+    with pytest.raises(CheckpointError, match=f"for example .*{NAME}"):
+        prompt_file.load_prompt(prompt_file.folder(tmp_path, 5))
+
+
+def test_wrong_contents_are_errors(tmp_path):
+    path = tmp_path / "p.npy"
+    path.write_bytes(b"not an array")
+    with pytest.raises(CheckpointError, match="not a NumPy file"):
+        prompt_file.load_prompt(path)
+    np.save(path, np.ones((2, 3, 4), np.float32))
+    with pytest.raises(CheckpointError, match="holds no prompt"):
+        prompt_file.load_prompt(path)
+    np.save(path, np.ones((2, 3), np.int32))
+    with pytest.raises(CheckpointError, match="holds no prompt"):
+        prompt_file.load_prompt(path)
+    np.save(path, np.array([[1, np.nan]], np.float32))
+    with pytest.raises(CheckpointError, match="1 of 2 not finite"):
+        prompt_file.load_prompt(path)
+
+
+def test_width_is_checked():
+    prompt_file.check_width(np.ones((5, 8)), 8)
+    with pytest.raises(CheckpointError, match="width 8.*expected width 16"):
+        prompt_file.check_width(np.ones((5, 8)), 16)
+
+
+@requires_shared
+def test_file_of_the_original_code_loads():
+    assert SHARED is not None
+    folder = SHARED / "golden" / "t5x_prompt_checkpoint" / "numpy_checkpoints"
+    prompt, side = prompt_file.load_prompt(next(folder.glob("*")) / NAME)
+    assert prompt.shape == (6, 32)
+    assert side is None
+
+
+def test_json_is_readable_text(tmp_path):
+    prompt_file.save_prompts(tmp_path, 5, {PATH: np.ones((2, 3), np.float32)}, {"b": 1, "a": 2})
+    text = (prompt_file.folder(tmp_path, 5) / f"{NAME}.json").read_text()
+    assert list(json.loads(text)) == sorted(json.loads(text))
+    assert text.endswith("}\n")

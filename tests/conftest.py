@@ -1,0 +1,89 @@
+"""Every test runs on eight fake CPU devices, without a network, and with JAX at its strictest.
+
+Annotations are not checked at run time: `--jaxtyping-packages=prompt_tuning,beartype.beartype` works with Linen's
+modules, but stops wherever a test hands NumPy arrays to a parameter that is annotated `jax.Array`.
+"""
+
+import contextlib
+import ipaddress
+import os
+import pathlib
+import socket
+
+import pytest
+
+from tests import helpers
+
+# XLA reads its flags when the first backend starts, so they are set before anything imports jax.
+_DEVICES_FLAG = "--xla_force_host_platform_device_count"
+if _DEVICES_FLAG not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES_FLAG}=8".strip()
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# TensorFlow's file system would otherwise ask a metadata server whether it runs in Google's cloud.
+os.environ.setdefault("NO_GCE_CHECK", "true")
+
+_LOCAL_NAMES = frozenset({"localhost", "", "0.0.0.0", "::", socket.gethostname()})
+
+
+def _is_loopback(host: object) -> bool:
+    """Whether connecting to `host` stays on this machine."""
+    if isinstance(host, bytes):
+        host = host.decode()
+    if not isinstance(host, str) or host in _LOCAL_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host.split("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network():
+    """Makes a connection to another machine fail at once, with the address in the message."""
+    patch = pytest.MonkeyPatch()
+
+    def guarded(original):
+        def connect(self, address, *args):
+            if isinstance(address, tuple) and not _is_loopback(address[0]):
+                raise ConnectionRefusedError(f"tests have no network: connection to {address}")
+            return original(self, address, *args)
+
+        return connect
+
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host, *args, **kwargs):
+        if not _is_loopback(host):
+            raise socket.gaierror(f"tests have no network: looked up {host}")
+        return resolve(host, *args, **kwargs)
+
+    patch.setattr(socket, "getaddrinfo", getaddrinfo)
+    patch.setattr(socket.socket, "connect", guarded(socket.socket.connect))
+    patch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def strict_numerics(request):
+    """Forbids silent dtype and rank promotion, except where a test says `loose_numerics` and why."""
+    marker = request.node.get_closest_marker("loose_numerics")
+    if marker is not None:
+        assert marker.kwargs.get("reason") or marker.args, "loose_numerics needs a reason"
+        yield
+        return
+    import jax
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.numpy_dtype_promotion("strict"))
+        stack.enter_context(jax.numpy_rank_promotion("raise"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_vocabulary(tmp_path_factory) -> pathlib.Path:
+    """Path of a 256-piece SentencePiece model, trained once per session (vocab_size of `tiny_config`)."""
+    path = tmp_path_factory.mktemp("vocabulary") / "sentencepiece.model"
+    return helpers.train_sentencepiece(path)

@@ -1,0 +1,32 @@
+"""Small original-format data sets on disk, for the tests of data and tasks."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+
+def write_jsonl(path: pathlib.Path, rows: Sequence[Any]) -> pathlib.Path:
+    """Writes one JSON value a line (text is written as it is) and returns `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def write_data(root: pathlib.Path, *, train: int = 50, validation: int = 5) -> pathlib.Path:
+    """Writes RTE, CB and SST-2 with numbered examples below `root` and returns it."""
+    for split, count in (("train", train), ("val", validation)):
+        pairs = [
+            {"premise": f"a river {i}", "hypothesis": "the mill", "idx": i} for i in range(count)
+        ]
+        entailment = ("entailment", "not_entailment")
+        rte = [{**pair, "label": entailment[i % 2]} for i, pair in enumerate(pairs)]
+        write_jsonl(root / "RTE" / f"{split}.jsonl", rte)
+        classes = ("entailment", "contradiction", "neutral")
+        cb = [{**pair, "label": classes[i % 3]} for i, pair in enumerate(pairs)]
+        write_jsonl(root / "CB" / f"{split}.jsonl", cb)
+    for split, count in (("train", train), ("dev", validation)):
+        lines = ["sentence\tlabel", *(f"a film {i} \t{i % 2}" for i in range(count))]
+        write_jsonl(root / "SST-2" / f"{split}.tsv", lines)
+    return root

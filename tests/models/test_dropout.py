@@ -1,0 +1,81 @@
+"""Where dropout applies, which positions share a mask, and that a key fixes it."""
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from prompt_tuning import layouts, tree
+from tests.models.conftest import make_model, max_difference
+
+RATE = 0.4
+
+
+def _captured(reference, model, rng):
+    """Every dropout's outputs in one training call, by module path; nothing is padded."""
+    inputs = np.where(reference.tokens[0] > 0, reference.tokens[0], 7)
+    targets = np.where(reference.tokens[2] > 0, reference.tokens[2], 7)
+    _, variables = model.apply(
+        {"params": tree.unflatten(reference.params)},
+        inputs,
+        targets,
+        targets,
+        rngs={"dropout": rng},
+        capture_intermediates=lambda module, _: isinstance(module, nn.Dropout),
+        mutable=["intermediates"],
+    )
+    return tree.flatten(variables["intermediates"])
+
+
+def test_masks_are_shared_along_length_and_queries(reference):
+    outputs = _captured(reference, make_model(dropout_rate=RATE), jax.random.key(3))
+    calls = 0
+    for path, values in outputs.items():
+        for value in values:
+            is_zero = np.asarray(value) == 0
+            if is_zero.ndim == 4:  # attention weights [B, N, Q, K]: the last query sees every key
+                is_allowed = np.ones(is_zero.shape[-2:], bool)
+                if "/self_attention/" in path:
+                    is_allowed = np.tri(is_zero.shape[-1], dtype=bool)
+                is_zero = np.where(is_allowed, is_zero, is_zero[..., -1:, :])
+            assert (is_zero == is_zero[..., -1:, :]).all(), path
+            dropped = is_zero[..., -1, :].mean()
+            assert 0.2 < dropped < 0.6, (path, dropped)
+            calls += 1
+    # Input and output of both stacks; in a layer attention, post-attention, MLP and post-MLP, and two more for
+    # cross-attention.
+    assert calls == 2 * 2 + 2 * 4 + 2 * 6
+    # The first one of the encoder sees the prompt in front of the tokens.
+    assert outputs["encoder/Dropout_0/__call__"][0].shape == (4, 6 + 24, 32)
+
+
+def test_sites_draw_different_masks(reference):
+    outputs = _captured(reference, make_model(dropout_rate=RATE), jax.random.key(3))
+    masks = set()
+    for path, values in outputs.items():
+        for value in values:
+            if value.shape[-1] == 32 and value.ndim == 3:
+                masks.add((np.asarray(value)[:, -1] == 0).tobytes())
+            assert value.shape[-1] > 0, path
+    # Two of each stack and of each encoder layer, three of each decoder layer.
+    assert len(masks) == 2 * 2 + 2 * 2 + 2 * 3
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_a_key_fixes_the_masks(reference, scan_layers):
+    model = make_model(dropout_rate=RATE, scan_layers=scan_layers, remat_policy="full")
+    params = layouts.to_scanned(reference.params) if scan_layers else reference.params
+    params = tree.unflatten(params)
+    apply = jax.jit(
+        lambda rng: model.apply({"params": params}, *reference.tokens, rngs={"dropout": rng})
+    )
+    first, again, other = (apply(jax.random.key(seed)) for seed in (1, 1, 2))
+    assert max_difference(first, again) == 0.0
+    assert max_difference(first, other) > 0.1
+
+
+def test_dropout_is_off_without_enable_dropout(reference):
+    params = {"params": tree.unflatten(reference.params)}
+    off = make_model(dropout_rate=RATE).apply(params, *reference.tokens, enable_dropout=False)
+    none = make_model(dropout_rate=0.0).apply(params, *reference.tokens, enable_dropout=False)
+    assert max_difference(off, none) == 0.0

@@ -1,0 +1,253 @@
+"""Training runs of the shipped gin files, shrunk: what they leave, what they keep, how they resume and refuse."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from prompt_tuning import config, train, tree
+from prompt_tuning.cli import parse_flags
+from prompt_tuning.errors import CheckpointError, ConfigError, DataError, NonFiniteError
+from tests import tiny_run
+from tests.tiny_run import PROMPT_FILE, STEP
+
+FILES = (
+    "--gin_file=prompt_tuning/configs/models/t5_1_1_small_prompt.gin",
+    "--gin_file=prompt_tuning/configs/prompts/from_sampled_vocab.gin",
+    "--gin_file=prompt_tuning/configs/runs/prompt_finetune.gin",
+)
+
+pytestmark = pytest.mark.loose_numerics(reason="optax adds Python floats to float32 arrays")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return tiny_run.make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture
+def resolve(inputs, tmp_path):
+    """Returns a function from macros to the resolved training run; MODEL_DIR is `tmp_path / run`."""
+
+    def build(*, files=FILES, **macros):
+        settings = {
+            "MODEL_DIR": str(tmp_path / "run"),
+            "MIXTURE_OR_TASK_NAME": "taskless_super_glue_cb_v102",
+            "MIXTURE_OR_TASK_MODULE": "prompt_tuning.tasks.super_glue",
+            "TASK_FEATURE_LENGTHS": {"inputs": 32, "targets": 16},
+            "INITIAL_CHECKPOINT_PATH": str(inputs.checkpoint),
+            "TRAIN_STEPS_RELATIVE": 4,
+            "TRAIN_STEPS": 1,
+            "EVAL_PERIOD": 2,
+            "EVAL_STEPS": 1,
+            "BATCH_SIZE": 8,
+            "PROMPT_LENGTH": 4,
+            "RANDOM_SEED": 3,
+            "prompts.from_sample_of_embeddings.population_size": 200,
+            **macros,
+        }
+        flags = parse_flags("train", [*files, *inputs.flags(**settings)])
+        parsed = config.read(flags.gin_file, flags.bindings, [])
+        return config.resolve(parsed, train.train, command="train")
+
+    return build
+
+
+def _prompt(model_dir: pathlib.Path, step: int) -> np.ndarray:
+    return np.load(model_dir / "numpy_checkpoints" / f"checkpoint_{step}" / PROMPT_FILE)
+
+
+def test_a_run_leaves_t5x_files_and_returns_its_metrics(resolve, tmp_path):
+    results = resolve().run()
+    assert set(results["taskless_super_glue_cb_v102"]) == {"mean_3class_f1", "accuracy"}
+    left = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*")}
+    for name in (
+        "config.gin",
+        "model-info.txt",
+        "checkpoint_4",
+        f"numpy_checkpoints/checkpoint_2/{PROMPT_FILE}",
+        f"numpy_checkpoints/checkpoint_4/{PROMPT_FILE}.json",
+        "inference_eval/taskless_super_glue_cb_v102-metrics.jsonl",
+        "inference_eval/taskless_super_glue_cb_v102-000004.jsonl",
+        "inference_eval/taskless_super_glue_cb_v102",
+        "training_eval/taskless_super_glue_cb_v102",
+        "train",
+    ):
+        assert name in left, name
+    assert _prompt(tmp_path / "run", 4).shape == (4, tiny_run.EMB_DIM)
+    side = json.loads(
+        (tmp_path / "run/numpy_checkpoints/checkpoint_4" / f"{PROMPT_FILE}.json").read_text()
+    )
+    assert side["task"] == "taskless_super_glue_cb_v102"
+    assert side["prompt_length"] == 4
+    assert side["step"] == 4
+    assert len(side["config_digest"]) == len(side["frozen_digest"]) == 64
+    assert set(side["metrics"]["taskless_super_glue_cb_v102"]) == {"mean_3class_f1", "accuracy"}
+
+
+def test_summaries_have_t5x_tags(resolve, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    resolve().run()
+    tags = {}
+    for run in ("train", "training_eval", "inference_eval"):
+        folder = tmp_path / "run" / run
+        folder = folder if run == "train" else folder / "taskless_super_glue_cb_v102"
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        tags[run] = set(events.Tags()["scalars"]) | set(events.Tags()["tensors"])
+    common = {"loss", "loss_per_nonpadding_target_token", "cross_ent_loss", "z_loss", "accuracy"}
+    assert common <= tags["training_eval"]
+    assert (
+        common
+        | {
+            "learning_rate",
+            "timing/steps_per_second",
+            "timing/seqs_per_second",
+            "timing/target_tokens_per_second_per_core",
+            "timing/compilation_seconds",
+            "config",
+        }
+        <= tags["train"]
+    )
+    assert {"eval/accuracy", "eval/mean_3class_f1"} <= tags["inference_eval"]
+
+
+def test_frozen_leaves_are_bit_identical_after_a_run_and_never_written(
+    resolve, tmp_path, monkeypatch
+):
+    seen = {}
+
+    def spy(run, *args, **kwargs):
+        seen["before"] = {p: np.asarray(x).copy() for p, x in tree.flatten(run.frozen).items()}
+        results = loop(run, *args, **kwargs)
+        seen["after"] = {p: np.asarray(x) for p, x in tree.flatten(run.frozen).items()}
+        return results
+
+    loop = train.loop
+    monkeypatch.setattr(train, "loop", spy)
+    resolve().run()
+    equal = [p for p, x in seen["after"].items() if np.array_equal(x, seen["before"][p])]
+    assert len(equal) == len(seen["before"]) > 30
+    checkpoint = tmp_path / "run/checkpoint_4"
+    size = sum(p.stat().st_size for p in checkpoint.rglob("*") if p.is_file())
+    frozen = sum(x.nbytes for x in seen["after"].values())
+    assert size < frozen / 2
+    assert not np.array_equal(_prompt(tmp_path / "run", 2), _prompt(tmp_path / "run", 4))
+
+
+def test_two_and_two_steps_equal_four(resolve, tmp_path):
+    resolve().run()
+    straight = _prompt(tmp_path / "run", 4)
+    shutil.rmtree(tmp_path / "run")
+    resolve(TRAIN_STEPS_RELATIVE=2).run()
+    assert not (tmp_path / "run/checkpoint_4").exists()
+    resolve(RANDOM_SEED=None).run()
+    np.testing.assert_array_equal(_prompt(tmp_path / "run", 4), straight)
+
+
+def test_the_saved_config_runs_again_alone(resolve, tmp_path):
+    resolve(MODEL_DIR=str(tmp_path / "first")).run()
+    parsed = config.read(
+        [str(tmp_path / "first/config.gin")],
+        [(f"MODEL_DIR = '{tmp_path / 'second'}'", "--gin.MODEL_DIR")],
+        [],
+    )
+    config.resolve(parsed, train.train, command="train").run()
+    np.testing.assert_array_equal(_prompt(tmp_path / "first", 4), _prompt(tmp_path / "second", 4))
+
+
+def test_resuming_on_other_frozen_weights_is_refused(resolve, inputs, tmp_path):
+    from prompt_tuning.checkpoints.initial import open_source
+    from tests.checkpoints.t5x_writer import write_t5x_checkpoint
+
+    resolve(TRAIN_STEPS_RELATIVE=2).run()
+    source = open_source(str(inputs.checkpoint))
+    params = {path: source.read(path) for path in source.shapes()}
+    params["encoder/layers_0/mlp/wo/kernel"] = params["encoder/layers_0/mlp/wo/kernel"] * 1.5
+    other = write_t5x_checkpoint(tmp_path / f"checkpoint_{STEP}", params, STEP)
+    with pytest.raises(CheckpointError, match="frozen weights are not those that checkpoint 2"):
+        resolve(INITIAL_CHECKPOINT_PATH=str(other)).run()
+
+
+def test_train_steps_counts_the_t5x_checkpoint(resolve, tmp_path, capsys):
+    resolve(TRAIN_STEPS_RELATIVE=None, TRAIN_STEPS=STEP + 2).run()
+    assert "= 2 updates" in capsys.readouterr().out
+    assert (tmp_path / "run/checkpoint_2").exists()
+
+
+def test_the_best_checkpoint_is_kept_beside_the_latest(resolve, tmp_path, monkeypatch):
+    scores = iter([50.0, 90.0, 10.0])
+
+    def stand_in(self, params, step):
+        return {"task": {"accuracy": next(scores)}}
+
+    monkeypatch.setattr(train.DecodingEval, "run", stand_in)
+    resolve(TRAIN_STEPS_RELATIVE=6).run()
+    kept = sorted(p.name for p in (tmp_path / "run").glob("checkpoint_*"))
+    assert kept == ["checkpoint_4", "checkpoint_6"]
+    assert json.loads((tmp_path / "run/best.json").read_text())["accuracy"]["step"] == 4
+
+
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(resolve, tmp_path):
+    run = resolve(TRAIN_STEPS_RELATIVE=4, EVAL_PERIOD=2)
+    arguments = run.arguments()
+    trainer = arguments["trainer"]
+    explode = dataclasses.replace(
+        trainer, learning_rate_fn=lambda step: jax.numpy.where(step < 2, 0.3, jax.numpy.nan)
+    )
+    with pytest.raises(NonFiniteError, match="Non-finite (loss|grad_norm) at step 4"):
+        train.train(**{**arguments, "trainer": explode})
+    assert [p.name for p in (tmp_path / "run").glob("checkpoint_*")] == ["checkpoint_2"]
+    assert np.isfinite(_prompt(tmp_path / "run", 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("macros", "error", "text"),
+    [
+        (
+            {"MIXTURE_OR_TASK_NAME": "taskless_super_glue_cb_v12"},
+            DataError,
+            "taskless_super_glue_cb_v102",
+        ),
+        (
+            {"INITIAL_CHECKPOINT_PATH": "/nowhere/checkpoint_1"},
+            CheckpointError,
+            "/nowhere/checkpoint_1",
+        ),
+        ({"INITIAL_CHECKPOINT_PATH": None}, ConfigError, "INITIAL_CHECKPOINT_PATH is not set"),
+        ({"EMBED_DIM": 64}, CheckpointError, "of another size"),
+        ({"BATCH_SIZE": 12}, ConfigError, "12"),
+        ({"TASK_FEATURE_LENGTHS": {"inputs": 32, "targets": 2}}, DataError, "targets"),
+        (
+            {"TRAIN_STEPS_RELATIVE": None, "TRAIN_STEPS": 500},
+            ConfigError,
+            "TRAIN_STEPS leaves nothing",
+        ),
+        ({"NUM_EMBEDDINGS": 16}, ConfigError, "vocabulary does not fit"),
+        ({"trainer.Trainer.num_microbatches": 3}, ConfigError, "cannot be cut into microbatches"),
+        ({"TRAINABLE_REGEX": ["nothing"]}, ConfigError, "No parameter is trainable"),
+        (
+            {"seqio.SentencePieceVocabulary.sentencepiece_model_file": "/nowhere/spiece.model"},
+            DataError,
+            "/nowhere/spiece.model",
+        ),
+        ({"partitioning.PjitPartitioner.num_partitions": 3}, ConfigError, "3"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_compiles(
+    resolve, tmp_path, monkeypatch, macros, error, text
+):
+    def compiled(*args, **kwargs):
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(train, "compile_step", compiled)
+    with pytest.raises(error) as caught:
+        resolve(**macros).run()
+    assert text in str(caught.value)
+    assert "Fix: " in str(caught.value)
+    assert not list(tmp_path.rglob("checkpoint_[0-9]"))

@@ -1,0 +1,57 @@
+"""A run of the shipped gin files, shrunk to a tiny model, a T5X checkpoint and local data made for the test."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+
+from prompt_tuning import tree
+from prompt_tuning.models.t5 import T5
+from tests.checkpoints.t5x_writer import write_t5x_checkpoint
+from tests.data.local_data import write_data
+from tests.helpers import tiny_config, train_sentencepiece
+
+STEP = 1_100_000
+EMB_DIM = 32
+PROMPT_FILE = "encoder.prompt.prompt.prompt"
+TINY_SIZES = {
+    "NUM_EMBEDDINGS": 256,
+    "EMBED_DIM": EMB_DIM,
+    "NUM_HEADS": 4,
+    "HEAD_DIM": 8,
+    "MLP_DIM": 64,
+    "NUM_ENCODER_LAYERS": 2,
+    "NUM_DECODER_LAYERS": 2,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyInputs:
+    """What a tiny run reads."""
+
+    vocabulary: pathlib.Path
+    checkpoint: pathlib.Path
+    data_dir: pathlib.Path
+
+    def flags(self, **macros: object) -> list[str]:
+        """Returns the flags that point the shipped gin files at these inputs, plus `macros`."""
+        settings = {
+            **TINY_SIZES,
+            "TASK_DATA_DIR": str(self.data_dir),
+            "seqio.SentencePieceVocabulary.sentencepiece_model_file": str(self.vocabulary),
+            **macros,
+        }
+        return [f"--gin.{name}={value!r}" for name, value in settings.items()]
+
+
+def make_inputs(root: pathlib.Path, *, train: int = 64, validation: int = 16) -> TinyInputs:
+    """Writes a vocabulary, a T5X checkpoint of step 1,100,000 and local data below `root`."""
+    vocabulary = train_sentencepiece(root / "spiece.model")
+    module = T5(tiny_config())
+    ids = np.ones((1, 1), np.int32)
+    params = module.init(jax.random.key(0), ids, ids, ids, enable_dropout=False)["params"]
+    flat = {path: np.asarray(leaf) for path, leaf in tree.flatten(params).items()}
+    checkpoint = write_t5x_checkpoint(root / f"checkpoint_{STEP}", flat, STEP)
+    data_dir = write_data(root / "data", train=train, validation=validation)
+    return TinyInputs(vocabulary, checkpoint, data_dir)

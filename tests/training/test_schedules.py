@@ -1,0 +1,70 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_tuning.errors import ConfigError
+from prompt_tuning.training.schedules import create_learning_rate_scheduler
+from tests.helpers import GOLDEN
+
+T5X_SCHEDULES = json.loads((GOLDEN / "lr_schedules.json").read_text())
+
+
+def test_every_t5x_schedule_is_reproduced():
+    compared = 0
+    for entry in T5X_SCHEDULES:
+        schedule = create_learning_rate_scheduler(**entry["kwargs"])
+        for step, expected in zip(entry["steps"], entry["lr"], strict=True):
+            rate = schedule(step)
+            assert rate.dtype == jnp.float32
+            assert rate.shape == ()
+            np.testing.assert_allclose(
+                float(rate), expected, rtol=1e-6, err_msg=f"{entry['kwargs']} step {step}"
+            )
+            compared += 1
+    assert compared == 9 * 11
+
+
+def test_traced_steps_give_the_same_rates():
+    schedule = create_learning_rate_scheduler(
+        "constant * linear_warmup * rsqrt_decay", warmup_steps=10
+    )
+    steps = jnp.arange(30, dtype=jnp.int32)
+    traced = jax.jit(jax.vmap(schedule))(steps)
+    np.testing.assert_allclose(traced, [float(schedule(step)) for step in range(30)], rtol=1e-6)
+    assert np.argmax(traced) == 10
+
+
+def test_a_schedule_starts_at_its_offset():
+    plain = create_learning_rate_scheduler("constant * linear_warmup", warmup_steps=4)
+    offset = create_learning_rate_scheduler(
+        "constant * linear_warmup", warmup_steps=4, step_offset=1_100_000
+    )
+    assert [float(offset(1_100_000 + s)) for s in range(6)] == [float(plain(s)) for s in range(6)]
+
+
+def test_an_unknown_factor_names_the_closest():
+    with pytest.raises(ConfigError, match="Closest matches: linear_warmup"):
+        create_learning_rate_scheduler("constant * linear_warm_up")
+
+
+@pytest.mark.parametrize(
+    ("factors", "setting"),
+    [
+        ("linear_warmup", "warmup_steps"),
+        ("rsqrt_decay", "warmup_steps"),
+        ("decay_every", "steps_per_decay"),
+        ("cosine_decay", "steps_per_cycle"),
+    ],
+)
+def test_a_factor_does_not_divide_by_zero(factors, setting):
+    with pytest.raises(ConfigError, match=setting):
+        create_learning_rate_scheduler(factors, **{setting: 0})
+
+
+def test_zero_warmup_is_fine_where_nothing_warms_up():
+    assert float(create_learning_rate_scheduler("constant", 0.3, warmup_steps=0)(0)) == np.float32(
+        0.3
+    )
