@@ -217,13 +217,24 @@ def _run(command: str, flags: argparse.Namespace) -> None:
     resolved = config.resolve(
         parsed, _runnable(command), command=command, comments=_comments(command, flags)
     )
-    print(resolved.text, flush=True)
-    for warning in resolved.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    if _is_first_process(flags):
+        print(resolved.text, flush=True)
+        for warning in resolved.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
     if flags.dry_run:
         resolved.arguments()
         return
     resolved.run()
+
+
+def _is_first_process(flags: argparse.Namespace) -> bool:
+    """Whether this process speaks for all."""
+    # To ask JAX takes the accelerator, which a dry run can do without.
+    if flags.dry_run and not flags.multiprocess_gpu:
+        return True
+    import jax
+
+    return jax.process_index() == 0
 
 
 def _runnable(command: str) -> Callable[..., Any]:

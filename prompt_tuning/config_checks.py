@@ -20,7 +20,6 @@ _EXAMPLES = {
     "TASK_FEATURE_LENGTHS": "--gin.TASK_FEATURE_LENGTHS=\"{'inputs': 512, 'targets': 8}\"",
     "CLASS_LABELS": "--gin.CLASS_LABELS=\"['positive', 'negative']\"",
     "PROMPT_TEXT": "--gin.PROMPT_TEXT=\"'Is it true?'\"",
-    "TRAIN_STEPS": "--gin.TRAIN_STEPS=30_000",
 }
 _SIZES = ("EMBED_DIM", "HEAD_DIM", "MLP_DIM", "NUM_DECODER_LAYERS", "NUM_ENCODER_LAYERS")
 _EXAMPLES |= dict.fromkeys(_SIZES, _EXAMPLES["NUM_HEADS"])
@@ -64,7 +63,7 @@ _TYPES: dict[str, _Row] = {
     **_rows(
         _is_int,
         _COUNT,
-        "TRAIN_STEPS TRAIN_STEPS_RELATIVE? BATCH_SIZE EVAL_PERIOD PROMPT_LENGTH NUM_EMBEDDINGS NUM_HEADS "
+        "TRAIN_STEPS? TRAIN_STEPS_RELATIVE? BATCH_SIZE EVAL_PERIOD PROMPT_LENGTH NUM_EMBEDDINGS NUM_HEADS "
         "NUM_ENCODER_LAYERS NUM_DECODER_LAYERS HEAD_DIM EMBED_DIM MLP_DIM EVALUATOR_NUM_EXAMPLES?",
     ),
     **_rows(
@@ -164,6 +163,7 @@ def check(plan: Plan) -> list[str]:
     if reach.unset:
         raise _unset_error(plan, reach.unset)
     _check_types(plan, reach)
+    _check_steps(plan)
     _check_initial_weights(plan)
     read = reach_of_all(plan)
     return _unread(plan, read)
@@ -226,6 +226,23 @@ def _check_types(plan: Plan, reach: Reach) -> None:
                 expected=expected + (", or None" if allows_none else ""),
                 fix=f"correct {name}",
             )
+
+
+def _check_steps(plan: Plan) -> None:
+    """Raises ConfigError if training does not say how long."""
+    if plan.command != "train":
+        return
+    bound = plan.bound(RUNNABLES["train"])
+    keys = [bound.get("total_steps"), bound.get("relative_steps")]
+    if keys[0] and all(
+        key is None or plan.literal(plan.settings[key].value) is None for key in keys
+    ):
+        raise ConfigError(
+            "The number of steps is not set",
+            got=None,
+            expected="TRAIN_STEPS, which includes the steps of a T5X checkpoint, or TRAIN_STEPS_RELATIVE",
+            fix="add for example --gin.TRAIN_STEPS_RELATIVE=30_000",
+        )
 
 
 def _check_initial_weights(plan: Plan) -> None:

@@ -31,6 +31,7 @@ _T5X_MODULES = {
     "t5x.trainer": "trainer.Trainer.num_microbatches = 2",
     "t5x.adafactor": "adafactor.Adafactor.decay_rate = 0.8",
     "t5x.partitioning": "partitioning.PjitPartitioner.num_partitions = 1",
+    "t5x.decoding": "decoding.beam_search.alpha = 0.6",
     "t5x.models": "models.EncoderDecoderModel.z_loss = 0.0001",
     "t5x.examples.t5.network": "network.T5Config.dropout_rate = 0.1",
     "t5x.examples.scalable_t5.network": "network.T5Config.scan_layers = True",

@@ -31,6 +31,8 @@ _ALIASES = {
     "infer_script.infer": "infer.infer",
     "__main__.infer": "infer.infer",
     "seqio.JSONLogger": "seqio.Evaluator",
+    # T5X binds how many sequences are decoded on the method; here the model owns the number.
+    "t5x.models.EncoderDecoderModel.predict_batch_with_aux": "models.EncoderDecoderModel",
 }
 _PARAMETER_ALIASES = {
     ("prompts.from_embedded_list", "texts"): "labels",
@@ -42,7 +44,7 @@ _T5X_PARAMETERS = {
     "train.train.trainer_cls": "bind train.train.trainer = @trainer.Trainer()",
     "train.train.inference_evaluator_cls": "bind train.train.evaluator = @seqio.Evaluator()",
     "train.train.summarize_config_fn": "leave it out; config.gin is always written",
-    "train.train.stats_period": "leave it out; summaries are written at every evaluation",
+    "train.train.stats_period": "leave it out; summaries are written every 100 updates and at every save",
     "evaluate.evaluate.inference_evaluator_cls": "bind evaluate.evaluate.evaluator = @seqio.Evaluator()",
     "evaluate.evaluate.fallback_init_rng": "leave it out; nothing is initialized at random in evaluation",
     "infer.infer.fallback_init_rng": "leave it out; nothing is initialized at random in inference",
@@ -53,6 +55,8 @@ _T5X_PARAMETERS = {
     "utils.RestoreCheckpointConfig.assignment_map": "leave it out; only trainable weights may be missing",
     "utils.DatasetConfig.use_custom_packing_ops": "leave it out",
     "adafactor.Adafactor.logical_factor_rules": "leave it out; dimensions of 128 and more are factored",
+    "models.EncoderDecoderModel.return_all_decodes": "leave it out; the best sequence is the result",
+    "decoding.temperature_sample.decode_rng": "bind decoding.temperature_sample.seed",
     "models.EncoderDecoderModel.optimizer_def": "bind trainer.Trainer.optimizer = @adafactor.Adafactor()",
 }
 
@@ -111,6 +115,7 @@ def register() -> None:
 
     from prompt_tuning import encoder_decoder, partitioning, run_config
     from prompt_tuning.data import datasets
+    from prompt_tuning.decoding import specs
     from prompt_tuning.models import config as model_config
     from prompt_tuning.models import t5
     from prompt_tuning.prompts import config as prompt_config
@@ -132,6 +137,8 @@ def register() -> None:
             partitioning.standard_logical_axis_rules,
         ),
         ("t5x", "models.EncoderDecoderModel", encoder_decoder.EncoderDecoderModel),
+        ("t5x", "decoding.beam_search", specs.BeamSearch),
+        ("t5x", "decoding.temperature_sample", specs.TemperatureSample),
         ("t5x.examples.t5", "network.T5Config", model_config.T5Config),
         ("t5x.examples.t5", "network.Transformer", t5.T5),
         ("prompt_tuning", "prompts.Prompt", prompt_config.PromptConfig),

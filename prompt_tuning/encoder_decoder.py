@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen.partitioning as nn_partitioning
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from prompt_tuning import tree
-from prompt_tuning.decoding import greedy
+from prompt_tuning.decoding import specs
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
@@ -32,7 +31,9 @@ class EncoderDecoderModel:
       z_loss: See `LossConfig`.
       label_smoothing: See `LossConfig`.
       loss_normalizing_factor: See `LossConfig`.
-      decode_fn: `(tokens_to_logits, cache, batch_size=, max_decode_length=, eos_id=) -> (ids [B, T], scores [B])`.
+      decode_fn: How to decode; a class, as T5X's gin files name it, is called.
+      num_decodes: Sequences decoded for each example (beams, draws), of which the best is returned; None for what
+        `decode_fn` says.
 
     Source: the part of T5X's `models.EncoderDecoderModel` that a run needs. Differs: the optimizer is not part of it.
     """
@@ -43,11 +44,13 @@ class EncoderDecoderModel:
     z_loss: float = 1e-4
     label_smoothing: float = 0.0
     loss_normalizing_factor: float | str | None = None
-    decode_fn: Callable[..., tuple[jax.Array, jax.Array]] = greedy.greedy_decode
+    decode_fn: specs.DecodeFn | type[specs.DecodeFn] = specs.Greedy()
+    num_decodes: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks the loss terms where they are configured, not at the first step."""
+        """Checks the loss terms and the way of decoding where they are configured, not at the first step."""
         self.loss_config  # noqa: B018
+        self.decoder  # noqa: B018
 
     @property
     def config(self) -> T5Config:
@@ -63,6 +66,26 @@ class EncoderDecoderModel:
     def loss_config(self) -> LossConfig:
         """The loss terms."""
         return LossConfig(self.z_loss, self.label_smoothing, self.loss_normalizing_factor)
+
+    @functools.cached_property
+    def decoder(self) -> specs.DecodeFn:
+        """`decode_fn` with `num_decodes` set.
+
+        Raises:
+          ConfigError: If `decode_fn` decodes one sequence only and more are asked for.
+        """
+        decode_fn = self.decode_fn() if isinstance(self.decode_fn, type) else self.decode_fn
+        if self.num_decodes in (None, decode_fn.num_decodes):
+            return decode_fn
+        settings = getattr(decode_fn, "__dataclass_fields__", {})
+        if "num_decodes" not in settings:
+            raise ConfigError(
+                f"{type(decode_fn).__name__} decodes one sequence for each example",
+                got=f"num_decodes = {self.num_decodes}",
+                expected="1, or a decode_fn that decodes several",
+                fix="bind models.EncoderDecoderModel.decode_fn = @decoding.beam_search(), or leave num_decodes out",
+            )
+        return dataclasses.replace(decode_fn, num_decodes=self.num_decodes)  # pyright: ignore
 
     def check_vocabulary_size(self) -> None:
         """Raises ConfigError if a vocabulary has more ids than the embedding table has rows."""
@@ -143,7 +166,8 @@ class EncoderDecoderModel:
           max_decode_length: Tokens to decode at most.
 
         Returns:
-          Token ids [B, T] int32, 0 after EOS, and `{"scores": [B] float32}`.
+          Token ids [B, T] int32 of the best sequence, 0 after EOS, and its `{"scores": [B] float32}` as `decode_fn`
+          defines them.
         """
         tokens = jnp.asarray(batch["encoder_input_tokens"])
         length = max_decode_length or batch["decoder_input_tokens"].shape[-1]
@@ -160,6 +184,12 @@ class EncoderDecoderModel:
 
         shapes = jax.eval_shape(make_cache, encoded, tokens)
         cache = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        assert isinstance(encoded, jax.Array), "no collection is mutable"
+        rows = tokens.shape[0]
+        # Sequence k of example b is row b * K + k; the cache is repeated by `decoder` itself.
+        encoded, tokens = (
+            jnp.repeat(x, self.decoder.num_decodes, axis=0) for x in (encoded, tokens)
+        )
 
         def tokens_to_logits(ids, cache):
             logits, variables = decode(
@@ -173,11 +203,12 @@ class EncoderDecoderModel:
             )
             return logits[:, 0, :], variables["cache"]
 
-        ids, scores = self.decode_fn(
+        ids, scores = self.decoder(
             tokens_to_logits,
             cache,
-            batch_size=tokens.shape[0],
+            batch_size=rows,
             max_decode_length=length,
             eos_id=EOS_ID,
+            cache_batch_axis=int(self.config.scan_layers),
         )
-        return ids, {"scores": scores}
+        return ids[:, -1], {"scores": scores[:, -1]}

@@ -1,6 +1,6 @@
 """Evaluation: teacher forcing and decoding during training, and the `eval` command."""
 
-import itertools
+import dataclasses
 import json
 from typing import Any
 
@@ -9,9 +9,8 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from prompt_tuning.data import context, datasets, evaluation
+from prompt_tuning.data import context, datasets, evaluation, vocabularies
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
-from prompt_tuning.errors import DataError
 from prompt_tuning.inference import Inference
 from prompt_tuning.initialization import load_for_inference
 from prompt_tuning.partitioning import PjitPartitioner
@@ -23,14 +22,14 @@ from prompt_tuning.types import PyTree
 
 
 class TeacherForcingEval:
-    """Loss and token accuracy on dev batches, logged to `training_eval/{task}`.
+    """Loss and token accuracy on dev batches, logged to `training_eval/{task}` for each task of a mixture.
 
     Args:
       model: The model.
       cfg: Dataset of the dev split.
       partitioner: Where batches live.
       model_dir: The run's directory.
-      num_batches: Batches evaluated (EVAL_STEPS).
+      num_batches: Batches evaluated of each task (EVAL_STEPS).
     """
 
     def __init__(
@@ -41,30 +40,36 @@ class TeacherForcingEval:
         model_dir: epath.Path,
         num_batches: int,
     ):
-        """Reads the batches once; they are small and the same at every evaluation."""
+        """Reads the batches once; they are few and the same at every evaluation."""
         self._partitioner = partitioner
-        self._writer = SummaryWriter(str(model_dir / "training_eval" / cfg.mixture_or_task_name))
-        self._batches = list(itertools.islice(datasets.eval_batches(cfg), num_batches))
-        if not self._batches:
-            raise DataError(
-                f"Split {cfg.split!r} of {cfg.mixture_or_task_name!r} gave no batch",
-                got=0,
-                expected="at least one example",
-                fix="name another split, or set EVAL_STEPS = 0 to evaluate by decoding only",
-            )
+        self._batches: dict[str, list[dict[str, np.ndarray]]] = {}
+        self._writers: dict[str, SummaryWriter] = {}
+        for task in datasets.eval_task_names(cfg):
+            task_cfg = dataclasses.replace(cfg, mixture_or_task_name=task)
+            self._batches[task] = list(datasets.eval_batches(task_cfg, num_batches=num_batches))
+            self._writers[task] = SummaryWriter(str(model_dir / "training_eval" / task))
         step = make_eval_step(model.apply, loss_config=model.loss_config)
         self._step = jax.jit(step, out_shardings=partitioner.replicated)
 
-    def run(self, params: PyTree, step: int) -> dict[str, float]:
-        """Returns and logs T5X's tags for `params`."""
+    def close(self) -> None:
+        """Closes the summary writers."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def run(self, params: PyTree, step: int) -> dict[str, dict[str, float]]:
+        """Returns and logs T5X's tags of each task for `params`."""
+        return {task: self._run_task(task, params, step) for task in self._batches}
+
+    def _run_task(self, task: str, params: PyTree, step: int) -> dict[str, float]:
+        """Evaluates and logs one task."""
         totals: dict[str, float] = {}
-        for batch in self._batches:
+        for batch in self._batches[task]:
             with self._partitioner.activate():
                 sums = self._step(params, self._partitioner.shard_batch(batch))
             for name, value in jax.device_get(sums).items():
                 totals[name] = totals.get(name, 0.0) + float(value)
-        tags = summarize(totals, len(self._batches))
-        self._writer.scalars(step, tags)
+        tags = summarize(totals, len(self._batches[task]))
+        self._writers[task].scalars(step, tags)
         return tags
 
 
@@ -143,8 +148,10 @@ def evaluate(
       CheckpointError: If the checkpoint or prompt is missing or of another model.
     """
     context.set_context(vocabulary=model.output_vocabulary, data_dir=dataset_cfg.data_dir)
-    partitioner.check_batch_size(dataset_cfg.batch_size)
+    vocabularies.check_vocabulary(model.input_vocabulary)
+    vocabularies.check_vocabulary(model.output_vocabulary)
     model.check_vocabulary_size()
+    partitioner.check_batch_size(dataset_cfg.batch_size)
     datasets.check_dataset(dataset_cfg)
     directory = epath.Path(output_dir)
     if jax.process_index() == 0:

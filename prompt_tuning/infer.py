@@ -1,7 +1,10 @@
 """The `infer` command: predictions or scores for a SeqIO split or a file, in shards that resume."""
 
+import dataclasses
+import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,12 +12,14 @@ import jax
 from absl import logging
 from etils import epath
 
+from prompt_tuning.checkpoints import initial, prompt_file
 from prompt_tuning.data import context, datasets, inference_examples, vocabularies
 from prompt_tuning.data.inference_examples import InferenceExample
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.errors import ConfigError, DataError
+from prompt_tuning.infer_shard import Shard
 from prompt_tuning.inference import Inference
-from prompt_tuning.initialization import load_for_inference
+from prompt_tuning.initialization import load_for_inference, prompt_file_of
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run_config import RestoreCheckpointConfig
 from prompt_tuning.types import PyTree
@@ -39,7 +44,8 @@ def infer(
     """Writes one JSON object an example to `{task}-{mode}.jsonl-{shard:05}-of-{shards:05}`.
 
     Chunks of `checkpoint_period` batches are written as they are done, so that a run that was stopped goes on at the
-    first missing chunk; the finished file is closed by an empty `….COMPLETED` and is not computed again.
+    first missing chunk; the finished file is closed by `….COMPLETED` and is not computed again. Both hold the settings
+    they were made with, and are refused under others.
 
     Args:
       model: The model; its prompt initializer supplies the prompt where the checkpoint has none.
@@ -65,43 +71,98 @@ def infer(
     """
     context.set_context(vocabulary=model.output_vocabulary, data_dir=dataset_cfg.data_dir)
     check(model, partitioner, dataset_cfg, input_file, mode, num_shards, shard_id)
-    name = epath.Path(input_file).stem if input_file else dataset_cfg.mixture_or_task_name
-    directory = epath.Path(output_dir)
-    final = directory / f"{name}-{mode}.jsonl-{shard_id:05}-of-{num_shards:05}"
-    completed = directory / f"{final.name}.COMPLETED"
-    if completed.exists():
-        logging.info("%s is complete already", final)
-        return str(final)
     examples = read_examples(model, dataset_cfg, input_file, mode)
+    source = initial.open_source(
+        restore_checkpoint_cfg.path or "", mode=restore_checkpoint_cfg.mode
+    )
+    # The newest of several is settled once, so that it is the one recorded.
+    restore = dataclasses.replace(restore_checkpoint_cfg, path=str(source.path), mode="specific")
+    recorded = getattr(source, "metadata", {})
+    name = epath.Path(input_file).stem if input_file else dataset_cfg.mixture_or_task_name
+    shard = Shard(
+        epath.Path(output_dir),
+        f"{name}-{mode}.jsonl-{shard_id:05}-of-{num_shards:05}",
+        {
+            "infer.mode": mode,
+            "infer.num_shards": num_shards,
+            "infer.checkpoint_period": checkpoint_period,
+            "CHECKPOINT_PATH": str(source.path),
+            "config of the run that left CHECKPOINT_PATH (SHA-256)": recorded.get("config_digest"),
+            "utils.RestoreCheckpointConfig.dtype": restore.dtype,
+            **describe_model(model),
+            **describe_input(dataset_cfg, input_file),
+        },
+    )
+    num_done = shard.open()
+    if num_done is None:
+        logging.info("%s is complete already", shard.final)
+        return str(shard.final)
     examples = itertools.islice(examples, shard_id, None, num_shards)
-    is_writer = jax.process_index() == 0
-    if is_writer:
-        (directory / f"{final.name}-tmp").mkdir(parents=True, exist_ok=True)
-        (directory / "config.gin").write_text(config_text)
-    loaded = load_for_inference(model, partitioner, restore_checkpoint_cfg)
+    if jax.process_index() == 0:
+        (shard.directory / "config.gin").write_text(config_text)
+    params = load_for_inference(model, partitioner, restore).params
     inference = Inference(model, partitioner, dataset_cfg.batch_size)
-    chunks = []
-    for number, chunk in enumerate(in_chunks(examples, checkpoint_period * dataset_cfg.batch_size)):
-        path = directory / f"{final.name}-tmp" / f"chunk{number:05}"
-        chunks.append(path)
-        if path.exists():
-            logging.info("Chunk %d is done already", number)
-            continue
-        lines = run_chunk(model, inference, loaded.params, chunk, mode)
-        if is_writer:
-            write_atomically(path, "".join(line + "\n" for line in lines))
-    if not chunks:
+    num_chunks = 0
+    for chunk in in_chunks(examples, checkpoint_period * dataset_cfg.batch_size):
+        if num_chunks >= num_done:
+            shard.write_chunk(num_chunks, run_chunk(model, inference, params, chunk, mode))
+        num_chunks += 1
+    if not num_chunks:
         raise DataError(
             f"Nothing to infer from {name!r}",
             got="0 examples",
             expected=f"at least one example in shard {shard_id} of {num_shards}",
             fix="name another split or file, or use fewer shards",
         )
-    if is_writer:
-        write_atomically(final, "".join(path.read_text() for path in chunks))
-        completed.write_text("")
-        (directory / f"{final.name}-tmp").rmtree()
-    return str(final)
+    shard.finish(num_chunks)
+    return str(shard.final)
+
+
+def describe_model(model: EncoderDecoderModel) -> dict[str, Any]:
+    """Returns what predictions and scores follow from on the model's side, by the names users know; JSON values."""
+    path = prompt_file_of(model.prompt)
+    prompt = None if path is None else prompt_file.load_prompt(path)[0]
+    return {
+        "PROMPT_FILE": path,
+        "content of PROMPT_FILE (SHA-256)": None if prompt is None else _sha256(prompt.tobytes()),
+        "PROMPT": _text(model.prompt),
+        "models.EncoderDecoderModel.decode_fn": _text(model.decoder),
+        "network.T5Config": _text(model.config),
+        "input vocabulary": _vocabulary(model.input_vocabulary),
+        "output vocabulary": _vocabulary(model.output_vocabulary),
+    }
+
+
+def describe_input(cfg: datasets.DatasetConfig, input_file: str | None) -> dict[str, Any]:
+    """Returns what predictions and scores follow from on the data's side, by the names users know; JSON values."""
+    content = None if input_file is None else _sha256(epath.Path(input_file).read_bytes())
+    return {
+        "INFER_INPUT_FILE": input_file,
+        "content of INFER_INPUT_FILE (SHA-256)": content,
+        "MIXTURE_OR_TASK_NAME": cfg.mixture_or_task_name,
+        "utils.DatasetConfig.split": cfg.split,
+        "utils.DatasetConfig.seed": cfg.seed,
+        "TASK_DATA_DIR": cfg.data_dir,
+        "USE_CACHED_TASKS": cfg.use_cached,
+        "TASK_FEATURE_LENGTHS": cfg.task_feature_lengths,
+        "BATCH_SIZE": cfg.batch_size,
+    }
+
+
+def _sha256(content: bytes) -> str:
+    """The digest of a file's content."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _text(value: Any) -> str:
+    """The value as Python shows it, without addresses, which differ between runs."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _vocabulary(vocabulary: Any) -> str:
+    """Kind, file and size of a vocabulary."""
+    file = getattr(vocabulary, "sentencepiece_model_file", "")
+    return f"{type(vocabulary).__name__} {file} of {vocabulary.vocab_size} ids"
 
 
 def run_chunk(
@@ -179,6 +240,7 @@ def check(
             fix="number the shards from 0",
         )
     vocabularies.check_vocabulary(model.input_vocabulary)
+    vocabularies.check_vocabulary(model.output_vocabulary)
     model.check_vocabulary_size()
     partitioner.check_batch_size(cfg.batch_size)
 
@@ -189,10 +251,3 @@ def in_chunks(
     """Yields lists of `size` examples; the last may be shorter."""
     while chunk := list(itertools.islice(examples, size)):
         yield chunk
-
-
-def write_atomically(path: epath.Path, text: str) -> None:
-    """Writes a file so that it is never seen half-written under its name."""
-    partial = path.parent / f"{path.name}.partial"
-    partial.write_text(text)
-    partial.rename(path)

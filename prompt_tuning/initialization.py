@@ -2,8 +2,8 @@
 
 1. `frozen` always comes from INITIAL_CHECKPOINT_PATH; its digest is recorded in every checkpoint and prompt file.
 2. `trainable` comes from this run's latest checkpoint, if there is one;
-3. else from the initial checkpoint, for parameters that are not prompts;
-4. else from its initializer: prompts always, other parameters only with INITIALIZE_FROM_SCRATCH = True.
+3. else from the initial checkpoint, prompts too if it holds them (prompt transfer);
+4. else from its initializer: prompts; other parameters only with INITIALIZE_FROM_SCRATCH = True.
 """
 
 import dataclasses
@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import logging
+from jax.sharding import NamedSharding, PartitionSpec
 
-from prompt_tuning import tree
-from prompt_tuning.checkpoints import digest, initial
+from prompt_tuning import layouts, tree
+from prompt_tuning.checkpoints import digest, initial, prompt_file
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.errors import CheckpointError, ConfigError
@@ -133,25 +134,13 @@ def initialize(
     else:
         flat = {}
         frozen = _load(source, model, shardings, frozen_paths, frozen_dtype)
+    is_prompt = tree.match_any(PROMPT_REGEX)
     metadata = {
+        "trainable_regex": list(trainable_regex),
         "frozen_digest": digest.params_digest(frozen) if frozen else None,
         "initial_checkpoint_path": None if source is None else str(source.path),
         "initial_checkpoint_step": None if source is None else source.step,
     }
-
-    def fresh_trainable() -> dict[str, jax.Array]:
-        is_prompt = tree.match_any(PROMPT_REGEX)
-        others = [path for path in trainable_paths if not is_prompt(path)]
-        if source is None:
-            trainable = {path: flat[path] for path in others}
-        else:
-            trainable = _load(source, model, shardings, others, "float32")
-        for path in filter(is_prompt, trainable_paths):
-            embedding = {**frozen, **trainable}[EMBEDDING]
-            trainable[path] = make_prompt(
-                model, partitioner, embedding, shardings[path], prompt_rng
-            )
-        return trainable
 
     shapes = {path: model.param_shapes[path] for path in trainable_paths}
     abstract = abstract_state(tx, shapes, shardings, partitioner)
@@ -163,15 +152,30 @@ def initialize(
         )
         logging.info("Resuming at step %d", latest)
         return Start(state, tree.unflatten(frozen), metadata, resumed)
-    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    if source is None:
+        trainable = {path: flat[path] for path in trainable_paths if not is_prompt(path)}
+    else:
+        stored = set(source.shapes())
+        there = [path for path in trainable_paths if path in stored or not is_prompt(path)]
+        trainable = _load(source, model, shardings, there, "float32")
+    for path in filter(is_prompt, trainable_paths):
+        if path in trainable:
+            logging.info("%s starts as it is in %s, not from its initializer", path, source)
+            continue
+        embedding = {**frozen, **trainable}[EMBEDDING]
+        trainable[path] = make_prompt(model, partitioner, embedding, shardings[path], prompt_rng)
 
     def new_state(trainable: PyTree) -> TrainState:
         key = jax.random.key_data(dropout_rng)
         return TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable), key)
 
-    trainable = tree.unflatten(fresh_trainable())
-    state = jax.jit(new_state, out_shardings=state_shardings)(trainable)
-    return Start(state, tree.unflatten(frozen), metadata, {})
+    make_state = jax.jit(new_state, out_shardings=shardings_of(abstract))
+    return Start(make_state(tree.unflatten(trainable)), tree.unflatten(frozen), metadata, {})
+
+
+def shardings_of(state: PyTree) -> PyTree:
+    """Returns the sharding of every leaf; the step is compiled to keep them."""
+    return jax.tree.map(lambda leaf: leaf.sharding, state)
 
 
 def abstract_state(
@@ -192,10 +196,7 @@ def abstract_state(
     opt_state = jax.eval_shape(tx.init, tree.unflatten(trainable))
 
     def with_sharding(key_path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        keys = [str(k.key) for k in key_path if isinstance(k, jax.tree_util.DictKey)]
-        path = "/".join(keys)
-        like_param = path in shapes and shapes[path].shape == leaf.shape
-        sharding = shardings[path] if like_param else replicated
+        sharding = _slot_sharding(key_path, leaf.shape, trainable) or replicated
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     opt_state = jax.tree_util.tree_map_with_path(with_sharding, opt_state)
@@ -206,6 +207,33 @@ def abstract_state(
         opt_state=opt_state,
         rng=jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated),
     )
+
+
+def _slot_sharding(
+    key_path: Any, shape: tuple[int, ...], params: Mapping[str, jax.ShapeDtypeStruct]
+) -> NamedSharding | None:
+    """The sharding of the parameter that an optimizer slot belongs to, if the slot has its shape."""
+    keys = [str(k.key) for k in key_path if isinstance(k, jax.tree_util.DictKey)]
+    paths = ["/".join(keys[i:]) for i in range(len(keys))]
+    path = next((path for path in paths if path in params), None)
+    if path is None:
+        return None
+    param = params[path]
+    if param.shape == shape:
+        return param.sharding
+    if not layouts.is_stacked(path):
+        return None
+    # Slots of stacked layers have the layers first, and heads joined with their width as in an unscanned kernel.
+    ndim = len(param.shape)
+    axes = list(zip(param.shape, [*param.sharding.spec, *[None] * ndim][:ndim], strict=True))
+    axes.insert(0, axes.pop(layouts.LAYERS_AXIS))
+    if ndim == 4:
+        first = 1 if path.endswith("/out/kernel") else 2
+        (size, mesh_axis), (width, _) = axes[first], axes.pop(first + 1)
+        axes[first] = (size * width, mesh_axis)
+    if tuple(size for size, _ in axes) != shape:
+        return None
+    return NamedSharding(param.sharding.mesh, PartitionSpec(*(mesh_axis for _, mesh_axis in axes)))
 
 
 def make_prompt(
@@ -230,26 +258,34 @@ def make_prompt(
 
 
 def load_for_inference(
-    model: EncoderDecoderModel, partitioner: PjitPartitioner, restore: RestoreCheckpointConfig
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    restore: RestoreCheckpointConfig,
+    *,
+    initial_checkpoint: str | None = None,
 ) -> Loaded:
     """Returns all parameters of a checkpoint, and a prompt where the model has one.
 
     The prompt comes from a file if the config names one (PROMPT_FILE), else from the checkpoint if it holds one, else
     from the model's initializer: evaluating an untuned prompt is how "before" is measured.
 
+    Args:
+      model: The model.
+      partitioner: Mesh and axis rules; every array lands sharded.
+      restore: The checkpoint.
+      initial_checkpoint: Where the frozen weights of a run's checkpoint are now, if not where it was trained.
+
     Raises:
       CheckpointError: If the checkpoint does not fit the model, or the prompt was trained on other frozen weights.
     """
-    source = open_initial(restore, from_scratch=False)
-    assert source is not None, "open_initial raises unless from_scratch"
+    source = initial.open_source(
+        restore.path or "", mode=restore.mode, initial_checkpoint=initial_checkpoint
+    )
     is_prompt = tree.match_any(PROMPT_REGEX)
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
     frozen = [path for path in model.param_shapes if not is_prompt(path)]
     params = _load(source, model, shardings, frozen, restore.dtype)
     prompts = [path for path in model.param_shapes if is_prompt(path)]
-    if not prompts:
-        return Loaded(tree.unflatten(params), source.step or 0)
-    assert model.prompt is not None, "a prompt path exists only in a model with a prompt"
     prompt_path = prompt_file_of(model.prompt)
     stored = set(source.shapes())
     for path in prompts:
@@ -258,18 +294,19 @@ def load_for_inference(
         else:
             rng = jax.random.key(0)
             params[path] = make_prompt(model, partitioner, params[EMBEDDING], shardings[path], rng)
-    recorded, what = source.frozen_digest, f"checkpoint {source.path}"
+    recorded, what = getattr(source, "metadata", {}), f"checkpoint {source.path}"
     if prompt_path is not None:
-        recorded, what = initial.recorded_digest(prompt_path), f"prompt file {prompt_path}"
-    if recorded is not None:
-        actual = digest.params_digest({path: params[path] for path in frozen})
-        check_digest(recorded, actual, what)
+        recorded, what = prompt_file.load_prompt(prompt_path)[1] or {}, f"prompt file {prompt_path}"
+    if recorded.get("frozen_digest"):
+        was_trained = tree.match_any(recorded["trainable_regex"])
+        actual = digest.params_digest({p: x for p, x in params.items() if not was_trained(p)})
+        check_digest(recorded["frozen_digest"], actual, what)
     return Loaded(tree.unflatten(params), source.step or 0)
 
 
-def prompt_file_of(prompt: PromptConfig) -> str | None:
+def prompt_file_of(prompt: PromptConfig | None) -> str | None:
     """Returns PROMPT_FILE if the prompt comes from a file that the config names."""
-    spec = prompt.prompt_init
+    spec = prompt.prompt_init if prompt else None
     return spec.path if isinstance(spec, initializers.FromFile) else None
 
 

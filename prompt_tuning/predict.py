@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Sequence
 
 from prompt_tuning.checkpoints import manager
-from prompt_tuning.data import inference_examples
+from prompt_tuning.data import inference_examples, vocabularies
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.errors import ConfigError
 from prompt_tuning.inference import Inference
 from prompt_tuning.initialization import load_for_inference
 from prompt_tuning.partitioning import PjitPartitioner
+from prompt_tuning.prompts.initializers import FromFile
 from prompt_tuning.run_config import RestoreCheckpointConfig
 from prompt_tuning.types import PyTree
 
@@ -69,6 +71,7 @@ def load_run(
     model_dir: str,
     *,
     checkpoint: str | None = None,
+    initial_checkpoint: str | None = None,
     partitioner: PjitPartitioner | None = None,
     batch_size: int = 8,
 ) -> LoadedRun:
@@ -77,8 +80,9 @@ def load_run(
     Args:
       model_dir: A MODEL_DIR that `prompt-tuning train` left.
       checkpoint: A `checkpoint_{step}` folder instead of the latest in `model_dir`.
-      partitioner: None for the run's own number of model partitions.
-      batch_size: Rows computed at once.
+      initial_checkpoint: Where the frozen weights are now, if they were moved since the run.
+      partitioner: None for the run's own partitioning, or one partition where that does not fit the devices here.
+      batch_size: Rows computed at once, rounded up to what divides over the devices.
 
     Raises:
       CheckpointError: If there is no checkpoint, or the frozen weights it names are missing or have changed.
@@ -92,17 +96,38 @@ def load_run(
     from prompt_tuning import config
 
     run = config.query_run(model_dir)
-    placed_by: PjitPartitioner = partitioner or run.partitioner
+    model = _with_stored_prompt(run.model)
+    vocabularies.check_vocabulary(model.input_vocabulary)
+    vocabularies.check_vocabulary(model.output_vocabulary)
+    placed_by = partitioner or _fitting(run.partitioner)
     restore = RestoreCheckpointConfig(
         path=checkpoint or model_dir,
         mode="specific" if checkpoint else "latest",
         dtype=run.restore_dtype,
     )
-    loaded = load_for_inference(run.model, placed_by, restore)
+    loaded = load_for_inference(model, placed_by, restore, initial_checkpoint=initial_checkpoint)
+    rows = placed_by.mesh.shape["data"]
     return LoadedRun(
-        model=run.model,
+        model=model,
         params=loaded.params,
         step=loaded.step,
         lengths=dict(run.task_feature_lengths or {}),
-        inference=Inference(run.model, placed_by, batch_size),
+        inference=Inference(model, placed_by, -(-batch_size // rows) * rows),
     )
+
+
+def _with_stored_prompt(model: EncoderDecoderModel) -> EncoderDecoderModel:
+    """The model, whose prompt has to come from the checkpoint whatever initializer the run started from."""
+    if model.prompt is None:
+        return model
+    prompt = dataclasses.replace(model.prompt, prompt_init=FromFile(None))
+    return dataclasses.replace(model, module=model.module.clone(prompt=prompt))
+
+
+def _fitting(partitioner: PjitPartitioner) -> PjitPartitioner:
+    """The run's partitioner, or one without model partitions where the devices here are fewer."""
+    try:
+        partitioner.mesh  # noqa: B018
+    except ConfigError:
+        return PjitPartitioner()
+    return partitioner

@@ -4,29 +4,37 @@ The update itself is `make_train_step` in `training/step.py`; where the weights 
 """
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
-from absl import logging
 from etils import epath
-from jax.experimental import multihost_utils
 
 from prompt_tuning import tree
 from prompt_tuning.checkpoints import prompt_file
-from prompt_tuning.checkpoints.initial import ParamSource
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.data import context, datasets, evaluation, vocabularies
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.evaluate import DecodingEval, TeacherForcingEval, format_metrics
-from prompt_tuning.initialization import PROMPT_REGEX, Start, initialize, open_initial, split_paths
+from prompt_tuning.initialization import (
+    PROMPT_REGEX,
+    Start,
+    initialize,
+    open_initial,
+    shardings_of,
+    split_paths,
+)
 from prompt_tuning.model_info import model_info
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run_config import CheckpointConfig, EvaluatorConfig, Trainer
+from prompt_tuning.run_identity import (
+    agree_on_seed,
+    check_same_run,
+    describe,
+    steps_of_this_run,
+)
 from prompt_tuning.training.run_log import RunLog
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.training.step import make_train_step
@@ -41,7 +49,6 @@ class Run:
       state: Changes with every step; its buffers are donated.
       frozen: Never changes and is never donated.
       num_steps: Updates this run makes in all.
-      seed: Of the data stream and of every key.
       metadata: Recorded in every checkpoint and prompt file.
       model_dir: Where everything is written.
       checkpointer: Saves and restores the state.
@@ -51,7 +58,6 @@ class Run:
     state: TrainState
     frozen: PyTree
     num_steps: int
-    seed: int
     metadata: dict[str, Any]
     model_dir: epath.Path
     checkpointer: Checkpointer
@@ -68,7 +74,7 @@ def train(
     checkpoint_cfg: CheckpointConfig,
     partitioner: PjitPartitioner,
     trainer: Trainer,
-    total_steps: int,
+    total_steps: int | None = None,
     relative_steps: int | None = None,
     eval_steps: int = 20,
     eval_period: int = 1000,
@@ -119,6 +125,8 @@ def train(
     # 2. Weights, optimizer and the place in the data.
     checkpointer = Checkpointer(model_dir, keep=checkpoint_cfg.save.keep)
     seed = agree_on_seed(random_seed, checkpointer)
+    metadata = describe(model, train_dataset_cfg, model_dir, seed, config_text)
+    check_same_run(checkpointer, metadata)
     tx = trainer.optimizer.make(trainer.learning_rate_fn)
     start = initialize(
         model,
@@ -130,9 +138,8 @@ def train(
         checkpointer=checkpointer,
         rng=jax.random.key(seed),
     )
-    run = open_run(
-        start, model, train_dataset_cfg, model_dir, checkpointer, num_steps, seed, config_text
-    )
+    metadata |= start.metadata
+    run = open_run(start, model, checkpointer, num_steps, metadata, config_text)
 
     # 3. The loop.
     teacher_forcing = decoding = None
@@ -154,7 +161,11 @@ def train(
     try:
         return loop(
             run,
-            jax.jit(train_step, donate_argnums=0),
+            jax.jit(
+                train_step,
+                donate_argnums=0,
+                out_shardings=(shardings_of(run.state), partitioner.replicated),
+            ),
             partitioner,
             train_dataset_cfg,
             save_period=checkpoint_cfg.save.period,
@@ -165,6 +176,8 @@ def train(
     finally:
         checkpointer.close()
         run.log.close()
+        if teacher_forcing:
+            teacher_forcing.close()
 
 
 def loop(
@@ -180,8 +193,17 @@ def loop(
 ) -> dict[str, dict[str, float]]:
     """Runs the updates that are left; order of one turn: update, log, save, evaluate."""
     first = int(run.state.step)
-    batches = datasets.train_batches(cfg, seed=run.seed, start_example=first * cfg.batch_size)
+    batches = datasets.train_batches(
+        cfg, seed=run.metadata["seed"], start_example=first * cfg.batch_size
+    )
     compiled, results = None, {}
+
+    def evaluates(step: int) -> bool:
+        return step == run.num_steps or step % eval_period == 0
+
+    if first and evaluates(first):
+        # The run may have been stopped between this save and its evaluation.
+        results = evaluate(run, first, teacher_forcing, decoding)
     for step in range(first + 1, run.num_steps + 1):
         batch = partitioner.shard_batch(next(batches))
         if compiled is None:
@@ -189,11 +211,9 @@ def loop(
         run.state, metrics = compiled(run.state, run.frozen, batch)
         run.log.add(step, metrics)
 
-        is_last = step == run.num_steps
-        evaluates = is_last or step % eval_period == 0
-        if evaluates or step % save_period == 0:
+        if evaluates(step) or step % save_period == 0:
             save(run, step, cfg)
-        if evaluates:
+        if evaluates(step):
             results = evaluate(run, step, teacher_forcing, decoding)
     return results
 
@@ -208,13 +228,18 @@ def compile_step(jitted_step: Any, partitioner: PjitPartitioner, run: Run, batch
 
 
 def save(run: Run, step: int, cfg: datasets.DatasetConfig) -> None:
-    """Saves a state whose losses were all finite: checkpoint first, then the prompt as a file of its own."""
+    """Saves a state whose losses were all finite: the prompt as a file of its own, then the checkpoint.
+
+    In this order a run that is killed in between takes the step again and writes the same prompt again; in the other
+    the prompt of this step would be missing.
+    """
     run.log.flush()
     metadata = {**run.metadata, "step": step, "examples_seen": step * cfg.batch_size}
-    run.checkpointer.save(step, run.state, metadata)
-    prompts = prompts_of(run.state.trainable)
-    if prompts:
-        prompt_file.save_prompts(str(run.model_dir), step, prompts, metadata)
+    with run.log.pause():
+        prompts = prompts_of(run.state.trainable)
+        if prompts:
+            prompt_file.save_prompts(str(run.model_dir), step, prompts, metadata)
+        run.checkpointer.save(step, run.state, metadata)
 
 
 def evaluate(
@@ -229,15 +254,16 @@ def evaluate(
         if teacher_forcing:
             teacher_forcing.run(params, step)
         results = decoding.run(params, step) if decoding else {}
-        if not results:
-            return {}
-        name, value = evaluation.default_metric(results)
+        for task, metrics in results.items():
+            run.log.write(f"step {step}: {task} {format_metrics(metrics)}")
+        selected = evaluation.default_metric(results)
+        if selected is None:
+            return results
+        name, value = selected
         run.checkpointer.record_metric(step, name, value)
         if prompts_of(run.state.trainable):
             info = {"metric": {"name": name, "value": value}, "metrics": results}
             prompt_file.update_info(str(run.model_dir), step, info)
-        for task, metrics in results.items():
-            run.log.write(f"step {step}: {task} {format_metrics(metrics)}")
     return results
 
 
@@ -273,76 +299,20 @@ def check(
     partitioner.check_batch_size(cfgs[0].batch_size // microbatches)
 
 
-def steps_of_this_run(total: int, relative: int | None, source: ParamSource | None) -> int:
-    """Returns the updates to make: TRAIN_STEPS counts a T5X checkpoint's own steps, as in T5X.
-
-    Raises:
-      ConfigError: If nothing is left to train.
-    """
-    if relative is not None:
-        return relative
-    if source is None or source.kind != "t5x" or not source.step:
-        return total
-    if total <= source.step:
-        raise ConfigError(
-            "TRAIN_STEPS leaves nothing to train",
-            got=total,
-            expected=f"more than {source.step}, the step of the T5X checkpoint, which TRAIN_STEPS includes",
-            fix="bind TRAIN_STEPS_RELATIVE to the updates you want",
-        )
-    logging.info(
-        "TRAIN_STEPS = %d includes the %d of the T5X checkpoint: this run makes %d updates.",
-        total,
-        source.step,
-        total - source.step,
-    )
-    print(f"TRAIN_STEPS {total} - checkpoint step {source.step} = {total - source.step} updates")
-    return total - source.step
-
-
-def agree_on_seed(random_seed: int | None, checkpointer: Checkpointer) -> int:
-    """Returns the run's seed: the one it was started with, else the config's, else one drawn here for all processes."""
-    latest = checkpointer.latest_step()
-    if latest is not None:
-        return int(checkpointer.metadata(latest)["seed"])
-    if random_seed is not None:
-        return random_seed
-    drawn = np.random.SeedSequence().generate_state(1)[0] % 2**31
-    return int(multihost_utils.broadcast_one_to_all(np.uint32(drawn)))
-
-
 def open_run(
     start: Start,
     model: EncoderDecoderModel,
-    cfg: datasets.DatasetConfig,
-    model_dir: str,
     checkpointer: Checkpointer,
     num_steps: int,
-    seed: int,
+    metadata: dict[str, Any],
     config_text: str,
 ) -> Run:
     """Writes config.gin and model-info.txt and opens the log."""
-    directory = epath.Path(model_dir)
+    directory = epath.Path(metadata["model_dir"])
     info = model_info(model, start.state.trainable, start.frozen)
     if jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.gin").write_text(config_text)
         (directory / "model-info.txt").write_text(info)
-    metadata = {
-        **start.metadata,
-        "seed": seed,
-        "task": cfg.mixture_or_task_name,
-        "batch_size": cfg.batch_size,
-        "model": dataclasses.asdict(model.config),
-        "prompt_length": model.prompt.length if model.prompt else 0,
-        "config_digest": hashlib.sha256(config_text.encode()).hexdigest(),
-    }
-    if start.resumed and start.resumed["batch_size"] != cfg.batch_size:
-        raise ConfigError(
-            "BATCH_SIZE differs from that of the run being resumed",
-            got=cfg.batch_size,
-            expected=f"{start.resumed['batch_size']}, so that the data goes on where it stopped",
-            fix="bind the old BATCH_SIZE or start in an empty MODEL_DIR",
-        )
     log = RunLog(directory, first=int(start.state.step), total=num_steps, config_text=config_text)
-    return Run(start.state, start.frozen, num_steps, seed, metadata, directory, checkpointer, log)
+    return Run(start.state, start.frozen, num_steps, metadata, directory, checkpointer, log)

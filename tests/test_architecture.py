@@ -40,7 +40,7 @@ def unit(internal: str = "", external: str = "") -> Unit:
 
 LIBRARY = "models prompts decoding partitioning layouts training checkpoints data"
 # Parts that the commands share and that gin configures; they start nothing.
-PARTS = "encoder_decoder initialization inference model_info run_config"
+PARTS = "encoder_decoder initialization infer_shard inference model_info run_config run_identity"
 COMMANDS = "train evaluate infer predict demo plan sweeps report"
 RUNNABLE = unit(
     f"{LIBRARY} {PARTS} {COMMANDS}",
@@ -53,12 +53,15 @@ ALLOWED: dict[str, Unit] = {
     "errors": unit(),
     "tree": unit(),
     "layouts": unit(),
+    "npy_files": unit(),
     "models": unit("prompts layouts", "flax"),
-    "prompts": unit("", "flax"),
+    "prompts": unit("npy_files", "flax"),
     "decoding": unit(),
     "partitioning": unit("", "flax"),
     "training": unit("partitioning", "optax flax clu tqdm"),
-    "checkpoints": unit("partitioning layouts", "orbax tensorstore msgpack ml_dtypes safetensors"),
+    "checkpoints": unit(
+        "partitioning layouts npy_files", "orbax tensorstore msgpack ml_dtypes safetensors"
+    ),
     "data": unit("", "seqio tensorflow tensorflow_datasets tensorflow_text sentencepiece"),
     "tasks": unit("data", "seqio tensorflow"),
     **dict.fromkeys((*PARTS.split(), *COMMANDS.split()), RUNNABLE),

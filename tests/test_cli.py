@@ -165,6 +165,36 @@ def test_train_gets_its_arguments_and_the_text_to_save(recorded_train, capsys):
     assert captured.err == ""
 
 
+def test_one_process_speaks_for_all(recorded_train, capsys, monkeypatch):
+    import jax
+
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert cli.main(argv("train", "--gin.BATCHSIZE=8")) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err == ""
+    assert len(recorded_train) == 1
+
+
+def test_a_dry_run_does_not_take_the_accelerator(capsys, monkeypatch):
+    import jax
+
+    def fail():
+        raise AssertionError("asked for devices")
+
+    monkeypatch.setattr(jax, "process_index", fail)
+    assert cli.main(argv("infer", "--dry_run")) == 0
+    assert "INFER_OUTPUT_DIR" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("decoding", ["beam_search", "nucleus_sampling"])
+def test_decoding_files_resolve_on_the_command_line(decoding, capsys):
+    file = f"--gin_file=prompt_tuning/configs/models/decoding/{decoding}.gin"
+    assert cli.main(argv("infer", file, "--dry_run")) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "models.EncoderDecoderModel.decode_fn = @decoding." in captured.out
+
+
 def test_gin_flags_may_stand_before_the_command(recorded_train):
     assert cli.main(["--gin.BATCH_SIZE=4", *argv("train")]) == 0
     assert recorded_train[0]["train_dataset_cfg"].batch_size == 4

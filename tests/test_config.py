@@ -81,8 +81,19 @@ def test_the_authors_order_models_prompts_sizes_runs_works():
 def test_unset_values_are_named_all_at_once():
     with pytest.raises(ConfigError) as error:
         resolve(TRAIN_FILES)
-    for name in ("MODEL_DIR", "MIXTURE_OR_TASK_NAME", "TRAIN_STEPS", "CLASS_LABELS"):
+    for name in ("MODEL_DIR", "MIXTURE_OR_TASK_NAME", "TASK_FEATURE_LENGTHS", "CLASS_LABELS"):
         assert name in str(error.value)
+
+
+def test_one_of_the_two_numbers_of_steps_is_enough():
+    settings = {k: v for k, v in DEMO_TRAIN.items() if k != "TRAIN_STEPS"}
+    with pytest.raises(ConfigError, match="TRAIN_STEPS_RELATIVE=30_000"):
+        resolve(TRAIN_FILES, settings)
+    relative = resolve(TRAIN_FILES, {**settings, "TRAIN_STEPS_RELATIVE": "7"})
+    assert relative.warnings == () and relative.arguments()["relative_steps"] == 7
+    assert relative.arguments()["total_steps"] is None
+    total = resolve(TRAIN_FILES, DEMO_TRAIN).arguments()
+    assert (total["total_steps"], total["relative_steps"]) == (1_150_000, None)
 
 
 def test_class_labels_are_required_only_where_they_are_used():

@@ -74,6 +74,53 @@ def test_the_documented_sampled_vocabulary_binding_works():
     assert resolved.warnings == ()
 
 
+DECODING = f"{CONFIGS}/models/decoding"
+
+
+@pytest.mark.parametrize("name", ["models.EncoderDecoderModel", "t5x.models.EncoderDecoderModel"])
+def test_t5xs_names_of_decoding_choices_work(name):
+    settings = {
+        f"{name}.predict_batch_with_aux.num_decodes": "2",
+        "t5x.decoding.beam_search.alpha": "0.1",
+    }
+    resolved = resolve_demo("eval", f"{DECODING}/beam_search.gin", **settings)
+    decoder = resolved.arguments()["model"].decoder
+    assert (decoder.num_decodes, decoder.alpha) == (2, 0.1)
+    assert resolved.warnings == ()
+
+
+def test_a_decoding_function_without_a_call_is_called_as_t5x_does():
+    settings = {
+        "models.EncoderDecoderModel.decode_fn": "@decoding.temperature_sample",
+        "decoding.temperature_sample.topk": "5",
+        "decoding.temperature_sample.seed": "3",
+    }
+    resolved = resolve_demo("eval", **settings)
+    decoder = resolved.arguments()["model"].decoder
+    assert (decoder.topk, decoder.seed, decoder.num_decodes) == (5, 3, 1)
+    assert resolved.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("decoding.temperature_sample.decode_rng", "bind decoding.temperature_sample.seed"),
+        ("models.EncoderDecoderModel.predict_batch_with_aux.return_all_decodes", "best sequence"),
+        ("decoding.beam_search.alpa", "Closest matches: alpha"),
+    ],
+)
+def test_decoding_parameters_without_a_counterpart_say_what_to_do(name, fix):
+    with pytest.raises(ConfigError, match=f"no parameter of this name.*{fix}"):
+        resolve_demo("eval", **{name: "1"})
+
+
+def test_decoding_numbers_that_cannot_be_are_refused_by_name():
+    settings = {"decoding.temperature_sample.topk": "3"}
+    resolved = resolve_demo("eval", f"{DECODING}/nucleus_sampling.gin", **settings)
+    with pytest.raises(ConfigError, match="topk and topp"):
+        resolved.arguments()
+
+
 # Users' own modules.
 
 STATIC_MODULE = """

@@ -1,5 +1,7 @@
 """The shipped gin files: budgets, recipes, sizes, macros, and the golden resolved text."""
 
+import dataclasses
+import math
 import os
 import pathlib
 
@@ -135,6 +137,58 @@ def test_each_size_has_the_papers_number_of_parameters(size):
     )
     assert plain.arguments()["model"].config == cfg
     assert count_parameters(cfg) == PARAMETERS[size]
+
+
+# The same sizes with mT5's 250,112 embeddings, input and output; counted from the architecture.
+MT5_PARAMETERS = {
+    "small": 300_176_768,
+    "base": 582_401_280,
+    "large": 1_229_581_312,
+    "xl": 3_742_619_648,
+    "xxl": 12_921_057_280,
+}
+
+
+@pytest.mark.parametrize("size", sorted(MT5_PARAMETERS))
+def test_mt5_is_each_size_with_mt5s_vocabulary(size):
+    files = [f"{CONFIGS}/models/mt5_{size}_prompt.gin", *TRAIN_FILES[1:]]
+    resolved = resolve(files, DEMO_TRAIN)
+    model = resolved.arguments()["model"]
+    assert resolved.warnings == () and len(resolved.files) <= MAX_FILES + 1
+    assert count_parameters(model.config) == MT5_PARAMETERS[size]
+    assert model.input_vocabulary.sentencepiece_model_file.endswith(
+        "mc4.250000.100extra/sentencepiece.model"
+    )
+    assert model.prompt.length == 100
+
+
+def test_the_module_has_as_many_parameters_as_its_sizes_say():
+    files = [f"{CONFIGS}/models/mt5_small_prompt.gin", *TRAIN_FILES[1:]]
+    shapes = resolve(files, DEMO_TRAIN).arguments()["model"].param_shapes
+    total = sum(math.prod(leaf.shape) for leaf in shapes.values())
+    assert total == MT5_PARAMETERS["small"] + 100 * 512
+
+
+@pytest.mark.parametrize("command", sorted(DEMOS))
+@pytest.mark.parametrize("decoding", ["beam_search", "nucleus_sampling"])
+def test_decoding_files_choose_how_every_command_decodes(decoding, command):
+    expected = {
+        "beam_search": {"num_decodes": 4, "alpha": 0.6},
+        "nucleus_sampling": {
+            "num_decodes": 1,
+            "temperature": 1.0,
+            "topp": 0.9,
+            "topk": 0,
+            "rescale_log_probs": True,
+            "seed": 0,
+        },
+    }
+    files, settings = DEMOS[command]
+    file = f"{CONFIGS}/models/decoding/{decoding}.gin"
+    resolved = resolve([files[0], file, *files[1:]], settings, command)
+    assert dataclasses.asdict(resolved.arguments()["model"].decoder) == expected[decoding]
+    assert resolved.warnings == ()
+    assert dataclasses.asdict(resolve_demo(command).arguments()["model"].decoder) == {}
 
 
 def count_parameters(cfg):

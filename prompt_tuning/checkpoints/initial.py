@@ -13,16 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from prompt_tuning import layouts, tree
-from prompt_tuning.checkpoints.sources import (
-    ParamSource,
-    check_exists,
-    open_source,
-    recorded_digest,
-)
+from prompt_tuning import layouts
+from prompt_tuning.checkpoints.sources import ParamSource, open_source
 from prompt_tuning.errors import CheckpointError, ConfigError
 
-__all__ = ["ParamSource", "check_exists", "load_params", "open_source", "recorded_digest"]
+__all__ = ["ParamSource", "load_params", "open_source"]
 
 _DTYPES = ("float32", "bfloat16")
 # Differences shown in an error; a checkpoint of another size differs everywhere.
@@ -35,7 +30,6 @@ def load_params(
     shardings: Mapping[str, jax.sharding.Sharding],
     *,
     dtype: str | Callable[[str], str] = "float32",
-    may_miss: Sequence[str] = (),
     model_shapes: Mapping[str, Any] | None = None,
 ) -> dict[str, jax.Array]:
     """Returns parameters on their devices. Each stored array is read once, and one at a time.
@@ -45,7 +39,6 @@ def load_params(
       shapes: Path -> anything with a `shape`: the parameters to load, all or some of the model's.
       shardings: Path -> sharding, at least for the paths of `shapes`.
       dtype: "float32" or "bfloat16" for float parameters; or a function of the path.
-      may_miss: Regular expressions of paths that the source need not have; they are then left out of the result.
       model_shapes: As `shapes`, of all the model's; if given, stored parameters that it does not have are an error.
 
     Returns:
@@ -60,16 +53,13 @@ def load_params(
     dtypes = {path: _float_dtype(dtype_of(path)) for path in wanted}
     stored = {path: tuple(shape) for path, (shape, _) in source.shapes().items()}
     origins = {path: _origin(path, shape, stored) for path, shape in wanted.items()}
-    missing = {path for path, origin in origins.items() if not origin}
-    optional = set(filter(tree.match_any(may_miss), missing))
-    _check_shapes(source, wanted, {p: o for p, o in origins.items() if p not in optional}, stored)
+    _check_shapes(source, wanted, origins, stored)
     if model_shapes is not None:
         _check_leftovers(source, stored, model_shapes)
     # Unscanned parameters that come from one scanned array are made together.
     groups: dict[tuple[str, ...], list[str]] = {}
     for path in wanted:
-        if path not in optional:
-            groups.setdefault(tuple(origins[path]), []).append(path)
+        groups.setdefault(tuple(origins[path]), []).append(path)
     loaded: dict[str, jax.Array] = {}
     num_read = 0
     for names, targets in groups.items():
@@ -78,9 +68,9 @@ def load_params(
         for path, array in arrays.items():
             loaded[path] = _place(array, dtypes[path], shardings[path])
     assert num_read == len({name for names in groups for name in names}), "an array was read twice"
-    assert len(loaded) == len(wanted) - len(optional), (len(loaded), len(wanted), len(optional))
+    assert len(loaded) == len(wanted), (len(loaded), len(wanted))
     logging.info("Loaded %d parameters from %d stored arrays", len(loaded), num_read)
-    return {path: loaded[path] for path in wanted if path in loaded}
+    return {path: loaded[path] for path in wanted}
 
 
 def _origin(path: str, shape: tuple[int, ...], stored: Mapping[str, Any]) -> list[str]:

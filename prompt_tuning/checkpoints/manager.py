@@ -4,6 +4,7 @@ A save is over when `save` returns: nothing is written behind training's back, s
 the checkpoints it had plus at most a temporary folder, which the next run removes.
 """
 
+import itertools
 import json
 import math
 import re
@@ -18,15 +19,15 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import json_files, run_format, t5x_format
+from prompt_tuning.checkpoints import json_files, paths, run_format, t5x_format
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.types import PyTree
 
 PREFIX = "checkpoint"
 LEDGER = "best.json"
 _STEP_DIR = re.compile(rf"{PREFIX}_(\d+)")
-# Orbax writes here and renames; on gs://, which cannot rename, it marks the finished directory by a file.
-_UNFINISHED_DIR = re.compile(rf"{PREFIX}_\d+\.orbax-checkpoint-tmp.*")
+# Orbax writes here and renames; on gs://, which cannot rename, it writes under the final name and marks it when done.
+_TEMPORARY_DIR = re.compile(rf"{PREFIX}_\d+\.orbax-checkpoint-tmp.*")
 _FINISHED_MARK = "commit_success.txt"
 # A damaged checkpoint is set aside under this name, for its owner to look at.
 _DAMAGED_PREFIX = "damaged_"
@@ -58,7 +59,8 @@ class Checkpointer:
 
     def __init__(self, model_dir: epath.PathLike, *, keep: int | None = 1, read_only: bool = False):
         """Finds the newest sound checkpoint."""
-        self._dir = epath.Path(model_dir)
+        # Orbax takes no relative paths.
+        self._dir = paths.absolute(model_dir)
         self._keep = keep
         self._latest = self._find_latest(set_aside=not read_only)
         self._ledger: dict[str, dict[str, Any]] = _read_ledger(self._dir / LEDGER)
@@ -203,10 +205,6 @@ class Checkpointer:
         """Returns the steps that are best by some metric."""
         return {entry["step"] for entry in self._ledger.values()}
 
-    def wait(self) -> None:
-        """Returns when nothing is being written; saves are synchronous, so at once."""
-        self._manager.wait_until_finished()
-
     def close(self) -> None:
         """Frees what Orbax holds; nothing may be saved afterwards."""
         self._manager.close()
@@ -237,24 +235,28 @@ class Checkpointer:
     def _look_for_latest(self, *, set_aside: bool) -> int:
         """The newest sound step, -1 if there are no checkpoints at all."""
         damaged: dict[int, str] = {}
+        steps = steps_in(self._dir)
+        # Before anything is touched: a folder that is not a run's own is left exactly as it is.
+        _refuse_t5x(self._dir, [self.path(step) for step in steps])
         if set_aside:
-            _remove_unfinished(self._dir)
-        for step in reversed(steps_in(self._dir)):
+            _remove_temporary(self._dir)
+        for step in reversed(steps):
             path = self.path(step)
-            if t5x_format.is_t5x_checkpoint(path):
-                raise CheckpointError(
-                    f"MODEL_DIR {self._dir} holds checkpoints of T5X",
-                    got=path.name,
-                    expected="an empty folder, or one of an earlier run of this program",
-                    fix="choose another MODEL_DIR; T5X checkpoints go into INITIAL_CHECKPOINT_PATH",
-                )
             damage = run_format.find_damage(path)
             if damage is None:
                 for bad in damaged if set_aside else ():
-                    self.path(bad).rename(self._dir / f"{_DAMAGED_PREFIX}{PREFIX}_{bad}")
+                    _set_aside(self.path(bad))
+                if set_aside and _lacks_mark(path):
+                    # Written elsewhere and copied here: without the mark Orbax would not restore it.
+                    (path / _FINISHED_MARK).write_text(f"Found to be complete: {path}")
                 return step
             damaged[step] = damage
             logging.warning("Passing over the damaged checkpoint %s: %s", path, damage)
+        if set_aside and all(_lacks_mark(self.path(step)) for step in damaged):
+            # The first save was killed. Elsewhere that leaves a temporary name, and the run begins anew.
+            for bad in damaged:
+                _set_aside(self.path(bad))
+            return -1
         if damaged:
             newest = max(damaged)
             raise CheckpointError(
@@ -278,17 +280,53 @@ class _LatestAndBest:
         keep = self._checkpointer._keep
         newest = checkpoints if keep is None else checkpoints[max(0, len(checkpoints) - keep) :]
         stay = {info.step for info in newest} | self._checkpointer.best_steps()
-        return [info.step in stay for info in checkpoints]
+        return [info.step in stay or not self._is_ours(info.step) for info in checkpoints]
+
+    def _is_ours(self, step: int) -> bool:
+        """Whether this program wrote a checkpoint, and so may remove it."""
+        return run_format.is_run_checkpoint(self._checkpointer.path(step))
 
 
-def _remove_unfinished(directory: epath.Path) -> None:
-    """Removes what saves that were killed have left."""
+def _refuse_t5x(model_dir: epath.Path, checkpoints: Sequence[epath.Path]) -> None:
+    """Raises CheckpointError if one of the checkpoints is T5X's."""
+    for path in checkpoints:
+        if t5x_format.is_t5x_checkpoint(path):
+            raise CheckpointError(
+                f"MODEL_DIR {model_dir} holds checkpoints of T5X",
+                got=path.name,
+                expected="an empty folder, or one of an earlier run of this program",
+                fix="choose another MODEL_DIR; T5X checkpoints go into INITIAL_CHECKPOINT_PATH",
+            )
+
+
+def _remove_temporary(directory: epath.Path) -> None:
+    """Removes what saves that were killed have left under Orbax's temporary names; nothing else is ever removed."""
     for path in list(directory.iterdir()) if directory.is_dir() else []:
-        on_bucket = str(path).startswith("gs://") and _STEP_DIR.fullmatch(path.name)
-        never_marked = on_bucket and not (path / _FINISHED_MARK).exists()
-        if _UNFINISHED_DIR.fullmatch(path.name) or never_marked:
+        if _TEMPORARY_DIR.fullmatch(path.name):
             logging.info("Removing the unfinished checkpoint %s", path)
             path.rmtree()
+
+
+def _lacks_mark(path: epath.Path) -> bool:
+    """Whether a checkpoint in an object store lacks the mark of a finished save; a copy from elsewhere does too."""
+    return paths.in_object_store(path) and not (path / _FINISHED_MARK).exists()
+
+
+def _set_aside(path: epath.Path) -> None:
+    """Gives a damaged checkpoint a name that no run takes for a checkpoint, and that is free."""
+    name = f"{_DAMAGED_PREFIX}{path.name}"
+    free = (path.parent / (f"{name}_{i}" if i > 1 else name) for i in itertools.count(1))
+    target = next(candidate for candidate in free if not candidate.exists())
+    logging.warning("Setting the damaged checkpoint %s aside as %s", path, target.name)
+    try:
+        path.rename(target)
+    except Exception as e:  # every file system raises its own
+        raise CheckpointError(
+            f"Cannot set the damaged checkpoint {path} aside",
+            got=str(e),
+            expected=f"to rename it to {target.name}",
+            fix=f"move {path} out of the folder",
+        ) from e
 
 
 def _named_leaves(state: PyTree) -> dict[str, Any]:

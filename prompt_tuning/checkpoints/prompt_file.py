@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
+from prompt_tuning import npy_files
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.types import Array
@@ -84,63 +85,23 @@ def load_prompt(path: epath.PathLike) -> tuple[np.ndarray, dict[str, Any] | None
       The prompt [P, H] float32, and what the JSON file holds (None without one).
 
     Raises:
-      CheckpointError: If the file is missing, is no `.npy` file, or holds no prompt.
+      CheckpointError: If the file is missing, is no `.npy` file, or holds no prompt; or if the JSON
+        is damaged.
     """
     path = epath.Path(path)
-    if not path.is_file():
-        nearby = (
-            [str(p) for p in sorted(path.glob("*")) if p.suffix != ".json"] if path.is_dir() else []
-        )
-        raise CheckpointError(
-            "No prompt file",
-            got=str(path),
-            expected=f"a .npy file{', for example ' + nearby[0] if nearby else ''}",
-            fix="set PROMPT_FILE to a file below MODEL_DIR/numpy_checkpoints",
-        )
-    try:
-        array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as e:
-        raise CheckpointError(
-            f"{path} is not a NumPy file",
-            got=str(e),
-            expected="an array written by numpy.save",
-            fix="pass the file encoder.prompt.prompt.prompt of a numpy_checkpoints folder",
-        ) from e
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "fV":
-        raise CheckpointError(
-            f"{path} holds no prompt",
-            got=f"{getattr(array, 'shape', type(array).__name__)} {getattr(array, 'dtype', '')}",
-            expected="a float array [prompt length, embedding width]",
-            fix="pass the file of one prompt",
-        )
-    if array.dtype.kind == "V":
-        # NumPy has no name for bfloat16 in a .npy header and stores two opaque bytes.
-        array = array.view(jax.numpy.bfloat16)
-    array = array.astype(np.float32)
-    if not np.isfinite(array).all():
-        raise CheckpointError(
-            f"{path} holds numbers that are not finite",
-            got=f"{int((~np.isfinite(array)).sum())} of {array.size} not finite",
-            expected="finite numbers",
-            fix="use the prompt of an earlier step",
-        )
+    prompt = npy_files.read_matrix(path, what="prompt", setting="PROMPT_FILE")
     side = path.parent / f"{path.name}.json"
-    return array, json.loads(side.read_text()) if side.is_file() else None
-
-
-def check_width(prompt: Array, emb_dim: int) -> None:
-    """Checks that a prompt [P, H] fits a model of width `emb_dim`.
-
-    Raises:
-      CheckpointError: If H differs from `emb_dim`.
-    """
-    if prompt.shape[-1] != emb_dim:
+    if not side.is_file():
+        return prompt, None
+    try:
+        return prompt, json.loads(side.read_text())
+    except ValueError as e:
         raise CheckpointError(
-            f"The prompt {list(prompt.shape)} was trained for a model of another size",
-            got=f"width {prompt.shape[-1]}",
-            expected=f"width {emb_dim}, the embedding width of this model",
-            fix="use the model size that the prompt was trained on, or another PROMPT_FILE",
-        )
+            f"{side} is damaged",
+            got=str(e),
+            expected="the JSON that was written beside the prompt",
+            fix="copy it again, or remove it: the prompt is then used without any check",
+        ) from e
 
 
 def _to_host(array: Array) -> np.ndarray:

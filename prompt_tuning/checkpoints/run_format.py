@@ -12,7 +12,7 @@ import numpy as np
 import tensorstore
 from etils import epath
 
-from prompt_tuning.checkpoints import t5x_format
+from prompt_tuning.checkpoints import paths
 from prompt_tuning.errors import CheckpointError
 
 STATE_ITEM = "state"
@@ -123,7 +123,7 @@ def find_damage(path: epath.PathLike) -> str | None:
 
 def _database(path: epath.PathLike) -> dict[str, Any]:
     """The key-value database that holds all arrays of the state."""
-    return {"driver": "ocdbt", "base": t5x_format.kvstore(epath.Path(path) / STATE_ITEM)}
+    return {"driver": "ocdbt", "base": paths.kvstore(epath.Path(path) / STATE_ITEM)}
 
 
 def _open(path: epath.PathLike, name: str) -> tensorstore.TensorStore:

@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from prompt_tuning.checkpoints import manager, prompt_file, run_format, t5x_format
+from prompt_tuning.checkpoints import manager, paths, run_format, t5x_format
 from prompt_tuning.errors import CheckpointError, ConfigError
 
 _ACCEPTED = (
@@ -23,12 +23,15 @@ class ParamSource(Protocol):
       path: Where they are stored.
       step: The step they are from, if known.
       frozen_digest: Digest of the frozen parameters a prompt in here was trained on, if recorded.
+      trainable_paths: The parameters that the run trained, in the layout of its model; empty if no run of this program
+        wrote them.
     """
 
     kind: str
     path: epath.Path
     step: int | None
     frozen_digest: str | None
+    trainable_paths: frozenset[str]
 
     def shapes(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:
         """Returns path -> (shape, dtype) of every parameter, in either layout."""
@@ -43,7 +46,12 @@ class RunSource:
     """The parameters of one checkpoint of a run: its trainable ones, and the frozen ones it started from.
 
     Args:
-      path: A `checkpoint_{step}` directory of this program.
+      path: A `checkpoint_{step}` directory of this program, under whatever name.
+      initial_checkpoint: Where its frozen parameters are; None goes by what the run recorded.
+
+    Attributes:
+      metadata: All that the run recorded.
+      trainable_regex: The regular expressions by which the run chose what to train, if it recorded them.
 
     Raises:
       CheckpointError: If it is damaged, or the checkpoint of its frozen parameters cannot be found.
@@ -51,36 +59,57 @@ class RunSource:
 
     kind = "run"
 
-    def __init__(self, path: epath.PathLike):
+    def __init__(self, path: epath.PathLike, *, initial_checkpoint: epath.PathLike | None = None):
         """Reads names and shapes, and opens the source of the frozen parameters."""
-        self.path = epath.Path(path)
+        self.path = paths.absolute(path)
         self.metadata: dict[str, Any] = run_format.read_metadata(self.path)
-        self.step: int | None = int(self.path.name.rpartition("_")[2])
+        self.step: int | None = _step_of(self.path, self.metadata)
         self.frozen_digest: str | None = self.metadata.get("frozen_digest")
         self._trainable = run_format.read_trainable(self.path)
-        self._frozen = self._open_frozen()
+        self.trainable_paths: frozenset[str] = frozenset(self._trainable)
+        regex = self.metadata.get("trainable_regex")
+        self.trainable_regex: tuple[str, ...] | None = None if regex is None else tuple(regex)
+        self._frozen = self._open_frozen(initial_checkpoint)
 
-    def _open_frozen(self) -> ParamSource | None:
+    def _open_frozen(self, initial_checkpoint: epath.PathLike | None) -> ParamSource | None:
         """The source of the frozen parameters; None if everything was trained."""
         if self.frozen_digest is None:
             return None
-        initial_path = self.metadata.get("initial_checkpoint_path")
-        if not initial_path:
+        recorded = self.metadata.get("initial_checkpoint_path")
+        if initial_checkpoint:
+            places = [paths.absolute(initial_checkpoint)]
+        elif recorded:
+            places = self._places_of_frozen(recorded)
+        else:
             raise CheckpointError(
                 f"The frozen weights of {self.path} are stored nowhere",
                 got="random weights (INITIALIZE_FROM_SCRATCH = True)",
                 expected="a run that started from a checkpoint",
                 fix="train from INITIAL_CHECKPOINT_PATH, or train all weights",
             )
-        try:
-            return open_source(initial_path)
-        except CheckpointError as e:
-            raise CheckpointError(
-                f"The frozen weights of {self.path} cannot be opened: {e}",
-                got=initial_path,
-                expected="the checkpoint that the run started from, where it was then",
-                fix="put it back; or pass it as the checkpoint and the prompt as PROMPT_FILE",
-            ) from e
+        failures = []
+        for place in places:
+            try:
+                return open_source(place)
+            except CheckpointError as e:
+                failures.append(f"{place}: {e}")
+        raise CheckpointError(
+            f"The frozen weights of {self.path} cannot be opened",
+            got="; ".join(failures),
+            expected="the checkpoint that the run started from",
+            fix="pass where it is now as initial_checkpoint; or set CHECKPOINT_PATH to it and PROMPT_FILE to the"
+            " prompt below MODEL_DIR/numpy_checkpoints",
+        )
+
+    def _places_of_frozen(self, recorded: str) -> list[epath.Path]:
+        """Where to look: where the run found them, and there as seen from where the run is now."""
+        places = [epath.Path(recorded)]
+        model_dir = self.metadata.get("model_dir")
+        if model_dir:
+            moved = paths.moved_along(recorded, model_dir, self.path.parent)
+            if moved is not None and moved not in places:
+                places.append(moved)
+        return places
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Returns path -> (shape, dtype) of trainable and frozen parameters."""
@@ -95,47 +124,44 @@ class RunSource:
         return self._frozen.read(path)
 
 
-def open_source(path: epath.PathLike, *, mode: str = "specific") -> ParamSource:
+def open_source(
+    path: epath.PathLike,
+    *,
+    mode: str = "specific",
+    initial_checkpoint: epath.PathLike | None = None,
+) -> ParamSource:
     """Opens a checkpoint; reads its index, no array.
 
     Args:
       path: A T5X checkpoint, or one of this program; local or gs://. If that one holds only a prompt, the frozen
-        parameters come from the checkpoint it names.
+        parameters come from the checkpoint it names; if that was moved together with the run, from there.
       mode: "specific", or "latest" if `path` is the folder of several: the newest sound one is taken.
+      initial_checkpoint: Where the frozen parameters are, if neither holds; only for a checkpoint of this program.
 
     Raises:
       CheckpointError: If there is nothing at `path`, or no checkpoint; the text says what is there.
       ConfigError: If `mode` is unknown.
     """
     found = _locate(path, mode)
-    return t5x_format.T5XSource(found) if t5x_format.is_t5x_checkpoint(found) else RunSource(found)
+    if t5x_format.is_t5x_checkpoint(found):
+        return t5x_format.T5XSource(found)
+    return RunSource(found, initial_checkpoint=initial_checkpoint)
 
 
-def check_exists(path: epath.PathLike, *, mode: str = "specific") -> None:
-    """Checks that there is a checkpoint, without opening it; cheap enough to come first.
-
-    Args:
-      path: As for `open_source`.
-      mode: As for `open_source`.
-
-    Raises:
-      CheckpointError: If there is nothing at `path`, or no checkpoint.
-      ConfigError: If `mode` is unknown.
-    """
-    _locate(path, mode)
-
-
-def recorded_digest(path: epath.PathLike) -> str | None:
-    """Returns the digest of the frozen parameters that a prompt file was trained on; None if it does not say.
-
-    Args:
-      path: A prompt file.
-
-    Raises:
-      CheckpointError: If there is no prompt at `path`.
-    """
-    _, info = prompt_file.load_prompt(path)
-    return (info or {}).get("frozen_digest")
+def _step_of(path: epath.Path, metadata: Mapping[str, Any]) -> int:
+    """The step of a run's checkpoint: as recorded, since its folder may have been renamed; else by its name."""
+    recorded = metadata.get("step")
+    if isinstance(recorded, int):
+        return recorded
+    digits = path.name.rpartition("_")[2]
+    if digits.isdecimal():
+        return int(digits)
+    raise CheckpointError(
+        f"The step of the checkpoint {path} is unknown",
+        got=f"step {recorded!r} in its metadata, and a folder called {path.name}",
+        expected=f"a recorded step, or a folder called {manager.PREFIX}_{{step}}",
+        fix=f"rename the folder to {manager.PREFIX}_{{step}}",
+    )
 
 
 def _is_checkpoint(path: epath.Path) -> bool:

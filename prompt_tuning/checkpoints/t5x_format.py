@@ -7,7 +7,6 @@ holds the step and Adafactor's `param_states/{path}/{m,v,v_row,v_col}`, which no
 Source: T5X, `checkpoints.py` (format version 3; driver `file`, `gfile` or `gcs`).
 """
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import tensorstore
 from etils import epath
 
+from prompt_tuning.checkpoints import paths
 from prompt_tuning.errors import CheckpointError
 
 INDEX_FILE = "checkpoint"
@@ -42,10 +42,11 @@ class T5XSource:
 
     kind = "t5x"
     frozen_digest: str | None = None
+    trainable_paths: frozenset[str] = frozenset()
 
     def __init__(self, path: epath.PathLike):
         """Reads the tree, but no large array."""
-        self.path = epath.Path(path)
+        self.path = paths.absolute(path)
         index = self.path / INDEX_FILE
         try:
             stored = msgpack.unpackb(
@@ -100,7 +101,7 @@ class T5XSource:
 def _read_zarr(folder: epath.Path) -> np.ndarray:
     """Reads one zarr array whole; a missing chunk is a ValueError, as every other failure."""
     # The recorded driver (gfile, gcs, file) holds where the checkpoint was written, not where it lies now.
-    spec: dict[str, Any] = {"driver": "zarr", "kvstore": kvstore(folder)}
+    spec: dict[str, Any] = {"driver": "zarr", "kvstore": paths.kvstore(folder)}
     store = tensorstore.open(spec, open=True, read=True).result()
     if store.dtype.name == "uint16":
         raise ValueError("uint16 array: bfloat16 written by a version of T5X before 2022")
@@ -109,15 +110,6 @@ def _read_zarr(folder: epath.Path) -> np.ndarray:
         spec["fill_missing_data_reads"] = False
         store = tensorstore.open(spec, open=True, read=True).result()
     return store.read().result()
-
-
-def kvstore(folder: epath.PathLike) -> dict[str, str]:
-    """Returns TensorStore's name for a local or gs:// folder."""
-    text = os.fspath(folder)
-    if text.startswith("gs://"):
-        bucket, _, key = text.removeprefix("gs://").partition("/")
-        return {"driver": "gcs", "bucket": bucket, "path": key.rstrip("/") + "/"}
-    return {"driver": "file", "path": os.path.abspath(text) + "/"}
 
 
 def _relative_path(spec: Mapping[str, Any]) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import seqio
 
-from prompt_tuning.data import datasets
-from prompt_tuning.errors import DataError
+from prompt_tuning.data import context, datasets
 
 
 def make_evaluator(
@@ -44,19 +43,20 @@ def make_evaluator(
             seqio.TensorBoardLogger,
             functools.partial(seqio.JSONLogger, write_n_results=json_write_n_results),
         ]
-    return seqio.Evaluator(
-        mixture_or_task_name=cfg.mixture_or_task_name,
-        feature_converter=seqio.EncDecFeatureConverter(pack=False),
-        eval_split=cfg.split,
-        use_cached=cfg.use_cached,
-        seed=cfg.seed if cfg.seed is not None else 42,
-        sequence_length=cfg.task_feature_lengths,
-        num_examples=num_examples,
-        logger_cls=loggers,  # pyright: ignore[reportArgumentType]
-        log_dir=log_dir,
-        use_memory_cache=use_memory_cache,
-        async_compute_metrics=False,
-    )
+    with context.overriding(data_dir=cfg.data_dir):
+        return seqio.Evaluator(
+            mixture_or_task_name=cfg.mixture_or_task_name,
+            feature_converter=seqio.EncDecFeatureConverter(pack=False),
+            eval_split=cfg.split,
+            use_cached=cfg.use_cached,
+            seed=cfg.seed if cfg.seed is not None else 42,
+            sequence_length=cfg.task_feature_lengths,
+            num_examples=num_examples,
+            logger_cls=loggers,  # pyright: ignore[reportArgumentType]
+            log_dir=log_dir,
+            use_memory_cache=use_memory_cache,
+            async_compute_metrics=False,
+        )
 
 
 def run_evaluator(
@@ -92,8 +92,8 @@ def run_evaluator(
     return results
 
 
-def default_metric(results: Mapping[str, Mapping[str, float]]) -> tuple[str, float]:
-    """Returns the name and value that checkpoints are selected by.
+def default_metric(results: Mapping[str, Mapping[str, float]]) -> tuple[str, float] | None:
+    """Returns the name and value that checkpoints are selected by, None if there is no scalar metric.
 
     Args:
       results: `{task: {metric: value}}`, higher is better.
@@ -101,19 +101,11 @@ def default_metric(results: Mapping[str, Mapping[str, float]]) -> tuple[str, flo
     Returns:
       The mean over tasks of each task's mean over its metrics; the name says which metrics entered.
 
-    Raises:
-      DataError: If there is no metric.
-
     Source: Lester et al. 2021, section 3: the dataset's default metric on dev, the average if there are several.
     """
     means = {task: float(np.mean(list(m.values()))) for task, m in results.items() if m}
     if not means:
-        raise DataError(
-            "No metric to select checkpoints by",
-            got=dict(results),
-            expected="a task with at least one scalar metric",
-            fix="give the task a metric_fn, or set infer_eval_dataset_cfg to None",
-        )
+        return None
     if len(means) == 1:
         metrics = next(m for m in results.values() if m)
         name = next(iter(metrics)) if len(metrics) == 1 else f"mean({', '.join(metrics)})"

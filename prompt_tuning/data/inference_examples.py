@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import seqio
 
-from prompt_tuning.data import datasets, input_files
+from prompt_tuning.data import context, datasets, input_files
 from prompt_tuning.errors import ConfigError, DataError
 
 EOS_ID = 1
@@ -37,14 +37,15 @@ def from_task(cfg: datasets.DatasetConfig) -> Iterator[InferenceExample]:
       ConfigError: If no lengths are given.
     """
     lengths = _check_lengths(cfg.task_feature_lengths)
-    dataset = datasets.get_task(cfg).get_dataset(
-        sequence_length=dict(lengths),
-        split=cfg.split,
-        shuffle=False,
-        num_epochs=1,
-        seed=cfg.seed,
-        use_cached=cfg.use_cached,
-    )
+    with context.overriding(data_dir=cfg.data_dir):
+        dataset = datasets.get_task(cfg).get_dataset(
+            sequence_length=dict(lengths),
+            split=cfg.split,
+            shuffle=False,
+            num_epochs=1,
+            seed=cfg.seed,
+            use_cached=cfg.use_cached,
+        )
     for example in dataset.as_numpy_iterator():
         texts = {k: _text(v) for k, v in example.items() if k.endswith(PRETOKENIZED)}
         yield InferenceExample(

@@ -71,7 +71,7 @@ def temperature_sample(
     Source:
       t5x:t5x/decoding.py (`temperature_sample`): one key gives T5X's draws. Differs: no forced prefix.
     """
-    _check(topk, topp)
+    check_choice(topk, topp)
     rows = batch_size * num_decodes
 
     def step(loop: _Loop) -> _Loop:
@@ -112,7 +112,7 @@ def temperature_sample(
     )
 
 
-def _check(topk: int, topp: float) -> None:
+def check_choice(topk: int, topp: float) -> None:
     """Raises a ConfigError where `topk` and `topp` do not name one way to sample."""
     if topk and topp:
         raise ConfigError(

@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jaxtyping import Float
 
-from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning import npy_files
+from prompt_tuning.errors import ConfigError
 from prompt_tuning.types import Array, EncodeText
 
 _logger = logging.getLogger(__name__)
@@ -154,7 +154,9 @@ def build_prompt(
         return jnp.asarray(spec(rng, (length, width)), jnp.float32)
     table = embedding_table
     if spec.embedding_file is not None:
-        table = _read_matrix(spec.embedding_file, "embedding table", width)
+        table = npy_files.read_matrix(
+            spec.embedding_file, what="embedding table", setting="EMBEDDING_FILE", width=width
+        )
         vocab_size = table.shape[0]
     groups = _token_groups(spec, length, vocab_size, encode_text)
     first = [_rows(table, ids).mean(axis=0, keepdims=True) for ids in groups]
@@ -285,7 +287,7 @@ def _draw(rng: jax.Array, population_size: int, length: int, vocab_size: int) ->
 
 def _read_prompt(path: str, length: int, width: int) -> np.ndarray:
     """Returns the prompt in a file after checking its shape."""
-    prompt = _read_matrix(path, "prompt", width)
+    prompt = npy_files.read_matrix(path, what="prompt", setting="PROMPT_FILE", width=width)
     if prompt.shape[0] != length:
         raise ConfigError(
             "The prompt in the file has another length",
@@ -294,36 +296,3 @@ def _read_prompt(path: str, length: int, width: int) -> np.ndarray:
             fix=f"set PROMPT_LENGTH = {prompt.shape[0]}",
         )
     return prompt
-
-
-def _read_matrix(path: str, what: str, width: int) -> np.ndarray:
-    """Returns the float32 matrix in a file of numpy's format after checking its width."""
-    try:
-        with epath.Path(path).open("rb") as file:
-            matrix = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise CheckpointError(
-            f"Cannot read the {what} in {path}",
-            got=f"{type(error).__name__}: {error}",
-            expected="a file in numpy's .npy format",
-            fix="check the path and that the file was copied whole",
-        ) from error
-    if (
-        not isinstance(matrix, np.ndarray)
-        or matrix.ndim != 2
-        or not np.issubdtype(matrix.dtype, np.floating)
-    ):
-        raise CheckpointError(
-            f"The {what} in {path} is not a matrix of floats",
-            got=f"{getattr(matrix, 'dtype', type(matrix).__name__)}{list(getattr(matrix, 'shape', []))}",
-            expected=f"float32 [rows, {width}]",
-            fix="save it with numpy.save as a float32 matrix",
-        )
-    if matrix.shape[1] != width:
-        raise CheckpointError(
-            f"The {what} in {path} is for a model of another width",
-            got=f"width {matrix.shape[1]}",
-            expected=f"the model's width {width}",
-            fix=f"use a {what} of this model's size",
-        )
-    return matrix.astype(np.float32)

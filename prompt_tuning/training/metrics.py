@@ -29,16 +29,18 @@ class MetricsAccumulator:
         """Waits for the collected steps, checks them, and forgets them.
 
         Returns:
-          The summary tags (see `summarize`, plus `learning_rate` of the last step where steps had one), and the raw
+          The summary tags (see `summarize`, plus `learning_rate`, `grad_norm` and `param_norm` of the last
+          step where steps had them), and the raw
           sums over the steps.
 
         Raises:
-          NonFiniteError: If a step's loss or gradient norm is NaN or infinite; names the first such step.
+          NonFiniteError: If a step's loss, gradient norm or norm of the updated parameters is NaN or infinite;
+            names the first such step.
         """
         host = jax.device_get(self._sums)
         steps, self._steps, self._sums = self._steps, [], []
         for step, sums in zip(steps, host, strict=True):
-            for quantity in ("loss", "grad_norm"):
+            for quantity in ("loss", "grad_norm", "param_norm"):
                 if quantity in sums and not math.isfinite(float(sums[quantity])):
                     raise NonFiniteError(
                         f"Non-finite {quantity} at step {step}",
@@ -51,7 +53,7 @@ class MetricsAccumulator:
             name: float(np.sum([s[name] for s in host], dtype=np.float64)) for name in host[0]
         }
         tags = summarize(totals, len(host))
-        for name in ("learning_rate", "grad_norm"):
+        for name in ("learning_rate", "grad_norm", "param_norm"):
             if name in host[-1]:
                 tags[name] = float(host[-1][name])
         return tags, totals

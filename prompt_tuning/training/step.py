@@ -36,7 +36,8 @@ def make_train_step(
       num_microbatches: Parts the batch is cut into; their gradients are added. Divides the batch size.
 
     Returns:
-      The step. Its metrics are the sums of `loss_and_metric_sums` plus `grad_norm` and `learning_rate`.
+      The step. Its metrics are the sums of `loss_and_metric_sums` plus `grad_norm`, `param_norm` (of
+      the updated trainable parameters) and `learning_rate`.
     """
 
     def train_step(state: TrainState, frozen: PyTree, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -65,17 +66,15 @@ def make_train_step(
             )
 
         updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
+        trainable = optax.apply_updates(state.trainable, updates)
         metrics = {
             **sums,
             "grad_norm": optax.tree.norm(grads),
+            "param_norm": optax.tree.norm(trainable),
             "learning_rate": jnp.asarray(learning_rate_fn(state.step), jnp.float32),
         }
-        state = state.replace(
-            step=state.step + 1,
-            trainable=optax.apply_updates(state.trainable, updates),
-            opt_state=opt_state,
-        )
-        return state, metrics
+        new_state = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
+        return new_state, metrics
 
     return train_step
 

@@ -30,6 +30,11 @@ from tests.helpers import REPO
 PROMPT = "encoder/prompt/prompt/prompt"
 
 
+def save_to(directory, step):
+    save_steps(directory, step)
+    return directory / f"checkpoint_{step}"
+
+
 def test_nothing_saved_yet(tmp_path):
     checkpointer = Checkpointer(tmp_path / "new")
     assert checkpointer.latest_step() is None
@@ -203,6 +208,44 @@ def test_folder_of_t5x_checkpoints_is_refused(tmp_path):
     write_t5x_checkpoint(tmp_path / "checkpoint_7", make_unscanned(), 7)
     with pytest.raises(CheckpointError, match="holds checkpoints of T5X.*INITIAL_CHECKPOINT_PATH"):
         Checkpointer(tmp_path)
+
+
+def test_nothing_is_touched_where_t5x_wrote(tmp_path):
+    save_steps(tmp_path, 8)
+    (tmp_path / "checkpoint_9.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "checkpoint_10").mkdir()
+    write_t5x_checkpoint(tmp_path / "checkpoint_7", make_unscanned(), 7)
+    before = files_of(tmp_path), names(tmp_path)
+    with pytest.raises(CheckpointError, match="holds checkpoints of T5X"):
+        Checkpointer(tmp_path)
+    assert (files_of(tmp_path), names(tmp_path)) == before
+
+
+def test_folders_of_others_outlast_the_run(tmp_path):
+    (tmp_path / "checkpoint_1").mkdir()
+    (tmp_path / "checkpoint_1" / "model.bin").write_bytes(b"x")
+    (tmp_path / "checkpoint_1.tmp").mkdir()
+    (tmp_path / "notes.orbax-checkpoint-tmp").mkdir()
+    shutil.copytree(save_to(tmp_path / "other", 2), tmp_path / "checkpoint_2")
+    shutil.rmtree(tmp_path / "other")
+    save_steps(tmp_path, 3, 4)
+    others = ["checkpoint_1", "checkpoint_1.tmp", "notes.orbax-checkpoint-tmp"]
+    assert names(tmp_path) == sorted([*others, "checkpoint_4"])
+
+
+def test_setting_aside_takes_a_free_name(tmp_path):
+    save_steps(tmp_path, 1)
+    for _ in range(2):
+        (tmp_path / "checkpoint_2").mkdir()
+        assert Checkpointer(tmp_path).latest_step() == 1
+    assert names(tmp_path) == ["checkpoint_1", "damaged_checkpoint_2", "damaged_checkpoint_2_2"]
+
+
+def test_relative_model_dir(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_steps("run", 1)
+    assert Checkpointer("run").latest_step() == 1
+    assert names(tmp_path / "run") == ["checkpoint_1"]
 
 
 _SAVES_FOREVER = """

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import initial, run_format
+from prompt_tuning.checkpoints import initial, paths, run_format
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.sources import RunSource
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.partitioning import PjitPartitioner
 from tests.checkpoints.run_states import PROMPT, make_state, save_steps
@@ -55,8 +56,10 @@ def test_prompt_checkpoint_leads_to_its_frozen_weights(tmp_path):
         np.testing.assert_array_equal(loaded[name], array)
     assert initial.open_source(tmp_path / "run", mode="latest").step == 4
     shutil.rmtree(base)
-    with pytest.raises(CheckpointError, match="frozen weights of .* cannot be opened.*PROMPT_FILE"):
+    with pytest.raises(CheckpointError, match="frozen weights of .* cannot be opened") as error:
         initial.open_source(path)
+    for text in (str(base), "initial_checkpoint", "CHECKPOINT_PATH", "PROMPT_FILE"):
+        assert text in str(error.value)
 
 
 def test_model_tuning_checkpoint_stands_alone(tmp_path):
@@ -80,3 +83,100 @@ def test_newest_damaged_run_checkpoint_is_passed_over(tmp_path):
     save_run(tmp_path, params, frozen_digest=None)
     (tmp_path / "checkpoint_9" / "state").mkdir(parents=True)
     assert initial.open_source(tmp_path, mode="latest").step == 4
+
+
+def save_prompt_run(root):
+    """A run in root/runs/sst2 that started from root/t5/checkpoint_100."""
+    base = write_t5x_checkpoint(root / "t5" / "checkpoint_100", make_unscanned(), 100)
+    path = save_run(
+        root / "runs" / "sst2",
+        {PROMPT: jnp.ones((3, 8))},
+        step=4,
+        model_dir=str(root / "runs" / "sst2"),
+        initial_checkpoint_path=str(base),
+        frozen_digest="ab",
+        trainable_regex=[".*/prompt/.*"],
+    )
+    return path, base
+
+
+def assert_complete(source):
+    loaded, frozen = load_all(source), make_unscanned()
+    assert set(loaded) == {*frozen, PROMPT}
+    for name, array in frozen.items():
+        np.testing.assert_array_equal(loaded[name], array)
+
+
+def test_what_a_run_trained_is_told(tmp_path):
+    path, base = save_prompt_run(tmp_path)
+    source = initial.open_source(path)
+    assert isinstance(source, RunSource)
+    assert source.trainable_paths == frozenset({PROMPT})
+    assert source.trainable_regex == (".*/prompt/.*",)
+    assert initial.open_source(base).trainable_paths == frozenset()
+    tuned = initial.open_source(save_run(tmp_path / "tuned", make_unscanned(), frozen_digest=None))
+    assert isinstance(tuned, RunSource)
+    assert tuned.trainable_paths == frozenset(make_unscanned())
+    assert tuned.trainable_regex is None
+
+
+def test_a_renamed_checkpoint_keeps_its_step(tmp_path):
+    path, _ = save_prompt_run(tmp_path)
+    for name in ("best", "best_9"):
+        source = initial.open_source(shutil.copytree(path, tmp_path / name))
+        assert source.step == 4
+        assert_complete(source)
+
+
+def test_a_step_that_nothing_tells_is_an_error(tmp_path):
+    path = save_run(tmp_path, make_unscanned(), frozen_digest=None)
+    assert initial.open_source(path).step == 4
+    with pytest.raises(CheckpointError, match="step .* is unknown.*called best"):
+        initial.open_source(path.rename(tmp_path / "best"))
+
+
+def test_local_paths_are_absolute(tmp_path, monkeypatch):
+    path, base = save_prompt_run(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run = initial.open_source("runs/sst2/checkpoint_4")
+    assert str(run.path) == str(path)
+    assert str(initial.open_source("t5/checkpoint_100").path) == str(base)
+    assert str(initial.open_source("runs/sst2", mode="latest").path) == str(path)
+    assert str(paths.absolute("gs://bucket/t5")) == "gs://bucket/t5"
+
+
+def test_weights_that_moved_with_the_run_are_found(tmp_path):
+    save_prompt_run(tmp_path / "old")
+    (tmp_path / "old").rename(tmp_path / "new")
+    path = tmp_path / "new" / "runs" / "sst2" / "checkpoint_4"
+    assert_complete(initial.open_source(path))
+    (tmp_path / "new" / "t5").rename(tmp_path / "weights")
+    with pytest.raises(CheckpointError, match="cannot be opened") as error:
+        initial.open_source(path)
+    for root in ("old", "new"):
+        assert str(tmp_path / root / "t5" / "checkpoint_100") in str(error.value)
+
+
+def test_the_place_of_the_weights_can_be_given(tmp_path, monkeypatch):
+    path, base = save_prompt_run(tmp_path)
+    base.rename(tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    assert_complete(initial.open_source(path, initial_checkpoint="weights"))
+    with pytest.raises(CheckpointError, match="cannot be opened.*nowhere: No checkpoint"):
+        initial.open_source(path, initial_checkpoint="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("path", "old_home", "home", "expected"),
+    [
+        ("/old/t5/c_1", "/old/runs/a", "/new/runs/a", "/new/t5/c_1"),
+        ("/old/runs/a/init", "/old/runs/a", "/new", "/new/init"),
+        ("gs://old/t5/c_1", "gs://old/runs/a", "gs://new/x/runs/a", "gs://new/x/t5/c_1"),
+        ("gs://old/t5/c_1", "gs://old/runs/a", "/disk/runs/a", "/disk/t5/c_1"),
+        ("gs://old/t5/c_1", "/old/runs/a", "/new/runs/a", None),
+        ("t5/c_1", "/old/runs/a", "/new/runs/a", None),
+    ],
+)
+def test_moved_along(path, old_home, home, expected):
+    moved = paths.moved_along(path, old_home, home)
+    assert (moved and str(moved)) == expected

@@ -154,6 +154,17 @@ def test_file_of_another_width_names_both(build, tmp_path):
         build(SampledVocab(embedding_file=str(tmp_path / "wide.npy")))
 
 
+def test_bfloat16_files_and_numbers_that_are_not_finite(build, tmp_path):
+    path = tmp_path / "prompt.npy"
+    np.save(path, np.full((12, H), 1.5, jnp.bfloat16))
+    np.testing.assert_array_equal(build(FromFile(str(path)), length=12), np.full((12, H), 1.5))
+    np.save(path, np.full((12, H), np.nan, np.float32))
+    with pytest.raises(CheckpointError, match="96 of 96 not finite"):
+        build(FromFile(str(path)), length=12)
+    with pytest.raises(CheckpointError, match="not finite.*another embedding table"):
+        build(SampledVocab(embedding_file=str(path)), length=12)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"not numpy", "int", "cube"])
 def test_damaged_files_are_named(build, tmp_path, content):
     path = tmp_path / "prompt.npy"

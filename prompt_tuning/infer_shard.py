@@ -1,0 +1,143 @@
+"""The files of one shard of inference: chunks that resume, and a manifest of the settings they were made with.
+
+    {name}-tmp/manifest.json, {name}-tmp/chunk00000, …   while the shard is being computed
+    {name}, {name}.COMPLETED                             when it is done; the second holds the manifest
+
+Process 0 reads and writes; what it finds, it tells the others.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from prompt_tuning.checkpoints import json_files
+from prompt_tuning.errors import ConfigError
+
+_COMPLETE, _FAILED = -1, -2
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One shard's files.
+
+    Attributes:
+      directory: INFER_OUTPUT_DIR.
+      name: Name of the finished file.
+      settings: Everything that the results follow from, by the name a user knows it by; JSON values.
+    """
+
+    directory: epath.Path
+    name: str
+    settings: Mapping[str, Any]
+
+    @property
+    def final(self) -> epath.Path:
+        """The finished file."""
+        return self.directory / self.name
+
+    @property
+    def completed(self) -> epath.Path:
+        """The file that closes it."""
+        return self.directory / f"{self.name}.COMPLETED"
+
+    @property
+    def unfinished(self) -> epath.Path:
+        """The folder of chunks."""
+        return self.directory / f"{self.name}-tmp"
+
+    def open(self) -> int | None:
+        """Prepares the folder; the same answer in every process.
+
+        Returns:
+          The number of chunks that are done, counted up to the first missing one; None if the shard is complete.
+
+        Raises:
+          ConfigError: If what is there was made with other settings.
+        """
+        state = 0
+        failure: Exception | None = None
+        if jax.process_index() == 0:
+            try:
+                state = self._look()
+            except (ConfigError, OSError) as e:
+                state, failure = _FAILED, e
+        if jax.process_count() > 1:
+            state = int(multihost_utils.broadcast_one_to_all(np.int32(state)))
+        if failure:
+            raise failure
+        if state == _FAILED:
+            raise ConfigError(
+                f"INFER_OUTPUT_DIR {self.directory} cannot be used",
+                got="the error that process 0 reports",
+                expected="a folder that is new or holds results of the same settings",
+                fix="see the error of process 0",
+            )
+        return None if state == _COMPLETE else state
+
+    def write_chunk(self, number: int, lines: Sequence[str]) -> None:
+        """Writes the lines of a chunk; does nothing but in process 0."""
+        if jax.process_index() == 0:
+            text = "".join(line + "\n" for line in lines)
+            json_files.write_atomically(self._chunk(number), text.encode())
+
+    def finish(self, num_chunks: int) -> None:
+        """Joins the chunks and closes the shard; does nothing but in process 0."""
+        if jax.process_index() != 0:
+            return
+        text = b"".join(self._chunk(number).read_bytes() for number in range(num_chunks))
+        json_files.write_atomically(self.final, text)
+        json_files.write_atomically(self.completed, json_files.encode(self.settings))
+        self.unfinished.rmtree()
+
+    def _chunk(self, number: int) -> epath.Path:
+        """The file of one chunk."""
+        return self.unfinished / f"chunk{number:05}"
+
+    def _look(self) -> int:
+        """Returns `_COMPLETE` or the number of chunks done; leaves a folder with a manifest."""
+        if self.completed.exists():
+            self._check(self.completed)
+            if self.unfinished.exists():
+                self.unfinished.rmtree()
+            return _COMPLETE
+        manifest = self.unfinished / "manifest.json"
+        if self._chunk(0).exists():
+            self._check(manifest)
+        else:
+            # What failed before its first chunk leaves nothing to go on from, whatever its settings were.
+            if self.unfinished.exists():
+                self.unfinished.rmtree()
+            self.unfinished.mkdir(parents=True)
+            json_files.write_atomically(manifest, json_files.encode(self.settings))
+        number = 0
+        while self._chunk(number).exists():
+            number += 1
+        return number
+
+    def _check(self, manifest: epath.Path) -> None:
+        """Raises ConfigError for the first setting that differs from the recorded one."""
+        recorded = _read(manifest)
+        present = json.loads(json_files.encode(self.settings))
+        for name in {**self.settings, **recorded}:
+            if present.get(name) != recorded.get(name):
+                raise ConfigError(
+                    f"{self.directory} holds results of {self.name} that were made with another {name}",
+                    got=present.get(name),
+                    expected=f"{recorded.get(name)!r}, as recorded in {manifest.name}",
+                    fix=f"choose another INFER_OUTPUT_DIR, or delete {self.directory}",
+                )
+
+
+def _read(manifest: epath.Path) -> dict[str, Any]:
+    """The recorded settings; none where the record was lost."""
+    try:
+        recorded = json.loads(manifest.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return recorded if isinstance(recorded, dict) else {}

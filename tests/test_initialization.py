@@ -1,0 +1,139 @@
+"""Where parameters come from, where optimizer slots live, and that frozen weights are recognised."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import seqio
+
+from prompt_tuning import initialization, tree
+from prompt_tuning.checkpoints.initial import open_source
+from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.errors import CheckpointError
+from prompt_tuning.models.t5 import T5
+from prompt_tuning.partitioning import PjitPartitioner
+from prompt_tuning.prompts.config import PromptConfig
+from prompt_tuning.prompts.initializers import FromFile, Uniform
+from prompt_tuning.run_config import RestoreCheckpointConfig
+from prompt_tuning.training.optimizers import Adafactor
+from prompt_tuning.training.step import make_train_step
+from tests.helpers import tiny_config
+from tests.tiny_run import make_inputs
+
+PROMPT = "encoder/prompt/prompt/prompt"
+PROMPT_ONLY = (".*/prompt/.*",)
+
+
+def _model(spec=None, *, length=4, **overrides) -> EncoderDecoderModel:
+    config = tiny_config(**{"dropout_rate": 0.0, **overrides})
+    module = T5(config, PromptConfig(length, spec or Uniform(0.5)))
+    vocabulary = seqio.ByteVocabulary()
+    return EncoderDecoderModel(module, vocabulary, vocabulary)
+
+
+def _initialize(model, model_dir, source, regex=PROMPT_ONLY, partitioner=None, tx=None):
+    return initialization.initialize(
+        model,
+        partitioner or PjitPartitioner(),
+        tx or Adafactor().make(lambda step: 0.3),
+        source=source,
+        frozen_dtype="float32",
+        trainable_regex=regex,
+        checkpointer=Checkpointer(model_dir),
+        rng=jax.random.key(0),
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def saved(inputs, tmp_path_factory):
+    """MODEL_DIR of a run whose checkpoint_5 holds a prompt of sevens; it also trains the relative biases."""
+    model_dir = tmp_path_factory.mktemp("saved")
+    regex = (*PROMPT_ONLY, ".*relpos_bias.*")
+    start = _initialize(_model(), model_dir, open_source(str(inputs.checkpoint)), regex)
+    flat = tree.flatten(start.state.trainable)
+    assert len(flat) == 3
+    flat[PROMPT] = jnp.full_like(flat[PROMPT], 7.0)
+    checkpointer = Checkpointer(model_dir)
+    state = start.state.replace(trainable=tree.unflatten(flat))
+    checkpointer.save(5, state, {**start.metadata, "step": 5, "model_dir": str(model_dir)})
+    checkpointer.close()
+    return model_dir
+
+
+def test_the_prompt_of_the_initial_checkpoint_wins_over_the_initializer(saved, tmp_path):
+    start = _initialize(_model(), tmp_path, open_source(str(saved / "checkpoint_5")))
+    np.testing.assert_array_equal(
+        tree.flatten(start.state.trainable)[PROMPT], np.full((4, 32), 7.0)
+    )
+    assert start.metadata["initial_checkpoint_step"] == 5
+
+
+def test_without_a_stored_prompt_the_initializer_makes_it(inputs, tmp_path):
+    start = _initialize(_model(), tmp_path, open_source(str(inputs.checkpoint)))
+    prompt = np.asarray(tree.flatten(start.state.trainable)[PROMPT])
+    assert -0.5 <= prompt.min() < -0.3 and 0.3 < prompt.max() <= 0.5
+
+
+def test_a_stored_prompt_of_another_length_is_refused(saved, tmp_path):
+    with pytest.raises(CheckpointError, match="encoder/prompt/prompt/prompt"):
+        _initialize(_model(length=6), tmp_path, open_source(str(saved / "checkpoint_5")))
+
+
+def test_inference_takes_the_stored_prompt_and_knows_what_was_frozen(saved):
+    restore = RestoreCheckpointConfig(path=str(saved / "checkpoint_5"))
+    loaded = initialization.load_for_inference(_model(FromFile(None)), PjitPartitioner(), restore)
+    np.testing.assert_array_equal(tree.flatten(loaded.params)[PROMPT], np.full((4, 32), 7.0))
+    assert loaded.step == 5
+
+
+def test_random_weights_need_no_checkpoint_and_fill_every_path(tmp_path):
+    model = _model()
+    start = _initialize(model, tmp_path, None, (".*",))
+    assert sorted(tree.flatten(start.state.trainable)) == sorted(model.param_shapes)
+    assert start.frozen == {} and start.metadata["frozen_digest"] is None
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_slots_of_a_parameter_are_sharded_like_it(scan_layers):
+    model = _model(emb_dim=16, mlp_dim=32, scan_layers=scan_layers)
+    partitioner = PjitPartitioner(num_partitions=2)
+    shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
+    tx = Adafactor(factored=False).make(lambda step: 0.3)
+    state = initialization.abstract_state(tx, model.param_shapes, shardings, partitioner)
+    split_params = sum("model" in str(s.spec) for s in shardings.values())
+    slots = [x for x in jax.tree.leaves(state.opt_state) if "model" in str(x.sharding.spec)]
+    assert len(slots) == split_params > 5
+    for leaf in slots:
+        leaf.sharding.shard_shape(leaf.shape)
+
+
+def test_model_tuning_with_factored_slots_takes_two_steps_on_a_mesh(tmp_path):
+    model = _model(emb_dim=128, mlp_dim=128, num_encoder_layers=1, num_decoder_layers=1)
+    partitioner = PjitPartitioner(num_partitions=2)
+    tx = Adafactor().make(lambda step: 1e-3)
+    start = _initialize(model, tmp_path, None, (".*",), partitioner, tx)
+    step = make_train_step(
+        model.apply, tx, learning_rate_fn=lambda step: 1e-3, loss_config=model.loss_config
+    )
+    ids = np.ones((4, 4), np.int32)
+    batch = partitioner.shard_batch(
+        {
+            "encoder_input_tokens": ids,
+            "decoder_input_tokens": ids,
+            "decoder_target_tokens": ids,
+            "decoder_loss_weights": ids,
+        }
+    )
+    out = (initialization.shardings_of(start.state), partitioner.replicated)
+    with partitioner.activate():
+        compiled = jax.jit(step, out_shardings=out).lower(start.state, {}, batch).compile()
+    state = start.state
+    for _ in range(2):
+        state, metrics = compiled(state, {}, batch)
+    assert int(state.step) == 2 and np.isfinite(float(metrics["loss"]))
