@@ -25,10 +25,10 @@ demo: $(DEMO_STAMP)
 	$(BIN)/prompt-tuning demo
 
 test: $(TEST_STAMP)
-	$(BIN)/python -m pytest -n auto -m "not slow and not tpu and not gpu"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not tpu and not gpu"
 
 test-slow: $(TEST_STAMP)
-	$(BIN)/python -m pytest -n auto -m "slow and not tpu and not gpu"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow and not tpu and not gpu"
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff format --check .

@@ -24,6 +24,8 @@ INSTALL_REQUIRES = [
     "seqio>=0.0.20,<0.1",
     # clu's metric writers import it and declare it nowhere.
     "tensorboard>=2.21,<2.22",
+    # tensorflow-datasets imports it to download and declares it for old Pythons only.
+    "importlib-resources>=6,<9",
     "tensorflow>=2.21,<2.22",
     "tensorflow-datasets>=4.9.10,<5",
     "tensorflow-text>=2.21,<2.22",

@@ -77,7 +77,6 @@ def infer(
     )
     # The newest of several is settled once, so that it is the one recorded.
     restore = dataclasses.replace(restore_checkpoint_cfg, path=str(source.path), mode="specific")
-    recorded = getattr(source, "metadata", {})
     name = epath.Path(input_file).stem if input_file else dataset_cfg.mixture_or_task_name
     shard = Shard(
         epath.Path(output_dir),
@@ -86,9 +85,7 @@ def infer(
             "infer.mode": mode,
             "infer.num_shards": num_shards,
             "infer.checkpoint_period": checkpoint_period,
-            "CHECKPOINT_PATH": str(source.path),
-            "config of the run that left CHECKPOINT_PATH (SHA-256)": recorded.get("config_digest"),
-            "utils.RestoreCheckpointConfig.dtype": restore.dtype,
+            **describe_weights(source, restore.dtype),
             **describe_model(model),
             **describe_input(dataset_cfg, input_file),
         },
@@ -116,6 +113,16 @@ def infer(
         )
     shard.finish(num_chunks)
     return str(shard.final)
+
+
+def describe_weights(source: initial.ParamSource, dtype: str) -> dict[str, Any]:
+    """Returns where the weights are from; the run's config tells two runs in one MODEL_DIR apart."""
+    recorded = getattr(source, "metadata", {})
+    return {
+        "CHECKPOINT_PATH": str(source.path),
+        "config of the run that left CHECKPOINT_PATH (SHA-256)": recorded.get("config_digest"),
+        "utils.RestoreCheckpointConfig.dtype": dtype,
+    }
 
 
 def describe_model(model: EncoderDecoderModel) -> dict[str, Any]:

@@ -298,7 +298,7 @@ def load_for_inference(
     if prompt_path is not None:
         recorded, what = prompt_file.load_prompt(prompt_path)[1] or {}, f"prompt file {prompt_path}"
     if recorded.get("frozen_digest"):
-        was_trained = tree.match_any(recorded["trainable_regex"])
+        was_trained = tree.match_any(recorded.get("trainable_regex", PROMPT_REGEX))
         actual = digest.params_digest({p: x for p, x in params.items() if not was_trained(p)})
         check_digest(recorded["frozen_digest"], actual, what)
     return Loaded(tree.unflatten(params), source.step or 0)

@@ -9,6 +9,7 @@ import ipaddress
 import os
 import pathlib
 import socket
+import tempfile
 
 import pytest
 
@@ -23,6 +24,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 # TensorFlow's file system would otherwise ask a metadata server whether it runs in Google's cloud.
 os.environ.setdefault("NO_GCE_CHECK", "true")
+# Most of the time goes into compiling tiny models: fewer passes over each one, and each one only once among the
+# workers and the processes that tests start. A folder named from outside is kept for the next run.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+_COMPILED: tempfile.TemporaryDirectory | None = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _COMPILED = tempfile.TemporaryDirectory(
+        prefix="prompt-tuning-tests-", ignore_cleanup_errors=True
+    )
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
 
 _LOCAL_NAMES = frozenset({"localhost", "", "0.0.0.0", "::", socket.gethostname()})
 
@@ -37,6 +48,12 @@ def _is_loopback(host: object) -> bool:
         return ipaddress.ip_address(host.split("%")[0]).is_loopback
     except ValueError:
         return False
+
+
+def pytest_unconfigure():
+    """Removes the compiled programs, in the process that chose their folder."""
+    if _COMPILED is not None:
+        _COMPILED.cleanup()
 
 
 @pytest.fixture(autouse=True, scope="session")

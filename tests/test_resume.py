@@ -26,7 +26,6 @@ def _command(inputs, model_dir) -> list[str]:
         "MIXTURE_OR_TASK_MODULE": "prompt_tuning.tasks.super_glue",
         "TASK_FEATURE_LENGTHS": {"inputs": 32, "targets": 16},
         "INITIAL_CHECKPOINT_PATH": str(inputs.checkpoint),
-        "TRAIN_STEPS": 1,
         "TRAIN_STEPS_RELATIVE": STEPS,
         "EVAL_PERIOD": 20,
         "EVAL_STEPS": 1,

@@ -29,19 +29,17 @@ def inputs(tmp_path_factory):
     return tiny_run.make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
-@pytest.fixture
-def resolve(inputs, tmp_path):
-    """Returns a function from macros to the resolved training run; MODEL_DIR is `tmp_path / run`."""
+def _builder(inputs, model_dir):
+    """Returns a function from macros to the resolved training run in `model_dir`."""
 
     def build(*, files=FILES, **macros):
         settings = {
-            "MODEL_DIR": str(tmp_path / "run"),
+            "MODEL_DIR": str(model_dir),
             "MIXTURE_OR_TASK_NAME": "taskless_super_glue_cb_v102",
             "MIXTURE_OR_TASK_MODULE": "prompt_tuning.tasks.super_glue",
             "TASK_FEATURE_LENGTHS": {"inputs": 32, "targets": 16},
             "INITIAL_CHECKPOINT_PATH": str(inputs.checkpoint),
             "TRAIN_STEPS_RELATIVE": 4,
-            "TRAIN_STEPS": 1,
             "EVAL_PERIOD": 2,
             "EVAL_STEPS": 1,
             "BATCH_SIZE": 8,
@@ -57,14 +55,48 @@ def resolve(inputs, tmp_path):
     return build
 
 
+@pytest.fixture
+def resolve(inputs, tmp_path):
+    """Returns a function from macros to the resolved training run; MODEL_DIR is `tmp_path / run`."""
+    return _builder(inputs, tmp_path / "run")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A finished run of four steps, and its frozen parameters before and after."""
+
+    model_dir: pathlib.Path
+    results: dict
+    before: dict
+    after: dict
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory):
+    model_dir = tmp_path_factory.mktemp("finished") / "run"
+    seen = {}
+
+    def spy(run, *args, **kwargs):
+        seen["before"] = {p: np.asarray(x).copy() for p, x in tree.flatten(run.frozen).items()}
+        results = loop(run, *args, **kwargs)
+        seen["after"] = {p: np.asarray(x) for p, x in tree.flatten(run.frozen).items()}
+        return results
+
+    loop = train.loop
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "loop", spy)
+        results = _builder(inputs, model_dir)().run()
+    return Finished(model_dir, results, seen["before"], seen["after"])
+
+
 def _prompt(model_dir: pathlib.Path, step: int) -> np.ndarray:
     return np.load(model_dir / "numpy_checkpoints" / f"checkpoint_{step}" / PROMPT_FILE)
 
 
-def test_a_run_leaves_t5x_files_and_returns_its_metrics(resolve, tmp_path):
-    results = resolve().run()
-    assert set(results["taskless_super_glue_cb_v102"]) == {"mean_3class_f1", "accuracy"}
-    left = {str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*")}
+def test_a_run_leaves_t5x_files_and_returns_its_metrics(finished):
+    model_dir = finished.model_dir
+    assert set(finished.results["taskless_super_glue_cb_v102"]) == {"mean_3class_f1", "accuracy"}
+    left = {str(p.relative_to(model_dir)) for p in model_dir.rglob("*")}
     for name in (
         "config.gin",
         "model-info.txt",
@@ -78,10 +110,9 @@ def test_a_run_leaves_t5x_files_and_returns_its_metrics(resolve, tmp_path):
         "train",
     ):
         assert name in left, name
-    assert _prompt(tmp_path / "run", 4).shape == (4, tiny_run.EMB_DIM)
-    side = json.loads(
-        (tmp_path / "run/numpy_checkpoints/checkpoint_4" / f"{PROMPT_FILE}.json").read_text()
-    )
+    assert _prompt(model_dir, 4).shape == (4, tiny_run.EMB_DIM)
+    side_file = model_dir / "numpy_checkpoints/checkpoint_4" / f"{PROMPT_FILE}.json"
+    side = json.loads(side_file.read_text())
     assert side["task"] == "taskless_super_glue_cb_v102"
     assert side["prompt_length"] == 4
     assert side["step"] == 4
@@ -89,13 +120,12 @@ def test_a_run_leaves_t5x_files_and_returns_its_metrics(resolve, tmp_path):
     assert set(side["metrics"]["taskless_super_glue_cb_v102"]) == {"mean_3class_f1", "accuracy"}
 
 
-def test_summaries_have_t5x_tags(resolve, tmp_path):
+def test_summaries_have_t5x_tags(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    resolve().run()
     tags = {}
     for run in ("train", "training_eval", "inference_eval"):
-        folder = tmp_path / "run" / run
+        folder = finished.model_dir / run
         folder = folder if run == "train" else folder / "taskless_super_glue_cb_v102"
         events = EventAccumulator(str(folder))
         events.Reload()
@@ -117,61 +147,44 @@ def test_summaries_have_t5x_tags(resolve, tmp_path):
     assert {"eval/accuracy", "eval/mean_3class_f1"} <= tags["inference_eval"]
 
 
-def test_frozen_leaves_are_bit_identical_after_a_run_and_never_written(
-    resolve, tmp_path, monkeypatch
-):
-    seen = {}
-
-    def spy(run, *args, **kwargs):
-        seen["before"] = {p: np.asarray(x).copy() for p, x in tree.flatten(run.frozen).items()}
-        results = loop(run, *args, **kwargs)
-        seen["after"] = {p: np.asarray(x) for p, x in tree.flatten(run.frozen).items()}
-        return results
-
-    loop = train.loop
-    monkeypatch.setattr(train, "loop", spy)
-    resolve().run()
-    equal = [p for p, x in seen["after"].items() if np.array_equal(x, seen["before"][p])]
-    assert len(equal) == len(seen["before"]) > 30
-    checkpoint = tmp_path / "run/checkpoint_4"
+def test_frozen_leaves_are_bit_identical_after_a_run_and_never_written(finished):
+    before, after = finished.before, finished.after
+    equal = [path for path, x in after.items() if np.array_equal(x, before[path])]
+    assert len(equal) == len(before) > 30
+    checkpoint = finished.model_dir / "checkpoint_4"
     size = sum(p.stat().st_size for p in checkpoint.rglob("*") if p.is_file())
-    frozen = sum(x.nbytes for x in seen["after"].values())
-    assert size < frozen / 2
-    assert not np.array_equal(_prompt(tmp_path / "run", 2), _prompt(tmp_path / "run", 4))
+    assert size < sum(x.nbytes for x in after.values()) / 2
+    assert not np.array_equal(_prompt(finished.model_dir, 2), _prompt(finished.model_dir, 4))
 
 
-def test_two_and_two_steps_equal_four(resolve, tmp_path):
-    resolve().run()
-    straight = _prompt(tmp_path / "run", 4)
-    shutil.rmtree(tmp_path / "run")
+def test_two_and_two_steps_equal_four(resolve, finished, tmp_path):
     resolve(TRAIN_STEPS_RELATIVE=2).run()
     assert not (tmp_path / "run/checkpoint_4").exists()
     resolve(RANDOM_SEED=None).run()
-    np.testing.assert_array_equal(_prompt(tmp_path / "run", 4), straight)
+    np.testing.assert_array_equal(_prompt(tmp_path / "run", 4), _prompt(finished.model_dir, 4))
 
 
-def test_the_saved_config_runs_again_alone(resolve, tmp_path):
-    resolve(MODEL_DIR=str(tmp_path / "first")).run()
+def test_the_saved_config_runs_again_alone(finished, tmp_path):
     parsed = config.read(
-        [str(tmp_path / "first/config.gin")],
-        [(f"MODEL_DIR = '{tmp_path / 'second'}'", "--gin.MODEL_DIR")],
+        [str(finished.model_dir / "config.gin")],
+        [(f"MODEL_DIR = '{tmp_path / 'again'}'", "--gin.MODEL_DIR")],
         [],
     )
     config.resolve(parsed, train.train, command="train").run()
-    np.testing.assert_array_equal(_prompt(tmp_path / "first", 4), _prompt(tmp_path / "second", 4))
+    np.testing.assert_array_equal(_prompt(finished.model_dir, 4), _prompt(tmp_path / "again", 4))
 
 
-def test_resuming_on_other_frozen_weights_is_refused(resolve, inputs, tmp_path):
+def test_resuming_on_other_frozen_weights_is_refused(inputs, finished, tmp_path):
     from prompt_tuning.checkpoints.initial import open_source
     from tests.checkpoints.t5x_writer import write_t5x_checkpoint
 
-    resolve(TRAIN_STEPS_RELATIVE=2).run()
+    model_dir = pathlib.Path(shutil.copytree(finished.model_dir, tmp_path / "run"))
     source = open_source(str(inputs.checkpoint))
     params = {path: source.read(path) for path in source.shapes()}
     params["encoder/layers_0/mlp/wo/kernel"] = params["encoder/layers_0/mlp/wo/kernel"] * 1.5
     other = write_t5x_checkpoint(tmp_path / f"checkpoint_{STEP}", params, STEP)
-    with pytest.raises(CheckpointError, match="frozen weights are not those that checkpoint 2"):
-        resolve(INITIAL_CHECKPOINT_PATH=str(other)).run()
+    with pytest.raises(CheckpointError, match="frozen weights are not those that checkpoint 4"):
+        _builder(inputs, model_dir)(INITIAL_CHECKPOINT_PATH=str(other)).run()
 
 
 def test_train_steps_counts_the_t5x_checkpoint(resolve, tmp_path, capsys):
@@ -200,10 +213,27 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(reso
     explode = dataclasses.replace(
         trainer, learning_rate_fn=lambda step: jax.numpy.where(step < 2, 0.3, jax.numpy.nan)
     )
-    with pytest.raises(NonFiniteError, match="Non-finite (loss|grad_norm) at step 4"):
+    with pytest.raises(NonFiniteError, match="Non-finite param_norm at step 3"):
         train.train(**{**arguments, "trainer": explode})
     assert [p.name for p in (tmp_path / "run").glob("checkpoint_*")] == ["checkpoint_2"]
     assert np.isfinite(_prompt(tmp_path / "run", 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("macros", "text"),
+    [
+        ({"BATCH_SIZE": 16}, "BATCH_SIZE differs"),
+        ({"RANDOM_SEED": 4}, "RANDOM_SEED differs"),
+        ({"MIXTURE_OR_TASK_NAME": "taskless_super_glue_rte_v102"}, "MIXTURE_OR_TASK_NAME differs"),
+    ],
+)
+def test_another_run_in_the_same_folder_is_refused_and_changes_nothing(
+    inputs, finished, macros, text
+):
+    before = (finished.model_dir / "config.gin").read_text()
+    with pytest.raises(ConfigError, match=text):
+        _builder(inputs, finished.model_dir)(**macros).run()
+    assert (finished.model_dir / "config.gin").read_text() == before
 
 
 @pytest.mark.parametrize(
