@@ -7,9 +7,9 @@
 2. It is frozen and the phrase taken away: what does it answer?
 3. A prompt is tuned for each pair, and for CB and RTE, which the model has never seen.
 
-Each run is `prompt-tuning train` with the gin files `configs/demo/sst2_*.gin`; one that was interrupted goes on where it
-stopped, and one that is finished is not run again. Ends with a table of every score beside the majority class, which is
-also written to `output_dir/scores.json`.
+Each run is `prompt-tuning train` with the gin files `configs/demo/sst2_*.gin`; one that was interrupted goes on where
+it stopped, and one that is finished is not run again. Ends with a table of every score beside the majority class, which
+is also written to `output_dir/scores.json`.
 """
 
 import argparse

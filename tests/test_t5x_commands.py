@@ -100,7 +100,7 @@ def test_a_submesh_that_does_not_fit_names_those_that_do(inputs, tmp_path, capsy
     }
     assert cli.main(_argv("train", "xxl", TRAIN_FILES, inputs, tmp_path, **macros)) == 2
     error = capsys.readouterr().err
-    assert "(4, 4, 1, 2)" in error and "(2, 2, 2, 1)" in error and "Fix: " in error
+    assert "(4, 4, 1, 2)" in error and "(8, 1, 1, 1)" in error and "Fix: " in error
 
 
 def test_sst2_demo_eval_evaluates_a_prompt_file(inputs, base_run, tmp_path):

@@ -50,7 +50,8 @@ def make_inputs(root: pathlib.Path, *, train: int = 64, validation: int = 16) ->
     vocabulary = train_sentencepiece(root / "spiece.model")
     module = T5(tiny_config())
     ids = np.ones((1, 1), np.int32)
-    params = module.init(jax.random.key(0), ids, ids, ids, enable_dropout=False)["params"]
+    init = jax.jit(lambda rng: module.init(rng, ids, ids, ids, enable_dropout=False))
+    params = init(jax.random.key(0))["params"]
     flat = {path: np.asarray(leaf) for path, leaf in tree.flatten(params).items()}
     checkpoint = write_t5x_checkpoint(root / f"checkpoint_{STEP}", flat, STEP)
     data_dir = write_data(root / "data", train=train, validation=validation)

@@ -26,8 +26,9 @@ def golden(name):
         return dict(file)
 
 
-def decode(decode_fn, *, with_prompt, copies, max_decode_length):
-    """Runs `decode_fn` over the reference model, as `EncoderDecoderModel.predict` does."""
+@functools.cache
+def encoded_batch(with_prompt):
+    """The reference model, its parameters, the inputs [B, L] and the encoder's output [B, S, H]."""
     flat = {path: jnp.asarray(leaf) for path, leaf in golden("params").items()}
     if with_prompt:
         assert SHARED is not None
@@ -35,13 +36,21 @@ def decode(decode_fn, *, with_prompt, copies, max_decode_length):
     params = {"params": tree.unflatten(flat)}
     module: Any = T5(tiny_config(), PromptConfig(length=6) if with_prompt else None)
     tokens = jnp.asarray(golden("batch")["encoder_input_tokens"], jnp.int32)
-    encoded = module.apply(params, tokens, enable_dropout=False, method=module.encode)
+    encode = jax.jit(
+        lambda params: module.apply(params, tokens, enable_dropout=False, method=module.encode)
+    )
+    return module, params, tokens, encode(params)
+
+
+def decode(decode_fn, *, with_prompt, copies, max_decode_length):
+    """Runs `decode_fn` over the reference model, as `EncoderDecoderModel.predict` does."""
+    module, params, tokens, encoded = encoded_batch(with_prompt)
     step = functools.partial(
         module.apply, mutable=["cache"], method=module.decode, enable_dropout=False, decode=True
     )
     ids = jnp.ones((tokens.shape[0], max_decode_length), jnp.int32)
-    cache = step(params, encoded, tokens, ids, ids)[1]["cache"]
-    cache = jax.tree.map(jnp.zeros_like, cache)
+    cache = jax.eval_shape(step, params, encoded, tokens, ids, ids)[1]["cache"]
+    cache = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), cache)
     encoded, tokens = (jnp.repeat(x, copies, axis=0) for x in (encoded, tokens))
 
     def tokens_to_logits(ids, cache):
