@@ -197,6 +197,8 @@ def loop(
         cfg, seed=run.metadata["seed"], start_example=first * cfg.batch_size
     )
     compiled, results = None, {}
+    # Virtual CPU devices share threads: steps in flight can starve one another's collectives, and XLA then aborts.
+    shares_threads = jax.default_backend() == "cpu" and jax.device_count() > 1
 
     def evaluates(step: int) -> bool:
         return step == run.num_steps or step % eval_period == 0
@@ -209,6 +211,8 @@ def loop(
         if compiled is None:
             compiled = compile_step(jitted_step, partitioner, run, batch)
         run.state, metrics = compiled(run.state, run.frozen, batch)
+        if shares_threads:
+            jax.block_until_ready(metrics)
         run.log.add(step, metrics)
 
         if evaluates(step) or step % save_period == 0:

@@ -41,7 +41,8 @@ def _command(inputs, model_dir) -> list[str]:
 
 def _start(command, log) -> subprocess.Popen:
     python_path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
-    env = {**os.environ, "PYTHONPATH": python_path}
+    # One device, as on a laptop; its sums have one order.
+    env = {**os.environ, "PYTHONPATH": python_path, "XLA_FLAGS": ""}
     return subprocess.Popen(command, env=env, cwd=REPO, stdout=log, stderr=subprocess.STDOUT)
 
 

@@ -6,7 +6,6 @@ import pytest
 from prompt_tuning.decoding.greedy import greedy_decode
 from tests.decoding import stand_in
 
-
 # T5X's scores are met to a part in a million, which takes its compiler settings; conftest.py sets others.
 AS_T5X = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 

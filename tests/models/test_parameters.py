@@ -149,9 +149,8 @@ def test_scanned_logical_axes_are_t5x():
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_initial_values_have_t5x_scales(scan_layers):
     """Sizes are such that no two fan-ins agree."""
-    config = tiny_config(
-        vocab_size=500, emb_dim=128, num_heads=4, head_dim=16, mlp_dim=256, scan_layers=scan_layers
-    )
+    sizes = {"vocab_size": 500, "emb_dim": 128, "num_heads": 4, "head_dim": 16, "mlp_dim": 256}
+    config = tiny_config(**sizes, num_decoder_layers=1, scan_layers=scan_layers)
     ids = np.ones((1, 1), np.int32)
     init = jax.jit(
         lambda rng: T5(config).init({"params": rng}, ids, ids, ids, enable_dropout=False)["params"]
