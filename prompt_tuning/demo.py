@@ -11,7 +11,6 @@ from typing import Any
 
 from prompt_tuning.errors import ConfigError
 
-_PAIR = "up_down"
 _NUM_SHOWN = 6
 
 
@@ -38,6 +37,53 @@ def main(argv: Sequence[str]) -> int:
     reviews = importlib.import_module("prompt_tuning.tasks.demo_reviews")
 
     from prompt_tuning import predict
+
+    vocabulary, model_dir, with_phrase = _make_model(directory, reviews)
+
+    _title("3. The phrase is taken away: what the model answers before tuning")
+    rows = reviews.sentences("validation")
+    untuned = predict.load_run(model_dir, batch_size=40)
+    before = _answers(untuned, rows)
+    scores = {pair: _accuracy(before, rows, words) for pair, words in reviews.PAIRS.items()}
+    pair = min(scores, key=lambda name: scores[name])
+    words = reviews.PAIRS[pair]
+    _show(before, rows, words)
+    print(
+        f"\n  It answers {words[0]!r} or {words[1]!r} least: a prompt for these two is tuned next."
+    )
+
+    _title("4. A prompt is tuned in place of the phrase; the T5 is frozen")
+    prompt_dir = f"{directory}/prompt"
+    _train(
+        "prompt",
+        MODEL_DIR=prompt_dir,
+        VOCABULARY_FILE=vocabulary,
+        INITIAL_CHECKPOINT_PATH=f"{model_dir}/checkpoint_{untuned.step}",
+        MIXTURE_OR_TASK_NAME=f"demo_reviews_{pair}",
+        CLASS_LABELS=[words[1], words[0]],
+    )
+
+    _title("5. What the same model answers with the prompt")
+    run = predict.load_run(prompt_dir, batch_size=40)
+    after = _answers(run, rows)
+    _show(after, rows, words)
+    phrase_score = with_phrase[f"demo_reviews_{pair}_with_phrase"]["accuracy"]
+    majority = 100 * max(Counter(label for _, label in rows).values()) / len(rows)
+    _title("Accuracy on held-out reviews, in percent")
+    for name, score in (
+        ("frozen model, before tuning", scores[pair]),
+        ("majority class", majority),
+        ("frozen model with the phrase", phrase_score),
+        ("frozen model with the tuned prompt", _accuracy(after, rows, words)),
+    ):
+        print(f"  {name:<36} {score:6.2f}")
+    print(f"\nTook {time.perf_counter() - began:.0f} s. Everything is in {directory}.")
+    _show_next_steps(prompt_dir, run.step)
+    return 0
+
+
+def _make_model(directory: str, reviews: Any) -> tuple[str, str, Any]:
+    """Parts 1 and 2: the vocabulary, the model's folder and its scores with the phrase."""
     from prompt_tuning.data.train_vocabulary import train_vocabulary
 
     _title("1. A vocabulary, trained on generated reviews")
@@ -53,39 +99,10 @@ def main(argv: Sequence[str]) -> int:
         )
     model_dir = f"{directory}/model"
     with_phrase = _train("pretrain", MODEL_DIR=model_dir, VOCABULARY_FILE=vocabulary)
-
-    _title("3. The phrase is taken away: what the model answers before tuning")
-    rows = reviews.sentences("validation")
-    before = _judge(predict.load_run(model_dir, batch_size=40), rows, reviews.PAIRS[_PAIR])
-
-    _title("4. A prompt is tuned in place of the phrase; the T5 is frozen")
-    prompt_dir = f"{directory}/prompt"
-    _train(
-        "prompt",
-        MODEL_DIR=prompt_dir,
-        VOCABULARY_FILE=vocabulary,
-        INITIAL_CHECKPOINT_PATH=f"{model_dir}/checkpoint_{predict.latest_step(model_dir)}",
-    )
-
-    _title("5. What the same model answers with the prompt")
-    run = predict.load_run(prompt_dir, batch_size=40)
-    after = _judge(run, rows, reviews.PAIRS[_PAIR])
-    phrase_score = with_phrase[f"demo_reviews_{_PAIR}_with_phrase"]["accuracy"]
-    majority = 100 * max(Counter(label for _, label in rows).values()) / len(rows)
-    _title("Accuracy on held-out reviews, in percent")
-    for name, score in (
-        ("frozen model, before tuning", before),
-        ("majority class", majority),
-        ("frozen model with the phrase", phrase_score),
-        ("frozen model with the tuned prompt", after),
-    ):
-        print(f"  {name:<36} {score:6.2f}")
-    print(f"\nTook {time.perf_counter() - began:.0f} s. Everything is in {directory}.")
-    _show_next_steps(prompt_dir, run.step)
-    return 0
+    return vocabulary, model_dir, with_phrase
 
 
-def _train(config_name: str, **macros: str) -> Any:
+def _train(config_name: str, **macros: Any) -> Any:
     """Runs `configs/demo/{config_name}.gin` as `prompt-tuning train` would; returns the last evaluation."""
     from prompt_tuning import config, train
 
@@ -96,15 +113,29 @@ def _train(config_name: str, **macros: str) -> Any:
     return config.resolve(parsed, train.train, command="train").run()
 
 
-def _judge(run: Any, rows: Sequence[tuple[str, int]], pair: tuple[str, str]) -> float:
-    """Shows a few answers and returns the share of right ones among `rows`, in percent."""
-    positive, negative = pair
-    wanted = [positive if label else negative for _, label in rows]
-    answers = run.predict([f"sentence: {sentence}" for sentence, _ in rows])
-    for (sentence, _), answer, right in list(zip(rows, answers, wanted, strict=True))[:_NUM_SHOWN]:
-        mark = "ok " if answer == right else "   "
+def _answers(run: Any, rows: Sequence[tuple[str, int]]) -> list[str]:
+    """What a model answers to each sentence, without a phrase."""
+    return run.predict([f"sentence: {sentence}" for sentence, _ in rows])
+
+
+def _right(label: int, words: tuple[str, str]) -> str:
+    """The right word for a label: (for praise, for blame)."""
+    return words[0] if label else words[1]
+
+
+def _accuracy(
+    answers: Sequence[str], rows: Sequence[tuple[str, int]], words: tuple[str, str]
+) -> float:
+    """The share of answers that are the right one of two words, in percent."""
+    right = [a == _right(label, words) for a, (_, label) in zip(answers, rows, strict=True)]
+    return 100 * sum(right) / len(right)
+
+
+def _show(answers: Sequence[str], rows: Sequence[tuple[str, int]], words: tuple[str, str]) -> None:
+    """Prints the first few answers."""
+    for answer, (sentence, label) in list(zip(answers, rows, strict=True))[:_NUM_SHOWN]:
+        mark = "ok " if answer == _right(label, words) else "   "
         print(f"  {mark} sentence: {sentence}  ->  {answer!r}")
-    return 100 * sum(a == w for a, w in zip(answers, wanted, strict=True)) / len(rows)
 
 
 def _show_next_steps(prompt_dir: str, step: int) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-from prompt_tuning.checkpoints import manager
 from prompt_tuning.data import inference_examples, vocabularies
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.errors import ConfigError
@@ -60,11 +59,6 @@ class LoadedRun:
             lengths=self.lengths,
         )
         return list(enumerate(example.features for example in examples))
-
-
-def latest_step(model_dir: str) -> int | None:
-    """Returns the step of the newest checkpoint in a run's folder, None if there is none."""
-    return max(manager.steps_in(model_dir), default=None)
 
 
 def load_run(
