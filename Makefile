@@ -7,7 +7,7 @@ DEMO_STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 INSTALL_INPUTS := setup.py pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow lint types bench check
+.PHONY: demo test test-slow lint types bench parity check
 .DEFAULT_GOAL := check
 
 $(BIN)/python:
@@ -18,7 +18,7 @@ $(DEMO_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
 	touch $@
 
 $(TEST_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,hf]"
 	touch $@ $(DEMO_STAMP)
 
 demo: $(DEMO_STAMP)
@@ -40,5 +40,10 @@ types: $(TEST_STAMP)
 
 bench: $(DEMO_STAMP)
 	$(BIN)/python -m prompt_tuning.launch.bench
+
+# Any other folder of reference numbers: make parity GOLDEN=/path/to/folder
+GOLDEN ?= tests/golden
+parity: $(TEST_STAMP)
+	$(BIN)/python tests/golden/check.py $(GOLDEN) --format=table --huggingface
 
 check: lint types test

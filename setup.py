@@ -48,9 +48,11 @@ EXTRAS_REQUIRE = {
     ],
     "report": ["matplotlib>=3.10,<4"],
     "sweep": ["scipy>=1.15,<2"],
-    # Beam needs protobuf 6, and sentencepiece 0.2.3 is compiled for protobuf 7.
-    "cache": ["apache-beam>=2.72,<3", "sentencepiece<0.2.3"],
-    "hf": ["torch>=2.8,<3", "transformers>=5,<6"],
+    # Beam needs protobuf 6, and sentencepiece 0.2.3 is compiled for protobuf 7. It writes TFRecords with google-crc32c,
+    # which it declares nowhere.
+    "cache": ["apache-beam>=2.72,<3", "google-crc32c>=1.6,<2", "sentencepiece<0.2.3"],
+    # Older releases of PEFT ask T5 for a method that transformers 5.23 has dropped.
+    "hf": ["peft>=0.21.2,<0.22", "torch>=2.8,<3", "transformers>=5,<6"],
 }
 
 setup(

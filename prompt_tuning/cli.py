@@ -1,7 +1,8 @@
-"""The command line: `prompt-tuning train|eval|infer|demo`. Imports nothing heavy until a command runs."""
+"""The command line, `prompt-tuning COMMAND`. Imports nothing heavy until a command runs."""
 
 import argparse
 import difflib
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,8 +13,16 @@ COMMANDS = {
     "train": "train a prompt (or a whole model) and evaluate it on the way",
     "eval": "evaluate a prompt with a task's metrics",
     "infer": "write predictions or scores for a task or a file",
+    "tasks": "list, show, measure, check and cache SeqIO tasks",
+    "convert": "write a T5X or Hugging Face checkpoint once in a form that loads fast",
+    "export": "write a tuned prompt as .npy, safetensors or a PEFT adapter",
+    "reproduce": "measure published numbers again, expected beside got",
     "demo": "a small run from end to end; nothing has to be downloaded",
 }
+# Command with flags of its own -> its module.
+_OWN_FLAGS = {name: name for name in ("convert", "export", "reproduce", "demo")}
+# `prompt_tuning.tasks` are the tasks themselves.
+_OWN_FLAGS["tasks"] = "inspect_tasks"
 # T5X's run modes that are commands here.
 _RUN_MODES = ("train", "eval", "infer")
 _EPILOG = """\
@@ -58,10 +67,8 @@ def _main(argv: list[str]) -> int:
             name=command,
             candidates=COMMANDS,
         )
-    if command == "demo":
-        from prompt_tuning import demo
-
-        return demo.main(argv) or 0
+    if command in _OWN_FLAGS:
+        return importlib.import_module(f"prompt_tuning.{_OWN_FLAGS[command]}").main(argv) or 0
     flags = parse_flags(command, argv)
     _run(command, flags)
     return 0
@@ -70,7 +77,7 @@ def _main(argv: list[str]) -> int:
 def _help() -> str:
     """Returns the overview of all commands."""
     lines = ["usage: prompt-tuning COMMAND [flags]", "", "Soft prompts for frozen T5 models.", ""]
-    lines += [f"  {name:<7} {text}" for name, text in COMMANDS.items()]
+    lines += [f"  {name:<9} {text}" for name, text in COMMANDS.items()]
     return "\n".join([*lines, "", "prompt-tuning COMMAND --help lists the flags.", "", _EPILOG])
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "Parsed",
     "ResolvedConfig",
     "RunDescription",
+    "query_macros",
     "query_run",
     "read",
     "resolve",
@@ -168,6 +169,29 @@ def query_run(path: str) -> RunDescription:
         regex = keys.get("trainable_regex")
         trainable = _evaluate(plan.settings[regex].value) if regex else [".*"]
     return RunDescription(**values, trainable_regex=tuple(trainable), text=file.read_text())
+
+
+def query_macros(files: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """Returns the values of macros that gin files set; gin is left as it was found.
+
+    Args:
+      files: Gin files; they need not make up a whole run.
+      names: Macros.
+
+    Returns:
+      Value by name, without those that no file sets or that are %gin.REQUIRED.
+
+    Raises:
+      ConfigError: If a file is wrong, or an object refuses its settings.
+    """
+    parsed = read(files)
+    config_registry.register()
+    with _gin_left_alone():
+        plan = config_plan.make_plan(parsed, "train", None)
+        config_plan.bind(plan)
+        found = {name: plan.macros[name].value for name in names if name in plan.macros}
+        unset = config_plan.REQUIRED
+        return {name: _evaluate(value) for name, value in found.items() if value != unset}
 
 
 def set_data_dirs(tfds_data_dir: str | None, cache_dirs: Sequence[str]) -> None:

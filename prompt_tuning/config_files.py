@@ -17,12 +17,20 @@ PACKAGE_CONFIGS = pathlib.Path(__file__).parent / "configs"
 _PACKAGE_PREFIX = "prompt_tuning/configs/"
 _DYNAMIC = "__gin__.dynamic_registration"
 
-# T5X file -> the file of this package that stands in for it.
+# File for T5X's programs -> the file of this package that stands in for it.
 _T5X_FILES = (
+    (r".*configs/t5x/(prompt_\w+\.gin)", r"prompt_tuning/configs/runs/\1"),
+    (r".*configs/t5x/(from_\w+\.gin)", r"prompt_tuning/configs/prompts/\1"),
+    (r".*configs/t5x/t5_1_1_prompt\.gin", "prompt_tuning/configs/models/t5_1_1_prompt.gin"),
     (r".*runs/finetune\.gin", "prompt_tuning/configs/runs/model_finetune.gin"),
     (r".*runs/eval\.gin", "prompt_tuning/configs/runs/prompt_eval.gin"),
     (r".*runs/infer\.gin", "prompt_tuning/configs/runs/prompt_infer.gin"),
-    (r".*t5_1_1/(small|base|large|xl|xxl)\.gin", r"prompt_tuning/configs/models/t5_1_1_\1.gin"),
+    (
+        r".*(t5_1_1|t5_1_0|mt5|byt5)/(small|base|large|xl|xxl)\.gin",
+        r"prompt_tuning/configs/models/\1_\2.gin",
+    ),
+    (r".*t5_1_0/(3|11)B\.gin", r"prompt_tuning/configs/models/t5_1_0_\1b.gin"),
+    (r".*umt5/pretrain_(small|base|xl|xxl)\.gin", r"prompt_tuning/configs/models/umt5_\1.gin"),
     (r".*architectures/.*", "prompt_tuning/configs/models/t5_1_1_base_prompt.gin"),
 )
 # Module of T5X or of the authors' code -> a binding that works here without importing anything.
@@ -163,11 +171,11 @@ def leaves(value: Any) -> list[Any]:
 
 
 def shipped_files() -> list[str]:
-    """Returns the names of this package's gin files, as `prompt_tuning/configs/...`."""
-    return sorted(
-        _PACKAGE_PREFIX + path.relative_to(PACKAGE_CONFIGS).as_posix()
-        for path in PACKAGE_CONFIGS.rglob("*.gin")
+    """Returns the names of this package's gin files, as `prompt_tuning/configs/...`; not those for T5X's programs."""
+    names = (
+        path.relative_to(PACKAGE_CONFIGS).as_posix() for path in PACKAGE_CONFIGS.rglob("*.gin")
     )
+    return sorted(_PACKAGE_PREFIX + name for name in names if not name.startswith("t5x/"))
 
 
 def find_file(
@@ -316,8 +324,8 @@ def _to_import(statement: config_parser.ImportStatement, source: Source) -> Impo
 
 
 def _refuse_t5x_file(name: str, where: str) -> None:
-    """Raises ConfigError if `name` is a gin file of T5X or Flaxformer."""
-    if not name.startswith(("t5x/", "flaxformer/")):
+    """Raises ConfigError if `name` is a gin file of T5X or Flaxformer, or one of this package for T5X's programs."""
+    if not name.startswith(("t5x/", "flaxformer/")) and "configs/t5x/" not in name:
         return
     instead = next((re.sub(p, new, name) for p, new in _T5X_FILES if re.fullmatch(p, name)), None)
     if where == "--gin_file":
@@ -325,7 +333,7 @@ def _refuse_t5x_file(name: str, where: str) -> None:
     else:
         written = f"include '{instead}'" if instead else "delete the line"
     raise ConfigError(
-        f"{where}: gin files of T5X cannot be used here",
+        f"{where}: gin files of T5X, and those for T5X's programs, cannot be used here",
         got=name,
         expected="a file of this package or of your own",
         fix=f"write instead: {written}"

@@ -114,7 +114,7 @@ def register() -> None:
     import seqio
 
     from prompt_tuning import encoder_decoder, partitioning, run_config
-    from prompt_tuning.data import datasets
+    from prompt_tuning.data import datasets, file_tasks, language_modeling, vocabularies
     from prompt_tuning.decoding import specs
     from prompt_tuning.models import config as model_config
     from prompt_tuning.models import t5
@@ -146,8 +146,10 @@ def register() -> None:
         ("prompt_tuning", "prompts.from_sample_of_embeddings", initializers.SampledVocab),
         ("prompt_tuning", "prompts.from_string", initializers.FromText),
         ("prompt_tuning", "prompts.from_file", initializers.FromFile),
+        ("prompt_tuning", "tasks.from_files", file_tasks.from_files),
+        ("prompt_tuning", "tasks.from_text_files", language_modeling.from_text_files),
         ("flax", "linen.initializers.uniform", initializers.Uniform),
-        ("", "seqio.SentencePieceVocabulary", seqio.SentencePieceVocabulary),
+        ("", "seqio.SentencePieceVocabulary", vocabularies.SentencePieceVocabulary),
         ("", "seqio.ByteVocabulary", seqio.ByteVocabulary),
         ("", "seqio.Evaluator", run_config.EvaluatorConfig),
     ):

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from prompt_tuning.data import context, datasets, evaluation, vocabularies
+from prompt_tuning.data import context, datasets, evaluation, leaderboard, vocabularies
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.inference import Inference
 from prompt_tuning.initialization import load_for_inference
@@ -164,6 +164,9 @@ def evaluate(
         logging.info("%s at step %d: %s", task, loaded.step, json.dumps(metrics))
         if jax.process_index() == 0:
             print(f"{task} step={loaded.step} {format_metrics(metrics)}", flush=True)
+    average = leaderboard.super_glue_average(results)
+    if average is not None and jax.process_index() == 0:
+        print(f"super_glue step={loaded.step} {format_metrics({'average': average})}", flush=True)
     return results
 
 

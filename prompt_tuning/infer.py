@@ -12,8 +12,9 @@ import jax
 from absl import logging
 from etils import epath
 
-from prompt_tuning.checkpoints import initial, prompt_file
-from prompt_tuning.data import context, datasets, inference_examples, vocabularies
+from prompt_tuning import prompt_formats
+from prompt_tuning.checkpoints import initial
+from prompt_tuning.data import context, datasets, inference_examples, leaderboard, vocabularies
 from prompt_tuning.data.inference_examples import InferenceExample
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.errors import ConfigError, DataError
@@ -45,7 +46,8 @@ def infer(
 
     Chunks of `checkpoint_period` batches are written as they are done, so that a run that was stopped goes on at the
     first missing chunk; the finished file is closed by `….COMPLETED` and is not computed again. Both hold the settings
-    they were made with, and are refused under others.
+    they were made with, and are refused under others. Predictions for the test split of a SuperGLUE task, in one shard,
+    are also written to `leaderboard/`, ready to submit.
 
     Args:
       model: The model; its prompt initializer supplies the prompt where the checkpoint has none.
@@ -112,7 +114,21 @@ def infer(
             fix="name another split or file, or use fewer shards",
         )
     shard.finish(num_chunks)
+    if mode == "predict" and num_shards == 1 and input_file is None:
+        write_submission(shard, dataset_cfg)
     return str(shard.final)
+
+
+def write_submission(shard: Shard, cfg: datasets.DatasetConfig) -> None:
+    """Writes the predictions for a test split of SuperGLUE once more, as its leaderboard takes them."""
+    task = cfg.mixture_or_task_name or ""
+    if jax.process_index() != 0 or cfg.split != "test" or leaderboard.short_name(task) is None:
+        return
+    lines = shard.final.read_text().split("\n")
+    texts = [json.loads(line)["prediction"] for line in lines if line]
+    folder = str(shard.directory / "leaderboard")
+    path = leaderboard.write_predictions(task, texts, folder, data_dir=cfg.data_dir)
+    logging.info("For the leaderboard of SuperGLUE: %s", path)
 
 
 def describe_weights(source: initial.ParamSource, dtype: str) -> dict[str, Any]:
@@ -128,7 +144,7 @@ def describe_weights(source: initial.ParamSource, dtype: str) -> dict[str, Any]:
 def describe_model(model: EncoderDecoderModel) -> dict[str, Any]:
     """Returns what predictions and scores follow from on the model's side, by the names users know; JSON values."""
     path = prompt_file_of(model.prompt)
-    prompt = None if path is None else prompt_file.load_prompt(path)[0]
+    prompt = None if path is None else prompt_formats.load_prompt(path)[0]
     return {
         "PROMPT_FILE": path,
         "content of PROMPT_FILE (SHA-256)": None if prompt is None else _sha256(prompt.tobytes()),

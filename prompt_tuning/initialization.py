@@ -16,11 +16,13 @@ import optax
 from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
-from prompt_tuning import layouts, tree
-from prompt_tuning.checkpoints import digest, initial, prompt_file
+from prompt_tuning import layouts, prompt_formats, tree
+from prompt_tuning.checkpoints import digest, huggingface_config, initial
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.t5x_optimizer_state import T5XOptimizerState
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.optimizer_start import restore_moments
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts import initializers
 from prompt_tuning.prompts.config import PromptConfig
@@ -108,6 +110,7 @@ def initialize(
     trainable_regex: Sequence[str],
     checkpointer: Checkpointer,
     rng: jax.Array,
+    optimizer_state: T5XOptimizerState | None = None,
 ) -> Start:
     """Returns the state, the frozen parameters and where they came from, as this module's docstring says.
 
@@ -120,6 +123,7 @@ def initialize(
       trainable_regex: Selects the trainable parameters by path.
       checkpointer: Of this run; its latest checkpoint wins over the initial one.
       rng: Key of this run: parameters, prompt and dropout each get their own.
+      optimizer_state: Second moments of the initial checkpoint, for a run that starts; None starts them at zero.
 
     Raises:
       CheckpointError: If a checkpoint does not fit the model, or the frozen weights are not those that the resumed
@@ -169,8 +173,10 @@ def initialize(
         key = jax.random.key_data(dropout_rng)
         return TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable), key)
 
-    make_state = jax.jit(new_state, out_shardings=shardings_of(abstract))
-    return Start(make_state(tree.unflatten(trainable)), tree.unflatten(frozen), metadata, {})
+    state = jax.jit(new_state, out_shardings=shardings_of(abstract))(tree.unflatten(trainable))
+    if optimizer_state is not None:
+        state = state.replace(opt_state=restore_moments(state.opt_state, optimizer_state, shapes))
+    return Start(state, tree.unflatten(frozen), metadata, {})
 
 
 def shardings_of(state: PyTree) -> PyTree:
@@ -281,12 +287,17 @@ def load_for_inference(
     source = initial.open_source(
         restore.path or "", mode=restore.mode, initial_checkpoint=initial_checkpoint
     )
+    recorded, what = getattr(source, "metadata", {}), f"checkpoint {source.path}"
+    prompt_path = prompt_file_of(model.prompt)
+    if prompt_path is not None:
+        # Read before the weights, so that a prompt of another model is refused at once.
+        _, info = prompt_formats.load_prompt(prompt_path, width=model.config.emb_dim)
+        recorded, what = info or {}, f"prompt file {prompt_path}"
     is_prompt = tree.match_any(PROMPT_REGEX)
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
     frozen = [path for path in model.param_shapes if not is_prompt(path)]
     params = _load(source, model, shardings, frozen, restore.dtype)
     prompts = [path for path in model.param_shapes if is_prompt(path)]
-    prompt_path = prompt_file_of(model.prompt)
     stored = set(source.shapes())
     for path in prompts:
         if path in stored and prompt_path is None:
@@ -294,9 +305,6 @@ def load_for_inference(
         else:
             rng = jax.random.key(0)
             params[path] = make_prompt(model, partitioner, params[EMBEDDING], shardings[path], rng)
-    recorded, what = getattr(source, "metadata", {}), f"checkpoint {source.path}"
-    if prompt_path is not None:
-        recorded, what = prompt_file.load_prompt(prompt_path)[1] or {}, f"prompt file {prompt_path}"
     if recorded.get("frozen_digest"):
         was_trained = tree.match_any(recorded.get("trainable_regex", PROMPT_REGEX))
         actual = digest.params_digest({p: x for p, x in params.items() if not was_trained(p)})
@@ -331,6 +339,8 @@ def _load(
     """The named parameters from the source, sharded."""
     if not paths:
         return {}
+    if source.settings is not None:
+        huggingface_config.check_settings(source.settings, model.config, path=source.path)
     shapes = {path: model.param_shapes[path] for path in paths}
     return initial.load_params(
         source,

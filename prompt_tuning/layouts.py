@@ -10,7 +10,8 @@
 
 and likewise for `decoder`. Everything else has one form. Conversion moves values, it never changes them. The
 relative position table is one per stack unscanned and one per layer scanned: it is repeated in the one direction, and
-has to be the same in every layer in the other.
+has to be the same in every layer in the other. A model with a relative bias per layer (UMT5) has a table of its own in
+every layer of both layouts, unscanned `encoder/layers_{i}/relpos_bias/rel_embedding`.
 """
 
 import re
@@ -46,21 +47,25 @@ def is_stacked(path: str) -> bool:
     return _SCANNED.fullmatch(path) is not None
 
 
-def unscanned_paths(path: str, num_layers: int) -> list[str]:
+def unscanned_paths(
+    path: str, num_layers: int, *, relative_bias_per_layer: bool = False
+) -> list[str]:
     """Returns the unscanned parameters that make up a scanned one, in layer order.
 
     Args:
       path: Path in the scanned layout.
       num_layers: Layers of its stack.
+      relative_bias_per_layer: Whether each layer has a relative position table of its own.
 
     Returns:
-      `num_layers` paths; one path for a relative position table; `[path]` for a parameter of both layouts.
+      `num_layers` paths; one path for a relative position table that layers share; `[path]` for a parameter of both
+      layouts.
     """
     match = _SCANNED.fullmatch(path)
     if match is None:
         return [path]
     stack, rest = match.groups()
-    if rest == _TABLE:
+    if rest == _TABLE and not relative_bias_per_layer:
         return [f"{stack}/{_TABLE}"]
     return [f"{stack}/layers_{i}/{rest}" for i in range(num_layers)]
 
@@ -68,7 +73,7 @@ def unscanned_paths(path: str, num_layers: int) -> list[str]:
 def scanned_path(path: str) -> tuple[str, int | None]:
     """Returns where an unscanned parameter is in the scanned layout: its path there and its layer.
 
-    The layer is None for a parameter of both layouts and for a relative position table, which every layer repeats.
+    The layer is None for a parameter of both layouts and for a relative position table that every layer repeats.
     """
     if match := _UNSCANNED_LAYER.fullmatch(path):
         stack, layer, rest = match.groups()
@@ -79,25 +84,28 @@ def scanned_path(path: str) -> tuple[str, int | None]:
     return path, None
 
 
-def split_layers(path: str, leaf: Array) -> dict[str, Array]:
+def split_layers(
+    path: str, leaf: Array, *, relative_bias_per_layer: bool = False
+) -> dict[str, Array]:
     """Returns the unscanned parameters that a scanned one holds.
 
     Args:
       path: Path in the scanned layout.
       leaf: The array; may be traced.
+      relative_bias_per_layer: Whether each layer has a relative position table of its own.
 
     Returns:
       Path to array, layer by layer; `{path: leaf}` for a parameter of both layouts.
 
     Raises:
-      CheckpointError: If the layers' relative position tables differ, which the unscanned layout cannot hold.
+      CheckpointError: If the layers' relative position tables differ and `relative_bias_per_layer` is False.
     """
     if not is_stacked(path):
         return {path: leaf}
     num_layers = leaf.shape[LAYERS_AXIS]
-    paths = unscanned_paths(path, num_layers)
+    paths = unscanned_paths(path, num_layers, relative_bias_per_layer=relative_bias_per_layer)
     layers = [leaf[:, i] for i in range(num_layers)]
-    if len(paths) == 1 and path.endswith(_TABLE):
+    if path.endswith(_TABLE) and not relative_bias_per_layer:
         _check_same_tables(path, layers)
         return {paths[0]: layers[0]}
     return {p: _join_heads(p, layer) for p, layer in zip(paths, layers, strict=True)}
@@ -108,38 +116,41 @@ def stack_layers(path: str, layers: Sequence[Array], *, num_layers: int, num_hea
 
     Args:
       path: Path in the scanned layout.
-      layers: The arrays of `unscanned_paths(path, num_layers)`.
+      layers: The arrays of `unscanned_paths(path, num_layers)`; of a relative position table, one to be repeated or
+        one for each layer.
       num_layers: Layers of the stack.
       num_heads: N, attention heads.
 
     Returns:
       An array of the same kind (numpy or JAX); `layers[0]` for a parameter of both layouts.
     """
-    assert len(layers) == len(unscanned_paths(path, num_layers)), path
     if not is_stacked(path):
+        assert len(layers) == 1, path
         return layers[0]
     xp = np if all(isinstance(layer, np.ndarray) for layer in layers) else jnp
-    if path.endswith(_TABLE):
+    if path.endswith(_TABLE) and len(layers) == 1:
         layers = [layers[0]] * num_layers
+    assert len(layers) == num_layers, path
     return xp.stack([_part_heads(path, layer, num_heads) for layer in layers], axis=LAYERS_AXIS)
 
 
-def to_unscanned(params: PyTree) -> dict[str, Any]:
+def to_unscanned(params: PyTree, *, relative_bias_per_layer: bool = False) -> dict[str, Any]:
     """Returns parameters in the unscanned layout.
 
     Args:
       params: Nested or flat (`/`-joined paths) dict of arrays in either layout; may be traced.
+      relative_bias_per_layer: Whether each layer has a relative position table of its own.
 
     Returns:
       A dict of the same form, nested or flat.
 
     Raises:
-      CheckpointError: If the layers' relative position tables differ.
+      CheckpointError: If the layers' relative position tables differ and `relative_bias_per_layer` is False.
     """
     flat = tree.flatten(params)
     out: dict[str, Any] = {}
     for path, leaf in flat.items():
-        out.update(split_layers(path, leaf))
+        out.update(split_layers(path, leaf, relative_bias_per_layer=relative_bias_per_layer))
     return out if _is_flat(params) else tree.unflatten(out)
 
 
@@ -158,17 +169,20 @@ def to_scanned(params: PyTree, *, num_heads: int | None = None) -> dict[str, Any
     """
     flat = tree.flatten(params)
     stacks: dict[str, dict[int, Any]] = {}
+    shared: set[str] = set()
     out: dict[str, Any] = {}
     for path, leaf in flat.items():
         target, layer = scanned_path(path)
         if target == path:
             out[path] = leaf
-        else:
-            stacks.setdefault(target, {})[layer or 0] = leaf
+            continue
+        stacks.setdefault(target, {})[layer or 0] = leaf
+        if layer is None:
+            shared.add(target)
     num_layers = {stack: _num_layers(stack, stacks) for stack in ("encoder", "decoder")}
     for target, by_layer in stacks.items():
         stack = target.split("/")[0]
-        count = 1 if target.endswith(_TABLE) else num_layers[stack]
+        count = 1 if target in shared else num_layers[stack]
         if sorted(by_layer) != list(range(count)):
             raise CheckpointError(
                 f"Layers of {target} are missing",
@@ -195,11 +209,12 @@ def _num_layers(stack: str, stacks: Mapping[str, Mapping[int, Any]]) -> int:
 
 def _num_heads(flat: Mapping[str, Any], stack: str) -> int:
     """Returns the attention heads as the stack's relative position table has them."""
-    path = f"{stack}/{_TABLE}"
-    if path not in flat:
+    paths = (f"{stack}/{_TABLE}", f"{stack}/layers_0/{_TABLE}")
+    path = next((path for path in paths if path in flat), None)
+    if path is None:
         raise CheckpointError(
             "The number of attention heads is unknown",
-            got=f"no {path}",
+            got=f"no {paths[0]}",
             expected="a relative position table or num_heads",
             fix="pass num_heads",
         )
@@ -235,5 +250,6 @@ def _check_same_tables(path: str, layers: Sequence[Array]) -> None:
                 "The unscanned layout has one relative position table for all layers",
                 got=f"{path} whose layer {i} differs from layer 0",
                 expected="the same table in every layer",
-                fix="set scan_layers = True for this checkpoint (its layers were trained apart)",
+                fix="bind network.T5Config.scan_layers = True for this checkpoint (its layers were trained apart), or"
+                " network.T5Config.relative_bias_per_layer = True",
             )

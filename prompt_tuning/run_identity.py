@@ -33,7 +33,9 @@ def steps_of_this_run(total: int | None, relative: int | None, source: ParamSour
             expected="TRAIN_STEPS or TRAIN_STEPS_RELATIVE",
             fix="bind TRAIN_STEPS_RELATIVE to the updates you want",
         )
-    if source is None or source.kind != "t5x" or not source.step:
+    # What was converted counts as what it was converted from.
+    kind = getattr(source, "source_kind", source.kind) if source else None
+    if source is None or kind != "t5x" or not source.step:
         return total
     if total <= source.step:
         raise ConfigError(
@@ -96,11 +98,12 @@ def check_same_run(checkpointer: Checkpointer, metadata: Mapping[str, Any]) -> N
         ("task", "MIXTURE_OR_TASK_NAME"),
         ("batch_size", "BATCH_SIZE"),
         ("seed", "RANDOM_SEED"),
+        ("restored_step", "adafactor.Adafactor.restored_step"),
     ):
-        if resumed[name] != metadata[name]:
+        if name in resumed and resumed[name] != metadata[name]:
             raise ConfigError(
                 f"{macro} differs from that of the run in MODEL_DIR, which would be resumed",
                 got=metadata[name],
-                expected=f"{resumed[name]!r}, so that the data goes on where it stopped",
+                expected=f"{resumed[name]!r}, so that the run goes on where it stopped",
                 fix=f"bind the old {macro} or start in an empty MODEL_DIR",
             )

@@ -27,6 +27,7 @@ from prompt_tuning.initialization import (
     split_paths,
 )
 from prompt_tuning.model_info import model_info
+from prompt_tuning.optimizer_start import starting_from
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run_config import CheckpointConfig, EvaluatorConfig, Trainer
 from prompt_tuning.run_identity import (
@@ -122,10 +123,16 @@ def train(
     source = open_initial(checkpoint_cfg.restore, from_scratch=initialize_from_scratch)
     num_steps = steps_of_this_run(total_steps, relative_steps, source)
 
+    trainable_shapes = {
+        path: model.param_shapes[path] for path in split_paths(model, trainable_regex)[0]
+    }
+    trainer, optimizer_state = starting_from(trainer, source, trainable_shapes)
+
     # 2. Weights, optimizer and the place in the data.
     checkpointer = Checkpointer(model_dir, keep=checkpoint_cfg.save.keep)
     seed = agree_on_seed(random_seed, checkpointer)
     metadata = describe(model, train_dataset_cfg, model_dir, seed, config_text)
+    metadata["restored_step"] = trainer.optimizer.restored_step
     check_same_run(checkpointer, metadata)
     tx = trainer.optimizer.make(trainer.learning_rate_fn)
     start = initialize(
@@ -137,6 +144,7 @@ def train(
         trainable_regex=trainable_regex,
         checkpointer=checkpointer,
         rng=jax.random.key(seed),
+        optimizer_state=optimizer_state,
     )
     metadata |= start.metadata
     run = open_run(start, model, checkpointer, num_steps, metadata, config_text)

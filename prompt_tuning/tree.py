@@ -34,10 +34,13 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def match_any(regexes: Sequence[str]) -> Callable[[str], bool]:
-    """Returns a predicate that is true for paths which one of `regexes` matches in full."""
+def match_any(regexes: Sequence[str]) -> Callable[..., bool]:
+    """Returns a predicate that is true for paths which one of `regexes` matches in full.
+
+    It ignores a second argument: Flax's `ModelParamTraversal`, inside T5X, passes the parameter after its path.
+    """
     patterns = [re.compile(regex) for regex in regexes]
-    return lambda path: any(pattern.fullmatch(path) for pattern in patterns)
+    return lambda path, leaf=None: any(pattern.fullmatch(path) for pattern in patterns)
 
 
 def split(params: PyTree, trainable_regex: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import metrics, postprocessors, preprocessors
+from prompt_tuning.data import columns, metrics, postprocessors, preprocessors
 from prompt_tuning.data.registry import register_mixture, register_task
 from prompt_tuning.data.verbalizers import register_verbalizers
 
@@ -89,19 +89,19 @@ def corpus() -> Iterator[str]:
 def _dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
     """Raw examples in GLUE's form."""
     del shuffle_files, seed
-    rows = sentences(split)
-    return tf.data.Dataset.from_tensor_slices(
-        {
-            "sentence": [sentence for sentence, _ in rows],
-            "label": tf.constant([label for _, label in rows], tf.int64),
-            "idx": tf.range(len(rows), dtype=tf.int32),
-        }
-    )
+    rows = [
+        {"sentence": sentence, "label": label, "idx": position}
+        for position, (sentence, label) in enumerate(sentences(split))
+    ]
+    return columns.as_dataset(columns.from_rows(rows))
 
 
 def _register() -> None:
     """Registers two tasks a pair, and the mixture."""
-    probe = {"sentence": ["a dull film .", "a warm song ."], "label": [0, 1], "idx": [0, 1]}
+    probe = [
+        {"sentence": "a dull film .", "label": 0, "idx": 0},
+        {"sentence": "a warm song .", "label": 1, "idx": 1},
+    ]
     for pair, (positive, negative) in PAIRS.items():
         verbalizers = (negative, positive)
         forms = {

@@ -1,36 +1,219 @@
-"""SuperGLUE: `super_glue_{name}_v102` as in T5, `taskless_super_glue_{name}_v102` as in prompt tuning.
+"""SuperGLUE, its two diagnostics, and definite pronoun resolution (DPR), which the paper's baseline trains on as well.
 
-Both again with the suffix `_examples`, which shows examples in TensorBoard. A new task is a new row.
+- `super_glue_{name}_v102` as in T5, `taskless_super_glue_{name}_v102` as in prompt tuning, for boolq, cb, copa,
+  multirc, record, rte, wic, axb and axg.
+- `super_glue_wsc_v102_simple_train`, `super_glue_wsc_v102_simple_eval` and `dpr_v001_simple`, which answer with what a
+  pronoun refers to; again with `taskless_` in front. The mixture `super_glue_wsc_and_dev_v102_simple` joins the first
+  two.
+- `mt5_…`, `task_index_…` and `…_examples`: see `prompt_tuning.data.data_sets.register_forms`.
+
+A new task is a new row.
 """
 
-from prompt_tuning.data.classification import Classification, register_forms
+from typing import Any
+
+from prompt_tuning.data import answer_metrics, nested_files, postprocessors, pronouns, reading
+from prompt_tuning.data.data_sets import (
+    EXAMPLES,
+    MODELS,
+    TASKLESS,
+    DataSet,
+    classification,
+    register_forms,
+)
 from prompt_tuning.data.local_files import LocalFormat
 from prompt_tuning.data.metrics import accuracy, mean_multiclass_f1
+from prompt_tuning.data.nested_files import NestedFormat
+from prompt_tuning.data.preprocessors import TextPreprocessor, classification_text
+from prompt_tuning.data.registry import register_mixture
 
+_NO_YES = ("False", "True")
 _ENTAILMENT = ("entailment", "not_entailment")
+_CHOICES = ("choice1", "choice2")
+_CB = ("entailment", "contradiction", "neutral")
+_TEST = ("test",)
+
+
+def _multirc_text(prefix: str) -> TextPreprocessor:
+    """T5's text of MultiRC; passages have bold sentence numbers and line breaks."""
+    return classification_text(
+        fields={"question": "question", "answer": "answer", "paragraph": "paragraph"},
+        verbalizers=_NO_YES,
+        prefix=prefix,
+        has_markup=True,
+    )
+
+
+def _winograd(only_correct: bool, splits: tuple[str, ...], **measured: Any) -> DataSet:
+    """WSC, for training or for evaluation."""
+    sentence = {"text": "Ann met him there", "span1_text": "a man", "span1_index": 3, "idx": 0}
+    probe = tuple(
+        {**sentence, "span2_text": "him", "span2_index": 2, "label": label} for label in (-1, 0, 1)
+    )
+    return DataSet(
+        "wsc",
+        NestedFormat("WSC", ".jsonl", nested_files.pronoun_spans),
+        lambda prefix: pronouns.winograd_text(prefix=prefix, only_correct=only_correct),
+        probe,
+        prefix="wsc:",
+        splits=splits,
+        task_index=7,
+        **measured,
+    )
+
 
 DATA_SETS = (
-    Classification(
+    classification(
         "boolq",
-        LocalFormat("BoolQ", ".jsonl", ("question", "passage"), ("False", "True")),
-        verbalizers=("False", "True"),
+        LocalFormat("BoolQ", ".jsonl", ("question", "passage"), _NO_YES),
+        _NO_YES,
+        task_index=0,
     ),
-    Classification(
+    classification(
         "cb",
-        LocalFormat(
-            "CB", ".jsonl", ("premise", "hypothesis"), ("entailment", "contradiction", "neutral")
-        ),
-        verbalizers=("entailment", "contradiction", "neutral"),
+        LocalFormat("CB", ".jsonl", ("premise", "hypothesis"), _CB),
+        _CB,
         metric_fns=(mean_multiclass_f1(num_classes=3), accuracy),
+        task_index=1,
     ),
-    Classification(
+    classification(
+        "copa",
+        LocalFormat("COPA", ".jsonl", ("premise", "choice1", "choice2", "question"), _CHOICES),
+        _CHOICES,
+        task_index=2,
+    ),
+    DataSet(
+        "multirc",
+        NestedFormat("MultiRC", ".jsonl", nested_files.multirc),
+        _multirc_text,
+        tuple(
+            {
+                "paragraph": "<b>Sent 1: </b>a.<br>",
+                "question": "q?",
+                "answer": f" a{label} ",
+                "label": label,
+                "idx": {"paragraph": 0, "question": 1, "answer": label + 1},
+            }
+            for label in (-1, 0, 1)
+        ),
+        postprocess_fn=postprocessors.grouped_label_index(_NO_YES),
+        metric_fns=(answer_metrics.f1_over_answers, answer_metrics.exact_groups),
+        verbalizers=_NO_YES,
+        is_right=answer_metrics.is_right,
+        task_index=3,
+    ),
+    DataSet(
+        "record",
+        NestedFormat("ReCoRD", ".jsonl", nested_files.record_queries),
+        lambda prefix: reading.record_text(prefix=prefix),
+        tuple(
+            {
+                "passage": "One.\n@highlight\nTwo\n@highlight\nThree",
+                "query": "who is @placeholder ?",
+                "entities": ["Ann", "Bea"],
+                "answers": answers,
+                "idx": {"passage": 0, "query": len(answers)},
+            }
+            for answers in (["Ann", "Bea"], [])
+        ),
+        postprocess_fn=reading.grouped_answers,
+        metric_fns=(answer_metrics.first_of_group(answer_metrics.squad),),
+        is_right=answer_metrics.is_right,
+        task_index=4,
+    ),
+    classification(
         "rte",
         LocalFormat("RTE", ".jsonl", ("premise", "hypothesis"), _ENTAILMENT),
-        verbalizers=_ENTAILMENT,
+        _ENTAILMENT,
+        task_index=5,
     ),
+    classification(
+        "wic",
+        LocalFormat("WiC", ".jsonl", ("sentence1", "sentence2", "word"), _NO_YES),
+        _NO_YES,
+        task_index=6,
+    ),
+    # The diagnostics are written as RTE, and their labels are public nowhere but in the original files.
+    classification(
+        "axb",
+        LocalFormat(
+            "AX-b",
+            ".jsonl",
+            ("sentence1", "sentence2"),
+            _ENTAILMENT,
+            stems=(("test", ("AX-b", "test")),),
+        ),
+        _ENTAILMENT,
+        fields={"hypothesis": "sentence2", "premise": "sentence1"},
+        prefix="rte",
+        metric_fns=(),
+        splits=_TEST,
+        task_index=5,
+    ),
+    classification(
+        "axg",
+        LocalFormat(
+            "AX-g",
+            ".jsonl",
+            ("premise", "hypothesis"),
+            _ENTAILMENT,
+            stems=(("test", ("AX-g", "test")),),
+        ),
+        _ENTAILMENT,
+        prefix="rte",
+        metric_fns=(),
+        splits=_TEST,
+        task_index=5,
+    ),
+)
+WSC = {
+    "train": _winograd(True, ("train",), metric_fns=()),
+    "eval": _winograd(
+        False,
+        ("validation", "test"),
+        postprocess_fn=pronouns.names_referent,
+        metric_fns=(accuracy,),
+    ),
+}
+DPR = DataSet(
+    "dpr",
+    NestedFormat(
+        "DPR",
+        ".txt",
+        nested_files.definite_pronouns,
+        stems=(("train", ("train.c",)), ("test", ("test.c",))),
+    ),
+    lambda prefix: pronouns.definite_pronoun_text(prefix=prefix),
+    tuple(
+        {
+            "sentence": "Ann met Bea as she left.",
+            "pronoun": "she",
+            "candidates": ["Ann", "Bea"],
+            "label": label,
+        }
+        for label in (0, 1)
+    ),
+    prefix="wsc:",
+    splits=("train", "test"),
+    task_index=7,
 )
 
 for _data in DATA_SETS:
     register_forms(
         _data, f"super_glue_{_data.name}_v102", tfds_name=f"super_glue/{_data.name}:1.0.2"
     )
+for _role, _data in WSC.items():
+    register_forms(
+        _data, f"super_glue_wsc_v102_simple_{_role}", tfds_name="super_glue/wsc.fixed:1.0.2"
+    )
+register_forms(DPR, "dpr_v001_simple", tfds_name="definite_pronoun_resolution:1.1.0")
+for _form in (*MODELS, *(f"{_model}{TASKLESS}" for _model in MODELS), "task_index_"):
+    for _suffix in ("", EXAMPLES):
+        # What is trained on is not evaluated, and so has no examples to show.
+        register_mixture(
+            f"{_form}super_glue_wsc_and_dev_v102_simple{_suffix}",
+            [
+                f"{_form}super_glue_wsc_v102_simple_train",
+                f"{_form}super_glue_wsc_v102_simple_eval{_suffix}",
+            ],
+        )

@@ -8,9 +8,9 @@ For each row of `PAIRS`:
 The mixture `sst2_verbalizer_pairs` holds all tasks with phrase in equal shares, and is meant for training.
 """
 
-from prompt_tuning.data.classification import Classification, register_classification
+from prompt_tuning.data.data_sets import classification, register
 from prompt_tuning.data.local_files import LocalFormat
-from prompt_tuning.data.preprocessors import classification_text, phrased_text
+from prompt_tuning.data.preprocessors import phrased_text
 from prompt_tuning.data.registry import register_mixture
 
 # Name of the pair -> (word for positive, word for negative).
@@ -24,22 +24,18 @@ _LOCAL = LocalFormat("SST-2", ".tsv", ("sentence",), ("negative", "positive"))
 _TFDS_NAME = "glue/sst2:2.0.0"
 
 for _pair, (_positive, _negative) in PAIRS.items():
-    _data = Classification(f"sst2_{_pair}", _LOCAL, verbalizers=(_negative, _positive))
-    register_classification(
+    _verbalizers = (_negative, _positive)
+    _data = classification(f"sst2_{_pair}", _LOCAL, _verbalizers)
+    register(
         _data,
         f"sst2_{_pair}_with_phrase",
         tfds_name=_TFDS_NAME,
         to_text=phrased_text(
             field="sentence",
-            verbalizers=_data.verbalizers,
+            verbalizers=_verbalizers,
             phrase=f"answer {_positive} or {_negative}:",
         ),
     )
-    register_classification(
-        _data,
-        f"sst2_{_pair}",
-        tfds_name=_TFDS_NAME,
-        to_text=classification_text(fields=("sentence",), verbalizers=_data.verbalizers),
-    )
+    register(_data, f"sst2_{_pair}", tfds_name=_TFDS_NAME, to_text=_data.text(""))
 
 register_mixture(MIXTURE, [f"sst2_{_pair}_with_phrase" for _pair in PAIRS])

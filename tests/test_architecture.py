@@ -40,10 +40,13 @@ def unit(internal: str = "", external: str = "") -> Unit:
 
 LIBRARY = "models prompts decoding partitioning layouts training checkpoints data"
 # Parts that the commands share and that gin configures; they start nothing.
-PARTS = "encoder_decoder initialization infer_shard inference model_info run_config run_identity"
-COMMANDS = "train evaluate infer predict demo plan sweeps report"
+PARTS = (
+    "encoder_decoder initialization infer_shard inference model_info optimizer_start run_config"
+    " run_identity"
+)
+COMMANDS = "train evaluate infer predict demo convert export reproduce plan sweeps report"
 RUNNABLE = unit(
-    f"{LIBRARY} {PARTS} {COMMANDS}",
+    f"{LIBRARY} {PARTS} {COMMANDS} matrix_files peft_adapter prompt_formats",
     "flax optax orbax safetensors tqdm matplotlib scipy",
 )
 
@@ -53,24 +56,35 @@ ALLOWED: dict[str, Unit] = {
     "errors": unit(),
     "tree": unit(),
     "layouts": unit(),
-    "npy_files": unit(),
+    "matrix_files": unit("", "safetensors"),
+    "peft_adapter": unit("matrix_files", "safetensors torch"),
+    "prompt_formats": unit("matrix_files peft_adapter"),
     "models": unit("prompts layouts", "flax"),
-    "prompts": unit("npy_files", "flax"),
+    "prompts": unit("matrix_files prompt_formats", "flax"),
     "decoding": unit(),
     "partitioning": unit("", "flax"),
     "training": unit("partitioning", "optax flax clu tqdm"),
     "checkpoints": unit(
-        "partitioning layouts npy_files", "orbax tensorstore msgpack ml_dtypes safetensors"
+        "partitioning layouts prompt_formats", "orbax tensorstore msgpack safetensors torch"
     ),
-    "data": unit("", "seqio tensorflow tensorflow_datasets tensorflow_text sentencepiece"),
+    "data": unit(
+        "", "seqio tensorflow tensorflow_datasets tensorflow_text sentencepiece apache_beam"
+    ),
     "tasks": unit("data", "seqio tensorflow"),
+    # Gin files; packages only so that gin inside T5X finds them.
+    "configs": unit(),
     **dict.fromkeys((*PARTS.split(), *COMMANDS.split()), RUNNABLE),
-    # These two start from a gin file: a finished run's config.gin, and the miniature's own.
-    **dict.fromkeys(("predict", "demo"), Unit(RUNNABLE.internal | {"config"}, RUNNABLE.external)),
+    # These start from a gin file: a finished run's config.gin, the miniature's own, and the paper's.
+    **dict.fromkeys(
+        ("predict", "demo", "reproduce"),
+        Unit(RUNNABLE.internal | {"config", "released_prompts"}, RUNNABLE.external),
+    ),
+    "released_prompts": unit(),
+    "inspect_tasks": unit("config data"),
     "config": unit(f"{LIBRARY} {PARTS}", "gin flax optax seqio"),
     "cli": unit(f"config {COMMANDS} {PARTS} data"),
     "__main__": unit("cli"),
-    "launch": unit(f"{LIBRARY} {PARTS} {COMMANDS} config cli", "flax optax"),
+    "launch": unit(f"{LIBRARY} {PARTS} {COMMANDS} config cli", "flax optax tensorstore msgpack"),
 }
 # External packages with one home, wherever else the table might let them in.
 ONLY_HOME = {
@@ -79,7 +93,8 @@ ONLY_HOME = {
     "tensorflow_datasets": ("data", "tasks"),
     "tensorflow_text": ("data", "tasks"),
 }
-# clu loads TensorFlow, so the training package may import it in one place, inside a function.
+# clu loads TensorFlow, so the training package may import it in one place, inside a function; torch is an extra, and
+# imported inside functions only.
 LAZY_ONLY = {("training/summary.py", "clu")}
 # The authors' module names, kept importable, live in data/ and are tasks.
 TASK_ALIASES = frozenset({"data/glue.py", "data/super_glue.py"})
@@ -165,6 +180,8 @@ def _wrong(item: Import) -> bool:
         return False
     if top in ONLY_HOME and here not in ONLY_HOME[top]:
         return True
+    if top == "torch" and item.at_import:
+        return True
     if here == "training" and top == "clu":
         return (item.file, top) not in LAZY_ONLY or item.at_import
     return top not in BASE_EXTERNAL | allowed.external
@@ -199,6 +216,8 @@ def test_imports_follow_the_table():
         ("training/summary.py", "clu.metric_writers", False, False),
         ("training/summary.py", "clu.metric_writers", True, True),
         ("training/step.py", "clu.metric_writers", False, True),
+        ("checkpoints/torch_files.py", "torch", False, False),
+        ("checkpoints/torch_files.py", "torch", True, True),
         ("train.py", "tensorflow", False, True),
         ("train.py", "gin", False, True),
         ("config.py", "gin", True, False),

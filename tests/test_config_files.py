@@ -74,8 +74,20 @@ def test_a_missing_file_lists_the_closest_names(name, closest):
             f"include '{CONFIGS}/models/t5_1_1_xl.gin'",
         ),
         (
+            "include 't5x/examples/t5/t5_1_0/3B.gin'",
+            f"include '{CONFIGS}/models/t5_1_0_3b.gin'",
+        ),
+        (
+            "include 't5x/examples/scalable_t5/umt5/pretrain_xl.gin'",
+            f"include '{CONFIGS}/models/umt5_xl.gin'",
+        ),
+        (
             "include 't5x/configs/runs/eval.gin'",
             f"include '{CONFIGS}/runs/prompt_eval.gin'",
+        ),
+        (
+            f"include '{CONFIGS}/t5x/prompt_finetune.gin'",
+            f"include '{CONFIGS}/runs/prompt_finetune.gin'",
         ),
     ],
 )

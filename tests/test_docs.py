@@ -43,9 +43,11 @@ def test_the_first_two_commands_are_demo_and_test():
 def test_every_gin_file_resolves():
     compared = 0
     for document in DOCUMENTS:
-        for name in re.findall(
-            r"--gin_file[= ]\"?'?([\w./-]+\.gin)", document.read_text(encoding="utf-8")
-        ):
+        text = document.read_text(encoding="utf-8")
+        for name in re.findall(r"--gin_file[= ]\"?'?([\w./-]+\.gin)", text):
+            # A file that the reader writes, as the page shows it, and the one that a run leaves.
+            if (f"`{name}`" in text and _fenced(text, "gin")) or name.endswith("/config.gin"):
+                continue
             compared += 1
             inside = name.removeprefix("prompt_tuning/").removeprefix("configs/")
             assert (REPO / "configs" / inside).is_file(), f"{document.name}: {name}"

@@ -12,6 +12,7 @@ import seqio
 from prompt_tuning import cli, config, infer, predict
 from prompt_tuning.errors import CheckpointError, ConfigError, DataError
 from tests import tiny_run
+from tests.data.local_data import write_jsonl
 from tests.tiny_run import PROMPT_FILE, STEP
 
 CONFIGS = "prompt_tuning/configs"
@@ -99,6 +100,20 @@ def test_shards_together_are_the_whole_split(inputs, model_dir, tmp_path):
         shards.append(_records(tmp_path / name))
     texts = [r["inputs"]["inputs_pretokenized"] for pair in zip(*shards, strict=True) for r in pair]
     assert texts == [f"hypothesis: the mill premise: a river {i}" for i in range(10)]
+
+
+def test_a_test_split_of_superglue_is_ready_to_submit(inputs, model_dir, tmp_path):
+    rows = [{"premise": "a river", "hypothesis": "the mill", "idx": idx} for idx in (3, 1, 2)]
+    write_jsonl(tmp_path / "data" / "CB" / "test.jsonl", rows)
+    settings = {
+        **SPLIT,
+        "utils.DatasetConfig.split": "test",
+        "TASK_DATA_DIR": str(tmp_path / "data"),
+    }
+    assert _infer(inputs, model_dir, tmp_path / "out", **settings) == 0
+    lines = _records(tmp_path / "out" / "leaderboard" / "CB.jsonl")
+    assert [line["idx"] for line in lines] == [3, 1, 2]
+    assert {line["label"] for line in lines} <= {"entailment", "contradiction", "neutral"}
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "tsv", "txt"])

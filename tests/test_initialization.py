@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import seqio
 
-from prompt_tuning import initialization, tree
+from prompt_tuning import export, initialization, tree
 from prompt_tuning.checkpoints.initial import open_source
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
@@ -18,6 +18,7 @@ from prompt_tuning.prompts.initializers import FromFile, Uniform
 from prompt_tuning.run_config import RestoreCheckpointConfig
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.step import make_train_step
+from tests.checkpoints.huggingface_writer import make_tensors, write_model
 from tests.helpers import tiny_config
 from tests.tiny_run import make_inputs
 
@@ -92,6 +93,29 @@ def test_inference_takes_the_stored_prompt_and_knows_what_was_frozen(saved):
     assert loaded.step == 5
 
 
+@pytest.mark.parametrize("file_format", export.FORMATS)
+def test_an_exported_prompt_is_evaluated_on_its_own_weights_only(
+    saved, inputs, tmp_path, file_format
+):
+    prompt, info = export.read_source(saved / "checkpoint_5")
+    for name, digest in (("right", info["frozen_digest"]), ("wrong", "0")):
+        target = tmp_path / f"{name}.{file_format}"
+        recorded = {**info, "frozen_digest": digest}
+        export.write_prompt(target, prompt, recorded, file_format=file_format)
+    restore = RestoreCheckpointConfig(path=str(inputs.checkpoint))
+
+    def load(name, **sizes):
+        model = _model(FromFile(str(tmp_path / f"{name}.{file_format}")), **sizes)
+        return initialization.load_for_inference(model, PjitPartitioner(), restore)
+
+    loaded = tree.flatten(load("right").params)[PROMPT]
+    np.testing.assert_array_equal(loaded, np.full((4, 32), 7.0))
+    with pytest.raises(CheckpointError, match="not those that prompt file .*wrong"):
+        load("wrong")
+    with pytest.raises(CheckpointError, match="got 'width 32', expected the model's width 16"):
+        load("right", emb_dim=16)
+
+
 def test_random_weights_need_no_checkpoint_and_fill_every_path(tmp_path):
     model = _model()
     start = _initialize(model, tmp_path, None, (".*",))
@@ -137,3 +161,26 @@ def test_model_tuning_with_factored_slots_takes_two_steps_on_a_mesh(tmp_path):
     for _ in range(2):
         state, metrics = compiled(state, {}, batch)
     assert int(state.step) == 2 and np.isfinite(float(metrics["loss"]))
+
+
+def test_a_hugging_face_model_starts_a_run_whose_prompt_can_be_evaluated(tmp_path):
+    folder = write_model(tmp_path / "model", make_tensors())
+    source = open_source(folder)
+    assert source.settings is not None
+    model = _model(**source.settings)
+    start = _initialize(model, tmp_path / "run", source)
+    frozen = tree.flatten(start.frozen)
+    assert len(frozen) == 38 and list(tree.flatten(start.state.trainable)) == [PROMPT]
+    assert start.metadata["initial_checkpoint_step"] is None
+    checkpointer = Checkpointer(tmp_path / "run")
+    checkpointer.save(1, start.state, {**start.metadata, "step": 1})
+    checkpointer.close()
+    # Another activation computes something else with the same shapes, at the start of a run and of an evaluation.
+    wrong = _model(**{**source.settings, "mlp_activations": ("silu", "linear")})
+    with pytest.raises(CheckpointError, match=r"mlp_activations differs.*\('gelu', 'linear'\)"):
+        _initialize(wrong, tmp_path / "wrong", source)
+    restore = RestoreCheckpointConfig(path=str(tmp_path / "run" / "checkpoint_1"))
+    loaded = initialization.load_for_inference(model, PjitPartitioner(), restore)
+    assert loaded.step == 1 and set(tree.flatten(loaded.params)) == {*frozen, PROMPT}
+    with pytest.raises(CheckpointError, match="mlp_activations differs"):
+        initialization.load_for_inference(wrong, PjitPartitioner(), restore)

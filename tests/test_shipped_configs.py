@@ -1,12 +1,15 @@
 """The shipped gin files: budgets, recipes, sizes, macros, and the golden resolved text."""
 
 import dataclasses
+import importlib
+import inspect
 import math
 import os
 import pathlib
 
 import gin
 import pytest
+from gin import config_parser
 
 from prompt_tuning import config, config_files
 from tests.gin_runs import (
@@ -72,7 +75,7 @@ def test_model_tuning_stays_within_the_budget_and_trains_everything():
     assert arguments["trainable_regex"] == [".*"]
     assert arguments["train_dataset_cfg"].batch_size == 128
     assert arguments["trainer"].optimizer.multiply_by_parameter_scale is True
-    assert arguments["trainer"].optimizer.restored_step == 0
+    assert arguments["trainer"].optimizer.restored_step is None
     assert arguments["trainer"].learning_rate_fn(0) == pytest.approx(1e-3)
 
 
@@ -257,6 +260,35 @@ def test_every_prompt_file_builds_its_initializer(prompt):
     assert resolved.warnings == ()
     if prompt.endswith("_numpy"):
         assert initializer.embedding_file == "/e.npy"
+
+
+def test_files_for_t5x_bind_what_this_package_has():
+    """T5X itself reads them in tests/test_inside_t5x.py, where it is installed; this needs no T5X."""
+    files = sorted((config_files.PACKAGE_CONFIGS / "t5x").glob("*.gin"))
+    compared = 0
+    for path in files:
+        ours: dict[str, object] = {}
+        for statement in config_parser.ConfigParser(path.read_text(), AnyValue()):
+            if isinstance(statement, config_parser.ImportStatement):
+                if statement.module.startswith("prompt_tuning."):
+                    ours[statement.bound_name()] = importlib.import_module(statement.module)
+            elif isinstance(statement, config_parser.BindingStatement):
+                module, _, name = statement.selector.partition(".")
+                if module in ours:
+                    target = getattr(ours[module], name)
+                    assert statement.arg_name in inspect.signature(target).parameters, statement
+                    compared += 1
+    assert len(files) == 6 and compared > 15
+
+
+class AnyValue(config_parser.ParserDelegate):
+    """Reads references and macros without looking them up."""
+
+    def configurable_reference(self, scoped_configurable_name, evaluate):
+        return scoped_configurable_name
+
+    def macro(self, macro_name):
+        return macro_name
 
 
 @pytest.mark.parametrize("command", sorted(DEMOS))

@@ -210,8 +210,10 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(reso
     run = resolve(TRAIN_STEPS_RELATIVE=4, EVAL_PERIOD=2)
     arguments = run.arguments()
     trainer = arguments["trainer"]
+    # The learning rate counts from the step that the optimizer starts at.
+    first = trainer.optimizer.restored_step
     explode = dataclasses.replace(
-        trainer, learning_rate_fn=lambda step: jax.numpy.where(step < 2, 0.3, jax.numpy.nan)
+        trainer, learning_rate_fn=lambda step: jax.numpy.where(step < first + 2, 0.3, jax.numpy.nan)
     )
     with pytest.raises(NonFiniteError, match="Non-finite param_norm at step 3"):
         train.train(**{**arguments, "trainer": explode})

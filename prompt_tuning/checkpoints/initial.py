@@ -1,10 +1,10 @@
 """Loads the parameters that a run starts from, whoever wrote them.
 
-A *source* (`sources.py`) names its parameters and hands them out one by one; `load_params` compares them with the model
-before it reads anything, converts between the scanned and the unscanned layout, and puts every array on its devices.
+A *source* (`sources.py`) names its parameters and hands them out part by part; `load_params` compares them with the
+model before it reads anything, and `placement.py` moves what each device holds into place, converting between the
+scanned and the unscanned layout. Peak host memory is what the host's devices hold plus a few pieces in flight.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,14 +14,20 @@ import numpy as np
 from absl import logging
 
 from prompt_tuning import layouts
+from prompt_tuning.checkpoints import placement
+from prompt_tuning.checkpoints.placement import Link
 from prompt_tuning.checkpoints.sources import ParamSource, open_source
 from prompt_tuning.errors import CheckpointError, ConfigError
 
-__all__ = ["ParamSource", "load_params", "open_source"]
+__all__ = ["ParamSource", "links_of", "load_params", "open_source"]
 
 _DTYPES = ("float32", "bfloat16")
+_STORED_DTYPES = ("float32", "bfloat16", "float16")
 # Differences shown in an error; a checkpoint of another size differs everywhere.
 _MAX_SHOWN = 3
+_TABLE = "relpos_bias/rel_embedding"
+
+_Shapes = Mapping[str, tuple[int, ...]]
 
 
 def load_params(
@@ -32,7 +38,7 @@ def load_params(
     dtype: str | Callable[[str], str] = "float32",
     model_shapes: Mapping[str, Any] | None = None,
 ) -> dict[str, jax.Array]:
-    """Returns parameters on their devices. Each stored array is read once, and one at a time.
+    """Returns parameters on their devices. Each process reads what its devices hold, once, and a piece at a time.
 
     Args:
       source: Where they are stored, in either layout.
@@ -45,45 +51,111 @@ def load_params(
       Path -> array of the shape asked for, in the order of `shapes`.
 
     Raises:
-      CheckpointError: If names or shapes differ (the first are listed), or an array cannot be read.
+      CheckpointError: If names, shapes or dtypes differ (the first are listed), or an array cannot be read.
       ConfigError: If `dtype` is unknown.
     """
     dtype_of = dtype if callable(dtype) else lambda _: dtype
     wanted = {path: tuple(leaf.shape) for path, leaf in shapes.items()}
-    dtypes = {path: _float_dtype(dtype_of(path)) for path in wanted}
-    stored = {path: tuple(shape) for path, (shape, _) in source.shapes().items()}
-    origins = {path: _origin(path, shape, stored) for path, shape in wanted.items()}
-    _check_shapes(source, wanted, origins, stored)
+    groups = links_of(source, wanted)
     if model_shapes is not None:
-        _check_leftovers(source, stored, model_shapes)
-    # Unscanned parameters that come from one scanned array are made together.
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for path in wanted:
-        groups.setdefault(tuple(origins[path]), []).append(path)
+        _check_leftovers(source, model_shapes)
+    targets = {
+        path: placement.Target(
+            shape, _float_dtype(dtype_of(path)), _boxes_here(shardings[path], shape)
+        )
+        for path, shape in wanted.items()
+    }
     loaded: dict[str, jax.Array] = {}
-    num_read = 0
-    for names, targets in groups.items():
-        arrays = _convert(names, [source.read(name) for name in names], targets, wanted)
-        num_read += len(names)
-        for path, array in arrays.items():
-            loaded[path] = _place(array, dtypes[path], shardings[path])
-    assert num_read == len({name for names in groups for name in names}), "an array was read twice"
-    assert len(loaded) == len(wanted), (len(loaded), len(wanted))
-    logging.info("Loaded %d parameters from %d stored arrays", len(loaded), num_read)
+    for parts in placement.assemble(source, groups, targets):
+        for path, by_box in parts.items():
+            assert path not in loaded, f"{path} was loaded twice"
+            loaded[path] = _place(by_box, targets[path], shardings[path])
+        # Not more than one group at a time is on its way to the devices.
+        jax.block_until_ready([loaded[path] for path in parts])
+    assert set(loaded) == set(wanted), sorted(set(loaded) ^ set(wanted))[:_MAX_SHOWN]
+    num_stored = len({link.stored for links in groups for link in links})
+    logging.info("Loaded %d parameters from %d stored arrays", len(loaded), num_stored)
     return {path: loaded[path] for path in wanted}
 
 
-def _origin(path: str, shape: tuple[int, ...], stored: Mapping[str, Any]) -> list[str]:
+def links_of(source: ParamSource, wanted: _Shapes) -> list[list[Link]]:
+    """Returns which stored arrays make up which parameters; reads none.
+
+    Args:
+      source: Where they are stored, in either layout.
+      wanted: Path -> shape of the parameters to make.
+
+    Returns:
+      Groups of links; those that share a stored array or a parameter are in one group.
+
+    Raises:
+      CheckpointError: If a parameter is missing or of another shape, or stored in a dtype that no T5 has.
+    """
+    stored = {path: tuple(shape) for path, (shape, _) in source.shapes().items()}
+    origins = {path: _origin(path, shape, stored) for path, shape in wanted.items()}
+    _check_shapes(source, wanted, origins, stored)
+    _check_dtypes(source, origins)
+    groups: dict[str, list[Link]] = {}
+    for path, names in origins.items():
+        # Unscanned parameters that come from one scanned array are made together.
+        groups.setdefault(names[0], []).extend(_links(path, names, wanted[path], stored))
+    used = [link.stored for links in groups.values() for link in links if link.layers == ()]
+    assert len(used) == len(set(used)), "an array enters two parameters"
+    return list(groups.values())
+
+
+def _links(path: str, names: Sequence[str], shape: tuple[int, ...], stored: _Shapes) -> list[Link]:
+    """The links of one parameter."""
+    if names == [path]:
+        return [Link(path, path)]
+    if layouts.is_stacked(path):
+        num_layers = shape[layouts.LAYERS_AXIS]
+        if len(names) == 1:
+            return [Link(names[0], path, tuple(range(num_layers)))]
+        return [Link(name, path, (layer,)) for layer, name in enumerate(names)]
+    _, layer = layouts.scanned_path(path)
+    layers = range(_num_layers(stored[names[0]])) if layer is None else [layer]
+    return [Link(names[0], path, tuple(layers))]
+
+
+def _boxes_here(
+    sharding: jax.sharding.Sharding, shape: tuple[int, ...]
+) -> frozenset[placement.Box]:
+    """The regions that the devices of this process hold."""
+    indices = sharding.addressable_devices_indices_map(shape).values()
+    return frozenset(placement.to_box(index or (), shape) for index in indices)
+
+
+def _place(
+    by_box: Mapping[placement.Box, np.ndarray],
+    target: placement.Target,
+    sharding: jax.sharding.Sharding,
+) -> jax.Array:
+    """The array on the devices of all processes, each of which has its regions on its host."""
+    return jax.make_array_from_callback(
+        target.shape,
+        sharding,
+        lambda index: by_box[placement.to_box(index or (), target.shape)],
+        dtype=target.dtype,
+    )
+
+
+def _origin(path: str, shape: tuple[int, ...], stored: _Shapes) -> list[str]:
     """The stored arrays that make up a parameter; empty if the source does not have them."""
     if path in stored:
         return [path]
     if layouts.is_stacked(path):
-        names = layouts.unscanned_paths(path, shape[layouts.LAYERS_AXIS])
-    else:
-        scanned, layer = layouts.scanned_path(path)
-        beyond = layer is not None and scanned in stored and layer >= _num_layers(stored[scanned])
-        names = [] if beyond else [scanned]
-    return names if names and all(name in stored for name in names) else []
+        num_layers = shape[layouts.LAYERS_AXIS]
+        # A relative position table is one for all layers, or one for each.
+        candidates = [
+            layouts.unscanned_paths(path, num_layers, relative_bias_per_layer=per_layer)
+            for per_layer in (False, True)
+        ]
+        return next((c for c in candidates if all(name in stored for name in c)), [])
+    scanned, layer = layouts.scanned_path(path)
+    if scanned not in stored or (layer or 0) >= _num_layers(stored[scanned]):
+        return []
+    return [scanned]
 
 
 def _num_layers(shape: tuple[int, ...]) -> int:
@@ -92,32 +164,24 @@ def _num_layers(shape: tuple[int, ...]) -> int:
 
 
 def _converted_shape(
-    path: str, shape: tuple[int, ...], origin: Sequence[str], stored: Mapping[str, tuple[int, ...]]
+    path: str, shape: tuple[int, ...], origin: Sequence[str], stored: _Shapes
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(shape that the source gives, shape that the model wants), both in the layout of the source or of the model."""
     if list(origin) == [path]:
         return stored[path], shape
     if layouts.is_stacked(path):
-        wanted = _split_shapes(path, shape)
+        wanted = placement.layer_shape(path, shape)
         # All layers are alike; the first that is not is the one to show.
-        odd = [name for name in origin if stored[name] != wanted[name]]
-        name = odd[0] if odd else origin[0]
-        return stored[name], wanted[name]
-    return _split_shapes(origin[0], stored[origin[0]])[path], shape
-
-
-def _split_shapes(path: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """The shapes of the unscanned parameters in a scanned one."""
-    split = functools.partial(layouts.split_layers, path)
-    parts = jax.eval_shape(split, jax.ShapeDtypeStruct(shape, jnp.float32))
-    return {name: part.shape for name, part in parts.items()}
+        odd = [name for name in origin if stored[name] != wanted]
+        return stored[odd[0] if odd else origin[0]], wanted
+    return placement.layer_shape(origin[0], stored[origin[0]]), shape
 
 
 def _check_shapes(
     source: ParamSource,
-    wanted: Mapping[str, tuple[int, ...]],
+    wanted: _Shapes,
     origins: Mapping[str, list[str]],
-    stored: Mapping[str, tuple[int, ...]],
+    stored: _Shapes,
 ) -> None:
     """Raises CheckpointError unless every parameter is stored, in the right shape."""
     got: dict[str, str] = {}
@@ -144,10 +208,24 @@ def _check_shapes(
     )
 
 
-def _check_leftovers(
-    source: ParamSource, stored: Mapping[str, tuple[int, ...]], model_shapes: Mapping[str, Any]
-) -> None:
+def _check_dtypes(source: ParamSource, origins: Mapping[str, list[str]]) -> None:
+    """Raises CheckpointError if a parameter is not stored in a dtype that checkpoints of a T5 have."""
+    names = [name for origin in origins.values() for name in origin]
+    dtypes = {name: str(source.shapes()[name][1]) for name in dict.fromkeys(names)}
+    wrong = {name: dtype for name, dtype in dtypes.items() if dtype not in _STORED_DTYPES}
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} of {len(dtypes)} arrays in the checkpoint {getattr(source, 'path', source)} cannot be"
+            " parameters",
+            got=dict(list(wrong.items())[:_MAX_SHOWN]),
+            expected=f"one of {list(_STORED_DTYPES)}",
+            fix="save the checkpoint again with parameters in one of these dtypes",
+        )
+
+
+def _check_leftovers(source: ParamSource, model_shapes: Mapping[str, Any]) -> None:
     """Raises CheckpointError if the source has parameters that the model has not."""
+    stored = {path: tuple(shape) for path, (shape, _) in source.shapes().items()}
     model = {path: tuple(leaf.shape) for path, leaf in model_shapes.items()}
     extra = _unscanned_names(stored) - _unscanned_names(model)
     if extra:
@@ -159,43 +237,13 @@ def _check_leftovers(
         )
 
 
-def _unscanned_names(shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
-    """The names of all parameters in the unscanned layout."""
+def _unscanned_names(shapes: _Shapes) -> set[str]:
+    """The names of all parameters in the unscanned layout; a stack's relative position tables go by one name."""
     return {
-        name
+        f"{name.split('/')[0]}/{_TABLE}" if name.endswith(_TABLE) else name
         for path, shape in shapes.items()
         for name in layouts.unscanned_paths(path, _num_layers(shape))
     }
-
-
-def _convert(
-    names: Sequence[str],
-    arrays: list[np.ndarray],
-    targets: Sequence[str],
-    wanted: Mapping[str, tuple[int, ...]],
-) -> dict[str, np.ndarray]:
-    """The target parameters made of the stored arrays."""
-    if list(names) == list(targets):
-        return dict(zip(targets, arrays, strict=True))
-    first = targets[0]
-    if not layouts.is_stacked(first):
-        parts = layouts.split_layers(names[0], arrays[0])
-        return {path: np.asarray(parts[path]) for path in targets}
-    assert len(targets) == 1, targets
-    shape = wanted[first]
-    # Only attention kernels have heads: first in the output projection, before the last dimension elsewhere.
-    heads = shape[0] if first.endswith("out/kernel") else shape[-2]
-    layers = layouts.stack_layers(
-        first, arrays, num_layers=shape[layouts.LAYERS_AXIS], num_heads=heads
-    )
-    return {first: np.asarray(layers)}
-
-
-def _place(array: np.ndarray, dtype: np.dtype, sharding: jax.sharding.Sharding) -> jax.Array:
-    """The array on the devices of all processes, each of which holds it whole on its host."""
-    if jnp.issubdtype(array.dtype, jnp.floating):
-        array = array.astype(dtype, copy=False)
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def _float_dtype(name: str) -> np.dtype:

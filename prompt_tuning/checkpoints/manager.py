@@ -19,7 +19,13 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import json_files, paths, run_format, t5x_format
+from prompt_tuning.checkpoints import (
+    json_files,
+    paths,
+    run_format,
+    t5x_format,
+    t5x_orbax_format,
+)
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.types import PyTree
 
@@ -290,7 +296,7 @@ class _LatestAndBest:
 def _refuse_t5x(model_dir: epath.Path, checkpoints: Sequence[epath.Path]) -> None:
     """Raises CheckpointError if one of the checkpoints is T5X's."""
     for path in checkpoints:
-        if t5x_format.is_t5x_checkpoint(path):
+        if t5x_format.is_t5x_checkpoint(path) or t5x_orbax_format.is_t5x_orbax_checkpoint(path):
             raise CheckpointError(
                 f"MODEL_DIR {model_dir} holds checkpoints of T5X",
                 got=path.name,

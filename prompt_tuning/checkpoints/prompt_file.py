@@ -1,4 +1,4 @@
-"""Prompts as plain NumPy files, with a JSON file beside each that says what they belong to.
+"""Writes prompts as plain NumPy files, with a JSON file beside each that says what they belong to.
 
 `numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt` is a `.npy` file without suffix, as the original
 prompt tuning code leaves it. These files are written at every save and never deleted: they are kilobytes.
@@ -14,17 +14,14 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from prompt_tuning import npy_files
 from prompt_tuning.checkpoints import json_files
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.prompt_formats import FOLDER, STEP_PREFIX
 from prompt_tuning.types import Array
-
-FOLDER = "numpy_checkpoints"
 
 
 def folder(model_dir: epath.PathLike, step: int) -> epath.Path:
     """Returns the directory of the prompts of `step`."""
-    return epath.Path(model_dir) / FOLDER / f"checkpoint_{step}"
+    return epath.Path(model_dir) / FOLDER / f"{STEP_PREFIX}{step}"
 
 
 def save_prompts(
@@ -73,35 +70,6 @@ def update_info(model_dir: epath.PathLike, step: int, info: Mapping[str, Any]) -
         json_files.write_atomically(
             path, json_files.encode({**json.loads(path.read_text()), **info})
         )
-
-
-def load_prompt(path: epath.PathLike) -> tuple[np.ndarray, dict[str, Any] | None]:
-    """Reads a prompt and the JSON beside it.
-
-    Args:
-      path: A `.npy` file, with or without suffix; local or gs://.
-
-    Returns:
-      The prompt [P, H] float32, and what the JSON file holds (None without one).
-
-    Raises:
-      CheckpointError: If the file is missing, is no `.npy` file, or holds no prompt; or if the JSON
-        is damaged.
-    """
-    path = epath.Path(path)
-    prompt = npy_files.read_matrix(path, what="prompt", setting="PROMPT_FILE")
-    side = path.parent / f"{path.name}.json"
-    if not side.is_file():
-        return prompt, None
-    try:
-        return prompt, json.loads(side.read_text())
-    except ValueError as e:
-        raise CheckpointError(
-            f"{side} is damaged",
-            got=str(e),
-            expected="the JSON that was written beside the prompt",
-            fix="copy it again, or remove it: the prompt is then used without any check",
-        ) from e
 
 
 def _to_host(array: Array) -> np.ndarray:

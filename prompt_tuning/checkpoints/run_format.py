@@ -83,20 +83,42 @@ def read_trainable(path: epath.PathLike) -> _Shapes:
     return {k.removeprefix(TRAINABLE): v for k, v in shapes.items() if k.startswith(TRAINABLE)}
 
 
-def read_leaf(path: epath.PathLike, name: str) -> np.ndarray:
-    """Returns one leaf of the state.
+def read_leaf(
+    path: epath.PathLike, name: str, index: tuple[slice, ...] | None = None
+) -> np.ndarray:
+    """Returns one leaf of the state, or a part of it.
 
     Args:
       path: A `checkpoint_{step}` directory.
       name: One of `read_shapes`, for example `trainable/encoder/prompt/prompt/prompt`.
+      index: The part, one slice a dimension; None for all.
 
     Raises:
       CheckpointError: If it is missing or damaged.
     """
     try:
-        return _open(path, name.replace("/", ".")).read().result()
+        store = _open(path, name.replace("/", "."))
+        return (store if index is None else store[index]).read().result()
     except (OSError, ValueError) as e:
         raise _damaged(path, e) from e
+
+
+def read_chunks(path: epath.PathLike, name: str) -> tuple[int, ...]:
+    """Returns the shape of the blocks in which one leaf of the state is stored.
+
+    Args:
+      path: A `checkpoint_{step}` directory.
+      name: One of `read_shapes`.
+
+    Raises:
+      CheckpointError: If it is missing or damaged.
+    """
+    try:
+        store = _open(path, name.replace("/", "."))
+    except (OSError, ValueError) as e:
+        raise _damaged(path, e) from e
+    chunk = store.chunk_layout.read_chunk.shape or ()
+    return tuple(c or size for c, size in zip(chunk, store.shape, strict=True))
 
 
 def find_damage(path: epath.PathLike) -> str | None:

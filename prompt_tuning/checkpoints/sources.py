@@ -7,11 +7,20 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from prompt_tuning.checkpoints import manager, paths, run_format, t5x_format
+from prompt_tuning.checkpoints import (
+    huggingface,
+    manager,
+    paths,
+    run_format,
+    t5x_format,
+    t5x_orbax_format,
+    weights_format,
+)
 from prompt_tuning.errors import CheckpointError, ConfigError
 
 _ACCEPTED = (
-    "a T5X checkpoint_{step} directory, or one that a run of this program left in its MODEL_DIR"
+    "a T5X checkpoint_{step} directory in either of T5X's formats, one that a run of this program left in its"
+    " MODEL_DIR, a Hugging Face model (config.json beside its weights), or what `prompt-tuning convert` wrote"
 )
 
 
@@ -19,12 +28,13 @@ class ParamSource(Protocol):
     """Stored parameters.
 
     Attributes:
-      kind: "t5x" or "run" (this program's own).
+      kind: "t5x", "run" (this program's own), "huggingface" or "weights" (what `prompt-tuning convert` writes).
       path: Where they are stored.
       step: The step they are from, if known.
       frozen_digest: Digest of the frozen parameters a prompt in here was trained on, if recorded.
       trainable_paths: The parameters that the run trained, in the layout of its model; empty if no run of this program
         wrote them.
+      settings: What the checkpoint says about its model beyond shapes, by the names of `T5Config`; None if nothing.
     """
 
     kind: str
@@ -32,13 +42,21 @@ class ParamSource(Protocol):
     step: int | None
     frozen_digest: str | None
     trainable_paths: frozenset[str]
+    settings: Mapping[str, Any] | None
 
     def shapes(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:
         """Returns path -> (shape, dtype) of every parameter, in either layout."""
         ...
 
-    def read(self, path: str) -> np.ndarray:
-        """Returns one parameter of `shapes()`, whole, on the host."""
+    def chunks(self, path: str) -> tuple[int, ...]:
+        """Returns the shape of the blocks in which a parameter is stored: reading a part of one costs a whole one."""
+        ...
+
+    def read(self, path: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
+        """Returns one parameter of `shapes()`, or the part of it at `index` (one slice a dimension), on the host.
+
+        Several threads may call it at once.
+        """
         ...
 
 
@@ -70,6 +88,7 @@ class RunSource:
         regex = self.metadata.get("trainable_regex")
         self.trainable_regex: tuple[str, ...] | None = None if regex is None else tuple(regex)
         self._frozen = self._open_frozen(initial_checkpoint)
+        self.settings: Mapping[str, Any] | None = self._frozen.settings if self._frozen else None
 
     def _open_frozen(self, initial_checkpoint: epath.PathLike | None) -> ParamSource | None:
         """The source of the frozen parameters; None if everything was trained."""
@@ -116,12 +135,19 @@ class RunSource:
         frozen = self._frozen.shapes() if self._frozen else {}
         return {**frozen, **self._trainable}
 
-    def read(self, path: str) -> np.ndarray:
-        """Returns one parameter: what was trained, where it was trained."""
+    def chunks(self, path: str) -> tuple[int, ...]:
+        """Returns the shape of the blocks in which a parameter is stored."""
         if path in self._trainable:
-            return run_format.read_leaf(self.path, run_format.TRAINABLE + path)
+            return run_format.read_chunks(self.path, run_format.TRAINABLE + path)
         assert self._frozen is not None, path
-        return self._frozen.read(path)
+        return self._frozen.chunks(path)
+
+    def read(self, path: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
+        """Returns one parameter, or a part of it: what was trained, where it was trained."""
+        if path in self._trainable:
+            return run_format.read_leaf(self.path, run_format.TRAINABLE + path, index)
+        assert self._frozen is not None, path
+        return self._frozen.read(path, index)
 
 
 def open_source(
@@ -133,8 +159,9 @@ def open_source(
     """Opens a checkpoint; reads its index, no array.
 
     Args:
-      path: A T5X checkpoint, or one of this program; local or gs://. If that one holds only a prompt, the frozen
-        parameters come from the checkpoint it names; if that was moved together with the run, from there.
+      path: A T5X checkpoint, one of this program, a Hugging Face model, or what `prompt-tuning convert` wrote; local
+        or gs://. If a checkpoint of this program holds only a prompt, the frozen parameters come from the checkpoint
+        it names; if that was moved together with the run, from there.
       mode: "specific", or "latest" if `path` is the folder of several: the newest sound one is taken.
       initial_checkpoint: Where the frozen parameters are, if neither holds; only for a checkpoint of this program.
 
@@ -145,6 +172,12 @@ def open_source(
     found = _locate(path, mode)
     if t5x_format.is_t5x_checkpoint(found):
         return t5x_format.T5XSource(found)
+    if t5x_orbax_format.is_t5x_orbax_checkpoint(found):
+        return t5x_orbax_format.T5XOrbaxSource(found)
+    if weights_format.is_weights(found):
+        return weights_format.WeightsSource(found)
+    if huggingface.is_huggingface_checkpoint(found):
+        return huggingface.HuggingFaceSource(found)
     return RunSource(found, initial_checkpoint=initial_checkpoint)
 
 
@@ -166,7 +199,14 @@ def _step_of(path: epath.Path, metadata: Mapping[str, Any]) -> int:
 
 def _is_checkpoint(path: epath.Path) -> bool:
     """Whether `path` is the directory of one checkpoint of a known kind."""
-    return t5x_format.is_t5x_checkpoint(path) or run_format.is_run_checkpoint(path)
+    kinds = (
+        t5x_format.is_t5x_checkpoint,
+        t5x_orbax_format.is_t5x_orbax_checkpoint,
+        run_format.is_run_checkpoint,
+        weights_format.is_weights,
+        huggingface.is_huggingface_checkpoint,
+    )
+    return any(is_kind(path) for is_kind in kinds)
 
 
 def _locate(path: epath.PathLike, mode: str) -> epath.Path:
@@ -185,6 +225,7 @@ def _locate(path: epath.PathLike, mode: str) -> epath.Path:
         )
     if _is_checkpoint(path):
         return path
+    weights_format.refuse_unfinished(path)
     steps = manager.steps_in(path)
     if steps:
         newest = path / f"{manager.PREFIX}_{steps[-1]}"
@@ -204,6 +245,8 @@ def _newest(path: epath.Path) -> epath.Path:
     for step in reversed(manager.steps_in(path)):
         candidate = path / f"{manager.PREFIX}_{step}"
         if t5x_format.is_t5x_checkpoint(candidate):
+            return candidate
+        if t5x_orbax_format.is_t5x_orbax_checkpoint(candidate):
             return candidate
         damage = run_format.find_damage(candidate)
         if damage is None:

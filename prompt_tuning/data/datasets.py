@@ -9,7 +9,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import context, verbalizers
+from prompt_tuning.data import context, text_sources, verbalizers
 from prompt_tuning.data.vocabularies import check_vocabulary
 from prompt_tuning.errors import DataError
 
@@ -192,9 +192,14 @@ def pad_batch(batch: Mapping[str, np.ndarray], batch_size: int) -> Batch:
 
 
 def _batches(ds: tf.data.Dataset) -> Iterator[Batch]:
-    """Returns an iterator over the elements as numpy arrays."""
+    """Yields the elements as numpy arrays."""
     elements: Any = ds.as_numpy_iterator()
-    return elements
+    while True:
+        with text_sources.readable_errors():
+            batch = next(elements, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def _examples(
@@ -254,7 +259,9 @@ def check_dataset(cfg: DatasetConfig) -> None:
             verbalizers.check_fit(
                 name, feature=task.output_features["targets"], length=lengths["targets"]
             )
-        _check_not_empty(dataclasses.replace(cfg, mixture_or_task_name=name), lengths)
+        # Only SeqIO's Evaluator reads without lengths, and it leaves out tasks without metrics.
+        if lengths is not None or task.metric_fns or task.metric_objs:
+            _check_not_empty(dataclasses.replace(cfg, mixture_or_task_name=name), lengths)
 
 
 def _lengths(cfg: DatasetConfig) -> dict[str, int]:
@@ -288,7 +295,9 @@ def _check_not_empty(cfg: DatasetConfig, lengths: Mapping[str, int] | None) -> N
         ds = task.get_dataset(
             lengths, split=cfg.split, use_cached=cfg.use_cached, shuffle=False, num_epochs=1
         )
-    if next(iter(ds.take(1)), None) is None:
+    with text_sources.readable_errors():
+        is_empty = next(iter(ds.take(1)), None) is None
+    if is_empty:
         raise DataError(
             f"Split {cfg.split!r} of task {task.name!r} is empty",
             got=0,

@@ -1,6 +1,7 @@
 """Raw examples to text."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -11,32 +12,83 @@ TextPreprocessor = Callable[[tf.data.Dataset], tf.data.Dataset]
 
 
 def classification_text(
-    *, fields: Sequence[str], verbalizers: Sequence[str], prefix: str = ""
+    *,
+    fields: Sequence[str] | Mapping[str, str],
+    verbalizers: Sequence[str],
+    prefix: str = "",
+    has_markup: bool = False,
 ) -> TextPreprocessor:
     """Returns a preprocessor that writes a classification example as T5 does.
 
-    The input is `{prefix} {field}: {value} {field}: {value} …` with the fields in alphabetical order and the values
-    untouched; the target is the verbalizer of the label.
+    The input is `{prefix} {field}: {value} {field}: {value} …` with the values untouched; the target is the verbalizer
+    of the label.
 
     Args:
-      fields: Text columns of the raw example.
+      fields: Text columns of the raw example, written in alphabetical order; a dict from the name that is written to
+        the column keeps its own order.
       verbalizers: Text of each class, by class index.
       prefix: First word of the input (T5: the task's name); empty for the form used in prompt tuning.
+      has_markup: Whether the text has HTML's line breaks, which become spaces, and bold type, which is dropped.
 
     Returns:
       A function over datasets of {field: string, "label": int64, "idx": int32} that returns datasets of
-      {"inputs": string, "targets": string, "idx": int32}.
+      {"inputs": string, "targets": string, "idx": int32}; the parts of a nested "idx" become `idx/{part}`.
 
     Source: T5's GLUE text format (Raffel et al. 2020, appendix D); without the prefix, Lester et al. 2021.
     """
+    columns = (
+        dict(fields) if isinstance(fields, Mapping) else {name: name for name in sorted(fields)}
+    )
 
     def join(example: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        words = [prefix] if prefix else []
-        for field in sorted(fields):
-            words += [f"{field}:", example[field]]
-        return tf.strings.join(words, separator=" ")
+        words: list[Any] = [prefix] if prefix else []
+        for name, column in columns.items():
+            words += [f"{name}:", example[column]]
+        text = tf.strings.join(words, separator=" ")
+        if has_markup:
+            text = tf.strings.regex_replace(text, "<br>", " ")
+            text = tf.strings.regex_replace(text, "</?b>", "")
+        return text
 
     return _classification(join, verbalizers)
+
+
+def similarity_text(*, fields: Sequence[str], prefix: str = "") -> TextPreprocessor:
+    """Returns a preprocessor whose target is a number in steps of 0.2, such as `3.8` (STS-B).
+
+    Halves round to even: 3.3 becomes `3.2`, 2.3 becomes `2.4`. A withheld label is `-1.0`.
+
+    Args:
+      fields: Text columns, in the order in which they are written.
+      prefix: First word of the input; empty for the form used in prompt tuning.
+
+    Returns:
+      A function over datasets of {field: string, "label": float32, "idx": int32} that returns datasets of
+      {"inputs": string, "targets": string, "idx": int32}.
+
+    Source: T5 (Raffel et al. 2020, section 2.4).
+    """
+
+    def to_text(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        words: list[Any] = [prefix] if prefix else []
+        for field in fields:
+            words += [f"{field}:", example[field]]
+        number = tf.round(example["label"] * 5) / 5
+        return {
+            "inputs": tf.strings.join(words, separator=" "),
+            "targets": tf.as_string(number, precision=1),
+            "idx": example["idx"],
+        }
+
+    return lambda ds: ds.map(to_text, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def index_features(example: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    """Returns what numbers an example: {"idx": int32}, or `idx/{part}` of a nested index."""
+    idx = example["idx"]
+    if isinstance(idx, Mapping):
+        return {f"idx/{part}": value for part, value in idx.items()}
+    return {"idx": idx}
 
 
 def phrased_text(*, field: str, verbalizers: Sequence[str], phrase: str) -> TextPreprocessor:
@@ -62,6 +114,7 @@ def _classification(
         names = tf.constant([*verbalizers, UNLABELED])
         label = example["label"]
         index = tf.where(label < 0, tf.constant(len(verbalizers), label.dtype), label)
-        return {"inputs": join(example), "targets": tf.gather(names, index), "idx": example["idx"]}
+        target = tf.gather(names, index)
+        return {"inputs": join(example), "targets": target, **index_features(example)}
 
     return lambda ds: ds.map(to_text, num_parallel_calls=tf.data.AUTOTUNE)

@@ -3,15 +3,15 @@
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import seqio
 import tensorflow as tf
 from etils import epath
 
-from prompt_tuning.data import context, local_files
-from prompt_tuning.data.local_files import LocalFormat
+from prompt_tuning.data import columns, context, local_files
+from prompt_tuning.data.columns import Columns
+from prompt_tuning.data.local_files import FileFormat
 from prompt_tuning.errors import DataError
 
 
@@ -24,17 +24,17 @@ class LocalOrTfdsDataSource(seqio.DataSource):
     Args:
       tfds_name: Name with config and version, for example `super_glue/boolq:1.0.2`.
       local: Layout of the original files.
-      splits: The splits that the data set has.
+      splits: The splits that the data set has; a dict from our name of a split to the one of TensorFlow Datasets.
     """
 
     def __init__(
         self,
         *,
         tfds_name: str,
-        local: LocalFormat,
-        splits: Sequence[str] = ("train", "validation", "test"),
+        local: FileFormat,
+        splits: Sequence[str] | Mapping[str, str] = ("train", "validation", "test"),
     ):
-        super().__init__(splits=splits)
+        super().__init__(splits=tuple(splits))
         self._local = local
         self._tfds_name = tfds_name
         self._tfds = seqio.TfdsDataSource(tfds_name=tfds_name, splits=splits)
@@ -56,7 +56,7 @@ class LocalOrTfdsDataSource(seqio.DataSource):
         """Returns the number of raw examples of a split."""
         path = self._local_path(split)
         if path is not None:
-            return len(_columns(path, self._local)["label"])
+            return columns.length(_columns(path, self._local))
         with self._explaining_tfds():
             return self._tfds.num_input_examples(split)
 
@@ -83,7 +83,7 @@ class LocalOrTfdsDataSource(seqio.DataSource):
           num_epochs: Not used.
 
         Returns:
-          {field: string, "label": int64, "idx": int32}, as TensorFlow Datasets has them.
+          The features as TensorFlow Datasets has them: {field: string, "label": int64, "idx": int32} of most.
 
         Raises:
           DataError: The data is missing, empty or malformed.
@@ -93,16 +93,11 @@ class LocalOrTfdsDataSource(seqio.DataSource):
         if path is None:
             with self._explaining_tfds():
                 return self._tfds.get_dataset(split, shuffle, seed, shard_info)
-        columns = _columns(path, self._local)
+        examples = _columns(path, self._local)
         if shuffle:
-            order = np.random.default_rng(seed).permutation(len(columns["label"]))
-            columns = {name: column[order] for name, column in columns.items()}
-        # Object arrays of bytes become string tensors only through a list.
-        tensors: Any = {
-            name: tf.constant(column.tolist(), tf.string) if column.dtype == object else column
-            for name, column in columns.items()
-        }
-        ds = tf.data.Dataset.from_tensor_slices(tensors)
+            order = np.random.default_rng(seed).permutation(columns.length(examples))
+            examples = columns.take(examples, order)
+        ds = columns.as_dataset(examples)
         return ds.shard(shard_info.num_shards, shard_info.index) if shard_info else ds
 
     def _local_path(self, split: str) -> epath.Path | None:
@@ -137,13 +132,13 @@ class LocalOrTfdsDataSource(seqio.DataSource):
         )
 
 
-def _columns(path: epath.Path, local: LocalFormat) -> dict[str, np.ndarray]:
+def _columns(path: epath.Path, local: FileFormat) -> Columns:
     """Returns the columns of a file, parsed once for as long as the file does not change."""
     stat = path.stat()
     return _parse(str(path), stat.mtime, stat.length, local)
 
 
 @functools.lru_cache(maxsize=8)
-def _parse(path: str, mtime: float, length: int, local: LocalFormat) -> dict[str, np.ndarray]:
+def _parse(path: str, mtime: float, length: int, local: FileFormat) -> Columns:
     del mtime, length  # They are part of the cache's key only.
-    return local_files.read_split(epath.Path(path), local)
+    return local.read(epath.Path(path))

@@ -1,9 +1,16 @@
 """The vocabulary that registered tasks name: the one of the run, whichever that is."""
 
 import functools
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import sentencepiece
 import seqio
 import tensorflow as tf
 from etils import epath
@@ -15,6 +22,49 @@ from prompt_tuning.errors import DataError
 T5_VOCABULARY = "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model"
 # The file of 32,000 pieces that is in circulation as `spiece.model` needs the sentinels added.
 T5_EXTRA_IDS = 100
+_WEB = ("https://", "http://")
+_TIMEOUT_SECS = 60
+
+
+class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
+    """SeqIO's vocabulary, whose model file may also be on the web.
+
+    Such a file is downloaded when it is first needed, once for this machine: it is kept in `~/.cache/prompt_tuning`
+    (or below `XDG_CACHE_HOME`).
+
+    Args:
+      sentencepiece_model_file: A path, `gs://…` or `https://…`.
+      extra_ids: Sentinels `<extra_id_0>`, … added behind the pieces.
+      reverse_extra_ids: Whether `<extra_id_0>` is the last id, as in T5.
+      use_fast_tokenizer: Whether TensorFlow Text's faster tokenizer encodes inside datasets.
+    """
+
+    def __init__(
+        self,
+        sentencepiece_model_file: str,
+        extra_ids: int = 0,
+        reverse_extra_ids: bool = True,
+        use_fast_tokenizer: bool = False,
+    ):
+        # Only where there is one: vocabularies of the same file are equal, whichever class they are of.
+        if sentencepiece_model_file.startswith(_WEB):
+            self._web_address = sentencepiece_model_file
+        super().__init__(
+            cached_path(sentencepiece_model_file),
+            extra_ids,
+            reverse_extra_ids=reverse_extra_ids,
+            use_fast_tokenizer=use_fast_tokenizer,
+        )
+
+    @property
+    def address(self) -> str:
+        """Where the model file was said to be."""
+        return getattr(self, "_web_address", self.sentencepiece_model_file)
+
+    def _model_context(self) -> Any:
+        if self._model is None and self.address.startswith(_WEB):
+            download(self.address)
+        return super()._model_context()
 
 
 def sentencepiece_vocabulary(
@@ -23,15 +73,72 @@ def sentencepiece_vocabulary(
     """Returns the vocabulary of a SentencePiece model of T5 without sentinel pieces (`spiece.model`).
 
     Args:
-      path: The model file.
+      path: The model file: a path, `gs://…` or `https://…`.
       extra_ids: Sentinels `<extra_id_0>`, … added behind the pieces.
     """
-    return seqio.SentencePieceVocabulary(path, extra_ids=extra_ids)
+    return SentencePieceVocabulary(path, extra_ids=extra_ids)
+
+
+def cached_path(address: str) -> str:
+    """Returns where the file of a web address is kept on this machine; other paths as they are.
+
+    Args:
+      address: A path, `gs://…` or `https://…`.
+    """
+    if not address.startswith(_WEB):
+        return address
+    cache = epath.Path(os.environ.get("XDG_CACHE_HOME") or epath.Path("~/.cache").expanduser())
+    name = urllib.parse.urlparse(address).path.rpartition("/")[2] or "sentencepiece.model"
+    # Addresses that differ elsewhere than in the file's name must not share a file.
+    folder = hashlib.sha256(address.encode("utf-8")).hexdigest()[:16]
+    return str(cache / "prompt_tuning" / "vocabularies" / folder / name)
+
+
+def download(address: str) -> None:
+    """Downloads a SentencePiece model to `cached_path`, unless it is there.
+
+    Args:
+      address: `https://…`.
+
+    Raises:
+      DataError: It cannot be had, or is no SentencePiece model.
+    """
+    path = epath.Path(cached_path(address))
+    if path.is_file():
+        return
+    fix = "correct the address, or download the file yourself and name its path"
+    try:
+        with urllib.request.urlopen(address, timeout=_TIMEOUT_SECS) as response:
+            content = response.read()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        raise DataError(
+            f"The vocabulary cannot be downloaded ({type(error).__name__}: {error})",
+            got=address,
+            expected="an address that this machine can reach",
+            fix=fix,
+        ) from error
+    try:
+        sentencepiece.SentencePieceProcessor().LoadFromSerializedProto(content)
+    # SentencePiece says RuntimeError, and its messages change.
+    except Exception as error:
+        raise DataError(
+            f"The downloaded file is no SentencePiece model ({error})",
+            got=address,
+            expected="the address of the model file itself, not of a page about it",
+            fix=fix,
+        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside and renamed, so that another process never reads half a file.
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 @functools.cache
 def _t5_vocabulary() -> seqio.Vocabulary:
-    return seqio.SentencePieceVocabulary(T5_VOCABULARY)
+    return SentencePieceVocabulary(T5_VOCABULARY)
 
 
 class RunVocabulary(seqio.Vocabulary):
@@ -139,7 +246,7 @@ def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
       DataError: The model file is missing, or not a SentencePiece model, or has no end-of-sequence id.
     """
     resolved = vocabulary.resolve() if isinstance(vocabulary, RunVocabulary) else vocabulary
-    path = getattr(resolved, "sentencepiece_model_file", None)
+    path = getattr(resolved, "address", getattr(resolved, "sentencepiece_model_file", None))
     fix = "set the vocabulary's `sentencepiece_model_file` to a SentencePiece model that this machine can read"
     # A look at the local disk first: TensorFlow's own message for a missing file names no setting.
     if path is not None and "://" not in str(path) and not epath.Path(path).is_file():
@@ -148,6 +255,8 @@ def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
         )
     try:
         size, eos_id = resolved.vocab_size, resolved.eos_id
+    except DataError:
+        raise
     # SentencePiece, TensorFlow and cloud storage each raise errors of their own.
     except Exception as error:
         raise DataError(

@@ -130,6 +130,27 @@ def check_choice(topk: int, topp: float) -> None:
         )
 
 
+def filtered_logits(
+    logits: jax.Array, *, temperature: float = 1.0, topk: int = 0, topp: float = 0.0
+) -> jax.Array:
+    """Returns the logits that tokens are drawn from; those of excluded tokens are -1e7.
+
+    Args:
+      logits: [R, V] float32, the model's.
+      temperature: See `temperature_sample`; below 1e-4 the logits come back as they are.
+      topk: See `temperature_sample`.
+      topp: See `temperature_sample`.
+    """
+    if temperature <= _MIN_TEMPERATURE:
+        return logits
+    scaled = logits / temperature
+    if topk:
+        scaled = _keep_top_k(scaled, topk)
+    if topp:
+        scaled = _keep_nucleus(scaled, topp)
+    return scaled
+
+
 def _draw(
     rng: jax.Array,
     logits: jax.Array,
@@ -140,11 +161,7 @@ def _draw(
 ) -> tuple[jax.Array, jax.Array]:
     """Draws one token per row of logits [R, V]; returns ids [R] int32 and their log-probabilities [R]."""
     greedy = temperature <= _MIN_TEMPERATURE
-    scaled = logits if greedy else logits / temperature
-    if topk and not greedy:
-        scaled = _keep_top_k(scaled, topk)
-    if topp and not greedy:
-        scaled = _keep_nucleus(scaled, topp)
+    scaled = filtered_logits(logits, temperature=temperature, topk=topk, topp=topp)
     token = jnp.argmax(scaled, axis=-1) if greedy else jax.random.categorical(rng, scaled)
     if greedy and rescale_log_probs:
         return token.astype(jnp.int32), jnp.zeros(token.shape, jnp.float32)

@@ -50,6 +50,8 @@ class T5Config:
         1/sqrt(emb_dim) (T5 1.0), instead of a matrix of its own (T5 1.1).
       relative_attention_num_buckets: Buckets of relative distance.
       relative_attention_max_distance: Distance from which on all share the last bucket. Unit: tokens.
+      relative_bias_per_layer: Whether each layer has a relative position table of its own (UMT5) instead of one for
+        each stack. A scanned stack always has one per layer, as in T5X; where layers share one, they repeat it.
       scan_layers: Whether a stack is one scanned layer with stacked parameters (compiles in constant
         time and memory) instead of a Python loop. Parameter names follow T5X's layout for each.
       remat_policy: What the backward pass recomputes: "none", "minimal" or "full".
@@ -75,6 +77,7 @@ class T5Config:
     logits_via_embedding: bool = False
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
+    relative_bias_per_layer: bool = False
     scan_layers: bool = False
     remat_policy: str = "none"
 

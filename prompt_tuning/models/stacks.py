@@ -19,7 +19,7 @@ from prompt_tuning.types import Array
 def _position_bias(
     config: T5Config, table: Array | None, *, bidirectional: bool
 ) -> attention.PositionBias:
-    """Returns the bias from the stack's table, or in a scanned layer from the layer's own."""
+    """Returns the bias from the stack's table, or from the layer's own where the stack has none."""
     if table is None:
         table = attention.RelativePositionTable(config, name="relpos_bias")()
     return functools.partial(
@@ -134,8 +134,9 @@ def _run_layers(
             layer, policy=REMAT_POLICIES[cfg.remat_policy], prevent_cse=not cfg.scan_layers
         )
     if not cfg.scan_layers:
-        # One table for the whole stack.
-        table = attention.RelativePositionTable(cfg, name="relpos_bias")()
+        table = None
+        if not cfg.relative_bias_per_layer:
+            table = attention.RelativePositionTable(cfg, name="relpos_bias")()
         for i in range(num_layers):
             x, _ = layer(**attributes, name=f"layers_{i}")(x, *broadcast, table)
         return x

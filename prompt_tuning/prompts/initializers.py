@@ -8,14 +8,14 @@ which initializes modules before it has weights: there the table comes from a fi
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from prompt_tuning import npy_files
+from prompt_tuning import matrix_files, prompt_formats
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.types import Array, EncodeText
 
@@ -99,8 +99,8 @@ class FromFile:
     """A trained prompt.
 
     Attributes:
-      path: A `.npy` file, or a file of `numpy_checkpoints/`, which has the same content without the suffix. None where
-        the checkpoint that is evaluated holds the prompt itself.
+      path: Anything that `prompt_formats.load_prompt` reads: a `.npy` or `.safetensors` file, a folder of
+        `numpy_checkpoints/`, a PEFT adapter. None where the checkpoint that is evaluated holds the prompt itself.
     """
 
     path: str | None = None
@@ -154,7 +154,7 @@ def build_prompt(
         return jnp.asarray(spec(rng, (length, width)), jnp.float32)
     table = embedding_table
     if spec.embedding_file is not None:
-        table = npy_files.read_matrix(
+        table = matrix_files.read_matrix(
             spec.embedding_file, what="embedding table", setting="EMBEDDING_FILE", width=width
         )
         vocab_size = table.shape[0]
@@ -177,12 +177,20 @@ def module_initializer(spec: PromptInit) -> InitFn:
     return lambda rng, shape: jax.random.uniform(rng, tuple(shape), jnp.float32, -scale, scale)
 
 
-def t5x_initializer(spec: PromptSpec, encode_text: EncodeText | None = None) -> InitFn:
+class Vocabulary(Protocol):
+    """What this module uses of a SeqIO vocabulary."""
+
+    def encode(self, s: str) -> Sequence[int]:
+        """Returns the token ids of a text, without EOS."""
+        ...
+
+
+def t5x_initializer(spec: PromptSpec, vocabulary: Vocabulary | None = None) -> InitFn:
     """Returns a spec as a `(rng, shape)` function that needs no model, for use inside T5X.
 
     Args:
       spec: What to start from; those that read the embedding table need its `embedding_file`.
-      encode_text: See `build_prompt`.
+      vocabulary: The model's; needed for `ClassLabels` and `FromText`.
 
     Raises:
       ConfigError: If the spec reads a table and names no file.
@@ -195,6 +203,8 @@ def t5x_initializer(spec: PromptSpec, encode_text: EncodeText | None = None) -> 
             expected="a .npy file with the model's token embeddings [V, H]",
             fix="bind EMBEDDING_FILE",
         )
+
+    encode_text = None if vocabulary is None else lambda text: list(vocabulary.encode(text))
 
     def init(rng: jax.Array, shape: Sequence[int]) -> jax.Array:
         # Only the width is read: the rows come from the file, or no rows are needed.
@@ -287,7 +297,7 @@ def _draw(rng: jax.Array, population_size: int, length: int, vocab_size: int) ->
 
 def _read_prompt(path: str, length: int, width: int) -> np.ndarray:
     """Returns the prompt in a file after checking its shape."""
-    prompt = npy_files.read_matrix(path, what="prompt", setting="PROMPT_FILE", width=width)
+    prompt, _ = prompt_formats.load_prompt(path, width=width)
     if prompt.shape[0] != length:
         raise ConfigError(
             "The prompt in the file has another length",

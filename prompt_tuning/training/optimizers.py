@@ -50,7 +50,9 @@ class Adafactor:
 
     Attributes:
       decay_rate: Exponent of the decay, in (0, 1].
-      restored_step: Step that T5X would have restored from the checkpoint into the optimizer.
+      restored_step: Step that T5X would have restored from the checkpoint into the optimizer; the second moments
+        start at zero. None restores them too, with their step, where the initial checkpoint has them, and is 0
+        where it has none.
       multiply_by_parameter_scale: Multiply each update by the root mean square of its parameter.
       weight_decay_rate: Share of each parameter removed per update, not scaled by the learning rate; None for none.
       clipping_threshold: Largest root mean square of an update before the learning rate; None for no clipping.
@@ -66,7 +68,7 @@ class Adafactor:
     """
 
     decay_rate: float = 0.8
-    restored_step: int = 0
+    restored_step: int | None = 0
     multiply_by_parameter_scale: bool = True
     weight_decay_rate: float | None = None
     clipping_threshold: float | None = 1.0
@@ -84,7 +86,7 @@ class Adafactor:
                 expected="a number in (0, 1]",
                 fix="use T5's 0.8",
             )
-        if self.step_offset > self.restored_step:
+        if self.restored_step is not None and self.step_offset > self.restored_step:
             # t would be 0 or negative, and the second moments NaN from the first update.
             raise ConfigError(
                 "Adafactor.step_offset",
@@ -117,7 +119,8 @@ class Adafactor:
         has the size of the parameters, less where they are factored; give it the trainable tree alone.
 
         Args:
-          learning_rate: Called with the number of updates applied so far, from 0, whatever `restored_step` is.
+          learning_rate: Called with the number of updates applied so far, from 0, whatever `restored_step` is;
+            `schedules.counted_from` adds it, as T5X does.
           layer_axis: Tells which parameters stack layers, and along which axis. Every layer of these is clipped,
             scaled and factored on its own, so scanned and unscanned layers train alike.
 
@@ -128,7 +131,7 @@ class Adafactor:
             optax.scale_by_factored_rms(
                 factored=self.factored,
                 decay_rate=self.decay_rate,
-                step_offset=self.step_offset - self.restored_step,
+                step_offset=self.step_offset - (self.restored_step or 0),
                 min_dim_size_to_factor=self.min_dim_size_to_factor,
                 epsilon=self.epsilon1,
             )

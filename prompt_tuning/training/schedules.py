@@ -144,3 +144,8 @@ def create_learning_rate_scheduler(
         return jnp.maximum(rate, min_learning_rate)
 
     return learning_rate
+
+
+def counted_from(schedule: Schedule, step: int) -> Schedule:
+    """Returns `schedule` for a run whose first update is update `step` of the optimizer, as T5X counts it."""
+    return lambda updates: schedule(step + updates)

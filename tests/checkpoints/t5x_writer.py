@@ -15,7 +15,11 @@ INLINE_ELEMENTS = 64
 
 
 def write_t5x_checkpoint(
-    path: str | pathlib.Path, flat_params: Mapping[str, np.ndarray], step: int, driver: str = "file"
+    path: str | pathlib.Path,
+    flat_params: Mapping[str, np.ndarray],
+    step: int,
+    driver: str = "file",
+    moments: Mapping[str, np.ndarray] | None = None,
 ) -> pathlib.Path:
     """Writes `flat_params` as the T5X checkpoint `path` of `step` and returns the path.
 
@@ -24,13 +28,19 @@ def write_t5x_checkpoint(
       flat_params: Parameter path -> array, float32 or bfloat16.
       step: Recorded in the optimizer state.
       driver: Kvstore driver recorded in the index: "file", or "gfile" as older versions of T5X wrote.
+      moments: Optimizer state, `{path}/{v,v_row,v_col,m}` -> array; none if None.
     """
     path = pathlib.Path(path)
     path.mkdir(parents=True)
     leaves = {
-        name: _write_leaf(path, name, np.asarray(x), driver) for name, x in flat_params.items()
+        name: _write_leaf(path, f"target/{name}", np.asarray(x), driver)
+        for name, x in flat_params.items()
     }
-    state = {"step": _pack_array(np.int32(step)), "param_states": {}}
+    slots = {
+        name: _write_leaf(path, f"state/param_states/{name}", np.asarray(x), driver)
+        for name, x in (moments or {}).items()
+    }
+    state = {"step": _pack_array(np.int32(step)), "param_states": tree.unflatten(slots)}
     index = {"version": 3, "optimizer": {"target": tree.unflatten(leaves), "state": state}}
     packed = msgpack.packb(index)
     assert packed is not None
@@ -42,7 +52,7 @@ def _write_leaf(path: pathlib.Path, name: str, array: np.ndarray, driver: str) -
     """Stores one array and returns what the index says about it."""
     if array.size <= INLINE_ELEMENTS:
         return _pack_array(array)
-    folder = f"target.{name.replace('/', '.')}"
+    folder = name.replace("/", ".")
     # Two chunks along the first axis, so that a missing one can be noticed.
     chunks = [-(-array.shape[0] // 2), *array.shape[1:]]
     kvstore = {"driver": "file", "path": f"{path / folder}/"}

@@ -28,6 +28,26 @@ def test_independent_of_sharding():
         assert digest.params_digest(sharded) == expected
 
 
+@pytest.mark.parametrize("scanned", [False, True])
+def test_independent_of_the_blocks_it_is_computed_in(monkeypatch, scanned):
+    params = make_unscanned()
+    expected = digest.params_digest(params)
+    if scanned:
+        params = layouts.to_scanned(params, num_heads=HEADS)
+    # Rows of 2 to 64 numbers: several a block, with a remainder, and one row that is more than a block.
+    for block in (7, 48, 100):
+        monkeypatch.setattr(digest, "_BLOCK", block)
+        assert digest.params_digest(params) == expected
+
+
+def test_parts_that_come_one_after_another():
+    params = make_unscanned()
+    whole = digest.Digest()
+    for path, array in params.items():
+        whole.add({path: array})
+    assert whole.hexdigest() == digest.params_digest(params)
+
+
 def test_independent_of_storage_dtype():
     params = make_unscanned()
     stored = {k: v.astype(jnp.bfloat16) for k, v in params.items()}
@@ -42,8 +62,10 @@ def test_independent_of_layout_and_order():
     assert digest.params_digest(params) == digest.params_digest(dict(reversed(params.items())))
 
 
-def test_value_is_pinned():
+@pytest.mark.parametrize("block", [2**20, 3, 1])
+def test_value_is_pinned(monkeypatch, block):
     """Digests live in users' checkpoints: another algorithm would refuse all of them."""
+    monkeypatch.setattr(digest, "_BLOCK", block)
     params = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([-1.5], np.float32)}
     bits = {"a": [0x0, 0x3F80, 0x4000, 0x4040, 0x4080, 0x40A0], "b": [0xBFC0]}
     lines = [

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from etils import epath
 
 from prompt_tuning import layouts
 from prompt_tuning.checkpoints import digest, initial, t5x_format
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.partitioning import PjitPartitioner
+from tests.checkpoints.memory_source import MemorySource
 from tests.checkpoints.t5x_writer import write_t5x_checkpoint
 from tests.checkpoints.tiny_params import HEADS, logical_axes, make_unscanned
 from tests.helpers import SHARED, requires_shared
@@ -27,28 +27,8 @@ def replicated(params):
     return dict.fromkeys(params, PjitPartitioner().replicated)
 
 
-class CountingSource:
-    """A source in memory that counts its reads."""
-
-    kind = "t5x"
-    step: int | None = 3
-    frozen_digest: str | None = None
-    trainable_paths: frozenset[str] = frozenset()
-    path = epath.Path("memory")
-
-    def __init__(self, params):
-        self.params, self.reads = params, []
-
-    def shapes(self):
-        return {path: (x.shape, x.dtype) for path, x in self.params.items()}
-
-    def read(self, path):
-        self.reads.append(path)
-        return self.params[path]
-
-
 def load(source_params, target_params, **kwargs):
-    source = CountingSource(source_params)
+    source = MemorySource(source_params)
     shapes = to_shapes(target_params)
     loaded = initial.load_params(source, shapes, replicated(target_params), **kwargs)
     assert sorted(source.reads) == sorted(set(source.reads)), "an array was read twice"
@@ -86,7 +66,7 @@ def test_some_parameters_read_only_what_they_need():
 def test_arrays_land_sharded():
     params = make_unscanned()
     shardings = PjitPartitioner(num_partitions=4).param_shardings(logical_axes(params), params)
-    source = CountingSource(params)
+    source = MemorySource(params)
     loaded = initial.load_params(source, to_shapes(params), shardings)
     assert_same(loaded, params)
     assert all(loaded[p].sharding == shardings[p] for p in params)
@@ -126,11 +106,60 @@ def test_another_size_is_an_error_before_anything_is_read(stored_scanned, model_
     wider = {p: np.concatenate([x, x]) for p, x in params.items()}
     stored = to_scanned(wider) if stored_scanned else wider
     wanted = to_scanned(params) if model_scanned else params
-    source = CountingSource(stored)
+    source = MemorySource(stored)
     with pytest.raises(CheckpointError, match="another size or model: ") as error:
         initial.load_params(source, to_shapes(wanted), replicated(wanted))
     assert source.reads == []
     assert "[32, 8]" in str(error.value) and "[16, 8]" in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int32", "uint16"])
+def test_arrays_that_are_no_weights_are_an_error_before_anything_is_read(dtype):
+    params = make_unscanned()
+    wrong = {p: x.astype(dtype) if "layers_1" in p else x for p, x in params.items()}
+    source = MemorySource(wrong)
+    with pytest.raises(CheckpointError, match=r"^4 of 11 arrays .*layers_1/attention") as error:
+        initial.load_params(source, to_shapes(params), replicated(params))
+    assert source.reads == []
+    assert dtype in str(error.value) and "bfloat16" in str(error.value)
+
+
+def test_float16_is_widened():
+    params = {p: x.astype(np.float16) for p, x in make_unscanned().items()}
+    for dtype in ("float32", "bfloat16"):
+        loaded, _ = load(params, params, dtype=dtype)
+        wide = {p: x.astype(np.float32).astype(jnp.dtype(dtype)) for p, x in params.items()}
+        assert_same(loaded, wide)
+
+
+def with_tables_of_their_own(params):
+    """The parameters of a model with a relative position table in every layer (UMT5)."""
+    params = dict(params)
+    table = params.pop("encoder/relpos_bias/rel_embedding")
+    for i in range(2):
+        params[f"encoder/layers_{i}/relpos_bias/rel_embedding"] = table + np.float32(i)
+    return params
+
+
+@pytest.mark.parametrize("stored_scanned", [False, True])
+@pytest.mark.parametrize("model_scanned", [False, True])
+def test_tables_of_every_layer_load_into_any_layout(stored_scanned, model_scanned):
+    params = with_tables_of_their_own(make_unscanned())
+    stored = to_scanned(params) if stored_scanned else params
+    wanted = to_scanned(params) if model_scanned else params
+    loaded, _ = load(stored, wanted, model_shapes=wanted)
+    assert_same(loaded, wanted)
+    assert digest.params_digest(loaded) == digest.params_digest(params)
+    shared = make_unscanned()
+    assert digest.params_digest(loaded) != digest.params_digest(shared)
+
+
+def test_one_table_does_not_make_a_model_with_one_in_every_layer():
+    shared = make_unscanned()
+    own = with_tables_of_their_own(shared)
+    for stored, wanted in ((shared, own), (own, shared)):
+        with pytest.raises(CheckpointError, match="rel_embedding.*missing"):
+            load(stored, wanted, model_shapes=wanted)
 
 
 @pytest.mark.parametrize("stored_scanned", [False, True])
@@ -213,15 +242,3 @@ def test_real_checkpoints_load_exactly(folder, dtype):
     assert digest.params_digest(loaded) == digest.params_digest(
         dict(np.load(golden / "params.npz"))
     )
-
-
-@requires_shared
-def test_real_checkpoint_loads_into_a_scanned_model():
-    assert SHARED is not None
-    golden = SHARED / "golden"
-    scanned = initial.open_source(golden / "t5x_checkpoint_scan" / "checkpoint_1100000")
-    unscanned = initial.open_source(golden / "t5x_checkpoint" / "checkpoint_1100000")
-    shapes = {p: jax.ShapeDtypeStruct(s, d) for p, (s, d) in scanned.shapes().items()}
-    both = [initial.load_params(s, shapes, replicated(shapes)) for s in (scanned, unscanned)]
-    assert len(both[0]) == 29
-    assert_same(both[1], {p: np.asarray(x) for p, x in both[0].items()})

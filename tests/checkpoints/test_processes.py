@@ -33,7 +33,16 @@ source = initial.open_source(base)
 shapes = {p: jax.ShapeDtypeStruct(s, d) for p, (s, d) in source.shapes().items()}
 spread = NamedSharding(partitioner.mesh, P(("data", "model")))
 shardings = {p: spread if s.shape[0] % 4 == 0 else partitioner.replicated for p, s in shapes.items()}
+read, num_read = source.read, {}
+def counting_read(path, index=None):
+    part = read(path, index)
+    num_read[path] = num_read.get(path, 0) + part.size
+    return part
+source.read = counting_read
 params = initial.load_params(source, shapes, shardings)
+# Each process holds half of what is spread, and reads no more of it.
+for path, shape in shapes.items():
+    assert num_read[path] == shape.size // (1 if shardings[path] is partitioner.replicated else 2), path
 prompt = jax.device_put(np.full((4, 8), 2.0, np.float32), partitioner.replicated)
 state = {"step": jax.device_put(np.int32(1), partitioner.replicated),
          "trainable": tree.unflatten({**params, PROMPT: prompt})}

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints import prompt_file
-from prompt_tuning.errors import CheckpointError
-from tests.helpers import SHARED, requires_shared
+from prompt_tuning.prompt_formats import load_prompt
 
 PATH = "encoder/prompt/prompt/prompt"
 NAME = "encoder.prompt.prompt.prompt"
@@ -21,7 +20,7 @@ def test_written_file_is_a_plain_npy(tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == [NAME, f"{NAME}.json"]
     assert [p.name for p in folder.parent.iterdir()] == ["checkpoint_30"]
     np.testing.assert_array_equal(np.load(io.BytesIO((folder / NAME).read_bytes())), prompt)
-    loaded, side = prompt_file.load_prompt(folder / NAME)
+    loaded, side = load_prompt(folder / NAME)
     np.testing.assert_array_equal(loaded, prompt)
     assert loaded.dtype == np.float32
     assert side == {
@@ -39,7 +38,7 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     for value in (1.0, 2.0):
         prompts = {PATH: np.full((2, 3), value, np.float32)}
         prompt_file.save_prompts(tmp_path, 5, prompts, {"value": value})
-    prompt, side = prompt_file.load_prompt(prompt_file.folder(tmp_path, 5) / NAME)
+    prompt, side = load_prompt(prompt_file.folder(tmp_path, 5) / NAME)
     assert prompt[0, 0] == 2.0
     assert side is not None and side["value"] == 2.0
 
@@ -60,40 +59,9 @@ def test_a_killed_writer_leaves_nothing_under_the_final_name(tmp_path, monkeypat
 def test_update_info_adds_and_keeps(tmp_path):
     prompt_file.save_prompts(tmp_path, 5, {PATH: np.ones((2, 3), np.float32)}, {"task": "cb"})
     prompt_file.update_info(tmp_path, 5, {"metric": {"name": "accuracy", "value": 0.5}})
-    _, side = prompt_file.load_prompt(prompt_file.folder(tmp_path, 5) / NAME)
+    _, side = load_prompt(prompt_file.folder(tmp_path, 5) / NAME)
     assert side is not None and side["task"] == "cb"
     assert side["metric"] == {"name": "accuracy", "value": 0.5}
-
-
-def test_npy_without_side_file(tmp_path):
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    np.save(tmp_path / "p.npy", array)
-    prompt, side = prompt_file.load_prompt(tmp_path / "p.npy")
-    np.testing.assert_array_equal(prompt, array)
-    assert side is None
-
-
-def test_missing_file_names_one_nearby(tmp_path):
-    prompt_file.save_prompts(tmp_path, 5, {PATH: np.ones((2, 3), np.float32)}, {})
-    with pytest.raises(CheckpointError, match=f"No prompt file.*for example .*{NAME}.*PROMPT_FILE"):
-        prompt_file.load_prompt(prompt_file.folder(tmp_path, 5))
-
-
-def test_damaged_side_file_is_an_error(tmp_path):
-    prompt_file.save_prompts(tmp_path, 5, {PATH: np.ones((2, 3), np.float32)}, {})
-    side = prompt_file.folder(tmp_path, 5) / f"{NAME}.json"
-    side.write_bytes(side.read_bytes()[:10])
-    with pytest.raises(CheckpointError, match=f"{NAME}.json is damaged"):
-        prompt_file.load_prompt(prompt_file.folder(tmp_path, 5) / NAME)
-
-
-@requires_shared
-def test_file_of_the_original_code_loads():
-    assert SHARED is not None
-    folder = SHARED / "golden" / "t5x_prompt_checkpoint" / "numpy_checkpoints"
-    prompt, side = prompt_file.load_prompt(next(folder.glob("*")) / NAME)
-    assert prompt.shape == (6, 32)
-    assert side is None
 
 
 def test_json_is_readable_text(tmp_path):

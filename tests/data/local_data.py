@@ -15,12 +15,12 @@ def write_jsonl(path: pathlib.Path, rows: Sequence[Any]) -> pathlib.Path:
 
 
 def write_data(root: pathlib.Path, *, train: int = 50, validation: int = 5) -> pathlib.Path:
-    """Writes RTE, CB and SST-2 with numbered examples below `root` and returns it."""
+    """Writes CB, MRPC, RTE (SuperGLUE's and GLUE's) and SST-2 with numbered examples below `root`; returns it."""
+    entailment = ("entailment", "not_entailment")
     for split, count in (("train", train), ("val", validation)):
         pairs = [
             {"premise": f"a river {i}", "hypothesis": "the mill", "idx": i} for i in range(count)
         ]
-        entailment = ("entailment", "not_entailment")
         rte = [{**pair, "label": entailment[i % 2]} for i, pair in enumerate(pairs)]
         write_jsonl(root / "RTE" / f"{split}.jsonl", rte)
         classes = ("entailment", "contradiction", "neutral")
@@ -29,4 +29,10 @@ def write_data(root: pathlib.Path, *, train: int = 50, validation: int = 5) -> p
     for split, count in (("train", train), ("dev", validation)):
         lines = ["sentence\tlabel", *(f"a film {i} \t{i % 2}" for i in range(count))]
         write_jsonl(root / "SST-2" / f"{split}.tsv", lines)
+        lines = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
+        lines += [f"{i % 2}\t{i}\t{i + 1}\ta river {i}\tthe mill" for i in range(count)]
+        write_jsonl(root / "MRPC" / f"{split}.tsv", lines)
+        lines = ["index\tsentence1\tsentence2\tlabel"]
+        lines += [f"{i}\ta river {i}\tthe mill\t{entailment[i % 2]}" for i in range(count)]
+        write_jsonl(root / "RTE" / f"{split}.tsv", lines)
     return root

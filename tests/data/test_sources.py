@@ -1,6 +1,7 @@
 """Raw examples from the original files and from TensorFlow Datasets."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from prompt_tuning.data import context, local_files
 from prompt_tuning.data.local_files import LocalFormat
 from prompt_tuning.data.sources import LocalOrTfdsDataSource
 from prompt_tuning.errors import DataError
+from prompt_tuning.tasks import glue
 from tests.data.local_data import write_data, write_jsonl
 from tests.helpers import SHARED, requires_shared
 
@@ -20,6 +22,7 @@ CB = LocalFormat(
     "CB", ".jsonl", ("premise", "hypothesis"), ("entailment", "contradiction", "neutral")
 )
 RTE = LocalFormat("RTE", ".jsonl", ("premise", "hypothesis"), ("entailment", "not_entailment"))
+MRPC: Any = next(data.local for data in glue.DATA_SETS if data.name == "mrpc")
 SST2 = LocalFormat("SST-2", ".tsv", ("sentence",), ("negative", "positive"))
 
 
@@ -30,7 +33,7 @@ def clean_context():
 
 
 def read(path, fmt=BOOLQ):
-    return local_files.read_split(epath.Path(path), fmt)
+    return fmt.read(epath.Path(path))
 
 
 def test_jsonl_becomes_the_columns_of_tfds(tmp_path):
@@ -61,6 +64,23 @@ def test_tsv_keeps_spaces_and_quotes(tmp_path):
     test = write_jsonl(tmp_path / "test.tsv", ["index\tsentence", "4\tunlabeled"])
     columns = read(test, SST2)
     assert columns["label"].tolist() == [-1] and columns["idx"].tolist() == [4]
+
+
+def test_columns_of_other_names_become_those_of_tfds(tmp_path):
+    header = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String"
+    path = write_jsonl(
+        tmp_path / "dev.tsv", [header, '1\t7\t8\t"half a quote\tCafé ', "0\t9\t4\ta\tb"]
+    )
+    columns = read(path, MRPC)
+    assert columns.keys() == {"sentence1", "sentence2", "label", "idx"}
+    assert [text.decode() for text in columns["sentence1"]] == ['"half a quote', "a"]
+    assert [text.decode() for text in columns["sentence2"]] == ["Café ", "b"]
+    np.testing.assert_array_equal(columns["label"], [1, 0])
+    np.testing.assert_array_equal(columns["idx"], [0, 1])
+    test = write_jsonl(tmp_path / "test.tsv", ["index\t#1 String\t#2 String", "3\ta\tb"])
+    assert read(test, MRPC)["label"].tolist() == [-1]
+    with pytest.raises(DataError, match="'#2 String'"):
+        read(write_jsonl(tmp_path / "other.tsv", ["Quality\t#1 String", "1\ta"]), MRPC)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +228,7 @@ def test_a_missing_package_keeps_its_own_error(monkeypatch):
 def test_the_real_files_have_the_published_label_counts(fmt, folder, split, counts):
     assert SHARED is not None
     path = local_files.find_split(str(SHARED / "data" / folder), fmt, split)
-    columns = local_files.read_split(path, fmt)
+    columns = fmt.read(path)
     np.testing.assert_array_equal(np.bincount(columns["label"]), counts)
     np.testing.assert_array_equal(columns["idx"], np.arange(sum(counts)))
 

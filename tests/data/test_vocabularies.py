@@ -1,7 +1,10 @@
 """The run's vocabulary behind the registered features."""
 
 import copy
+import http.server
 import pickle
+import threading
+import types
 
 import pytest
 import seqio
@@ -12,6 +15,8 @@ from prompt_tuning.data.features import text_to_text_features
 from prompt_tuning.data.vocabularies import (
     T5_VOCABULARY,
     RunVocabulary,
+    SentencePieceVocabulary,
+    cached_path,
     check_vocabulary,
     sentencepiece_vocabulary,
 )
@@ -94,6 +99,91 @@ def test_a_vocabulary_that_cannot_be_loaded_is_named(tmp_path, vocabulary):
         check_vocabulary(seqio.SentencePieceVocabulary(str(damaged)))
     with pytest.raises(DataError, match="end-of-sequence"):
         check_vocabulary(seqio.PassThroughVocabulary(size=10))
+
+
+def test_it_equals_seqios_own_class(tiny_vocabulary):
+    path = str(tiny_vocabulary)
+    ours, theirs = SentencePieceVocabulary(path, 100), seqio.SentencePieceVocabulary(path, 100)
+    assert ours == theirs and theirs == ours
+    assert ours != seqio.SentencePieceVocabulary(path)
+    assert pickle.loads(pickle.dumps(ours)) == ours
+
+
+@pytest.fixture
+def web(tiny_vocabulary, tmp_path, monkeypatch):
+    """A web server with a model and a page, and a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    files = {"/sp.model": tiny_vocabulary.read_bytes(), "/page": b"<html>a page about it</html>"}
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            content = files.get(self.path)
+            self.send_response(404 if content is None else 200)
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield types.SimpleNamespace(address=f"http://127.0.0.1:{server.server_port}", asked=asked)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_model_on_the_web_is_downloaded_once(web, tiny_vocabulary, tmp_path):
+    address = f"{web.address}/sp.model"
+    vocabulary = sentencepiece_vocabulary(address)
+    assert not web.asked
+    check_vocabulary(vocabulary)
+    assert vocabulary.encode(TEXT) == sentencepiece_vocabulary(str(tiny_vocabulary)).encode(TEXT)
+    again = copy.deepcopy(vocabulary)
+    assert again == vocabulary == sentencepiece_vocabulary(address) and again.vocab_size > 100
+    assert web.asked == ["/sp.model"]
+    (kept,) = (path for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    assert str(kept) == cached_path(address) and kept.read_bytes() == tiny_vocabulary.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("/missing.model", ["cannot be downloaded", "404"]),
+        ("/page", ["no SentencePiece model", "not of a page"]),
+    ],
+)
+def test_a_download_that_is_no_model_is_refused(web, tmp_path, name, words):
+    with pytest.raises(DataError) as error:
+        check_vocabulary(sentencepiece_vocabulary(web.address + name))
+    for word in [web.address + name, "name its path", *words]:
+        assert word in str(error.value)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_host_that_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(DataError, match="cannot be downloaded.*https://nowhere.invalid"):
+        check_vocabulary(sentencepiece_vocabulary("https://nowhere.invalid/sp.model"))
+
+
+def test_other_paths_are_not_touched():
+    assert cached_path("gs://bucket/sp.model") == "gs://bucket/sp.model"
+    assert cached_path("/a/sp.model") == "/a/sp.model"
+    assert cached_path("https://a/x/sp.model") != cached_path("https://a/y/sp.model")
+    assert cached_path("https://a/x/sp.model?download=true").endswith("/sp.model")
+
+
+def test_bytes_with_and_without_extra_ids():
+    for vocabulary, size in ((seqio.ByteVocabulary(), 259), (seqio.ByteVocabulary(125), 384)):
+        check_vocabulary(vocabulary)
+        with context.overriding(vocabulary=vocabulary):
+            ours = RunVocabulary()
+            assert ours.vocab_size == size and ours.eos_id == 1
+            assert ours.encode("é") == [198, 172] and ours.decode([198, 172, 1]) == "é"
 
 
 @requires_shared

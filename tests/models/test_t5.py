@@ -17,31 +17,6 @@ from tests.models.conftest import encode, logits_of, make_model, max_difference,
 TOLERANCE = 2e-5
 
 
-def test_logits_without_prompt_are_t5x(reference):
-    model, real = make_model(None), reference.is_target
-    logits = logits_of(model, reference.frozen, reference.tokens)
-    assert logits.shape == (4, 8, 256) and logits.dtype == np.float32 and real.sum() == 21
-    assert max_difference(logits[real], reference.forward["logits_noprompt_t5x"][real]) <= TOLERANCE
-    encoded = encode(model, reference.frozen, reference.tokens[0])
-    expected = reference.forward["encoder_output_noprompt_t5x"]
-    assert max_difference(encoded[reference.is_token], expected[reference.is_token]) <= TOLERANCE
-
-
-@pytest.mark.parametrize("scan_layers", [False, True])
-def test_logits_with_prompt_are_the_authors(reference, scan_layers):
-    model, real = make_model(scan_layers=scan_layers), reference.is_target
-    params = layouts.to_scanned(reference.params) if scan_layers else reference.params
-    logits = logits_of(model, params, reference.tokens)
-    assert max_difference(logits[real], reference.forward["logits"][real]) <= TOLERANCE
-    encoded = encode(model, params, reference.tokens[0])
-    is_real = np.concatenate([np.ones((4, 6), bool), reference.is_token], axis=1)
-    expected = reference.forward["encoder_output"]
-    assert max_difference(encoded[is_real], expected[is_real]) <= TOLERANCE
-    # The comparison can fail: the prompt changes the logits.
-    without = reference.forward["logits_noprompt_t5x"]
-    assert max_difference(logits[real], without[real]) > 0.1
-
-
 def _loss(logits, targets, weights):
     log_z = jax.nn.logsumexp(logits, axis=-1)
     correct = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.models import masks
 from prompt_tuning.prompts.combine import prepend_prompt
 from tests.helpers import GOLDEN
 
@@ -21,14 +20,6 @@ def test_prefix_is_the_authors(golden, per_row):
     combined = prepend_prompt(golden["embedded"], prompt)
     assert combined.shape == (3, 8, 4)
     np.testing.assert_array_equal(combined, golden["prefix"])
-
-
-def test_mask_is_the_authors(golden):
-    length = masks.prompt_length(golden["prefix"], golden["tokens"])
-    assert length == 2
-    is_real = masks.is_real_position(golden["tokens"], length, None)
-    np.testing.assert_array_equal(is_real, golden["fake_prompt"] > 0)
-    np.testing.assert_array_equal(masks.encoder_mask(is_real), golden["encoder_mask"] > 0)
 
 
 def test_rows_keep_their_prompts(golden):

@@ -1,40 +1,26 @@
 """Every registered task: its name, its text, its ids, its metrics, and what happens where the name is taken."""
 
-import dataclasses
-import functools
 import importlib
 import json
 from typing import Any
 
-import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import context, datasets, registry, verbalizers
+from prompt_tuning.data import context, data_sets, datasets, registry, verbalizers
 from prompt_tuning.data.datasets import DatasetConfig
 from prompt_tuning.data.vocabularies import sentencepiece_vocabulary
 from prompt_tuning.errors import DataError
-from prompt_tuning.tasks import glue, super_glue, verbalizer_pairs
+from prompt_tuning.tasks import (  # noqa: F401  (registers the tasks)
+    mixtures,
+    question_answering,
+    super_glue,
+    transfer,
+    verbalizer_pairs,
+)
 from tests.data.local_data import write_data
-from tests.helpers import GOLDEN, SHARED, requires_shared
-
-# File of reference examples -> (number of examples, versions whose text it is).
-REFERENCE = {"boolq": 4, "cb": 4, "rte": 4, "glue_sst2": 3}
-FORMS = ("t5", "taskless")
-
-
-def reference(name):
-    lines = (GOLDEN / "tasks" / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
-    examples = [json.loads(line) for line in lines if line]
-    assert len(examples) == REFERENCE[name]
-    return examples
-
-
-def columns(raw) -> Any:
-    """One raw example as columns of TensorFlow Datasets' types."""
-    types = {"label": np.int64, "idx": np.int32}
-    return {k: np.array([v], types[k]) if k in types else [v] for k, v in raw.items()}
+from tests.helpers import SHARED, requires_shared
 
 
 @pytest.fixture(autouse=True)
@@ -43,60 +29,92 @@ def clean_context():
     context.set_context()
 
 
+SUPER_GLUE = "boolq cb copa multirc record rte wic axb axg".split()
+GLUE = "cola sst2 mrpc qqp stsb mnli mnli_mismatched mnli_matched qnli rte wnli ax".split()
+MRQA = "bio_asq drop duo_rc race relation_extraction textbook_qa".split()
+
+
+def with_suffixes(*names):
+    return {f"{name}{suffix}" for name in names for suffix in ("", "_examples")}
+
+
 def test_the_names_are_the_ones_users_type():
-    names = set(seqio.TaskRegistry.names())
-    bases = [f"super_glue_{n}_v102" for n in ("boolq", "cb", "rte")]
-    bases += [f"glue_sst2_{v}" for v in ("v002", "v200")]
-    expected = {f"{f}{b}{s}" for f in ("", "taskless_") for b in bases for s in ("", "_examples")}
+    bases = [f"super_glue_{name}_v102" for name in SUPER_GLUE]
+    bases += [f"super_glue_wsc_v102_simple_{role}" for role in ("train", "eval")]
+    bases += ["dpr_v001_simple"]
+    for version in ("v002", "v200"):
+        bases += [f"glue_{name}_{version}" for name in GLUE]
+        bases += [f"glue_{pair}_{version}" for pair in ("mrpc_from_qqp", "qqp_from_mrpc")]
+    forms = ("", "taskless_", "mt5_", "mt5_taskless_", "task_index_")
+    expected = with_suffixes(*(f"{form}{base}" for form in forms for base in bases))
+    questions = ["squad_v010_allanswers", "squad_v010_context_free"]
+    questions += [f"mrqa_{name}_v100" for name in MRQA]
+    expected |= with_suffixes(*(f"{form}{base}" for form in ("", "mt5_") for base in questions))
     expected |= {f"sst2_{p}{s}" for p in verbalizer_pairs.PAIRS for s in ("", "_with_phrase")}
-    assert len(expected) == 26
-    assert expected <= names
-    assert "sst2_verbalizer_pairs" in seqio.MixtureRegistry.names()
-    assert len(super_glue.DATA_SETS) == 3 and len(glue.DATA_SETS) == 1
+    assert len(expected) == 438
+    assert expected <= set(seqio.TaskRegistry.names())
 
 
-@pytest.mark.parametrize("module", ["glue", "super_glue"])
+def test_the_mixtures_are_the_ones_users_type():
+    bases = ["super_glue_v102_proportional", "wsc_dpr_simple_proportional"]
+    bases += ["super_glue_wsc_and_dev_v102_simple"]
+    for version in ("v002", "v200"):
+        bases += [f"glue_{version}_proportional", f"glue_mnli_and_dev_{version}"]
+        bases += [f"glue_{p}_zeroshot_{version}" for p in ("mrpc_from_qqp", "qqp_from_mrpc")]
+    expected = with_suffixes(*(f"{form}{base}" for form in ("", "taskless_") for base in bases))
+    expected |= with_suffixes(*(f"squad_to_{name}" for name in (*MRQA, "mrqa")))
+    expected |= {"sst2_verbalizer_pairs"}
+    assert len(expected) == 59
+    assert expected <= set(seqio.MixtureRegistry.names())
+    for name in expected:
+        mixture = seqio.MixtureRegistry.get(name)
+        prefix = "taskless_" if name.startswith("taskless_") else ""
+        assert all(task.name.startswith(prefix) for task in mixture.tasks), name
+
+
+def test_the_multi_task_baseline_mixes_by_examples_with_dpr():
+    mixture = seqio.MixtureRegistry.get("super_glue_v102_proportional")
+    rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
+    assert rates["dpr_v001_simple"] == 1322 and rates["super_glue_record_v102"] == 138854
+    assert sum(rates.values()) == 1322 + 259 + 9427 + 250 + 400 + 27243 + 138854 + 2490 + 5428
+    assert {name for name, rate in rates.items() if not rate} == {
+        "super_glue_wsc_v102_simple_eval",
+        "super_glue_axb_v102",
+        "super_glue_axg_v102",
+    }
+    glue_mixture = seqio.MixtureRegistry.get("taskless_glue_v200_proportional")
+    rates = {task.name: glue_mixture.get_rate(task) for task in glue_mixture.tasks}
+    assert sum(rates.values()) == 8551 + 67349 + 3668 + 363849 + 5749 + 392702 + 104743 + 2490
+    assert "taskless_glue_wnli_v200" not in rates
+
+
+@pytest.mark.parametrize("module", ["glue", "super_glue", "qa", "glue_transfer", "tasks"])
 def test_the_authors_module_names_load_our_tasks(module):
     importlib.import_module(f"prompt_tuning.data.{module}")
     cfg = DatasetConfig("glue_sst2_v002", {}, "train", 1, module=f"prompt_tuning.data.{module}")
     assert datasets.get_task(cfg).name == "glue_sst2_v002"
 
 
-@pytest.mark.parametrize("name", REFERENCE)
-def test_text_equals_the_reference(name):
-    compared = 0
-    for example in reference(name):
-        for form in FORMS:
-            for suffix in ("", "_examples"):
-                task = seqio.TaskRegistry.get(example["task_names"][form] + suffix)
-                text = registry.texts(task, columns(example["raw"]))
-                assert text == [(example[form]["inputs"], example[form]["targets"])]
-                compared += 1
-    assert compared == 4 * REFERENCE[name]
-
-
-@requires_shared
-@pytest.mark.parametrize("name", REFERENCE)
-def test_ids_and_values_equal_the_reference(name):
-    assert SHARED is not None
-    vocabulary = sentencepiece_vocabulary(str(SHARED / "data/t5_tokenizer/spiece.model"))
-    context.set_context(vocabulary=vocabulary)
-    compared = 0
-    for example in reference(name):
-        for form in FORMS:
-            task = seqio.TaskRegistry.get(example["task_names"][form])
-            ds = tf.data.Dataset.from_tensor_slices(columns(example["raw"]))
-            ds = task.preprocess_postcache(task.preprocess_precache(ds), sequence_length=None)
-            result = next(ds.as_numpy_iterator())
-            for feature in ("inputs", "targets"):
-                assert result[feature].tolist() == example["tokens"][form][feature]
-            assert result["idx"] == example["raw"]["idx"]
-            value = task.postprocess_fn(
-                vocabulary.decode(result["targets"].tolist()), example=result, is_target=True
-            )
-            assert value == example["postprocessed_target"][form]
-            compared += 1
-    assert compared == 2 * REFERENCE[name]
+def test_transfer_reads_the_other_tasks_words():
+    for source, target, words in (
+        ("qqp", "mrpc", ["not_duplicate", "duplicate"]),
+        ("mrpc", "qqp", ["not_equivalent", "equivalent"]),
+    ):
+        for suffix in ("", "_examples"):
+            name = f"taskless_glue_{target}_from_{source}_v002{suffix}"
+            task = seqio.TaskRegistry.get(name)
+            assert tuple(task.splits) == ("validation",)
+            values = [task.postprocess_fn(word) for word in [*words, "other"]]
+            values = [v["prediction"] for v in values] if suffix else values
+            assert values == [0, 1, -1]
+            own = seqio.TaskRegistry.get(f"glue_{target}_v002")
+            for label, word in enumerate(verbalizers.get_verbalizers(own.name) or ()):
+                assert task.postprocess_fn(word, is_target=True) == label
+        mixture = seqio.MixtureRegistry.get(f"glue_{target}_from_{source}_zeroshot_v002")
+        assert {task.name for task in mixture.tasks} == {
+            f"glue_{source}_v002",
+            f"glue_{target}_from_{source}_v002",
+        }
 
 
 @pytest.mark.parametrize(
@@ -109,7 +127,7 @@ def test_ids_and_values_equal_the_reference(name):
 )
 def test_a_phrase_names_the_pair(pair, words, phrase):
     for label, word in enumerate(words):
-        raw = columns({"sentence": "a  film ", "label": label, "idx": 0})
+        raw = [{"sentence": "a  film ", "label": label, "idx": 0}]
         with_phrase = seqio.TaskRegistry.get(f"sst2_{pair}_with_phrase")
         assert registry.texts(with_phrase, raw) == [(f"{phrase} a  film ", word)]
         plain = seqio.TaskRegistry.get(f"sst2_{pair}")
@@ -128,58 +146,92 @@ def test_each_pair_is_two_single_pieces():
     assert {word: len(vocabulary.encode(word)) for word in words} == dict.fromkeys(words, 1)
 
 
+RTE = next(data for data in super_glue.DATA_SETS if data.name == "rte")
+
+
 @pytest.fixture
-def someone_elses_task():
-    """Registers a task as another package would, with the given preprocessing, and removes it."""
-    added = []
-
-    def add(name, preprocess):
-        template = seqio.TaskRegistry.get("super_glue_rte_v102")
-        task = template.replace(name=name, preprocessors=[preprocess, *template.preprocessors[1:]])
-        seqio.TaskRegistry.add_provider(name, task)
-        added.append(name)
-        return task
-
-    yield add
-    for name in added:
-        seqio.TaskRegistry.remove(name)
+def clean_registry():
+    """Removes what a test registers."""
+    before = set(seqio.TaskRegistry.names()), set(seqio.MixtureRegistry.names())
+    yield
+    for registry_, names in zip((seqio.TaskRegistry, seqio.MixtureRegistry), before, strict=True):
+        for name in set(registry_.names()) - names:
+            registry_.remove(name)
 
 
-def test_a_taken_name_is_kept_if_the_text_is_the_same(someone_elses_task):
-    data = next(d for d in super_glue.DATA_SETS if d.name == "rte")
+def register_someone_elses(name, first_word):
+    """Registers RTE as another package would."""
 
-    def as_t5_writes_it(ds, prefix):
+    def as_t5_writes_it(ds):
         return ds.map(
             lambda e: {
                 "inputs": tf.strings.join(
-                    [prefix, "hypothesis:", e["hypothesis"], "premise:", e["premise"]], " "
+                    [first_word, "hypothesis:", e["hypothesis"], "premise:", e["premise"]], " "
                 ),
-                "targets": tf.gather(tf.constant([*data.verbalizers, "<unk>"]), e["label"] % 3),
+                "targets": tf.gather(tf.constant([*RTE.verbalizers, "<unk>"]), e["label"] % 3),
                 "idx": e["idx"],
             }
         )
 
-    name = "super_glue_rte_copy_v102"
-    theirs = someone_elses_task(name, functools.partial(as_t5_writes_it, prefix="rte"))
-    super_glue.register_forms(data, name, tfds_name="super_glue/rte:1.0.2")
-    assert seqio.TaskRegistry.get(name) is theirs
-    for other in (f"{name}_examples", f"taskless_{name}", f"taskless_{name}_examples"):
-        seqio.TaskRegistry.remove(other)
+    template: Any = seqio.TaskRegistry.get("super_glue_rte_v102")
+    return seqio.TaskRegistry.add(
+        name,
+        source=template.source,
+        preprocessors=[as_t5_writes_it, *template.preprocessors[1:]],
+        output_features=template.output_features,
+        metric_fns=[],
+    )
 
-    other_name = "super_glue_rte_other_v102"
-    someone_elses_task(other_name, functools.partial(as_t5_writes_it, prefix="nli"))
+
+def register_ours(name):
+    data_sets.register(RTE, name, tfds_name="super_glue/rte:1.0.2", to_text=RTE.text("rte"))
+    return seqio.TaskRegistry.get(name)
+
+
+@pytest.mark.usefixtures("clean_registry")
+@pytest.mark.parametrize("theirs_is_first", [True, False])
+def test_a_taken_name_is_kept_if_the_text_is_the_same(theirs_is_first):
+    name = "super_glue_rte_copy_v102"
+    if theirs_is_first:
+        first = register_someone_elses(name, "rte")
+        register_ours(name)
+    else:
+        first = register_ours(name)
+        register_someone_elses(name, "rte")
+    assert seqio.TaskRegistry.get(name) is first
+
+
+@pytest.mark.usefixtures("clean_registry")
+@pytest.mark.parametrize("theirs_is_first", [True, False])
+def test_a_taken_name_with_other_text_is_refused(theirs_is_first):
+    name = "super_glue_rte_other_v102"
+    steps = [lambda: register_someone_elses(name, "nli"), lambda: register_ours(name)]
+    first, second = steps if theirs_is_first else steps[::-1]
+    first()
     with pytest.raises(DataError) as error:
-        super_glue.register_forms(data, other_name, tfds_name="super_glue/rte:1.0.2")
-    for word in (other_name, "nli hypothesis:", "rte hypothesis:"):
+        second()
+    for word in (name, "nli hypothesis:", "rte hypothesis:"):
         assert word in str(error.value)
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_only_what_is_ours_may_come_twice():
+    register_someone_elses("super_glue_rte_theirs_v102", "rte")
+    with pytest.raises(ValueError, match="duplicate"):
+        register_someone_elses("super_glue_rte_theirs_v102", "rte")
+    name = "wsc_dpr_simple_proportional"
+    ours = seqio.MixtureRegistry.get(name)
+    seqio.MixtureRegistry.add(name, [(task.name, 2.0) for task in ours.tasks])
+    assert seqio.MixtureRegistry.get(name) is ours
+    with pytest.raises(DataError, match="other tasks"):
+        seqio.MixtureRegistry.add(name, [("dpr_v001_simple", 1.0)])
 
 
 def test_registering_twice_changes_nothing():
     before = {name: seqio.TaskRegistry.get(name) for name in seqio.TaskRegistry.names()}
     importlib.reload(verbalizer_pairs)
-    importlib.reload(super_glue)
     after = {name: seqio.TaskRegistry.get(name) for name in seqio.TaskRegistry.names()}
-    assert before == after and len(before) >= 26
+    assert before == after
     with pytest.raises(DataError, match="other tasks"):
         registry.register_mixture("sst2_verbalizer_pairs", ["sst2_yes_no"])
 
@@ -193,6 +245,7 @@ def test_registering_twice_changes_nothing():
             {"mean_3class_f1", "accuracy", "cb samples", "cb negative samples"},
         ),
         ("taskless_glue_sst2_v200_examples", {"accuracy", "sst2 samples", "sst2 negative samples"}),
+        ("taskless_glue_mrpc_v200", {"f1", "accuracy"}),
     ],
 )
 def test_seqios_evaluator_runs_the_task(task_name, metric_names, tmp_path, tiny_vocabulary):
@@ -227,8 +280,3 @@ def test_seqios_evaluator_runs_the_task(task_name, metric_names, tmp_path, tiny_
     predictions = (tmp_path / "log" / f"{task_name}-000003.jsonl").read_text().splitlines()
     assert len(predictions) == 5
     assert list((tmp_path / "log" / task_name).glob("events.*"))
-
-
-def test_the_table_is_all_that_a_new_task_needs():
-    fields = {field.name for field in dataclasses.fields(super_glue.DATA_SETS[0])}
-    assert fields == {"name", "local", "verbalizers", "metric_fns"}

@@ -21,10 +21,6 @@ from tests.helpers import GOLDEN, tiny_config
 PROMPT = "encoder/prompt/prompt/prompt"
 PROMPT_ONLY = (".*/prompt/.*",)
 EVERYTHING = (".*",)
-# README of the golden numbers: perturbing the prompt by 1e-6 moves it by up to 2e-4 after 20 steps.
-FREE_RUN_TOLERANCE = 1e-3
-LOSS_TOLERANCE = 1e-4
-
 pytestmark = pytest.mark.loose_numerics(reason="optax adds Python floats to float32 arrays")
 
 
@@ -67,27 +63,6 @@ def _step(model, tx, num_microbatches=1, learning_rate=0.3, loss_config=None):
         loss_config=loss_config or model.loss_config,
         num_microbatches=num_microbatches,
     )
-
-
-@pytest.mark.parametrize(
-    ("file", "restored_step", "cycles"),
-    [("trajectory.npz", 1_100_000, False), ("trajectory_step0_cycle4.npz", 0, True)],
-)
-def test_twenty_free_running_steps_equal_t5x(file, restored_step, cycles):
-    golden = np.load(GOLDEN / file)
-    model, tx = _model(), _paper(restored_step)
-    state, frozen = _start(model, tx)
-    step = jax.jit(_step(model, tx))
-    one = {k: jnp.asarray(v) for k, v in np.load(GOLDEN / "batch.npz").items()}
-    batches = _batches() if cycles else [one]
-    losses = []
-    for i in range(20):
-        state, metrics = step(state, frozen, batches[i % len(batches)])
-        losses.append(float(metrics["loss"]))
-    prompt = tree.flatten(state.trainable)[PROMPT]
-    np.testing.assert_allclose(losses, golden["loss"], rtol=LOSS_TOLERANCE)
-    np.testing.assert_allclose(prompt, golden["prompts"][20], atol=FREE_RUN_TOLERANCE)
-    assert np.abs(np.asarray(golden["prompts"][20]) - golden["prompts"][0]).max() > 1.0
 
 
 @pytest.mark.parametrize(("regex", "count"), [(PROMPT_ONLY, 1), (EVERYTHING, None)])

@@ -1,0 +1,178 @@
+"""What a Hugging Face `config.json` says about a T5 model, in the names of `T5Config`."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from prompt_tuning.errors import CheckpointError
+
+CONFIG_FILE = "config.json"
+# model_type -> feed_forward_proj where config.json leaves it out.
+_FAMILIES = {"t5": "relu", "mt5": "gated-gelu", "umt5": "gated-gelu"}
+# Hugging Face's name of an activation -> T5X's. Hugging Face's "gelu" is the exact one, which no T5 was trained with.
+_ACTIVATIONS = {
+    "relu": "relu",
+    "gelu_new": "gelu",
+    "gelu_pytorch_tanh": "gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "linear": "linear",
+}
+# Fields that are fixed here -> the values that all T5 models have; None is a field that was left out.
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "layer_norm_epsilon": (1e-6, None),
+    "pad_token_id": (0, None),
+    "decoder_start_token_id": (0, None),
+    "eos_token_id": (1, [1], None),
+    "is_encoder_decoder": (True, None),
+}
+# Fields of T5Config that no shape of a parameter tells.
+_UNSEEN = ("mlp_activations", "logits_via_embedding", "relative_attention_max_distance")
+
+
+def read_config(folder: epath.PathLike) -> dict[str, Any]:
+    """Returns the parsed `config.json` of a model's folder.
+
+    Raises:
+      CheckpointError: If it is missing or no JSON object.
+    """
+    path = epath.Path(folder) / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text())
+        if not isinstance(config, dict):
+            raise ValueError(f"a JSON {type(config).__name__}")
+    except (OSError, ValueError) as e:
+        raise CheckpointError(
+            f"Cannot read {path}",
+            got=f"{type(e).__name__}: {e}",
+            expected="the configuration that Hugging Face saves beside a model's weights",
+            fix="download the model's config.json again",
+        ) from e
+    return config
+
+
+def t5_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of `T5Config` that a `config.json` decides; `T5Config(**t5_settings(config))` is the model.
+
+    `logits_via_embedding` is whether the head rescales by 1/sqrt(emb_dim). A head that is tied and does not rescale, as
+    transformers 5 saves T5 1.1 and mT5 that were never trained, is one of its own that equals the embedding table.
+
+    Args:
+      config: The parsed file, of any version of transformers.
+
+    Raises:
+      CheckpointError: If it is another kind of model, or has a value that T5 here has not; the text names the field.
+
+    Source: transformers 4 and 5, `T5Config`, `MT5Config`, `UMT5Config`.
+    """
+    family = config.get("model_type")
+    if family not in _FAMILIES:
+        raise CheckpointError(
+            "The Hugging Face model is no T5",
+            got=f"model_type {family!r}",
+            expected=f"one of {', '.join(_FAMILIES)}",
+            fix="use a T5, Flan-T5, T0, mT5, UMT5, ByT5 or UL2 checkpoint",
+        )
+    for field, allowed in _FIXED.items():
+        if config.get(field) not in allowed:
+            raise _unsupported(field, config[field], str(allowed[0]))
+    num_layers = _size(config, "num_layers")
+    return {
+        "vocab_size": _size(config, "vocab_size"),
+        "emb_dim": _size(config, "d_model"),
+        "num_heads": _size(config, "num_heads"),
+        "num_encoder_layers": num_layers,
+        "num_decoder_layers": config.get("num_decoder_layers") or num_layers,
+        "head_dim": _size(config, "d_kv"),
+        "mlp_dim": _size(config, "d_ff"),
+        "mlp_activations": _mlp_activations(config, _FAMILIES[family]),
+        "logits_via_embedding": _rescales_output(config),
+        "relative_attention_num_buckets": config.get("relative_attention_num_buckets", 32),
+        "relative_attention_max_distance": config.get("relative_attention_max_distance", 128),
+        "relative_bias_per_layer": family == "umt5",
+    }
+
+
+def check_settings(settings: Mapping[str, Any], model_config: Any, *, path: epath.PathLike) -> None:
+    """Raises CheckpointError if a model computes something else than a checkpoint was trained for.
+
+    Only what the shapes of parameters cannot tell is compared; those are compared where they are loaded.
+
+    Args:
+      settings: From `t5_settings`.
+      model_config: The `T5Config` of the model that the run builds.
+      path: The checkpoint, to be named.
+    """
+    for field in _UNSEEN:
+        got, stored = getattr(model_config, field), settings[field]
+        # JSON has no tuples.
+        stored = tuple(stored) if isinstance(stored, list) else stored
+        if got != stored:
+            raise CheckpointError(
+                f"The model computes something else than the checkpoint {path}: network.T5Config.{field} differs",
+                got=got,
+                expected=f"{stored!r}, by the checkpoint's config.json",
+                fix=f"use --gin_file={_gin_file(settings)}, or bind network.T5Config.{field} = {stored!r}",
+            )
+
+
+def _gin_file(settings: Mapping[str, Any]) -> str:
+    """The gin file that a checkpoint's family starts from, its size left open."""
+    families = {250112: "mt5", 384: "byt5"}
+    if settings["relative_bias_per_layer"]:
+        name = "umt5"
+    elif "silu" in settings["mlp_activations"]:
+        return "models/ul2_prompt.gin"
+    elif settings["logits_via_embedding"]:
+        name = "t5_1_0"
+    else:
+        name = families.get(settings["vocab_size"], "t5_1_1")
+    return f"models/{name}_{{size}}_prompt.gin"
+
+
+def _size(config: Mapping[str, Any], field: str) -> int:
+    """A size that every saved config.json has."""
+    value = config.get(field)
+    if not isinstance(value, int) or value < 1:
+        raise _unsupported(field, value, "a positive integer")
+    return value
+
+
+def _mlp_activations(config: Mapping[str, Any], default: str) -> tuple[str, ...]:
+    """The activations of the feed-forward block; what was derived from `feed_forward_proj` wins, where it was saved."""
+    text = str(config.get("feed_forward_proj") or default)
+    # By this name transformers means the tanh approximation, and only by this one.
+    derived = "gelu_new" if text == "gated-gelu" else text.rpartition("-")[2]
+    activation = config.get("dense_act_fn") or derived
+    if activation not in _ACTIVATIONS:
+        field = "feed_forward_proj" if activation == derived else "dense_act_fn"
+        raise _unsupported(
+            field, config.get(field, text), f"an activation of {', '.join(_ACTIVATIONS)}"
+        )
+    gated = config.get("is_gated_act", text.startswith("gated-"))
+    return (_ACTIVATIONS[activation], *(["linear"] if gated else []))
+
+
+def _rescales_output(config: Mapping[str, Any]) -> bool:
+    """Whether the decoder's output is multiplied with 1/sqrt(d_model) before the head."""
+    recorded = config.get("scale_decoder_outputs")
+    if recorded is not None:
+        return bool(recorded)
+    tied = config.get("tie_word_embeddings", True) is not False
+    # transformers 5 writes `tie_word_embeddings: true` for every mT5 and never rescales it; 4 wrote what it did.
+    major = str(config.get("transformers_version", "5")).partition(".")[0]
+    if config["model_type"] == "mt5" and major.isdecimal() and int(major) >= 5:
+        return False
+    return tied
+
+
+def _unsupported(field: str, value: Any, expected: str) -> CheckpointError:
+    """The error for a value of config.json that no model here has."""
+    return CheckpointError(
+        f"{field} in config.json is not what T5 has here",
+        got=value,
+        expected=expected,
+        fix="use a checkpoint of a released T5 architecture",
+    )

@@ -1,0 +1,101 @@
+"""Reads tensors from PyTorch's own files, through torch's loader of weights only.
+
+Such a file is a pickle, which can run any code when it is opened; the weights-only loader builds tensors and refuses
+everything else. torch comes with the extra `[hf]`.
+"""
+
+import os
+import zipfile
+from collections.abc import Iterable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from prompt_tuning.checkpoints import paths
+from prompt_tuning.errors import CheckpointError
+
+
+class TorchFiles:
+    """The tensors of one or several `.bin` files.
+
+    Args:
+      files: Their paths; local.
+
+    Raises:
+      CheckpointError: If torch is missing, or a file is missing, not local, cut short, or holds more than tensors.
+    """
+
+    def __init__(self, files: Iterable[epath.PathLike]):
+        """Reads names and shapes."""
+        # Name -> (file, shape, dtype).
+        self._tensors: dict[str, tuple[epath.Path, tuple[int, ...], np.dtype]] = {}
+        # The content of files that cannot be mapped, which is read once.
+        self._whole: dict[epath.Path, dict[str, Any]] = {}
+        for name in files:
+            file = epath.Path(name)
+            tensors = _load(file)
+            if not zipfile.is_zipfile(file):
+                self._whole[file] = tensors
+            for tensor, value in tensors.items():
+                dtype = jnp.dtype(str(value.dtype).removeprefix("torch."))
+                self._tensors[tensor] = (file, tuple(value.shape), dtype)
+
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Returns name -> (shape, dtype) of every tensor."""
+        return {name: (shape, dtype) for name, (_, shape, dtype) in self._tensors.items()}
+
+    def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+        """Returns a tensor, or a range of its first axis, in the stored dtype.
+
+        The file is mapped anew each time, so that what was read before does not stay in memory; one that torch wrote
+        before version 1.6 cannot be mapped and stays there whole.
+
+        Args:
+          name: One of `shapes()`.
+          rows: Rows to read; not of a scalar.
+        """
+        import torch
+
+        file, shape, dtype = self._tensors[name]
+        tensor = (self._whole.get(file) or _load(file))[name]
+        tensor = tensor[rows] if shape else tensor
+        if tensor.dtype == torch.bfloat16:
+            return tensor.contiguous().view(torch.int16).numpy().copy().view(dtype)
+        return tensor.numpy().copy()
+
+
+def _load(file: epath.Path) -> dict[str, Any]:
+    """Name -> tensor of one file, mapped to memory if the file is a zip archive, as torch writes them since 1.6."""
+    try:
+        import torch
+    except ImportError as e:
+        raise CheckpointError(
+            f"{file} is a PyTorch file, which only torch can read",
+            got="no torch",
+            expected="the extra [hf]",
+            fix="run `pip install prompt-tuning[hf]`, or save the model as model.safetensors",
+        ) from e
+    text = os.fspath(file)
+    if paths.in_object_store(file) or not os.path.isfile(text):
+        raise CheckpointError(
+            f"Cannot open {file}",
+            got="no local file",
+            expected="a PyTorch file on this machine",
+            fix="copy it here, or save the model as model.safetensors, which is read from anywhere",
+        )
+    try:
+        loaded = torch.load(
+            text, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(text)
+        )
+        if not isinstance(loaded, dict) or not all(map(torch.is_tensor, loaded.values())):
+            raise ValueError(f"a {type(loaded).__name__} that does not hold tensors only")
+    except Exception as e:  # pickle and torch raise many unrelated types on what they refuse
+        raise CheckpointError(
+            f"Cannot read {file} as a file of tensors",
+            got=f"{type(e).__name__}: {str(e).strip().splitlines()[0][:300]}",
+            expected="a PyTorch state_dict, which torch.load(weights_only=True) opens",
+            fix="do not open this file with a loader that runs code; download model.safetensors instead",
+        ) from e
+    return loaded

@@ -1,0 +1,241 @@
+"""The form of weights that loads fastest: `weights.json` beside one database of uncompressed arrays.
+
+`prompt-tuning convert` writes it once. `weights.json` is written last, so that a directory without it is an unfinished
+one; it lists every parameter with its shape and dtype, where the weights came from, and their digest.
+"""
+
+import collections
+import json
+import math
+from collections.abc import Mapping
+from concurrent import futures
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import tensorstore
+from etils import epath
+
+from prompt_tuning.checkpoints import json_files, paths
+from prompt_tuning.errors import CheckpointError
+
+INDEX_FILE = "weights.json"
+ARRAYS = "arrays"
+_VERSION = 1
+# One stored block: large enough for object stores, small enough to be read in parallel. Unit: bytes.
+_CHUNK_BYTES = 16 * 2**20
+# A file of the database; TensorStore keeps one in memory while it is written. Unit: bytes.
+_DATA_FILE_BYTES = 64 * 2**20
+# Arrays that are being written at any time. The database writes what comes together at once. Unit: bytes.
+_IN_FLIGHT_BYTES = 64 * 2**20
+_THREADS = 16
+
+_Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype]]
+
+
+def is_weights(path: epath.PathLike) -> bool:
+    """Returns whether `path` is a finished directory of this form."""
+    return (epath.Path(path) / INDEX_FILE).is_file()
+
+
+def refuse_unfinished(path: epath.PathLike) -> None:
+    """Raises CheckpointError if `path` is what a conversion that was stopped has left."""
+    path = epath.Path(path)
+    if (path / ARRAYS).is_dir() and not is_weights(path):
+        raise CheckpointError(
+            f"{path} is unfinished",
+            got=f"{ARRAYS} without {INDEX_FILE}, as a `prompt-tuning convert` leaves it that was stopped",
+            expected="a finished directory",
+            fix=f"delete {path} and run `prompt-tuning convert` again",
+        )
+
+
+class WeightsSource:
+    """Weights that `prompt-tuning convert` wrote; a `ParamSource`.
+
+    Args:
+      path: Directory that holds `weights.json`; local or gs://.
+
+    Attributes:
+      source_kind: Kind of the checkpoint they were converted from.
+      metadata: What the run recorded whose checkpoint they were converted from; empty for others.
+      digest: Digest of all parameters (`digest.params_digest`), the prompt included if they hold one.
+
+    Raises:
+      CheckpointError: If `weights.json` is damaged or of another version.
+    """
+
+    kind = "weights"
+
+    def __init__(self, path: epath.PathLike):
+        """Reads names and shapes."""
+        self.path = paths.absolute(path)
+        index = _read_index(self.path)
+        try:
+            self._shapes = {
+                name: (tuple(leaf["shape"]), jnp.dtype(leaf["dtype"]))
+                for name, leaf in index["params"].items()
+            }
+            self.source_kind: str = index["source"]["kind"]
+            self.step: int | None = index["source"]["step"]
+            self.frozen_digest: str | None = index["source"]["frozen_digest"]
+            self.trainable_paths = frozenset(index["source"]["trainable_paths"])
+            self.metadata: dict[str, Any] = index["source"]["metadata"]
+            self.settings: Mapping[str, Any] | None = index["source"].get("settings")
+            self.digest: str = index["digest"]
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            raise _damaged(self.path, f"{type(e).__name__}: {e}") from e
+        self._opened: dict[str, tensorstore.TensorStore] = {}
+        self._context = tensorstore.Context()
+
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Returns path -> (shape, dtype) of every parameter."""
+        return dict(self._shapes)
+
+    def chunks(self, path: str) -> tuple[int, ...]:
+        """Returns the shape of the blocks in which a parameter is stored."""
+        return _chunk_shape(*self._shapes[path])
+
+    def read(self, path: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
+        """Returns one parameter, or a part of it, in the dtype it is stored in.
+
+        Args:
+          path: One of `shapes()`.
+          index: The part, one slice a dimension; None for all.
+
+        Raises:
+          CheckpointError: If it is missing or damaged.
+        """
+        try:
+            if path not in self._opened:
+                spec = {**_spec(self.path, path), "fill_missing_data_reads": False}
+                self._opened[path] = tensorstore.open(
+                    spec, open=True, read=True, context=self._context
+                ).result()
+            store = self._opened[path]
+            found = (tuple(store.shape), store.dtype.numpy_dtype)
+            if found != self._shapes[path]:
+                raise ValueError(f"{path} is {found}, but {self._shapes[path]} in {INDEX_FILE}")
+            return (store if index is None else store[index]).read().result()
+        except (OSError, ValueError) as e:
+            raise _damaged(self.path, e) from e
+
+
+class WeightsWriter:
+    """Writes a directory of this form, array by array.
+
+    Args:
+      path: Directory to make; local or gs://.
+
+    Raises:
+      CheckpointError: If there is something already.
+    """
+
+    def __init__(self, path: epath.PathLike):
+        """Makes the directory."""
+        self.path = paths.absolute(path)
+        refuse_unfinished(self.path)
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise CheckpointError(
+                "The target exists already",
+                got=str(self.path),
+                expected="a directory that does not exist, or an empty one",
+                fix="name another, or delete it",
+            )
+        self._params: dict[str, Any] = {}
+        # Writes through one context are put into the database together.
+        self._context = tensorstore.Context()
+        self._pool = futures.ThreadPoolExecutor(_THREADS)
+        self._pending: collections.deque[tuple[futures.Future, int]] = collections.deque()
+        (self.path / ARRAYS).mkdir(parents=True)
+
+    def write(self, path: str, array: np.ndarray) -> None:
+        """Writes one parameter, for the most part after this returns; the array must not change any more."""
+        while sum(size for _, size in self._pending) > _IN_FLIGHT_BYTES:
+            self._pending.popleft()[0].result()
+        self._pending.append((self._pool.submit(self._write, path, array), array.nbytes))
+        self._params[path] = {"shape": list(array.shape), "dtype": array.dtype.name}
+
+    def _write(self, path: str, array: np.ndarray) -> None:
+        """Writes one parameter."""
+        metadata = {
+            "shape": list(array.shape),
+            "chunks": list(_chunk_shape(array.shape, array.dtype)),
+            "dtype": "bfloat16" if array.dtype == jnp.bfloat16 else array.dtype.str,
+            "compressor": None,
+        }
+        spec = {**_spec(self.path, path), "metadata": metadata, "create": True}
+        store = tensorstore.open(spec, context=self._context).result()
+        store.write(array).result()
+
+    def finish(self, *, source: Mapping[str, Any], digest: str) -> None:
+        """Waits until everything is written, and marks the directory as complete.
+
+        Args:
+          source: `kind`, `path`, `step`, `frozen_digest`, `trainable_paths` and `metadata` of the original.
+          digest: `digest.params_digest` of all parameters.
+        """
+        for pending, _ in self._pending:
+            pending.result()
+        self._pool.shutdown()
+        index = {
+            "version": _VERSION,
+            "source": source,
+            "digest": digest,
+            "params": self._params,
+        }
+        json_files.write_atomically(self.path / INDEX_FILE, json_files.encode(index))
+
+
+def _read_index(path: epath.Path) -> dict[str, Any]:
+    """The content of `weights.json`."""
+    try:
+        index = json.loads((path / INDEX_FILE).read_text())
+        version = index["version"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise _damaged(path, f"{type(e).__name__}: {e}") from e
+    if version != _VERSION:
+        raise CheckpointError(
+            f"{path} is of another version",
+            got=version,
+            expected=str(_VERSION),
+            fix="convert the original checkpoint again with this version of the program",
+        )
+    return index
+
+
+def _spec(path: epath.Path, name: str) -> dict[str, Any]:
+    """TensorStore's name for one array."""
+    return {
+        "driver": "zarr",
+        "kvstore": {
+            "driver": "ocdbt",
+            "base": paths.kvstore(path / ARRAYS),
+            "path": f"{name.replace('/', '.')}/",
+            "config": {"compression": None},
+            "target_data_file_size": _DATA_FILE_BYTES,
+        },
+    }
+
+
+def _chunk_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
+    """Blocks that are stretches of the array, all about as large: the last one is stored in full."""
+    limit = max(1, _CHUNK_BYTES // dtype.itemsize)
+    chunk = list(shape)
+    for axis, size in enumerate(shape):
+        rest = math.prod(shape[axis + 1 :])
+        count = -(-size * rest // limit)
+        chunk[axis] = 1 if rest > limit else -(-size // count)
+        if rest <= limit:
+            break
+    return tuple(chunk)
+
+
+def _damaged(path: epath.Path, cause: Any) -> CheckpointError:
+    """The error for a directory that cannot be read."""
+    return CheckpointError(
+        f"Cannot read the converted weights {path}",
+        got=str(cause).splitlines()[0][:300],
+        expected="a complete directory that `prompt-tuning convert` wrote",
+        fix="convert the original checkpoint again",
+    )

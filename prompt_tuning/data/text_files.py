@@ -1,0 +1,197 @@
+"""Documents in plain text and JSONL, gzip-compressed or not, on disk or gs://, read one line at a time."""
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+
+from etils import epath
+
+from prompt_tuning.data.local_files import parse_json_object, shorten
+from prompt_tuning.errors import DataError
+
+JSON_SUFFIXES = (".jsonl", ".json")
+PLAIN_SUFFIXES = (".txt", ".text", "")
+_GZIP_MAGIC = b"\x1f\x8b"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_WILDCARDS = "*?["
+
+
+def find_files(patterns: str | Sequence[str]) -> list[str]:
+    """Returns the files that paths and globs name.
+
+    Args:
+      patterns: Paths, or globs such as `gs://bucket/c4-train.*.json.gz`, one or several.
+
+    Returns:
+      Paths in the order of `patterns`, those of a glob sorted, each once.
+
+    Raises:
+      DataError: A path does not exist, a glob matches nothing, or a file is of no known kind.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    found = list(dict.fromkeys(path for pattern in patterns for path in _expand(pattern)))
+    for path in found:
+        _is_json(epath.Path(path))
+    return found
+
+
+def read_documents(path: str, text_field: str) -> Iterator[str]:
+    """Yields the documents of a file.
+
+    Carriage returns at line ends and a byte order mark are dropped, blank lines skipped.
+
+    Args:
+      path: `*.jsonl` or `*.json`, one object a line; or `*.txt`, one document a line. With or without `.gz` behind;
+        whether a file is compressed is seen from its first bytes.
+      text_field: Where JSON objects hold their text.
+
+    Yields:
+      Texts in the file's order; a JSON object's may be empty.
+
+    Raises:
+      DataError: The file is missing, empty, or damaged, or a line is malformed (named by file and line).
+    """
+    file = epath.Path(path)
+    is_json = _is_json(file)
+    is_empty = True
+    for number, line in _lines(file):
+        where = f"{path}:{number}"
+        text = _decode(line, where=where)
+        if not text.strip():
+            continue
+        is_empty = False
+        yield _field(text, text_field, where=where) if is_json else text
+    if is_empty:
+        raise DataError(
+            "The file holds no text",
+            got=path,
+            expected="at least one document",
+            fix="put text into the file, or leave it out",
+        )
+
+
+def _expand(pattern: str) -> list[str]:
+    """Returns the sorted files that one path or glob names."""
+    wildcard = next((i for i, c in enumerate(pattern) if c in _WILDCARDS), None)
+    file = epath.Path(pattern)
+    # A name may hold brackets itself.
+    if wildcard is None or file.is_file():
+        if not file.is_file():
+            raise DataError(
+                "The text file does not exist",
+                got=pattern,
+                expected="a file, or a glob such as 'folder/*.jsonl.gz'",
+                fix="correct the path",
+            )
+        return [pattern]
+    cut = pattern.rfind("/", 0, wildcard) + 1
+    matches = epath.Path(pattern[:cut] or ".").glob(pattern[cut:])
+    found = sorted(str(match) for match in matches if match.is_file())
+    if not found:
+        raise DataError(
+            "No file matches",
+            got=pattern,
+            expected="a glob that matches at least one file",
+            fix="correct the pattern, and quote it so that the shell does not expand it",
+        )
+    return found
+
+
+def _is_json(file: epath.Path) -> bool:
+    """Whether a file's name says JSON, or else plain text."""
+    suffix = epath.Path(file.name.removesuffix(".gz")).suffix.lower()
+    if suffix in JSON_SUFFIXES:
+        return True
+    if suffix in PLAIN_SUFFIXES:
+        return False
+    raise DataError(
+        "The file is of no known kind",
+        got=str(file),
+        expected=f"{', '.join(JSON_SUFFIXES)} or .txt, each also with .gz",
+        fix="convert the file, or give it such a name",
+    )
+
+
+def _lines(file: epath.Path) -> Iterator[tuple[int, bytes]]:
+    """Yields the numbered lines of a file, decompressed."""
+    if not file.is_file():
+        raise DataError(
+            "The text file does not exist", got=str(file), expected="a file", fix="correct the path"
+        )
+    number = 0
+    with file.open("rb") as raw:
+        is_compressed = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        raw.seek(0)
+        lines: Iterator[bytes] = iter(gzip.GzipFile(fileobj=raw) if is_compressed else raw)
+        while True:
+            try:
+                line = next(lines, None)
+            # What gzip raises for a file that ends early, and for one that is damaged.
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise DataError(
+                    f"{file} is a damaged gzip file, readable up to line {number} ({error})",
+                    got=str(file),
+                    expected="a complete gzip file",
+                    fix="download or copy the file again",
+                ) from error
+            if line is None:
+                return
+            number += 1
+            yield number, line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+
+
+def _decode(line: bytes, *, where: str) -> str:
+    """Returns the text of one line without its end."""
+    line = line.removesuffix(b"\n").removesuffix(b"\r")
+    if b"\0" in line:
+        raise DataError(
+            f"{where} holds a NUL byte",
+            got=shorten(repr(line)),
+            expected="UTF-8 text",
+            fix="save the file as UTF-8 (UTF-16 has such bytes), or remove the byte",
+        )
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where} is not UTF-8 text",
+            got=line[max(error.start - 20, 0) : error.start + 20],
+            expected="UTF-8",
+            fix="convert the file to UTF-8",
+        ) from error
+
+
+def _field(line: str, field: str, *, where: str) -> str:
+    """Returns the text of a JSON object."""
+    try:
+        record = parse_json_object(line, where=where)
+    except DataError:
+        raise
+    # A number of thousands of digits, and brackets nested thousands deep.
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{where} holds JSON that cannot be read ({error})",
+            got=shorten(line),
+            expected="one JSON object a line",
+            fix="correct the line",
+        ) from error
+    text = record.get(field)
+    if not isinstance(text, str):
+        raise DataError(
+            f"{where} has no text in {field!r}",
+            got=text if field in record else ", ".join(map(repr, record)),
+            expected=f"text in {field!r}",
+            fix="correct the line, or set text_field to the name that the files use",
+            name=field,
+            candidates=record,
+        )
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where} has half a surrogate pair in {field!r}",
+            got=ascii(text[error.start]),
+            expected="whole characters, such as \\ud83d\\ude00",
+            fix="correct the escape, or write the character itself",
+        ) from error
+    return text

@@ -1,0 +1,68 @@
+"""Mixtures over whole benchmarks, each task in proportion to its training examples.
+
+- `super_glue_v102_proportional`: SuperGLUE with DPR, on which the paper's stronger baseline tunes the whole model. The
+  evaluation sets that have no training set of their own take part with rate 0.
+- `glue_v002_proportional`, and the same as v200: GLUE without WNLI, as T5 has it.
+- `wsc_dpr_simple_proportional`: the pronouns alone.
+- The same with `taskless_` in front, of tasks without their name in the text: sources on which a prompt is trained that
+  starts others.
+
+A source prompt is trained on any of these, on a task, or on a mixture of one's own from
+`prompt_tuning.data.registry.register_mixture`.
+"""
+
+import prompt_tuning.tasks.glue  # noqa: F401  (registers the tasks)
+import prompt_tuning.tasks.super_glue  # noqa: F401
+from prompt_tuning.data.data_sets import EXAMPLES, TASKLESS
+from prompt_tuning.data.registry import register_mixture
+from prompt_tuning.tasks.glue import VERSIONS
+
+# Training examples; ReCoRD's as T5 writes them, one per right answer, and WSC's those that name the right referent.
+PRONOUN_RATES = {
+    "dpr_v001_simple": 1_322,
+    "super_glue_wsc_v102_simple_train": 259,
+    "super_glue_wsc_v102_simple_eval": 0,
+}
+SUPER_GLUE_RATES = {
+    **PRONOUN_RATES,
+    "super_glue_boolq_v102": 9_427,
+    "super_glue_cb_v102": 250,
+    "super_glue_copa_v102": 400,
+    "super_glue_multirc_v102": 27_243,
+    "super_glue_record_v102": 138_854,
+    "super_glue_rte_v102": 2_490,
+    "super_glue_wic_v102": 5_428,
+    "super_glue_axb_v102": 0,
+    "super_glue_axg_v102": 0,
+}
+GLUE_RATES = {
+    "cola": 8_551,
+    "sst2": 67_349,
+    "mrpc": 3_668,
+    "qqp": 363_849,
+    "stsb": 5_749,
+    "mnli": 392_702,
+    "qnli": 104_743,
+    "rte": 2_490,
+    "mnli_mismatched": 0,
+    "mnli_matched": 0,
+    "ax": 0,
+}
+
+for _form in ("", TASKLESS):
+    for _suffix in ("", EXAMPLES):
+        for _name, _rates in (
+            ("super_glue_v102_proportional", SUPER_GLUE_RATES),
+            ("wsc_dpr_simple_proportional", PRONOUN_RATES),
+            *(
+                (
+                    f"glue_{_version}_proportional",
+                    {f"glue_{name}_{_version}": rate for name, rate in GLUE_RATES.items()},
+                )
+                for _version in VERSIONS
+            ),
+        ):
+            register_mixture(
+                f"{_form}{_name}{_suffix}",
+                {f"{_form}{task}{_suffix}": float(rate) for task, rate in _rates.items()},
+            )

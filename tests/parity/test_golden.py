@@ -1,0 +1,221 @@
+"""Every comparison with reference numbers: the small copies here, and the larger set beside a checkout."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from prompt_tuning.models import layers
+from tests.checkpoints.t5x_writer import write_t5x_checkpoint
+from tests.golden import check
+from tests.helpers import GOLDEN, REPO, SHARED, requires_shared
+from tests.parity import golden
+from tests.parity.golden_folder import Golden
+from tests.parity.rows import Row
+
+pytestmark = pytest.mark.loose_numerics(reason="optax adds Python floats to float32 arrays")
+
+# Comparison -> rows that it has at least on the small copies.
+ROWS = {
+    "forward": 16,
+    "forward_metrics": 6,
+    "gradients": 2,
+    "bfloat16": 4,
+    "losses": 4,
+    "trajectories": 18,
+    "model_tuning": 14,
+    "adafactor": 16,
+    "schedules": 1,
+    "decoding": 26,
+    "cache": 6,
+    "sampling": 18,
+    "scores": 3,
+    "checkpoints": 3,
+    "optimizer_state": 3,
+    "relative_positions": 16,
+    "combination": 3,
+    "initializers": 2,
+    "metrics": 17,
+    "tasks": 64,
+    "language_modeling": 26,
+}
+# Data sets and metrics come one by one; the page has those of the day it was printed.
+GROWING = ("metrics", "tasks", "language_modeling")
+# Those that take about ten seconds run on the larger set with the slow tests.
+SLOW = (
+    "forward",
+    "bfloat16",
+    "trajectories",
+    "model_tuning",
+    "decoding",
+    "cache",
+    "scores",
+    "tasks",
+    "language_modeling",
+)
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory) -> Golden:
+    """The small copies, with the T5X checkpoint that their arrays make up."""
+    folder = tmp_path_factory.mktemp("golden") / "golden"
+    shutil.copytree(GOLDEN, folder)
+    meta = json.loads((folder / "meta.json").read_text())["checkpoint"]
+    with (
+        np.load(folder / "optimizer_state.npz") as moments,
+        np.load(folder / "params.npz") as params,
+    ):
+        arrays = {name: x for name, x in moments.items() if name != "step"}
+        write_t5x_checkpoint(folder / meta["path"], dict(params), meta["step"], moments=arrays)
+    return Golden(folder)
+
+
+def test_every_comparison_is_tested():
+    assert set(ROWS) == set(golden.COMPARISONS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_small_copies_hold(copies, name):
+    report = golden.compare(copies, (name,))
+    assert [row for row in report.rows if not row.ok] == []
+    assert len(report.rows) >= ROWS[name]
+    if name not in GROWING:
+        # The table that readers see has the rows that there are, and no tighter or looser tolerance.
+        page = rows_of_the_page()
+        tolerances = {row.name: f"{row.tolerance:.2g}" for row in report.rows}
+        assert tolerances == {row: page.get(row) for row in tolerances}
+
+
+@requires_shared
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in ROWS
+        if name != "initializers"
+    ],
+)
+def test_the_larger_set_holds(name, shared_golden):
+    report = golden.compare(shared_golden, (name,))
+    assert [row for row in report.rows if not row.ok] == []
+    assert len(report.rows) >= ROWS[name]
+
+
+@pytest.fixture(scope="module")
+def shared_golden() -> Golden:
+    assert SHARED is not None
+    return Golden(SHARED / "golden", SHARED / check.VOCABULARY)
+
+
+def rows_of_the_page() -> dict[str, str]:
+    """The comparisons in docs/parity.md with their tolerances."""
+    lines = (REPO / "docs" / "parity.md").read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[2] for row in cells if len(row) == 6 and "/" in row[0]}
+
+
+def failing(folder, name) -> set[str]:
+    return {row.name for row in golden.compare(Golden(folder), (name,)).rows if not row.ok}
+
+
+def test_a_wrong_epsilon_shows(monkeypatch):
+    monkeypatch.setattr(layers, "NORM_EPSILON", 1e-5)
+    wrong = failing(GOLDEN, "forward")
+    assert {"forward/logits", "forward_noprompt_t5x/encoder_output"} <= wrong
+
+
+def test_prompt_rows_in_another_order_show(tmp_path):
+    folder = tmp_path / "golden"
+    shutil.copytree(GOLDEN, folder)
+    np.save(folder / "prompt.npy", np.load(folder / "prompt.npy")[::-1])
+    wrong = failing(folder, "forward")
+    assert {"forward/logits", "forward/gradient_prompt"} <= wrong
+    assert not any(name.startswith("forward_noprompt") for name in wrong)
+
+
+def test_a_second_moment_that_is_off_by_a_thousandth_shows(tmp_path):
+    folder = tmp_path / "golden"
+    shutil.copytree(GOLDEN, folder)
+    with np.load(folder / "trajectory.npz") as file:
+        arrays = dict(file)
+    arrays["v_after"][7] *= 1.001
+    np.savez(folder / "trajectory.npz", **arrays)
+    wrong = failing(folder, "trajectories")
+    assert "prompt_tuning/trajectory/second_moments" in wrong
+    assert all(name.startswith("prompt_tuning/trajectory/") for name in wrong)
+
+
+def small_folder(path):
+    """A folder with so little in it that it is compared in seconds."""
+    path.mkdir()
+    for name in ("meta.json", "relpos.npz", "lr_schedules.json"):
+        shutil.copyfile(GOLDEN / name, path / name)
+    return path
+
+
+@pytest.mark.entry
+def test_the_command_runs_from_anywhere_and_prints_one_object(tmp_path):
+    folder = small_folder(tmp_path / "golden")
+    command = [sys.executable, str(REPO / "tests/golden/check.py"), str(folder), "--format=json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["ok"] is True and len(report["rows"]) == 17
+    assert {"name", "measured", "tolerance", "ok"} <= set(report["rows"][0])
+    missing = {item["name"] for item in report["not_checked"]}
+    assert {"forward.npz", "trajectory.npz", "optimizer_state.npz"} <= missing
+
+
+def test_the_command_fails_where_a_row_does_not_hold(tmp_path, capsys):
+    folder = small_folder(tmp_path / "golden")
+    with np.load(folder / "relpos.npz") as file:
+        arrays = dict(file)
+    arrays["buckets_32_128_causal"][400] += 1
+    np.savez(folder / "relpos.npz", **arrays)
+    assert check.main([str(folder), "--format=json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    wrong = [row for row in report["rows"] if not row["ok"]]
+    name = "relative_positions/buckets_32_128_causal"
+    assert [row["name"] for row in wrong] == [name, f"{name}/traced"]
+    assert [row["measured"] for row in wrong] == [1.0, 1.0]
+    assert check.main([str(folder)]) == 1
+    assert "17 comparisons, 2 do not hold." in capsys.readouterr().out
+
+
+def test_nothing_compared_is_not_ok(tmp_path, capsys):
+    (tmp_path / "meta.json").write_text("{}")
+    assert check.main([str(tmp_path), "--format=json"]) == 1
+    assert json.loads(capsys.readouterr().out)["rows"] == []
+
+
+def test_what_breaks_down_does_not_hold(tmp_path, capsys):
+    folder = small_folder(tmp_path / "golden")
+    (folder / "lr_schedules.json").write_text('[{"kwargs": {"factors": "unheard_of"}}]')
+    assert check.main([str(folder), "--format=json"]) == 1
+    wrong = [row for row in json.loads(capsys.readouterr().out)["rows"] if not row["ok"]]
+    assert [row["name"] for row in wrong] == ["schedules/completed"]
+    assert wrong[0]["measured"] is None and "unheard_of" in wrong[0]["note"]
+
+
+def test_a_setting_without_counterpart_is_not_checked(tmp_path):
+    folder = tmp_path / "golden"
+    shutil.copytree(GOLDEN, folder)
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["trajectory"]["adafactor"]["beta1"] = 0.9
+    (folder / "meta.json").write_text(json.dumps(meta))
+    report = golden.compare(Golden(folder), ("trajectories",))
+    assert report.rows == [] and not report.ok
+    assert any("beta1 = 0.9" in item.reason for item in report.not_checked)
+
+
+def test_a_folder_without_settings_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        check.main([str(tmp_path)])
+    assert error.value.code == 2 and "no meta.json" in capsys.readouterr().err
+
+
+def test_not_a_number_never_holds():
+    assert not Row("a", float("nan"), 1.0).ok
