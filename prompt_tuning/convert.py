@@ -131,13 +131,15 @@ def _unscanned_shapes(source: "ParamSource") -> dict[str, tuple[int, ...]]:
     from prompt_tuning import layouts
     from prompt_tuning.checkpoints import placement
 
+    model = source.settings or getattr(source, "metadata", {}).get("model", {})
+    recorded = model.get("relative_bias_per_layer")
     shapes: dict[str, tuple[int, ...]] = {}
     for path, (shape, _) in source.shapes().items():
         if not layouts.is_stacked(path):
             shapes[path] = tuple(shape)
             continue
-        per_layer = False
-        if path.endswith(_TABLE):
+        per_layer = bool(recorded)
+        if path.endswith(_TABLE) and recorded is None:
             # Models with a table per layer and those that repeat one look alike when they are scanned.
             tables = np.moveaxis(source.read(path), layouts.LAYERS_AXIS, 0)
             per_layer = any(not np.array_equal(table, tables[0]) for table in tables)

@@ -261,8 +261,10 @@ def _check_place(path: epath.Path, shapes: Any) -> None:
 def _recorded_base_model(info: Mapping[str, Any]) -> str | None:
     """The checkpoint that the run started from, if it is Hugging Face's."""
     recorded = info.get("initial_checkpoint_path")
-    is_there = recorded and (epath.Path(recorded) / "config.json").is_file()
-    return recorded if is_there else None
+    # PEFT opens local folders only; a bucket would be asked over the network for nothing.
+    if not recorded or "://" in recorded:
+        return None
+    return recorded if (epath.Path(recorded) / "config.json").is_file() else None
 
 
 def _check_base_model(base_model: str | None, width: int) -> None:

@@ -95,6 +95,8 @@ def infer(
     num_done = shard.open()
     if num_done is None:
         logging.info("%s is complete already", shard.final)
+        # The run that finished it may have died before it wrote this.
+        write_submission(shard, dataset_cfg, mode, num_shards, input_file)
         return str(shard.final)
     examples = itertools.islice(examples, shard_id, None, num_shards)
     if jax.process_index() == 0:
@@ -107,22 +109,35 @@ def infer(
             shard.write_chunk(num_chunks, run_chunk(model, inference, params, chunk, mode))
         num_chunks += 1
     if not num_chunks:
-        raise DataError(
-            f"Nothing to infer from {name!r}",
-            got="0 examples",
-            expected=f"at least one example in shard {shard_id} of {num_shards}",
-            fix="name another split or file, or use fewer shards",
-        )
+        raise _nothing_to_infer(name, shard_id, num_shards)
     shard.finish(num_chunks)
-    if mode == "predict" and num_shards == 1 and input_file is None:
-        write_submission(shard, dataset_cfg)
+    write_submission(shard, dataset_cfg, mode, num_shards, input_file)
     return str(shard.final)
 
 
-def write_submission(shard: Shard, cfg: datasets.DatasetConfig) -> None:
-    """Writes the predictions for a test split of SuperGLUE once more, as its leaderboard takes them."""
+def _nothing_to_infer(name: str | None, shard_id: int, num_shards: int) -> DataError:
+    """The error of a shard without examples."""
+    return DataError(
+        f"Nothing to infer from {name!r}",
+        got="0 examples",
+        expected=f"at least one example in shard {shard_id} of {num_shards}",
+        fix="name another split or file, or use fewer shards",
+    )
+
+
+def write_submission(
+    shard: Shard, cfg: datasets.DatasetConfig, mode: str, num_shards: int, input_file: str | None
+) -> None:
+    """Writes the predictions for a whole test split of SuperGLUE once more, as its leaderboard takes them."""
     task = cfg.mixture_or_task_name or ""
-    if jax.process_index() != 0 or cfg.split != "test" or leaderboard.short_name(task) is None:
+    is_whole_test = cfg.split == "test" and num_shards == 1 and input_file is None
+    if mode != "predict" or not is_whole_test or not leaderboard.takes(task):
+        return
+    if jax.process_index() != 0:
+        return
+    if cfg.use_cached:
+        # A cache holds the examples in another order than the original files, whose numbers the leaderboard wants.
+        logging.info("No file for the leaderboard of SuperGLUE: USE_CACHED_TASKS is True")
         return
     lines = shard.final.read_text().split("\n")
     texts = [json.loads(line)["prediction"] for line in lines if line]

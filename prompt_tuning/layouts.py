@@ -70,6 +70,15 @@ def unscanned_paths(
     return [f"{stack}/layers_{i}/{rest}" for i in range(num_layers)]
 
 
+def all_unscanned_paths(path: str, num_layers: int) -> list[list[str]]:
+    """Returns the forms that a scanned parameter may have unscanned: two for a relative position table, else one."""
+    forms = [
+        unscanned_paths(path, num_layers, relative_bias_per_layer=per_layer)
+        for per_layer in (False, True)
+    ]
+    return forms if forms[0] != forms[1] else forms[:1]
+
+
 def scanned_path(path: str) -> tuple[str, int | None]:
     """Returns where an unscanned parameter is in the scanned layout: its path there and its layer.
 
@@ -209,7 +218,7 @@ def _num_layers(stack: str, stacks: Mapping[str, Mapping[int, Any]]) -> int:
 
 def _num_heads(flat: Mapping[str, Any], stack: str) -> int:
     """Returns the attention heads as the stack's relative position table has them."""
-    paths = (f"{stack}/{_TABLE}", f"{stack}/layers_0/{_TABLE}")
+    paths = (f"{stack}/{_TABLE}", f"{stack}/layers_0/{_TABLE}", f"{stack}/{stack}/{_TABLE}")
     path = next((path for path in paths if path in flat), None)
     if path is None:
         raise CheckpointError(

@@ -18,6 +18,7 @@ from prompt_tuning.checkpoints.t5x_optimizer_state import (
     T5XOptimizerState,
     find_optimizer_state,
 )
+from prompt_tuning.errors import ConfigError
 from prompt_tuning.run_config import Trainer
 from prompt_tuning.training.schedules import counted_from
 from prompt_tuning.types import PyTree
@@ -27,6 +28,8 @@ def starting_from(
     trainer: Trainer,
     source: ParamSource | None,
     trainable: Mapping[str, jax.ShapeDtypeStruct],
+    *,
+    resumed: Mapping[str, Any] | None = None,
 ) -> tuple[Trainer, T5XOptimizerState | None]:
     """Returns the trainer, counting from the step it starts at, and the optimizer state to restore.
 
@@ -38,14 +41,20 @@ def starting_from(
       source: The initial checkpoint, None for random weights.
       trainable: Path -> shape of the trained parameters. Those that `source` does not hold, a new prompt, start with
         second moments of zero in any case.
+      resumed: What the checkpoint recorded from which the run goes on; its state has all moments. None for a new run.
 
     Raises:
+      ConfigError: If `source` was converted from T5X's format, which leaves the optimizer state behind.
       CheckpointError: If `source` has state for some of these parameters only, or one that Adafactor here cannot use.
     """
     step, restored = trainer.optimizer.restored_step, None
-    if step is None:
+    if step is None and resumed is not None:
+        # Checkpoints that do not record it are of runs that started fresh.
+        step = int(resumed.get("restored_step", 0))
+    elif step is None:
         stored = {} if source is None else source.shapes()
         wanted = {p: x.shape for p, x in trainable.items() if p in stored or _has_two_names(p)}
+        _check_not_converted(source, wanted)
         restored = find_optimizer_state(source, wanted)
         step = 0 if restored is None else restored.step
         text = (
@@ -63,6 +72,18 @@ def starting_from(
         learning_rate_fn=counted_from(trainer.learning_rate_fn, step),
     )
     return started, restored
+
+
+def _check_not_converted(source: ParamSource | None, wanted: Mapping[str, Any]) -> None:
+    """Raises ConfigError where an optimizer state may have been left behind."""
+    if wanted and getattr(source, "source_kind", None) == "t5x":
+        assert source is not None
+        raise ConfigError(
+            "Converted weights hold no optimizer state to go on from",
+            got=f"{source.path}, converted from a T5X checkpoint",
+            expected="the T5X checkpoint itself, or a restored_step",
+            fix="start from the T5X checkpoint, or start Adafactor afresh with adafactor.Adafactor.restored_step = 0",
+        )
 
 
 def restore_moments(

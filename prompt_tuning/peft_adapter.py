@@ -169,7 +169,7 @@ def _read_tensors(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str, An
     try:
         # Weights only: a pickle may otherwise run any code.
         loaded = torch.load(io.BytesIO(pickled.read_bytes()), map_location="cpu", weights_only=True)
-        return {name: tensor.float().numpy() for name, tensor in loaded.items()}, None
+        return {name: tensor.detach().float().numpy() for name, tensor in loaded.items()}, None
     except Exception as e:  # torch raises its own errors and pickle's
         raise CheckpointError(
             f"{pickled} cannot be read",

@@ -123,13 +123,14 @@ def train(
     source = open_initial(checkpoint_cfg.restore, from_scratch=initialize_from_scratch)
     num_steps = steps_of_this_run(total_steps, relative_steps, source)
 
-    trainable_shapes = {
-        path: model.param_shapes[path] for path in split_paths(model, trainable_regex)[0]
-    }
-    trainer, optimizer_state = starting_from(trainer, source, trainable_shapes)
-
     # 2. Weights, optimizer and the place in the data.
     checkpointer = Checkpointer(model_dir, keep=checkpoint_cfg.save.keep)
+    trainer, optimizer_state = starting_from(
+        trainer,
+        source,
+        {path: model.param_shapes[path] for path in split_paths(model, trainable_regex)[0]},
+        resumed=checkpointer.latest_metadata(),
+    )
     seed = agree_on_seed(random_seed, checkpointer)
     metadata = describe(model, train_dataset_cfg, model_dir, seed, config_text)
     metadata["restored_step"] = trainer.optimizer.restored_step

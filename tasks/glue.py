@@ -2,7 +2,7 @@
 
 The version follows the one of TensorFlow Datasets: v002 reads 1.0.0, v200 reads 2.0.0 (which also builds where the old
 one no longer does). The mixture `glue_mnli_and_dev_{version}` trains on MNLI and evaluates both of its dev sets. For
-`mt5_…`, `task_index_…` and `…_examples` see `prompt_tuning.data.data_sets.register_forms`.
+`mt5_…`, `byt5_…`, `task_index_…` and `…_examples` see `prompt_tuning.data.data_sets.register_forms`.
 """
 
 from typing import Any
@@ -10,8 +10,7 @@ from typing import Any
 from prompt_tuning.data import postprocessors
 from prompt_tuning.data.data_sets import (
     EXAMPLES,
-    MODELS,
-    TASKLESS,
+    FORMS,
     DataSet,
     classification,
     register_forms,
@@ -172,7 +171,7 @@ for _task_version, _tfds_version in VERSIONS.items():
             f"glue_{_data.name}_{_task_version}",
             tfds_name=f"glue/{_data.name}:{_tfds_version}",
         )
-    for _form in (*MODELS, *(f"{_model}{TASKLESS}" for _model in MODELS), "task_index_"):
+    for _form in FORMS:
         for _suffix in ("", EXAMPLES):
             register_mixture(
                 f"{_form}glue_mnli_and_dev_{_task_version}{_suffix}",

@@ -6,6 +6,8 @@
 - `wsc_dpr_simple_proportional`: the pronouns alone.
 - The same with `taskless_` in front, of tasks without their name in the text: sources on which a prompt is trained that
   starts others.
+- `task_index_super_glue_v102_examples_proportional` and `task_index_super_glue_with_dpr_v102_examples_proportional`:
+  the authors' mixtures for a prompt that several tasks share, without and with DPR.
 
 A source prompt is trained on any of these, on a task, or on a mixture of one's own from
 `prompt_tuning.data.registry.register_mixture`.
@@ -13,7 +15,7 @@ A source prompt is trained on any of these, on a task, or on a mixture of one's 
 
 import prompt_tuning.tasks.glue  # noqa: F401  (registers the tasks)
 import prompt_tuning.tasks.super_glue  # noqa: F401
-from prompt_tuning.data.data_sets import EXAMPLES, TASKLESS
+from prompt_tuning.data.data_sets import EXAMPLES, TASK_INDEX, TASKLESS
 from prompt_tuning.data.registry import register_mixture
 from prompt_tuning.tasks.glue import VERSIONS
 
@@ -66,3 +68,15 @@ for _form in ("", TASKLESS):
                 f"{_form}{_name}{_suffix}",
                 {f"{_form}{task}{_suffix}": float(rate) for task, rate in _rates.items()},
             )
+
+# These have no diagnostics, and WSC's training set has no examples to show.
+_INDEXED_RATES = {
+    f"{TASK_INDEX}{task}{'' if task.endswith('_train') else EXAMPLES}": float(rate)
+    for task, rate in SUPER_GLUE_RATES.items()
+    if not task.startswith(("super_glue_axb", "super_glue_axg"))
+}
+register_mixture(f"{TASK_INDEX}super_glue_with_dpr_v102_examples_proportional", _INDEXED_RATES)
+register_mixture(
+    f"{TASK_INDEX}super_glue_v102_examples_proportional",
+    {task: rate for task, rate in _INDEXED_RATES.items() if "_dpr_" not in task},
+)

@@ -1,9 +1,10 @@
-"""SQuAD 1.1 and MRQA's out-of-domain sets: train on the first, evaluate on the others.
+"""SQuAD 1.1 and MRQA: train on the first, evaluate on MRQA's out-of-domain sets, or train on its others.
 
 - `squad_v010_allanswers` as in T5, `squad_v010_context_free` without the text, and `mrqa_{name}_v100` for the sets of
-  `MRQA`; again with the suffix `_examples`, which shows examples in TensorBoard, and with `mt5_` in front.
-- The mixtures `squad_to_{name}` and `squad_to_mrqa` train on SQuAD and evaluate on one of these, or on all; again with
-  `_examples` and `mt5_`.
+  `MRQA` and `MRQA_IN_DOMAIN`; again with the suffix `_examples`, which shows examples in TensorBoard, and with `mt5_`
+  or `byt5_` in front.
+- The mixtures `squad_to_{name}` and `squad_to_mrqa` train on SQuAD and evaluate on one of `MRQA`, or on all; again with
+  `_examples`, `mt5_` and `byt5_`.
 
 SQuAD has no form without the task's name: T5 writes none in front.
 """
@@ -12,11 +13,12 @@ from typing import Any
 
 from prompt_tuning.data import answer_metrics, nested_files, reading
 from prompt_tuning.data.data_sets import EXAMPLES, MODELS, DataSet, register
+from prompt_tuning.data.local_files import Stems
 from prompt_tuning.data.nested_files import NestedFormat
 from prompt_tuning.data.preprocessors import TextPreprocessor
 from prompt_tuning.data.registry import register_mixture
 
-# Name of the task -> name of the original file.
+# Out-of-domain set's name in a task -> name of the original file.
 MRQA = {
     "bio_asq": "BioASQ",
     "drop": "DROP",
@@ -24,6 +26,14 @@ MRQA = {
     "race": "RACE",
     "relation_extraction": "RelationExtraction",
     "textbook_qa": "TextbookQA",
+}
+# The sets of MRQA that are trained on, below `train` and `dev`.
+MRQA_IN_DOMAIN = {
+    "news_qa": "NewsQA",
+    "trivia_qa": "TriviaQA-web",
+    "search_qa": "SearchQA",
+    "hotpot_qa": "HotpotQA",
+    "natural_questions": "NaturalQuestionsShort",
 }
 # Name of SQuAD's task -> what it shows.
 FORMS = {
@@ -64,21 +74,33 @@ SQUAD = _answers(
     {**_TEXTS, "id": "a", "title": "b", "answers": {"text": ["1776.", "in 1776"]}},
     splits=("train", "validation"),
 )
-MRQA_SETS = {
-    name: _answers(
+
+
+def _mrqa(name: str, stems: Stems, splits: Any) -> DataSet:
+    """A set of MRQA."""
+    return _answers(
         name,
-        NestedFormat(
-            "MRQA",
-            ".jsonl.gz",
-            nested_files.mrqa,
-            stems=(("validation", (file,)),),
-        ),
+        NestedFormat("MRQA", ".jsonl.gz", nested_files.mrqa, stems=stems),
         reading.mrqa_text(),
         {**_TEXTS, "qid": "a", "answers": ["1776.", "in 1776"]},
-        # The sets have one split, which TensorFlow Datasets calls test.
-        splits={"validation": "test"},
+        splits=splits,
     )
-    for name, file in MRQA.items()
+
+
+MRQA_SETS = {
+    # The out-of-domain sets have one split, which TensorFlow Datasets calls test.
+    **{
+        name: _mrqa(name, (("validation", (file,)),), {"validation": "test"})
+        for name, file in MRQA.items()
+    },
+    **{
+        name: _mrqa(
+            name,
+            (("train", (f"train/{file}",)), ("validation", (f"dev/{file}",))),
+            ("train", "validation"),
+        )
+        for name, file in MRQA_IN_DOMAIN.items()
+    },
 }
 
 for _model in MODELS:
@@ -95,7 +117,7 @@ for _model in MODELS:
         for _name, _data in MRQA_SETS.items():
             register(
                 _data,
-                _evaluated[_name],
+                f"{_model}mrqa_{_name}_v100{_suffix}",
                 tfds_name=f"mrqa/{_name}:1.0.0",
                 to_text=_data.text(""),
                 log_examples=bool(_suffix),

@@ -5,7 +5,9 @@
 - `super_glue_wsc_v102_simple_train`, `super_glue_wsc_v102_simple_eval` and `dpr_v001_simple`, which answer with what a
   pronoun refers to; again with `taskless_` in front. The mixture `super_glue_wsc_and_dev_v102_simple` joins the first
   two.
-- `mt5_…`, `task_index_…` and `…_examples`: see `prompt_tuning.data.data_sets.register_forms`.
+- The mixture `super_glue_v102_rank` evaluates the tasks that have labels by rank classification, and ReCoRD and WSC by
+  decoding; again with `taskless_` in front.
+- `mt5_…`, `byt5_…`, `task_index_…` and `…_examples`: see `prompt_tuning.data.data_sets.register_forms`.
 
 A new task is a new row.
 """
@@ -15,7 +17,7 @@ from typing import Any
 from prompt_tuning.data import answer_metrics, nested_files, postprocessors, pronouns, reading
 from prompt_tuning.data.data_sets import (
     EXAMPLES,
-    MODELS,
+    FORMS,
     TASKLESS,
     DataSet,
     classification,
@@ -25,6 +27,7 @@ from prompt_tuning.data.local_files import LocalFormat
 from prompt_tuning.data.metrics import accuracy, mean_multiclass_f1
 from prompt_tuning.data.nested_files import NestedFormat
 from prompt_tuning.data.preprocessors import TextPreprocessor, classification_text
+from prompt_tuning.data.ranking import SUFFIX
 from prompt_tuning.data.registry import register_mixture
 
 _NO_YES = ("False", "True")
@@ -207,7 +210,7 @@ for _role, _data in WSC.items():
         _data, f"super_glue_wsc_v102_simple_{_role}", tfds_name="super_glue/wsc.fixed:1.0.2"
     )
 register_forms(DPR, "dpr_v001_simple", tfds_name="definite_pronoun_resolution:1.1.0")
-for _form in (*MODELS, *(f"{_model}{TASKLESS}" for _model in MODELS), "task_index_"):
+for _form in FORMS:
     for _suffix in ("", EXAMPLES):
         # What is trained on is not evaluated, and so has no examples to show.
         register_mixture(
@@ -217,3 +220,15 @@ for _form in (*MODELS, *(f"{_model}{TASKLESS}" for _model in MODELS), "task_inde
                 f"{_form}super_glue_wsc_v102_simple_eval{_suffix}",
             ],
         )
+for _form in ("", TASKLESS):
+    register_mixture(
+        f"{_form}super_glue_v102{SUFFIX}",
+        [
+            *(
+                f"{_form}super_glue_{_data.name}_v102{SUFFIX if _data.verbalizers else ''}"
+                for _data in DATA_SETS
+                if _data.metric_fns
+            ),
+            f"{_form}super_glue_wsc_v102_simple_eval",
+        ],
+    )

@@ -3,7 +3,7 @@
 `glue_mrpc_from_qqp_v002` is MRPC's validation set for a model that answers `duplicate` and `not_duplicate`, as one
 trained on QQP does, and `glue_qqp_from_mrpc_v002` the reverse. The mixtures `glue_mrpc_from_qqp_zeroshot_v002` and
 `glue_qqp_from_mrpc_zeroshot_v002` train on the one task and evaluate so on the other. All of them as v200 too, with
-`taskless_`, `task_index_` and `mt5_` in front, and with the suffix `_examples`.
+`taskless_`, `task_index_`, `mt5_` and `byt5_` in front, and with the suffix `_examples`.
 
 Source: Lester et al. 2021, section 5.
 """
@@ -11,7 +11,7 @@ Source: Lester et al. 2021, section 5.
 import dataclasses
 
 from prompt_tuning.data import postprocessors
-from prompt_tuning.data.data_sets import EXAMPLES, MODELS, TASKLESS, register_forms
+from prompt_tuning.data.data_sets import EXAMPLES, FORMS, register_forms
 from prompt_tuning.data.registry import register_mixture
 from prompt_tuning.tasks.glue import DATA_SETS, VERSIONS
 
@@ -26,6 +26,8 @@ for (_source, _target), _words in PAIRS.items():
     _data = dataclasses.replace(
         _BY_NAME[_target],
         postprocess_fn=postprocessors.translated(_BY_NAME[_target].postprocess_fn, _words),
+        # What the model answers, and so what is scored.
+        verbalizers=_BY_NAME[_source].verbalizers,
         splits=("validation",),
     )
     for _task_version, _tfds_version in VERSIONS.items():
@@ -33,7 +35,7 @@ for (_source, _target), _words in PAIRS.items():
         register_forms(
             _data, f"{_name}_{_task_version}", tfds_name=f"glue/{_target}:{_tfds_version}"
         )
-        for _form in (*MODELS, *(f"{_model}{TASKLESS}" for _model in MODELS), "task_index_"):
+        for _form in FORMS:
             for _suffix in ("", EXAMPLES):
                 register_mixture(
                     f"{_form}{_name}_zeroshot_{_task_version}{_suffix}",

@@ -209,6 +209,12 @@ def test_a_base_model_is_recorded_and_has_the_prompts_width(run, tmp_path):
     for name in ("a", "b"):
         config = json.loads((tmp_path / name / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == str(model)
+    # PEFT cannot open a bucket, so none is asked.
+    info["initial_checkpoint_path"] = "gs://bucket/checkpoint_1100000"
+    prompt_file.save_prompts(run, 16, {PATH: prompt_of(16)}, info)
+    run_export(run, tmp_path / "c", "--format=peft", "--step=16")
+    config = json.loads((tmp_path / "c" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] is None
     with pytest.raises(ConfigError, match="--base_model is written into PEFT adapters only"):
         run_export(run, tmp_path / "p.npy", "--base_model=x")
 

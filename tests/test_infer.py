@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import seqio
+from etils import epath
 
 from prompt_tuning import cli, config, infer, predict
 from prompt_tuning.errors import CheckpointError, ConfigError, DataError
@@ -114,6 +115,27 @@ def test_a_test_split_of_superglue_is_ready_to_submit(inputs, model_dir, tmp_pat
     lines = _records(tmp_path / "out" / "leaderboard" / "CB.jsonl")
     assert [line["idx"] for line in lines] == [3, 1, 2]
     assert {line["label"] for line in lines} <= {"entailment", "contradiction", "neutral"}
+    # A run that died before it wrote the file writes it when it is started again.
+    shutil.rmtree(tmp_path / "out" / "leaderboard")
+    assert _infer(inputs, model_dir, tmp_path / "out", **settings) == 0
+    assert _records(tmp_path / "out" / "leaderboard" / "CB.jsonl") == lines
+
+
+def test_answers_from_a_cache_are_not_submitted(monkeypatch, tmp_path):
+    """The examples of a cache are shuffled, so that nothing tells whose answer is whose."""
+    written = []
+    monkeypatch.setattr(
+        infer.leaderboard, "write_predictions", lambda *args, **_: written.append(args)
+    )
+    shard = infer.Shard(epath.Path(tmp_path), "x", {})
+    shard.final.write_text('{"prediction": "neutral"}\n')
+    for use_cached in (True, False):
+        cfg = infer.datasets.DatasetConfig(
+            "super_glue_cb_v102", LENGTHS, "test", 8, use_cached=use_cached
+        )
+        infer.write_submission(shard, cfg, "predict", 1, None)
+        infer.write_submission(shard, cfg, "predict", 2, None)
+        assert len(written) == int(not use_cached)
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "tsv", "txt"])

@@ -154,6 +154,12 @@ def test_a_metric_of_ones_own_is_named_in_gin(tasks, tmp_path, monkeypatch):
             "labels fit 3 tokens and the vocabulary",
             "does not fit",
         ),
+        (
+            {"label_map": {0: "<unk>", 1: "good"}},
+            [],
+            "gold answers of train score 100",
+            "labels are missing",
+        ),
         ({"metrics": ["mean_multiclass_f1"]}, [], "gold answers of train score 100", "absent"),
         ({}, [], "splits do not overlap", "1 inputs in both train and validation"),
         ({"inputs": "{title}"}, [], "schema of train", "train.jsonl:1 has no field 'title'"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import seqio
 
-from prompt_tuning import initialization, tree
+from prompt_tuning import convert, initialization, tree
 from prompt_tuning.checkpoints.initial import open_source
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
@@ -177,3 +177,23 @@ def test_a_run_goes_on_from_the_step_it_started_at():
     check_same_run(Stored(), same)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="adafactor.Adafactor.restored_step differs.*got 0"):
         check_same_run(Stored(), {**same, "restored_step": 0})  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("recorded", "step"), [({"restored_step": 70}, 70), ({}, 0)])
+def test_a_resumed_run_counts_on_from_where_it_started(tmp_path, capsys, recorded, step):
+    source, _ = _write(tmp_path)
+    trainer, state = starting_from(_trainer(None), source, _model().param_shapes, resumed=recorded)
+    assert state is None and trainer.optimizer.restored_step == step
+    assert capsys.readouterr().out == ""
+
+
+def test_converted_weights_have_lost_the_optimizer_state(tmp_path):
+    source, _ = _write(tmp_path)
+    convert.convert(str(source.path), str(tmp_path / "converted"))
+    converted = open_source(tmp_path / "converted")
+    shapes = _model().param_shapes
+    with pytest.raises(ConfigError, match="no optimizer state.*restored_step = 0"):
+        starting_from(_trainer(None), converted, shapes)
+    assert starting_from(_trainer(0), converted, shapes)[0].optimizer.restored_step == 0
+    resumed = starting_from(_trainer(None), converted, shapes, resumed={"restored_step": STEP})
+    assert resumed[0].optimizer.restored_step == STEP

@@ -142,20 +142,30 @@ def _place(
 
 def _origin(path: str, shape: tuple[int, ...], stored: _Shapes) -> list[str]:
     """The stored arrays that make up a parameter; empty if the source does not have them."""
+    if layouts.is_stacked(path):
+        candidates = layouts.all_unscanned_paths(path, shape[layouts.LAYERS_AXIS])
+        if path in stored:
+            _check_not_twice(path, candidates, stored)
+            return [path]
+        return next((c for c in candidates if all(name in stored for name in c)), [])
     if path in stored:
         return [path]
-    if layouts.is_stacked(path):
-        num_layers = shape[layouts.LAYERS_AXIS]
-        # A relative position table is one for all layers, or one for each.
-        candidates = [
-            layouts.unscanned_paths(path, num_layers, relative_bias_per_layer=per_layer)
-            for per_layer in (False, True)
-        ]
-        return next((c for c in candidates if all(name in stored for name in c)), [])
     scanned, layer = layouts.scanned_path(path)
     if scanned not in stored or (layer or 0) >= _num_layers(stored[scanned]):
         return []
     return [scanned]
+
+
+def _check_not_twice(path: str, candidates: Sequence[Sequence[str]], stored: _Shapes) -> None:
+    """Raises CheckpointError if some layers of a stacked parameter were trained apart from it."""
+    apart = [name for names in candidates for name in names if name in stored]
+    if apart:
+        raise CheckpointError(
+            f"{path} is stored as a whole, and some of its layers once more as they were trained",
+            got=apart[:_MAX_SHOWN],
+            expected="every layer under one name",
+            fix="load it with scan_layers = False, as it was trained",
+        )
 
 
 def _num_layers(shape: tuple[int, ...]) -> int:

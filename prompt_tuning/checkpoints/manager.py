@@ -168,6 +168,10 @@ class Checkpointer:
         """Returns what `save` was given beside the state of `step`."""
         return run_format.read_metadata(self.path(step))
 
+    def latest_metadata(self) -> dict[str, Any] | None:
+        """Returns what `save` was given beside the newest state, None before the first save."""
+        return None if self._latest is None else self.metadata(self._latest)
+
     def record_metric(
         self, step: int, name: str, value: float, higher_is_better: bool = True
     ) -> None:

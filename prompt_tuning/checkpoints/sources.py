@@ -7,6 +7,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from prompt_tuning import layouts
 from prompt_tuning.checkpoints import (
     huggingface,
     manager,
@@ -133,7 +134,20 @@ class RunSource:
     def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Returns path -> (shape, dtype) of trainable and frozen parameters."""
         frozen = self._frozen.shapes() if self._frozen else {}
-        return {**frozen, **self._trainable}
+        left = {p: leaf for p, leaf in frozen.items() if not self._is_superseded(p, leaf[0])}
+        return {**left, **self._trainable}
+
+    def _is_superseded(self, path: str, shape: tuple[int, ...]) -> bool:
+        """Whether all of a frozen parameter was trained under its name in the other layout."""
+        if layouts.scanned_path(path)[0] in self._trainable:
+            return True
+        if not layouts.is_stacked(path):
+            return False
+        num_layers = shape[layouts.LAYERS_AXIS]
+        return any(
+            all(name in self._trainable for name in names)
+            for names in layouts.all_unscanned_paths(path, num_layers)
+        )
 
     def chunks(self, path: str) -> tuple[int, ...]:
         """Returns the shape of the blocks in which a parameter is stored."""

@@ -60,7 +60,7 @@ class TorchFiles:
 
         file, shape, dtype = self._tensors[name]
         tensor = (self._whole.get(file) or _load(file))[name]
-        tensor = tensor[rows] if shape else tensor
+        tensor = (tensor[rows] if shape else tensor).detach()
         if tensor.dtype == torch.bfloat16:
             return tensor.contiguous().view(torch.int16).numpy().copy().view(dtype)
         return tensor.numpy().copy()

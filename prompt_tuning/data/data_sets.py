@@ -19,8 +19,11 @@ from prompt_tuning.data.verbalizers import register_verbalizers
 SPLITS = ("train", "validation", "test")
 EXAMPLES = "_examples"
 TASKLESS = "taskless_"
-# The authors' names of the same tasks for mT5; the vocabulary is the run's under any name.
-MODELS = ("", "mt5_")
+TASK_INDEX = "task_index_"
+# The authors' names of the same tasks for mT5 and ByT5; the vocabulary is the run's under any name.
+MODELS = ("", "mt5_", "byt5_")
+# What stands before the names of `register_forms`.
+FORMS = tuple(f"{model}{form}" for model in MODELS for form in ("", TASKLESS, TASK_INDEX))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +102,7 @@ def register_forms(data: DataSet, task_name: str, *, tfds_name: str) -> None:
     - `{task_name}`: T5's text, with the task's name in front.
     - `taskless_{task_name}`: without it.
     - `task_index_{task_name}`: without it, and with the data set's sentinel as the first id, where it has one.
-    - `mt5_…` of the first two.
+    - `mt5_…` and `byt5_…` of these.
     - `…_examples` of all: evaluation also shows examples in TensorBoard.
     - `…_rank` of the first two, where there are labels: for evaluation by `ranking` in place of decoding.
 
@@ -112,8 +115,8 @@ def register_forms(data: DataSet, task_name: str, *, tfds_name: str) -> None:
     forms: list[tuple[str, str, int | None]] = []
     for model in MODELS:
         forms += [(model, prefix, None), (f"{model}{TASKLESS}", "", None)]
-    if data.task_index is not None:
-        forms.append(("task_index_", "", data.task_index))
+        if data.task_index is not None:
+            forms.append((f"{model}{TASK_INDEX}", "", data.task_index))
     for form, first_word, task_index in forms:
         for suffix in ("", EXAMPLES):
             register(

@@ -10,7 +10,7 @@ import seqio
 import tensorflow as tf
 from etils import epath
 
-from prompt_tuning.data import postprocessors, record_files, templates
+from prompt_tuning.data import lines, postprocessors, record_files, templates
 from prompt_tuning.data.features import text_to_text_features
 from prompt_tuning.data.metric_names import find_metrics
 from prompt_tuning.data.preprocessors import UNLABELED, TextPreprocessor
@@ -82,8 +82,7 @@ def from_files(
             fix="choose such a name",
         ) from error
     _replace(task)
-    if verbalizers:
-        register_verbalizers(name, verbalizers)
+    register_verbalizers(name, verbalizers or ())
     return name
 
 
@@ -159,7 +158,7 @@ class RecordFormat:
             )
         value = record[field]
         if self.labels is None or field not in self.targets.fields:
-            return record_files.check_text(value, field, where=where)
+            return lines.check_text(value, field, where=where)
         known = [label for label, _ in self.labels]
         text = str(value) if isinstance(value, str | int) else None
         if text not in known:
@@ -321,11 +320,12 @@ def _check_files(files: Mapping[str, Paths | None]) -> dict[str, tuple[str, ...]
 
 def _replace(task: seqio.Task) -> None:
     """Registers a task; one that `from_files` registered before under the name makes way."""
-    if task.name in seqio.TaskRegistry.names():
-        taken = seqio.TaskRegistry.get(task.name)
-        if not isinstance(taken.source, RecordFilesDataSource):
+    is_mixture = task.name in seqio.MixtureRegistry.names()
+    if is_mixture or task.name in seqio.TaskRegistry.names():
+        taken = None if is_mixture else seqio.TaskRegistry.get(task.name)
+        if taken is None or not isinstance(taken.source, RecordFilesDataSource):
             raise ConfigError(
-                "A task of another module has this name",
+                f"A {'mixture' if is_mixture else 'task'} of another module has this name",
                 got=task.name,
                 expected="a name of its own",
                 fix="choose another name",

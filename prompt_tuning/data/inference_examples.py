@@ -75,15 +75,15 @@ def from_file(
       ConfigError: If no lengths are given.
     """
     rows = input_files.read_examples(path)
-    for number, row in enumerate(rows, start=1):
-        if needs_targets and "targets" not in row:
-            raise DataError(
-                f"{path}: example {number} has nothing to score",
-                got=sorted(row),
-                expected="`inputs` and `targets`",
-                fix="add `targets` to every example, or use infer.mode = 'predict'",
-            )
-    has_targets = bool(rows) and all("targets" in row for row in rows)
+    # Every row has targets, or none.
+    has_targets = "targets" in rows[0]
+    if needs_targets and not has_targets:
+        raise DataError(
+            f"{path} has nothing to score",
+            got=sorted(rows[0]),
+            expected="`inputs` and `targets`",
+            fix="add `targets` to every example, or use infer.mode = 'predict'",
+        )
     return from_strings(
         [row["inputs"] for row in rows],
         [row["targets"] for row in rows] if has_targets else None,

@@ -4,7 +4,13 @@ from typing import Any
 
 from etils import epath
 
-from prompt_tuning.data.local_files import parse_json_object, read_lines, shorten
+from prompt_tuning.data.lines import (
+    check_columns,
+    check_text,
+    parse_json_object,
+    read_lines,
+    shorten,
+)
 from prompt_tuning.errors import DataError
 
 Example = dict[str, Any]
@@ -19,10 +25,10 @@ def read_examples(path: str) -> list[Example]:
         is an empty input).
 
     Returns:
-      Examples in the file's order, with "inputs" and where given "targets" as text; other keys are kept as they are.
+      Examples in the file's order, with "inputs" and, all or none, "targets" as text; other keys stay as they are.
 
     Raises:
-      DataError: The file is missing or empty, or a line is malformed (named by file and line).
+      DataError: The file is missing or empty, a line is malformed (named by file and line), or only some have targets.
     """
     file = epath.Path(path)
     if not file.is_file():
@@ -50,11 +56,21 @@ def read_examples(path: str) -> list[Example]:
 
 def _read_jsonl(file: epath.Path) -> list[Example]:
     """Returns the objects of a JSONL file."""
-    examples = []
+    examples, without = [], []
     for number, line in read_lines(file):
         if line.strip():
             where = f"{file}:{number}"
-            examples.append(_checked(parse_json_object(line, where=where), where=where, line=line))
+            record = _checked(parse_json_object(line, where=where), where=where, line=line)
+            examples.append(record)
+            if "targets" not in record:
+                without.append(where)
+    if 0 < len(without) < len(examples):
+        raise DataError(
+            f"{without[0]} has no key 'targets', which other lines have",
+            got=f"{len(without)} of {len(examples)} without",
+            expected="targets on every line, or on none",
+            fix="add 'targets' to this line, or remove the key from all",
+        )
     return examples
 
 
@@ -67,6 +83,7 @@ def _read_tsv(file: epath.Path) -> list[Example]:
         cells = line.split("\t")
         if header is None:
             header = cells
+            check_columns(header, where=where)
             if "inputs" not in header:
                 raise DataError(
                     f"{where} has no column 'inputs'",
@@ -100,11 +117,6 @@ def _checked(record: Example, *, where: str, line: str) -> Example:
             candidates=record,
         )
     for key in ("inputs", "targets"):
-        if key in record and not isinstance(record[key], str):
-            raise DataError(
-                f"{where} has a value of {key!r} that is not text",
-                got=record[key],
-                expected="text",
-                fix="put the value in quotes, or drop the key",
-            )
+        if key in record:
+            check_text(record[key], key, where=where)
     return record

@@ -10,7 +10,7 @@ import seqio
 from absl import logging
 from etils import epath
 
-from prompt_tuning.data import context, pronouns
+from prompt_tuning.data import context, pronouns, ranking, sentinel_targets
 from prompt_tuning.data.postprocessors import label_index
 from prompt_tuning.data.verbalizers import get_verbalizers
 from prompt_tuning.errors import DataError
@@ -29,13 +29,24 @@ FILES = {
     "axg": "AX-g",
 }
 _DIAGNOSTICS = ("axb", "axg")
-_NAME = re.compile(rf"super_glue_({'|'.join(FILES)})_v102(?:_simple_eval)?(?:_examples)?$")
+_FORM = rf"(?:_examples|{ranking.SUFFIX})?(?:{sentinel_targets.SUFFIX})?"
+_NAME = re.compile(rf"super_glue_({'|'.join(FILES)})_v102(?:_simple_eval)?{_FORM}$")
 
 
 def short_name(task_name: str) -> str | None:
     """Returns the name of a SuperGLUE task in `FILES`, whatever its form; None for other tasks."""
     match = _NAME.search(task_name)
     return match.group(1) if match else None
+
+
+def takes(task_name: str) -> bool:
+    """Returns whether predictions for a task can be submitted; a ranked one has several rows an example.
+
+    Args:
+      task_name: Any task.
+    """
+    is_ranked = task_name.removesuffix(sentinel_targets.SUFFIX).endswith(ranking.SUFFIX)
+    return short_name(task_name) is not None and not is_ranked
 
 
 def super_glue_average(results: Mapping[str, Mapping[str, float]]) -> float | None:
@@ -82,14 +93,14 @@ def write_predictions(
       The path of the file, `{folder}/BoolQ.jsonl` and so on.
 
     Raises:
-      DataError: The task is not one of SuperGLUE, or there are not as many answers as examples.
+      DataError: The task is not one of SuperGLUE or is a ranked one, or there are not as many answers as examples.
     """
     name = short_name(task_name)
-    if name is None:
+    if name is None or not takes(task_name):
         raise DataError(
             "The leaderboard has no file for this task",
             got=task_name,
-            expected=f"a SuperGLUE task: {', '.join(FILES)}",
+            expected=f"a SuperGLUE task that is decoded: {', '.join(FILES)}",
             fix="name such a task",
         )
     task = seqio.TaskRegistry.get(task_name)
@@ -97,6 +108,9 @@ def write_predictions(
         ds = task.preprocessors[0](task.source.get_dataset(split, shuffle=False))
         examples = list(ds.as_numpy_iterator())
     answers = list(texts)
+    if task_name.endswith(sentinel_targets.SUFFIX):
+        answers = [sentinel_targets.without_sentinel(text) for text in answers]
+        task_name = task_name.removesuffix(sentinel_targets.SUFFIX)
     if len(answers) != len(examples):
         raise DataError(
             f"The answers are not those of split {split!r} of {task_name!r}",

@@ -1,14 +1,12 @@
 """The original files of SuperGLUE (JSONL) and GLUE (TSV), read into the columns that TensorFlow Datasets has."""
 
 import dataclasses
-import gzip
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from etils import epath
 
-from prompt_tuning.data import columns
+from prompt_tuning.data import columns, lines
 from prompt_tuning.data.columns import Columns
 from prompt_tuning.errors import DataError
 
@@ -19,6 +17,11 @@ SPLIT_STEMS = {
     "test": ("test",),
 }
 UNKNOWN_LABEL = -1
+# What tells examples apart, as the data sets name it.
+ID_COLUMNS = ("idx", "id", "qid")
+# Labels that are numbers are similarities from 0 to this (STS-B).
+MAX_SCORE = 5.0
+_MAX_INT32 = 2**31 - 1
 
 
 # Split -> the stems of its file in place of those above.
@@ -43,8 +46,8 @@ class FileFormat(Protocol):
         """File names without suffix, where they are not `SPLIT_STEMS`."""
         ...
 
-    def read(self, path: epath.Path) -> Columns:
-        """Returns the examples of a file."""
+    def read(self, path: epath.Path, split: str) -> Columns:
+        """Returns the examples of a split's file."""
         ...
 
 
@@ -75,27 +78,27 @@ class LocalFormat:
     header: tuple[str, ...] = ()
     skips_ragged: bool = False
 
-    def read(self, path: epath.Path) -> Columns:
+    def read(self, path: epath.Path, split: str) -> Columns:
         """Reads a file.
 
         Args:
           path: A `.jsonl` or `.tsv` file.
+          split: Its split; only one whose name starts with `test` may lack labels.
 
         Returns:
           Each text field as [n] bytes objects (UTF-8), `label` as [n] int64 (-1 where withheld; float32 without
           classes), `idx` as [n] int32 (the file's own, else the position).
 
         Raises:
-          DataError: A line is malformed (named by file and line), or there is no example.
+          DataError: A line is malformed (named by file and line), lacks its label, or repeats an index, or there is no
+            example.
         """
-        lines = _read_jsonl(path) if self.suffix == ".jsonl" else _read_tsv(path, self)
-        return to_columns(
-            [
-                _to_row(record, self, where=f"{path}:{line}", position=position)
-                for position, (line, record) in enumerate(lines)
-            ],
-            path,
-        )
+        records = _read_jsonl(path) if self.suffix == ".jsonl" else _read_tsv(path, self)
+        rows = []
+        for position, (line, record) in enumerate(records):
+            where = f"{path}:{line}"
+            rows.append((where, _to_row(record, self, where=where, position=position)))
+        return to_columns(rows, path, split, label=self.label_column)
 
 
 def find_split(data_dir: str, fmt: FileFormat, split: str) -> epath.Path:
@@ -130,15 +133,23 @@ def find_split(data_dir: str, fmt: FileFormat, split: str) -> epath.Path:
     )
 
 
-def to_columns(rows: list[dict[str, Any]], path: epath.Path) -> Columns:
+def to_columns(
+    rows: Sequence[tuple[str, dict[str, Any]]],
+    path: epath.Path,
+    split: str,
+    *,
+    label: str = "label",
+) -> Columns:
     """Returns the examples of a file as columns.
 
     Args:
-      rows: The examples.
+      rows: (`file:line`, example) in order.
       path: The file.
+      split: Its split; only one whose name starts with `test` may lack labels and answers.
+      label: What the file calls the label.
 
     Raises:
-      DataError: There is none.
+      DataError: There is no example, one lacks its label, or two have the same index or id.
     """
     if not rows:
         raise DataError(
@@ -147,84 +158,67 @@ def to_columns(rows: list[dict[str, Any]], path: epath.Path) -> Columns:
             expected="a file with at least one example",
             fix="put examples into the file or choose another split",
         )
-    return columns.from_rows(rows)
+    if not split.startswith("test"):
+        for where, row in rows:
+            _check_labelled(row, split, label, where=where)
+    _check_ids(rows)
+    return columns.from_rows([row for _, row in rows])
 
 
-def read_lines(path: epath.Path) -> Iterator[tuple[int, str]]:
-    """Yields the lines of a UTF-8 file with their numbers, counted from 1.
-
-    Only line feeds end a line: the texts themselves hold characters that `str.splitlines` would split at.
-
-    Args:
-      path: The file, decompressed if its name ends in `.gz`; a byte order mark and carriage returns at line ends are
-        dropped.
-
-    Raises:
-      DataError: A line is not UTF-8.
-    """
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        content = gzip.decompress(content)
-    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield number, line.removesuffix(b"\r").decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}:{number} is not UTF-8 text",
-                got=line[max(error.start - 20, 0) : error.start + 20],
-                expected="UTF-8",
-                fix="convert the file to UTF-8",
-            ) from error
-
-
-def parse_json_object(line: str, *, where: str) -> dict[str, Any]:
-    """Returns the JSON object that a line holds.
-
-    Args:
-      line: One line of a JSONL file.
-      where: `file:line`, for the error.
-
-    Raises:
-      DataError: The line is not JSON, or not an object.
-    """
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
+def _check_labelled(row: Mapping[str, Any], split: str, label: str, *, where: str) -> None:
+    """Raises DataError if an example has neither label nor answers."""
+    if row.get("label") == UNKNOWN_LABEL:
         raise DataError(
-            f"{where} is not JSON ({error.msg} at column {error.colno})",
-            got=shorten(line),
-            expected="one JSON object a line",
-            fix="correct the line",
-        ) from error
-    if not isinstance(record, dict):
-        raise DataError(
-            f"{where} is not a JSON object",
-            got=shorten(line),
-            expected="one JSON object a line",
-            fix="correct the line",
+            f"{where} has no label",
+            got=f"{label!r} absent, null or {UNKNOWN_LABEL}",
+            expected=f"a label in {label!r}, as only a test split may lack",
+            fix=f"add {label!r} to every example of split {split!r}, or remove those without",
         )
-    return record
+    if row.get("answers") == []:
+        raise DataError(
+            f"{where} has a question without answers",
+            got=row.get("idx"),
+            expected="at least one answer, as only a test split may lack",
+            fix=f"add 'answers' to every question of split {split!r}, or remove those without",
+        )
+
+
+def _check_ids(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Raises DataError if two examples have the same index or id."""
+    first: dict[Any, str] = {}
+    name = next((name for name in ID_COLUMNS if name in rows[0][1]), None)
+    if name is None:
+        return
+    for where, row in rows:
+        value = row[name]
+        key = tuple(value.values()) if isinstance(value, Mapping) else value
+        if key in first:
+            raise DataError(
+                f"{where} has the {name!r} of an earlier example",
+                got=value,
+                expected=f"an {name!r} of its own; {first[key]} has the same",
+                fix="remove one of the two, or number every example anew",
+            )
+        first[key] = where
 
 
 def _read_jsonl(path: epath.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yields (line number, record) of a JSONL file."""
-    for number, line in read_lines(path):
+    for number, line in lines.read_lines(path):
         if line.strip():
-            yield number, parse_json_object(line, where=f"{path}:{number}")
+            yield number, lines.parse_json_object(line, where=f"{path}:{number}")
 
 
 def _read_tsv(path: epath.Path, fmt: LocalFormat) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields (line number, record by column name) of a TSV file; quotes have no meaning in GLUE."""
     header: list[str] | None = None
-    for number, line in read_lines(path):
+    for number, line in lines.read_lines(path):
         cells = line.split("\t")
         if header is None:
             # CoLA has a header in its test file only.
             has_header = not fmt.header or set(fmt.columns or fmt.fields) <= set(cells)
             header = cells if has_header else list(fmt.header)
+            lines.check_columns(header, where=f"{path}:{number}")
             if has_header:
                 continue
         if len(cells) < len(header) and fmt.skips_ragged:
@@ -249,9 +243,40 @@ def _to_row(
         for field, name in zip(fmt.fields, names, strict=True)
     }
     row["label"] = to_label(record.get(fmt.label_column), fmt.classes, where=where)
-    idx = record.get("idx", record.get("index", position))
-    row["idx"] = int(idx) if isinstance(idx, int | str) and str(idx).isdigit() else position
+    name = next((name for name in ("idx", "index") if name in record), None)
+    row["idx"] = position if name is None else to_index(record[name], name, where=where)
     return row
+
+
+def to_index(value: Any, name: str, *, where: str) -> int:
+    """Returns a number that counts examples, or words of a text.
+
+    Args:
+      value: An integer, or the text of one.
+      name: The field that holds it.
+      where: `file:line`, for the error.
+
+    Raises:
+      DataError: It is none, negative, or more than 32 bits hold.
+    """
+    number = -1 if isinstance(value, bool) else _to_integer(value)
+    if number is None or not 0 <= number <= _MAX_INT32:
+        raise DataError(
+            f"{where} has no whole number in {name!r}",
+            got=lines.shorten(value) if isinstance(value, str) else value,
+            expected=f"0 to {_MAX_INT32}",
+            fix=f"correct {name!r}, or number the examples anew",
+        )
+    return number
+
+
+def _to_integer(value: Any) -> int | None:
+    """Returns an integer, or what text writes of one in decimal digits; else None."""
+    if isinstance(value, int):
+        return int(value)
+    text = value.removeprefix("-") if isinstance(value, str) else ""
+    # Digits of other scripts are decimal too, superscripts are not; Python refuses numbers of thousands of digits.
+    return int(value) if text.isdecimal() and len(text) < 20 else None
 
 
 def text_of(record: Mapping[str, Any], name: str, *, where: str) -> str:
@@ -263,11 +288,11 @@ def text_of(record: Mapping[str, Any], name: str, *, where: str) -> str:
       where: `file:line`, for the error.
 
     Raises:
-      DataError: There is no such field, or it is no text.
+      DataError: There is no such field, or it is no text that a model can read.
     """
     value = record.get(name)
     if isinstance(value, str):
-        return value
+        return lines.check_text(value, name, where=where)
     raise DataError(
         f"{where} has no text {name!r}",
         got=value,
@@ -293,30 +318,28 @@ def to_label(label: Any, classes: tuple[str, ...], *, where: str) -> int | float
         return _to_number(label, where=where)
     if isinstance(label, str) and label in classes:
         return classes.index(label)
-    text = str(int(label)) if isinstance(label, bool) else str(label)
-    if text.removeprefix("-").isdigit() and UNKNOWN_LABEL <= int(text) < len(classes):
-        return int(text)
+    index = _to_integer(label)
+    if index is not None and UNKNOWN_LABEL <= index < len(classes):
+        return index
     raise DataError(
         f"{where} has an unknown label",
-        got=label,
+        got=lines.shorten(label) if isinstance(label, str) else label,
         expected=f"one of {', '.join(map(repr, classes))}",
         fix="correct the line",
     )
 
 
 def _to_number(label: Any, *, where: str) -> float:
-    """Returns a label that is a number."""
+    """Returns a label that is a number, or the mark of a withheld one."""
     try:
-        return float(label)
-    except (TypeError, ValueError):
-        raise DataError(
-            f"{where} has a label that is no number",
-            got=label,
-            expected="a number",
-            fix="correct the line",
-        ) from None
-
-
-def shorten(text: str, width: int = 80) -> str:
-    """Returns `text`, cut to `width` characters for an error."""
-    return text if len(text) <= width else text[: width - 1] + "…"
+        number = float(label)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if 0 <= number <= MAX_SCORE or number == UNKNOWN_LABEL:
+        return number
+    raise DataError(
+        f"{where} has a label that is no number of the scale",
+        got=lines.shorten(label) if isinstance(label, str) else label,
+        expected=f"a number from 0 to {MAX_SCORE:g}",
+        fix="correct the line",
+    )

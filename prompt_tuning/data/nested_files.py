@@ -1,15 +1,15 @@
 """Original files whose records hold several examples, read into the columns that TensorFlow Datasets has."""
 
 import dataclasses
-import json
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
-from prompt_tuning.data import local_files
+from prompt_tuning.data import lines, local_files
 from prompt_tuning.data.columns import Columns
-from prompt_tuning.data.local_files import Stems, text_of, to_label
+from prompt_tuning.data.local_files import Stems, text_of, to_index, to_label
 from prompt_tuning.errors import DataError
 
 Record = Mapping[str, Any]
@@ -32,53 +32,57 @@ class NestedFormat:
     examples: Callable[[Record, str], Iterator[dict[str, Any]]]
     stems: Stems = ()
 
-    def read(self, path: epath.Path) -> Columns:
+    def read(self, path: epath.Path, split: str) -> Columns:
         """Reads a file.
 
         Args:
           path: A file of the format's suffix.
+          split: Its split; only one whose name starts with `test` may lack labels and answers.
 
         Returns:
           The columns that `examples` yields.
 
         Raises:
-          DataError: A line is malformed (named by file and line), or there is no example.
+          DataError: A line is malformed (named by file and line), lacks labels or repeats an index, or there is no
+            example.
         """
-        rows: list[dict[str, Any]] = []
+        rows: list[tuple[str, dict[str, Any]]] = []
         for where, record in _records(path):
             try:
-                rows.extend(self.examples(record, where))
-            except (KeyError, TypeError, IndexError, AttributeError) as error:
+                rows.extend((where, row) for row in self.examples(record, where))
+            except DataError:
+                raise
+            except (
+                KeyError,
+                TypeError,
+                IndexError,
+                AttributeError,
+                ValueError,
+                OverflowError,
+            ) as error:
                 raise DataError(
                     f"{where} lacks a part or has one of the wrong kind"
                     f" ({type(error).__name__}: {error})",
-                    got=local_files.shorten(str(record)),
+                    got=lines.shorten(ascii(record)),
                     expected=f"a record of the original {self.folder} files",
                     fix="correct the line",
                 ) from error
-        return local_files.to_columns(rows, path)
+        return local_files.to_columns(rows, path, split)
 
 
 def _records(path: epath.Path) -> Iterator[tuple[str, Record]]:
     """Yields (`file:line`, record); a text file is one record of its lines."""
     name = path.name
     if name.endswith(".txt"):
-        yield str(path), {"lines": [line for _, line in local_files.read_lines(path)]}
+        yield str(path), {"lines": [line for _, line in lines.read_lines(path)]}
     elif name.endswith(".json"):
-        try:
-            yield str(path), json.loads(path.read_bytes().decode("utf-8-sig"))
-        except ValueError as error:
-            raise DataError(
-                f"{path} is not JSON ({error})",
-                got=path.name,
-                expected="one JSON object in UTF-8",
-                fix="correct the file",
-            ) from error
+        text = "\n".join(line for _, line in lines.read_lines(path))
+        yield str(path), lines.parse_json_object(text, where=str(path))
     else:
-        for number, line in local_files.read_lines(path):
+        for number, line in lines.read_lines(path):
             if line.strip():
                 where = f"{path}:{number}"
-                yield where, local_files.parse_json_object(line, where=where)
+                yield where, lines.parse_json_object(line, where=where)
 
 
 def multirc(record: Record, where: str) -> Iterator[dict[str, Any]]:
@@ -93,9 +97,9 @@ def multirc(record: Record, where: str) -> Iterator[dict[str, Any]]:
                 "answer": text_of(answer, "text", where=where),
                 "label": to_label(answer.get("label"), _NO_YES, where=where),
                 "idx": {
-                    "paragraph": int(record["idx"]),
-                    "question": int(question["idx"]),
-                    "answer": int(answer["idx"]),
+                    "paragraph": to_index(record["idx"], "idx", where=where),
+                    "question": to_index(question["idx"], "idx", where=where),
+                    "answer": to_index(answer["idx"], "idx", where=where),
                 },
             }
 
@@ -104,15 +108,33 @@ def record_queries(record: Record, where: str) -> Iterator[dict[str, Any]]:
     """Yields an example for every query about a passage; entities and answers are sorted and unique (ReCoRD)."""
     passage = record["passage"]
     text = text_of(passage, "text", where=where)
-    entities = {text[entity["start"] : entity["end"] + 1] for entity in passage["entities"]}
+    entities = {_entity(text, entity, where=where) for entity in passage["entities"]}
     for query in record["qas"]:
         yield {
             "passage": text,
             "query": text_of(query, "query", where=where),
             "entities": sorted(entities),
-            "answers": sorted({answer["text"] for answer in query.get("answers", ())}),
-            "idx": {"passage": int(record["idx"]), "query": int(query["idx"])},
+            "answers": sorted(
+                {text_of(answer, "text", where=where) for answer in query.get("answers") or ()}
+            ),
+            "idx": {
+                "passage": to_index(record["idx"], "idx", where=where),
+                "query": to_index(query["idx"], "idx", where=where),
+            },
         }
+
+
+def _entity(text: str, entity: Mapping[str, Any], *, where: str) -> str:
+    """Returns the part of a text from `start` to `end`, both included."""
+    start, end = (to_index(entity[name], name, where=where) for name in ("start", "end"))
+    if not start <= end < len(text):
+        raise DataError(
+            f"{where} has an entity outside its passage",
+            got=dict(entity),
+            expected=f"start up to end, both below {len(text)}",
+            fix="correct the entity's start and end",
+        )
+    return text[start : end + 1]
 
 
 def pronoun_spans(record: Record, where: str) -> Iterator[dict[str, Any]]:
@@ -120,11 +142,11 @@ def pronoun_spans(record: Record, where: str) -> Iterator[dict[str, Any]]:
     text, target = text_of(record, "text", where=where), record["target"]
     row: dict[str, Any] = {"text": text}
     for span in ("span1", "span2"):
-        index = int(target[f"{span}_index"])
+        index = to_index(target[f"{span}_index"], f"{span}_index", where=where)
         row[f"{span}_text"] = _mended(text, text_of(target, f"{span}_text", where=where), index)
         row[f"{span}_index"] = index
     row["label"] = to_label(record.get("label"), _NO_YES, where=where)
-    row["idx"] = int(record["idx"])
+    row["idx"] = to_index(record["idx"], "idx", where=where)
     yield row
 
 
@@ -140,12 +162,16 @@ def _mended(text: str, span: str, index: int) -> str:
 
 
 def definite_pronouns(record: Record, where: str) -> Iterator[dict[str, Any]]:
-    """Yields the examples of a text file: sentence, pronoun, `candidate,candidate`, answer, blank line (DPR)."""
-    lines = record["lines"]
-    for start in range(0, len(lines) - 3, 5):
-        sentence, pronoun, names, answer = (line.strip() for line in lines[start : start + 4])
-        if not sentence:
-            return
+    """Yields the examples of a text file: sentence, pronoun, `candidate,candidate`, answer, blank lines (DPR)."""
+    for start, block in _blocks(record["lines"]):
+        if len(block) != 4:
+            raise DataError(
+                f"{where}:{start + 1} begins a block of {len(block)} lines",
+                got=lines.shorten(block[0]),
+                expected="sentence, pronoun, candidates and answer, then a blank line",
+                fix="complete the block, or remove it",
+            )
+        sentence, pronoun, names, answer = block
         candidates = [name.strip() for name in names.split(",")]
         if answer not in candidates:
             raise DataError(
@@ -162,19 +188,29 @@ def definite_pronouns(record: Record, where: str) -> Iterator[dict[str, Any]]:
         }
 
 
+def _blocks(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yields (position of the first, lines without outer spaces) of every run of lines that are not blank."""
+    numbered = enumerate(text.strip() for text in texts)
+    for is_text, run in itertools.groupby(numbered, key=lambda item: bool(item[1])):
+        if is_text:
+            block = list(run)
+            yield block[0][0], [text for _, text in block]
+
+
 def squad(record: Record, where: str) -> Iterator[dict[str, Any]]:
     """Yields an example for every question of a file (SQuAD)."""
     for article in record["data"]:
         for paragraph in article["paragraphs"]:
             for question in paragraph["qas"]:
+                name = text_of(question, "id", where=where)
+                question_where = f"{where}, question {name!r}"
+                texts = [text_of(a, "text", where=question_where) for a in question["answers"]]
                 yield {
-                    "id": text_of(question, "id", where=where),
-                    "title": text_of(article, "title", where=where),
-                    "context": text_of(paragraph, "context", where=where),
-                    "question": text_of(question, "question", where=where),
-                    "answers": {
-                        "text": [text_of(a, "text", where=where) for a in question["answers"]]
-                    },
+                    "id": name,
+                    "title": text_of(article, "title", where=question_where),
+                    "context": text_of(paragraph, "context", where=question_where),
+                    "question": text_of(question, "question", where=question_where),
+                    "answers": {"text": _answers(texts, where=question_where)},
                 }
 
 
@@ -184,9 +220,23 @@ def mrqa(record: Record, where: str) -> Iterator[dict[str, Any]]:
         return
     context = text_of(record, "context", where=where)
     for question in record["qas"]:
+        name = text_of(question, "qid", where=where)
+        question_where = f"{where}, question {name!r}"
         yield {
-            "qid": text_of(question, "qid", where=where),
+            "qid": name,
             "context": context,
-            "question": text_of(question, "question", where=where),
-            "answers": list(question["answers"]),
+            "question": text_of(question, "question", where=question_where),
+            "answers": _answers(question["answers"], where=question_where),
         }
+
+
+def _answers(answers: Any, *, where: str) -> list[str]:
+    """Returns the answers of a question; the first of them is the target, so that there must be one."""
+    if not isinstance(answers, list) or not answers:
+        raise DataError(
+            f"{where} has no answer",
+            got=answers,
+            expected="a list of at least one text in 'answers'",
+            fix="add an answer, or remove the question",
+        )
+    return [lines.check_text(answer, "answers", where=where) for answer in answers]

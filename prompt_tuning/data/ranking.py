@@ -4,15 +4,18 @@ Greedy decoding may answer what is no label at all, as models do that are small 
 same examples and metrics, but each example once with every label as its target; SeqIO's Evaluator has them scored.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import seqio
 import tensorflow as tf
 
 from prompt_tuning.data.metrics import MetricFn
 from prompt_tuning.data.postprocessors import PostprocessFn
 from prompt_tuning.data.preprocessors import TextPreprocessor
+from prompt_tuning.errors import DataError
 
 SUFFIX = "_rank"
 _EXAMPLE, _CLASS, _ANSWER = "rank/example", "rank/class", "rank/answer"
@@ -20,6 +23,8 @@ _EXAMPLE, _CLASS, _ANSWER = "rank/example", "rank/class", "rank/answer"
 
 def with_every_label(to_text: TextPreprocessor, verbalizers: Sequence[str]) -> TextPreprocessor:
     """Returns a preprocessor that makes of every example one for each label.
+
+    It numbers the examples as they come, so that they cannot be cached in parts.
 
     Args:
       to_text: Makes `inputs` and `targets` text of raw examples.
@@ -31,6 +36,22 @@ def with_every_label(to_text: TextPreprocessor, verbalizers: Sequence[str]) -> T
 
     Source: T5's `rank_classification`.
     """
+    return functools.partial(_every_label, to_text=to_text, verbalizers=tuple(verbalizers))
+
+
+def is_ranked(task: seqio.Task) -> bool:
+    """Returns whether a task has a preprocessor of `with_every_label`.
+
+    Args:
+      task: Any task.
+    """
+    return any(getattr(step, "func", None) is _every_label for step in task.preprocessors)
+
+
+def _every_label(
+    ds: tf.data.Dataset, to_text: TextPreprocessor, verbalizers: Sequence[str]
+) -> tf.data.Dataset:
+    """Returns every example once for each label."""
 
     def expand(number: Any, example: Any) -> tf.data.Dataset:
         return (
@@ -47,11 +68,8 @@ def with_every_label(to_text: TextPreprocessor, verbalizers: Sequence[str]) -> T
             )
         )
 
-    def preprocess(ds: tf.data.Dataset) -> tf.data.Dataset:
-        numbered: Any = to_text(ds).enumerate()
-        return numbered.flat_map(expand)
-
-    return preprocess
+    numbered: Any = to_text(ds).enumerate()
+    return numbered.flat_map(expand)
 
 
 def ranked_target(postprocess_fn: PostprocessFn) -> PostprocessFn:
@@ -76,23 +94,35 @@ def of_likeliest(
 ) -> Callable[[Sequence[Any], Sequence[float]], dict[str, Any]]:
     """Returns a metric over log-likelihoods: `metric_fn` of the likeliest label of each example.
 
-    Of equal ones the first class wins.
+    Of equal ones the first class wins. An example of which some labels are not there, as where an evaluation stops
+    after so many rows, does not count.
 
     Args:
       metric_fn: Compares values.
       postprocess_fn: The postprocessor of the task.
       verbalizers: Text of each class, by class index.
+
+    Returns:
+      A metric of SeqIO's, which raises DataError where no example is whole.
     """
 
     # SeqIO tells by the name `scores` that log-likelihoods are wanted.
     def metric(targets: Sequence[Any], scores: Sequence[float]) -> dict[str, Any]:
-        likelihoods: dict[int, np.ndarray] = {}
+        likelihoods: dict[int, dict[int, float]] = {}
         values: dict[int, Any] = {}
         for (example, index, value), score in zip(targets, scores, strict=True):
-            row = likelihoods.setdefault(example, np.full(len(verbalizers), -np.inf))
-            row[index] = score
+            likelihoods.setdefault(example, {})[index] = score
             values[example] = value
-        answers = [verbalizers[int(np.argmax(row))] for row in likelihoods.values()]
-        return metric_fn(list(values.values()), [postprocess_fn(text) for text in answers])
+        whole = {n: row for n, row in likelihoods.items() if len(row) == len(verbalizers)}
+        if not whole:
+            raise DataError(
+                "No example has a score for every label",
+                got=f"{len(targets)} rows",
+                expected=f"at least {len(verbalizers)} rows, one a label",
+                fix=f"set EVALUATOR_NUM_EXAMPLES to a multiple of {len(verbalizers)}",
+            )
+        best = [int(np.argmax([row[i] for i in sorted(row)])) for row in whole.values()]
+        answers = [postprocess_fn(verbalizers[index]) for index in best]
+        return metric_fn([values[n] for n in whole], answers)
 
     return metric

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from prompt_tuning.data import local_files
+from prompt_tuning.data.lines import check_columns, parse_json_object, read_lines
 from prompt_tuning.errors import DataError
 
 SUFFIXES = (".jsonl", ".tsv", ".csv")
@@ -49,43 +49,6 @@ def read_records(paths: Sequence[str], fields: Sequence[str]) -> list[tuple[str,
     return found
 
 
-def check_text(value: Any, field: str, *, where: str) -> str:
-    """Returns `value` if it is text that a model can read.
-
-    Args:
-      value: The value of a field.
-      field: Its name.
-      where: `file:line`, for the error.
-
-    Raises:
-      DataError: It is no text, or holds what UTF-8 cannot write, or a NUL character.
-    """
-    if not isinstance(value, str):
-        raise DataError(
-            f"{where} has a value of {field!r} that is not text",
-            got=value,
-            expected="text in quotes",
-            fix=f"correct {field!r} on this line",
-        )
-    if "\0" in value:
-        raise DataError(
-            f"{where} has a NUL character in {field!r}",
-            got=local_files.shorten(value),
-            expected="text without \\u0000",
-            fix="remove the character",
-        )
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where} has half a surrogate pair in {field!r}",
-            got=ascii(value[error.start]),
-            expected="whole characters, such as \\ud83d\\ude00",
-            fix="correct the escape, or write the character itself",
-        ) from error
-    return value
-
-
 def _read_file(path: epath.Path, fields: Sequence[str]) -> Iterator[tuple[str, Record]]:
     """Yields (`file:line`, record) of a file."""
     if not path.is_file():
@@ -97,43 +60,14 @@ def _read_file(path: epath.Path, fields: Sequence[str]) -> Iterator[tuple[str, R
             name=path.name,
             candidates=[p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [],
         )
-    lines = _lines(path)
+    numbered = read_lines(path)
     if path.suffix == ".jsonl":
-        for number, line in lines:
+        for number, line in numbered:
             if line.strip():
-                yield f"{path}:{number}", _parse_json(line, where=f"{path}:{number}")
+                yield f"{path}:{number}", parse_json_object(line, where=f"{path}:{number}")
         return
-    rows = _csv_rows(path, lines) if path.suffix == ".csv" else _tsv_rows(lines)
+    rows = _csv_rows(path, numbered) if path.suffix == ".csv" else _tsv_rows(numbered)
     yield from _table(path, rows, fields)
-
-
-def _lines(path: epath.Path) -> Iterator[tuple[int, str]]:
-    """Yields the numbered lines of a file without NUL bytes."""
-    for number, line in local_files.read_lines(path):
-        if "\0" in line:
-            raise DataError(
-                f"{path}:{number} holds a NUL byte",
-                got=local_files.shorten(line),
-                expected="UTF-8 text",
-                fix="save the file as UTF-8 (UTF-16 has such bytes), or remove the byte",
-            )
-        yield number, line
-
-
-def _parse_json(line: str, *, where: str) -> dict[str, Any]:
-    """Returns the object on a line, also where Python's parser fails in ways of its own."""
-    try:
-        return local_files.parse_json_object(line, where=where)
-    except DataError:
-        raise
-    # A number of thousands of digits, and brackets nested thousands deep.
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{where} holds JSON that cannot be read ({error})",
-            got=local_files.shorten(line),
-            expected="one JSON object a line",
-            fix="correct the line",
-        ) from error
 
 
 def _tsv_rows(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
@@ -146,7 +80,8 @@ def _csv_rows(
     path: epath.Path, lines: Iterator[tuple[int, str]]
 ) -> Iterator[tuple[int, list[str]]]:
     """Yields (line on which the row begins, cells)."""
-    text = io.StringIO("".join(f"{line}\n" for _, line in lines), newline="\n")
+    # A carriage return inside a cell is text, which the module takes for a line end. No line has a NUL to take for it.
+    text = io.StringIO("".join(f"{line}\n".replace("\r", "\0") for _, line in lines), newline="\n")
     # The module's own limit is a setting of the process, and smaller than a long text.
     limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)
     reader = csv.reader(text, strict=True)
@@ -154,7 +89,7 @@ def _csv_rows(
     try:
         for cells in reader:
             if cells:
-                yield begin, cells
+                yield begin, [cell.replace("\0", "\r") for cell in cells]
             begin = reader.line_num + 1
     except csv.Error as error:
         raise DataError(
@@ -200,14 +135,7 @@ def _check_header(header: Sequence[str], fields: Sequence[str], *, where: str) -
                 name=field,
                 candidates=header,
             )
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise DataError(
-            f"{where} names a column twice",
-            got=twice[0],
-            expected="a name of its own for each column",
-            fix="rename one of the columns",
-        )
+    check_columns(header, where=where)
 
 
 def _check_ids(records: Sequence[tuple[str, Record]]) -> None:
@@ -219,11 +147,13 @@ def _check_ids(records: Sequence[tuple[str, Record]]) -> None:
             # Some benchmarks number by nested objects; those are no ids to compare.
             if not isinstance(value, str | int) or isinstance(value, bool):
                 continue
-            if value in first:
+            # The text of a number and the number are one id, as in a TSV copy of the file.
+            key = str(value)
+            if key in first:
                 raise DataError(
                     f"{where} has the {field!r} of an earlier example",
                     got=value,
-                    expected=f"an {field!r} of its own; {first[value]} has the same",
+                    expected=f"an {field!r} of its own; {first[key]} has the same",
                     fix="remove one of the two, or number them anew",
                 )
-            first[value] = where
+            first[key] = where

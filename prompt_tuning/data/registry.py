@@ -5,6 +5,7 @@ from typing import Any
 
 import seqio
 import tensorflow as tf
+from absl import logging
 
 from prompt_tuning.data import columns
 from prompt_tuning.data.features import text_to_text_features
@@ -13,8 +14,8 @@ from prompt_tuning.data.postprocessors import PostprocessFn
 from prompt_tuning.data.preprocessors import TextPreprocessor
 from prompt_tuning.errors import DataError
 
-# Task of ours -> raw examples on which its text is compared; mixture of ours -> its tasks.
-_PROBES: dict[str, Sequence[Any]] = {}
+# Name -> task of ours and the raw examples on which its text is compared, or mixture of ours and its rates.
+_OURS: dict[str, tuple[Any, Any]] = {}
 
 
 def register_task(
@@ -27,7 +28,7 @@ def register_task(
     probe: Sequence[Mapping[str, Any]],
     on_ids: Sequence[Callable[..., tf.data.Dataset]] = (),
 ) -> seqio.Task:
-    """Registers a text-to-text task unless the name exists with the same text, as `add_task` does.
+    """Registers a text-to-text task, as `add_task` does.
 
     Args:
       name: The task's name.
@@ -42,7 +43,7 @@ def register_task(
       The registered task.
 
     Raises:
-      DataError: The name is taken by a task with other text.
+      DataError: The name is taken by another task.
     """
     task = seqio.Task(
         name,
@@ -62,36 +63,48 @@ def register_task(
 
 
 def add_task(task: seqio.Task, probe: Sequence[Mapping[str, Any]]) -> seqio.Task:
-    """Registers a task unless the name exists with the same text.
+    """Registers a task, also where T5 has the name.
 
-    A user may also import `t5.data.tasks`, before or after, which holds some of the same names. The task that came
-    first is kept if both write the same inputs and targets.
+    A user may also import `t5.data.tasks`, before or after, which holds some of the same names. If both write the same
+    inputs and targets, this one is kept or takes its place: it reads `TASK_DATA_DIR` and has the run's vocabulary.
 
     Args:
       task: The task.
       probe: Raw examples, on which the texts are compared.
 
     Returns:
-      The registered task.
+      The registered task; the earlier one, if it is from here too.
 
     Raises:
-      DataError: The name is taken by a task with other text.
+      DataError: The name is taken by a task with other text, or by one of neither T5 nor this package.
     """
     _keep_ours(seqio.TaskRegistry, _check_task)
-    if task.name not in seqio.TaskRegistry.names():
-        seqio.TaskRegistry.add_provider(task.name, task)
-        _PROBES[task.name] = probe
-        return task
-    existing = seqio.TaskRegistry.get(task.name)
-    _check_texts(task.name, texts(task, probe), texts(existing, probe))
-    return existing
+    if task.name in seqio.TaskRegistry.names():
+        existing = seqio.TaskRegistry.get(task.name)
+        _check_texts(task.name, texts(task, probe), _texts_of_others(existing, probe))
+        if _is_ours(existing):
+            return existing
+        if not _is_of_t5(existing):
+            raise DataError(
+                f"Task {task.name!r} is already registered by another module",
+                got=f"a task of the same text, with the source {existing.source}",
+                expected="the name free, or a task of t5",
+                fix="rename that task: its source, metrics and vocabulary may differ from those here",
+            )
+        logging.info("%r of t5 has the same text as the task here, and makes way for it", task.name)
+        seqio.TaskRegistry.remove(task.name)
+    seqio.TaskRegistry.add_provider(task.name, task)
+    _OURS[task.name] = task, probe
+    return task
 
 
-def _check_task(task: seqio.Task) -> None:
-    """Raises DataError unless a task that comes later writes the text of ours."""
-    probe = _PROBES[task.name]
-    ours = seqio.TaskRegistry.get(task.name)
-    _check_texts(task.name, texts(ours, probe), texts(task, probe))
+def _check_task(task: seqio.Task) -> bool:
+    """Returns whether a task that comes later is T5's of the same text; raises DataError if T5's has another."""
+    if not _is_of_t5(task):
+        return False
+    ours, probe = _OURS[task.name]
+    _check_texts(task.name, texts(ours, probe), _texts_of_others(task, probe))
+    return True
 
 
 def _check_texts(name: str, ours: Sequence[Any], theirs: Sequence[Any]) -> None:
@@ -108,45 +121,84 @@ def _check_texts(name: str, ours: Sequence[Any], theirs: Sequence[Any]) -> None:
     )
 
 
+def _texts_of_others(task: seqio.Task, probe: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Returns the texts of a task that may want other fields, or make something else of them."""
+    try:
+        return texts(task, probe)
+    except Exception as error:
+        # TensorFlow puts a traceback before the message.
+        last_line = (str(error).strip().splitlines() or [""])[-1].strip()
+        raise DataError(
+            f"Task {task.name!r} is already registered with other text",
+            got=f"a task that fails on this data set's examples ({type(error).__name__}: {last_line})",
+            expected=f"text of the fields {', '.join(probe[0])}",
+            fix="do not import the module that registers the other task, or rename that task",
+        ) from error
+
+
+def _is_ours(provider: Any) -> bool:
+    """Returns whether a task or mixture was registered here."""
+    return _OURS.get(provider.name, (None,))[0] is provider
+
+
+def _is_of_t5(task: seqio.Task) -> bool:
+    """Returns whether a function of a task is from the package t5."""
+    functions = [*task.preprocessors, *task.metric_fns]
+    modules = [getattr(unwrap(fn), "__module__", None) or "" for fn in functions]
+    return any(module.startswith("t5.") for module in modules)
+
+
 def register_mixture(name: str, tasks: Sequence[str] | Mapping[str, float]) -> seqio.Mixture:
-    """Registers a mixture of tasks, unless the name exists with the same tasks.
+    """Registers a mixture of tasks, also where the name exists with the same tasks and rates.
+
+    An earlier one that is not from here makes way, since it holds the tasks that were registered then.
 
     Args:
       name: The mixture's name.
       tasks: Names of registered tasks, in equal shares; or name -> rate. A task of rate 0 is evaluated only.
 
+    Returns:
+      The registered mixture; the earlier one, if it is from here too.
+
     Raises:
-      DataError: The name is taken by a mixture of other tasks.
+      DataError: The name is taken by a mixture of other tasks or rates.
     """
     rates = dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks, 1.0)
     _keep_ours(seqio.MixtureRegistry, _check_mixture)
-    if name not in seqio.MixtureRegistry.names():
-        _PROBES[name] = sorted(rates)
-        return seqio.MixtureRegistry.add(name, list(rates.items()))
-    existing = seqio.MixtureRegistry.get(name)
-    _check_tasks(name, sorted(rates), existing)
-    return existing
+    if name in seqio.MixtureRegistry.names():
+        existing = seqio.MixtureRegistry.get(name)
+        _check_rates(name, rates, existing)
+        if _is_ours(existing):
+            return existing
+        logging.info(
+            "Mixture %r of another module is the same as the one here, and makes way", name
+        )
+        seqio.MixtureRegistry.remove(name)
+    mixture = seqio.MixtureRegistry.add(name, list(rates.items()))
+    _OURS[name] = mixture, rates
+    return mixture
 
 
-def _check_mixture(mixture: seqio.Mixture) -> None:
-    """Raises DataError unless a mixture that comes later has the tasks of ours."""
-    _check_tasks(mixture.name, _PROBES[mixture.name], mixture)
+def _check_mixture(mixture: seqio.Mixture) -> bool:
+    """Returns True; raises DataError unless a mixture that comes later has the tasks and rates of ours."""
+    _check_rates(mixture.name, _OURS[mixture.name][1], mixture)
+    return True
 
 
-def _check_tasks(name: str, ours: Sequence[str], theirs: seqio.Mixture) -> None:
-    """Raises DataError unless a mixture has certain tasks."""
-    names = sorted(task.name for task in theirs.tasks)
-    if names != list(ours):
+def _check_rates(name: str, ours: Mapping[str, float], theirs: seqio.Mixture) -> None:
+    """Raises DataError unless a mixture has certain tasks at certain rates."""
+    found = {task.name: theirs.get_rate(task) for task in theirs.tasks}
+    if found != ours:
         raise DataError(
-            f"Mixture {name!r} is already registered with other tasks",
-            got=names,
-            expected=f"{ours}",
+            f"Mixture {name!r} is already registered with other tasks or rates",
+            got=dict(sorted(found.items())),
+            expected=f"{dict(sorted(ours.items()))}",
             fix="do not import the module that registers the other mixture, or rename it",
         )
 
 
-def _keep_ours(registry: Any, check: Callable[[Any], None]) -> None:
-    """Lets a package that is imported later register a name of ours: what is the same is dropped, not refused.
+def _keep_ours(registry: Any, is_same: Callable[[Any], bool]) -> None:
+    """Lets T5, imported later, register a name of ours: what is the same is dropped, not refused.
 
     SeqIO refuses every name that it has, so that `t5.data.tasks` could only be imported before this module.
     """
@@ -155,8 +207,9 @@ def _keep_ours(registry: Any, check: Callable[[Any], None]) -> None:
         return
 
     def keeping(cls: Any, name: str, provider: Any) -> None:
-        if name in _PROBES and name in cls.names():
-            check(provider)
+        is_taken = name in cls.names() and _is_ours(cls.get(name))
+        if is_taken and provider is not cls.get(name) and is_same(provider):
+            logging.info("%r is registered already, with the same content, which is kept", name)
         else:
             add_provider(name, provider)
 

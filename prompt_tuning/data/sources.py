@@ -9,7 +9,7 @@ import seqio
 import tensorflow as tf
 from etils import epath
 
-from prompt_tuning.data import columns, context, local_files
+from prompt_tuning.data import columns, context, lines, local_files
 from prompt_tuning.data.columns import Columns
 from prompt_tuning.data.local_files import FileFormat
 from prompt_tuning.errors import DataError
@@ -56,7 +56,7 @@ class LocalOrTfdsDataSource(seqio.DataSource):
         """Returns the number of raw examples of a split."""
         path = self._local_path(split)
         if path is not None:
-            return columns.length(_columns(path, self._local))
+            return columns.length(_columns(path, self._local, split))
         with self._explaining_tfds():
             return self._tfds.num_input_examples(split)
 
@@ -93,7 +93,7 @@ class LocalOrTfdsDataSource(seqio.DataSource):
         if path is None:
             with self._explaining_tfds():
                 return self._tfds.get_dataset(split, shuffle, seed, shard_info)
-        examples = _columns(path, self._local)
+        examples = _columns(path, self._local, split)
         if shuffle:
             order = np.random.default_rng(seed).permutation(columns.length(examples))
             examples = columns.take(examples, order)
@@ -119,7 +119,7 @@ class LocalOrTfdsDataSource(seqio.DataSource):
         except Exception as error:
             raise DataError(
                 f"TensorFlow Datasets cannot load {self._tfds_name!r}"
-                f" ({type(error).__name__}: {local_files.shorten(str(error), 300)})",
+                f" ({type(error).__name__}: {lines.shorten(str(error), 300)})",
                 got=self._tfds.tfds_dataset.data_dir,
                 expected="a prepared data set, or network access to download it",
                 fix=f"pass --tfds_data_dir with a prepared copy, or set data_dir to a folder"
@@ -132,13 +132,13 @@ class LocalOrTfdsDataSource(seqio.DataSource):
         )
 
 
-def _columns(path: epath.Path, local: FileFormat) -> Columns:
+def _columns(path: epath.Path, local: FileFormat, split: str) -> Columns:
     """Returns the columns of a file, parsed once for as long as the file does not change."""
     stat = path.stat()
-    return _parse(str(path), stat.mtime, stat.length, local)
+    return _parse(str(path), stat.mtime, stat.length, local, split)
 
 
 @functools.lru_cache(maxsize=8)
-def _parse(path: str, mtime: float, length: int, local: FileFormat) -> Columns:
+def _parse(path: str, mtime: float, length: int, local: FileFormat, split: str) -> Columns:
     del mtime, length  # They are part of the cache's key only.
-    return local.read(epath.Path(path))
+    return local.read(epath.Path(path), split)

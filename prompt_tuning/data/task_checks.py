@@ -108,13 +108,13 @@ def _collect(task: seqio.Task, example: Mapping[str, Any], found: _Split) -> Non
         # The same sentence with another number of spaces is the same sentence.
         text = b" ".join(text.split())
     found.inputs.add(hashlib.blake2b(text, digest_size=12).digest())
+    target = example.get("targets" + task_views.PRETOKENIZED)
+    found.is_unlabeled |= target == UNLABELED.encode()
     if not task.predict_metric_fns:
         return
     vocabulary = task.output_features["targets"].vocabulary
     answer = vocabulary.decode([int(i) for i in example["targets"]])
-    target = example.get("targets" + task_views.PRETOKENIZED)
     target = answer if target is None else target.decode("utf-8")
-    found.is_unlabeled |= target == UNLABELED
     wanted = task.postprocess_fn(target, example=example, is_target=True)
     said, other = (
         task.postprocess_fn(text, example=example, is_target=False) for text in (answer, UNLABELED)
@@ -178,6 +178,9 @@ def _check_labels(task: seqio.Task, length: int) -> Check:
 def _check_gold(task: seqio.Task, split: str, found: _Split) -> Check:
     """Checks that the targets themselves score 100 in every metric."""
     name = f"gold answers of {split} score 100"
+    if found.is_unlabeled and not split.startswith("test"):
+        detail = "labels are missing; add them to every example, or remove those without"
+        return Check(name, "failed", detail)
     if not task.predict_metric_fns:
         kind = "compare scores, not answers" if task.metric_fns else "are none"
         return Check(name, "skipped", f"its metrics {kind}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from prompt_tuning.data.local_files import parse_json_object, shorten
+from prompt_tuning.data.lines import decode, parse_json_object
 from prompt_tuning.errors import DataError
 
 JSON_SUFFIXES = (".jsonl", ".json")
@@ -56,7 +56,7 @@ def read_documents(path: str, text_field: str) -> Iterator[str]:
     is_empty = True
     for number, line in _lines(file):
         where = f"{path}:{number}"
-        text = _decode(line, where=where)
+        text = decode(line.removesuffix(b"\n").removesuffix(b"\r"), where=where)
         if not text.strip():
             continue
         is_empty = False
@@ -140,41 +140,9 @@ def _lines(file: epath.Path) -> Iterator[tuple[int, bytes]]:
             yield number, line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
 
 
-def _decode(line: bytes, *, where: str) -> str:
-    """Returns the text of one line without its end."""
-    line = line.removesuffix(b"\n").removesuffix(b"\r")
-    if b"\0" in line:
-        raise DataError(
-            f"{where} holds a NUL byte",
-            got=shorten(repr(line)),
-            expected="UTF-8 text",
-            fix="save the file as UTF-8 (UTF-16 has such bytes), or remove the byte",
-        )
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{where} is not UTF-8 text",
-            got=line[max(error.start - 20, 0) : error.start + 20],
-            expected="UTF-8",
-            fix="convert the file to UTF-8",
-        ) from error
-
-
 def _field(line: str, field: str, *, where: str) -> str:
     """Returns the text of a JSON object."""
-    try:
-        record = parse_json_object(line, where=where)
-    except DataError:
-        raise
-    # A number of thousands of digits, and brackets nested thousands deep.
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{where} holds JSON that cannot be read ({error})",
-            got=shorten(line),
-            expected="one JSON object a line",
-            fix="correct the line",
-        ) from error
+    record = parse_json_object(line, where=where)
     text = record.get(field)
     if not isinstance(text, str):
         raise DataError(

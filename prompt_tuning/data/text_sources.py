@@ -10,7 +10,7 @@ from absl import logging
 from etils import epath
 
 from prompt_tuning.data import context, text_files
-from prompt_tuning.data.local_files import shorten
+from prompt_tuning.data.lines import shorten
 from prompt_tuning.errors import DataError
 
 C4_TFDS_NAME = "c4/en:2.2.0"

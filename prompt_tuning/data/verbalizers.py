@@ -14,9 +14,11 @@ def register_verbalizers(task_name: str, verbalizers: Sequence[str]) -> None:
 
     Args:
       task_name: Registered SeqIO task.
-      verbalizers: Text of each class, by class index.
+      verbalizers: Text of each class, by class index; none where the answers are free text.
     """
-    _VERBALIZERS[task_name] = tuple(verbalizers)
+    _VERBALIZERS.pop(task_name, None)
+    if verbalizers:
+        _VERBALIZERS[task_name] = tuple(verbalizers)
 
 
 def get_verbalizers(task_name: str) -> tuple[str, ...] | None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import tree
+from prompt_tuning import layouts, tree
 from prompt_tuning.checkpoints import initial, paths, run_format
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.sources import RunSource
@@ -13,7 +13,7 @@ from prompt_tuning.errors import CheckpointError
 from prompt_tuning.partitioning import PjitPartitioner
 from tests.checkpoints.run_states import PROMPT, make_state, save_steps
 from tests.checkpoints.t5x_writer import write_t5x_checkpoint
-from tests.checkpoints.tiny_params import make_unscanned
+from tests.checkpoints.tiny_params import HEADS, make_unscanned
 
 
 def test_single_checkpoint_can_be_read_without_orbax(tmp_path):
@@ -180,3 +180,50 @@ def test_the_place_of_the_weights_can_be_given(tmp_path, monkeypatch):
 def test_moved_along(path, old_home, home, expected):
     moved = paths.moved_along(path, old_home, home)
     assert (moved and str(moved)) == expected
+
+
+@pytest.mark.parametrize("scanned_model", [False, True])
+@pytest.mark.parametrize("scanned_run", [False, True])
+@pytest.mark.parametrize("scanned_initial", [False, True])
+def test_what_was_trained_wins_whatever_the_layouts(
+    tmp_path, scanned_initial, scanned_run, scanned_model
+):
+    def in_layout(scanned):
+        params = make_unscanned()
+        return layouts.to_scanned(params, num_heads=HEADS) if scanned else params
+
+    def after_training(params):
+        return {p: x + 1 if "mlp" in p or "relpos" in p else x for p, x in params.items()}
+
+    base = write_t5x_checkpoint(tmp_path / "t5" / "checkpoint_9", in_layout(scanned_initial), 9)
+    trained = after_training(in_layout(scanned_run))
+    trained = {p: jnp.asarray(x) for p, x in trained.items() if "mlp" in p or "relpos" in p}
+    path = save_run(tmp_path, trained, initial_checkpoint_path=str(base), frozen_digest="ab")
+    wanted = after_training(in_layout(scanned_model))
+    shapes = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in wanted.items()}
+    shardings = dict.fromkeys(shapes, PjitPartitioner().replicated)
+    source = initial.open_source(path)
+    loaded = initial.load_params(source, shapes, shardings, model_shapes=shapes)
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(loaded[name], array, err_msg=name)
+
+
+def test_a_stack_of_which_some_layers_were_trained_loads_layer_by_layer_only(tmp_path):
+    params = make_unscanned()
+    scanned = layouts.to_scanned(params, num_heads=HEADS)
+    base = write_t5x_checkpoint(tmp_path / "t5" / "checkpoint_9", scanned, 9)
+    name = "encoder/layers_1/mlp/wi_0/kernel"
+    trained = {name: jnp.asarray(params[name] + 1)}
+    path = save_run(tmp_path, trained, initial_checkpoint_path=str(base), frozen_digest="ab")
+    source = initial.open_source(path)
+    for model in (params, scanned):
+        shapes = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in model.items()}
+        shardings = dict.fromkeys(shapes, PjitPartitioner().replicated)
+        if model is scanned:
+            with pytest.raises(CheckpointError, match="some of its layers once more.*layers_1"):
+                initial.load_params(source, shapes, shardings)
+        else:
+            loaded = initial.load_params(source, shapes, shardings)
+            np.testing.assert_array_equal(loaded[name], params[name] + 1)
+            first = name.replace("layers_1", "layers_0")
+            np.testing.assert_array_equal(loaded[first], params[first])

@@ -26,6 +26,7 @@ def test_every_tensor_comes_back(tmp_path, as_zip):
         "half": torch.from_numpy(values).half(),
         "transposed": torch.from_numpy(values).T,
         "scalar": torch.tensor(3.0),
+        "parameter": torch.nn.Parameter(torch.from_numpy(values)),
     }
     # The format before torch 1.6 cannot be mapped to memory.
     torch.save(tensors, tmp_path / "x.bin", _use_new_zipfile_serialization=as_zip)
@@ -36,8 +37,10 @@ def test_every_tensor_comes_back(tmp_path, as_zip):
         assert dtype == dtypes.get(name, np.dtype(np.float32))
         got = stored.read(name)
         assert got.dtype == dtype and got.shape == shape
-        np.testing.assert_array_equal(got.astype(np.float32), tensors[name].float().numpy())
-    assert len(stored.shapes()) == 5
+        np.testing.assert_array_equal(
+            got.astype(np.float32), tensors[name].detach().float().numpy()
+        )
+    assert len(stored.shapes()) == 6
     for name in ("a", "b"):
         got = stored.read(name, slice(2, 4)).astype(np.float32)
         np.testing.assert_array_equal(got, tensors[name][2:4].float().numpy())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import seqio
 
-from prompt_tuning.data import context, datasets, file_tasks
+from prompt_tuning.data import context, datasets, file_tasks, verbalizers
 from prompt_tuning.data.datasets import DatasetConfig
 from prompt_tuning.data.file_tasks import from_files
 from prompt_tuning.errors import ConfigError, DataError
@@ -170,6 +170,15 @@ def test_a_name_that_cannot_be_is_refused():
         from_files("my task", train="a.jsonl", **SETTINGS)
     with pytest.raises(ConfigError, match="another module"):
         from_files("super_glue_rte_v102", train="a.jsonl", **SETTINGS)
+    with pytest.raises(ConfigError, match="A mixture of another module"):
+        from_files("super_glue_wsc_and_dev_v102_simple", train="a.jsonl", **SETTINGS)
+
+
+def test_without_a_label_map_the_labels_of_before_are_gone():
+    from_files(NAME, train="a.jsonl", **SETTINGS)
+    assert verbalizers.get_verbalizers(NAME)
+    from_files(NAME, train="a.jsonl", **{**SETTINGS, "label_map": None})
+    assert verbalizers.get_verbalizers(NAME) is None
 
 
 def test_metrics_by_name_and_of_ones_own(tmp_path):

@@ -8,7 +8,7 @@ from tests.data.local_data import write_jsonl
 
 
 def test_jsonl(tmp_path):
-    rows = [{"inputs": "ä b"}, {"inputs": "", "targets": "yes", "id": 7}]
+    rows = [{"inputs": "ä b", "targets": "no"}, {"inputs": "", "targets": "yes", "id": 7}]
     path = write_jsonl(tmp_path / "a.jsonl", [*rows, ""])
     assert read_examples(str(path)) == rows
 
@@ -35,9 +35,19 @@ def test_plain_text_keeps_one_example_a_line(tmp_path):
         ("a.jsonl", '{"inputs": "a"}\n{"input": "b"}\n', ["a.jsonl:2", "'inputs'"]),
         ("a.jsonl", '{"inputs": ["a"]}\n', ["a.jsonl:1", "not text"]),
         ("a.jsonl", '{"inputs": "a", "targets": 1}\n', ["a.jsonl:1", "'targets'"]),
+        ("a.jsonl", '{"inputs": "a\\ud83d"}\n', ["a.jsonl:1", "half a surrogate"]),
+        ("a.jsonl", f'{{"inputs": {"9" * 5000}}}\n', ["a.jsonl:1", "cannot be read"]),
+        ("a.jsonl", "[" * 100_000, ["a.jsonl:1", "cannot be read"]),
+        (
+            "a.jsonl",
+            '{"inputs": "a", "targets": "b"}\n\n{"inputs": "a"}\n',
+            ["a.jsonl:3", "'targets'", "1 of 2"],
+        ),
+        ("a.txt", "a\0\n", ["a.txt:1", "NUL byte"]),
         ("a.jsonl", '"a"\n', ["a.jsonl:1", "not a JSON object"]),
         ("a.jsonl", "\n", ["a.jsonl", "no examples"]),
         ("a.tsv", "sentence\nb\n", ["a.tsv:1", "'inputs'"]),
+        ("a.tsv", "inputs\tinputs\nb\tc\n", ["a.tsv:1", "twice"]),
         ("a.tsv", "inputs\tid\nb\n", ["a.tsv:2", "2 (inputs, id)"]),
         ("a.txt", "", ["a.txt", "no examples"]),
     ],

@@ -3,10 +3,11 @@
 import json
 
 import pytest
+import seqio
 
 from prompt_tuning.data import context, leaderboard
 from prompt_tuning.errors import DataError
-from prompt_tuning.tasks import super_glue  # noqa: F401  (registers the tasks)
+from prompt_tuning.tasks import sentinel_targets, super_glue  # noqa: F401  (registers the tasks)
 from tests.data.local_data import write_jsonl
 
 RESULTS = {
@@ -38,6 +39,20 @@ def test_a_missing_task_has_no_average():
     for missing in RESULTS:
         rest = {task: metrics for task, metrics in RESULTS.items() if task != missing}
         assert leaderboard.super_glue_average(rest) is None
+
+
+@pytest.mark.parametrize("suffix", ["_rank", "_sentinel"])
+def test_other_forms_have_the_same_average(suffix):
+    def renamed(task):
+        is_ranked = any(name in task for name in ("boolq", "cb", "copa", "multirc", "rte", "wic"))
+        task = task.removesuffix("_examples")
+        return f"{task}{suffix}" if suffix != "_rank" or is_ranked else task
+
+    results = {renamed(task): metrics for task, metrics in RESULTS.items()}
+    assert leaderboard.super_glue_average(results) == leaderboard.super_glue_average(RESULTS)
+    assert set(results) <= set(seqio.TaskRegistry.names())
+    ranked = seqio.MixtureRegistry.get("taskless_super_glue_v102_rank")
+    assert suffix != "_rank" or {task.name for task in ranked.tasks} == set(results)
 
 
 PAIR = {"premise": "p", "hypothesis": "h"}
@@ -99,7 +114,19 @@ def test_each_task_has_its_format(tmp_path, name, folder, rows, answers, expecte
         )
 
 
+def test_a_sentinel_is_no_part_of_the_answer(tmp_path):
+    write_jsonl(tmp_path / "CB" / "test.jsonl", [{**PAIR, "idx": 0}, {**PAIR, "idx": 1}])
+    task = "taskless_super_glue_cb_v102_sentinel"
+    answers = ["<extra_id_0> neutral", "contradiction"]
+    path = leaderboard.write_predictions(task, answers, str(tmp_path), data_dir=str(tmp_path))
+    with open(path) as file:
+        labels = [json.loads(line)["label"] for line in file]
+    assert labels == ["neutral", "contradiction"]
+
+
 def test_other_tasks_are_refused():
+    with pytest.raises(DataError, match="is decoded"):
+        leaderboard.write_predictions("super_glue_cb_v102_rank", [], "anywhere")
     assert leaderboard.short_name("super_glue_wsc_v102_simple_train") is None
     with pytest.raises(DataError, match="glue_cola_v002"):
         leaderboard.write_predictions("glue_cola_v002", [], "anywhere")

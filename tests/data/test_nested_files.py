@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,11 @@ from tests.data.local_data import write_jsonl
 PASSAGE = "Ann met Bea.\n@highlight\nShe left"
 QUESTIONS = [
     {"question": "Who?", "idx": 3, "answers": [{"text": "Ann", "idx": 4, "label": 1}]},
-    {"question": "Whom?", "idx": 5, "answers": [{"text": t, "idx": 6, "label": 0} for t in "ab"]},
+    {
+        "question": "Whom?",
+        "idx": 5,
+        "answers": [{"text": t, "idx": i, "label": 0} for i, t in enumerate("ab")],
+    },
 ]
 SPANS = {"span1_text": "the man", "span1_index": 0, "span2_text": "him", "span2_index": 4}
 SQUAD_QUESTION = {
@@ -38,7 +43,8 @@ def write_originals(root):
         {"query": "a test's query", "idx": 8},
     ]
     record = {"idx": 1, "passage": {"text": PASSAGE, "entities": entities}, "qas": queries}
-    write_jsonl(root / "ReCoRD" / "val.jsonl", [record])
+    # Only a test split may have queries without answers.
+    write_jsonl(root / "ReCoRD" / "test.jsonl", [record])
     wsc = {"text": "The man said that him , X left", "target": SPANS, "idx": 9, "label": False}
     write_jsonl(root / "WSC" / "val.jsonl", [wsc])
     lines = [
@@ -51,7 +57,10 @@ def write_originals(root):
         "it",
         "a,b",
         "a",
+        "",
+        "",
     ]
+    lines[4:5] = ["", " "]
     write_jsonl(root / "DPR" / "train.c.txt", lines)
     paragraph = {"context": "It (est. 1776)", "qas": [SQUAD_QUESTION]}
     (root / "SQuAD").mkdir()
@@ -112,7 +121,7 @@ PREPARED = {
         ("question: Who? answer: Ann paragraph: Sent 1: Ann. ", "True"),
     ),
     "super_glue_record_v102": (
-        "super_glue/record:1.0.2", "validation", "validation", RECORD,
+        "super_glue/record:1.0.2", "test", "test", RECORD,
         ("record query: @placeholder left entities: Ann, Bea passage: Ann met Bea. She left", "Ann"),
     ),
     "super_glue_wsc_v102_simple_eval": (
@@ -195,9 +204,67 @@ def test_every_raw_column_survives_the_way_through_rows():
     assert [e["answers"].tolist() for e in columns.as_dataset(none).as_numpy_iterator()] == [[], []]
 
 
+MULTIRC_FILE = super_glue.DATA_SETS[3].local
+RECORD_FILE = next(data.local for data in super_glue.DATA_SETS if data.name == "record")
+MRQA_FILE = question_answering.MRQA_SETS["drop"].local
+
+
+def multirc_line(paragraph: Any = 0, answer: Any = 0, **label):
+    """A line of MultiRC with one answer."""
+    answers = [{"text": "Ann", "idx": answer, **label}]
+    questions = [{"question": "Who?", "idx": 0, "answers": answers}]
+    return json.dumps({"idx": paragraph, "passage": {"text": "Ann.", "questions": questions}})
+
+
+def record_line(*, answers: Any = (), end: Any = 2):
+    """A line of ReCoRD with one query."""
+    passage = {"text": "Ann.", "entities": [{"start": 0, "end": end}]}
+    return json.dumps(
+        {"idx": 0, "passage": passage, "qas": [{"query": "@", "idx": 0, "answers": answers}]}
+    )
+
+
+def mrqa_line(answers: Any):
+    """A line of MRQA with one question."""
+    return json.dumps({"context": "c", "qas": [{"qid": "m", "question": "q", "answers": answers}]})
+
+
+def squad_file(answers: Any):
+    """A file of SQuAD with one question."""
+    question = {**SQUAD_QUESTION, "answers": answers}
+    paragraph = {"context": "c", "qas": [question]}
+    return json.dumps({"data": [{"title": "T", "paragraphs": [paragraph]}]})
+
+
+WSC_LINE = json.dumps({"text": "a b", "target": {**SPANS, "span1_index": 1.5}, "idx": 0})
+
+
 @pytest.mark.parametrize(
     ("fmt", "file", "content", "words"),
     [
+        (MULTIRC_FILE, "a.jsonl", multirc_line(), [":1", "no label"]),
+        (MULTIRC_FILE, "a.jsonl", multirc_line(answer=1.5, label=1), [":1", "'idx'"]),
+        (MULTIRC_FILE, "a.jsonl", multirc_line(2**40, label=1), [":1", "'idx'"]),
+        (
+            MULTIRC_FILE,
+            "a.jsonl",
+            f"{multirc_line(label=1)}\n{multirc_line(label=0)}",
+            [":2", ":1 has the same"],
+        ),
+        (RECORD_FILE, "a.jsonl", record_line(), [":1", "without answers"]),
+        (RECORD_FILE, "a.jsonl", record_line(answers=[{"text": 3}]), [":1", "no text 'text'"]),
+        (RECORD_FILE, "a.jsonl", record_line(end=4), [":1", "outside its passage"]),
+        (RECORD_FILE, "a.jsonl", record_line(end=-1), [":1", "'end'"]),
+        (MRQA_FILE, "a.jsonl", mrqa_line([]), [":1", "question 'm'", "no answer"]),
+        (MRQA_FILE, "a.jsonl", mrqa_line("it"), [":1", "question 'm'", "no answer"]),
+        (MRQA_FILE, "a.jsonl", mrqa_line([3]), [":1", "question 'm'", "not text"]),
+        (MRQA_FILE, "a.jsonl", f"{mrqa_line(['a'])}\n{mrqa_line(['a'])}", [":2", "'qid'", "'m'"]),
+        (MRQA_FILE, "a.jsonl.gz", "{}", ["gzip"]),
+        (MRQA_FILE, "a.jsonl", mrqa_line(["\ud83d"]), [":1", "half a surrogate"]),
+        (question_answering.SQUAD.local, "a.json", squad_file([]), ["'q1'", "no answer"]),
+        (question_answering.SQUAD.local, "a.json", "[" * 100_000, ["cannot be read"]),
+        (super_glue.WSC["eval"].local, "a.jsonl", WSC_LINE, [":1", "'span1_index'"]),
+        (super_glue.DPR.local, "train.c.txt", "s\np\na,b\na\n\n\ns\np\n", [":7", "2 lines"]),
         (super_glue.DATA_SETS[3].local, "a.jsonl", '{"idx": 0}', [":1", "'passage'", "MultiRC"]),
         (super_glue.WSC["eval"].local, "a.jsonl", '{"text": "a b", "target": {}}', [":1", "span1"]),
         (super_glue.DPR.local, "train.c.txt", "s\np\na,b\nc\n", [":4", "none of the candidates"]),
@@ -216,24 +283,25 @@ def test_a_malformed_record_is_named(tmp_path, fmt, file, content, words):
     path = tmp_path / file
     path.write_text(content)
     with pytest.raises(DataError) as error:
-        fmt.read(epath.Path(path))
-    for word in [file, *words]:
+        fmt.read(epath.Path(path), "train")
+    for word in [file, "Fix: ", *words]:
         assert word in str(error.value)
 
 
 def test_cola_has_a_header_in_its_test_file_only(tmp_path):
     cola = glue.DATA_SETS[0].local
     train = write_jsonl(tmp_path / "train.tsv", ["gj04\t1\t\tThey ate.", "gj04\t0\t*\tAte they."])
-    assert cola.read(epath.Path(train))["label"].tolist() == [1, 0]
+    assert cola.read(epath.Path(train), "train")["label"].tolist() == [1, 0]
     test = write_jsonl(tmp_path / "test.tsv", ["index\tsentence", "0\tThey ate."])
-    read = cola.read(epath.Path(test))
+    read = cola.read(epath.Path(test), "test")
     assert read["sentence"].tolist() == [b"They ate."] and read["label"].tolist() == [-1]
 
 
 def test_corrupted_rows_of_qqp_are_left_out(tmp_path):
     qqp = next(data for data in glue.DATA_SETS if data.name == "qqp").local
     lines = ["id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "1\t2\t3\ta\tb\t1", "4\t5\t6\ta"]
-    assert qqp.read(epath.Path(write_jsonl(tmp_path / "train.tsv", lines)))["label"].tolist() == [1]
+    path = epath.Path(write_jsonl(tmp_path / "train.tsv", lines))
+    assert qqp.read(path, "train")["label"].tolist() == [1]
 
 
 def test_a_winograd_index_beside_the_pronoun_is_named():
@@ -245,4 +313,13 @@ def test_a_winograd_index_beside_the_pronoun_is_named():
 def test_a_format_needs_nothing_but_its_records(tmp_path):
     fmt = NestedFormat("any", ".jsonl", lambda record, where: iter([{"text": record["a"]}]))
     path = write_jsonl(tmp_path / "a.jsonl", [{"a": "x"}, {"a": "y"}])
-    assert fmt.read(epath.Path(path))["text"].tolist() == [b"x", b"y"]
+    assert fmt.read(epath.Path(path), "train")["text"].tolist() == [b"x", b"y"]
+
+
+def test_a_truncated_gzip_file_is_named(tmp_path):
+    content = gzip.compress((mrqa_line(["it"]) + "\n").encode())
+    for name, damaged in (("short", content[:-12]), ("bad", content[:12] + b"\xff" * 20)):
+        path = tmp_path / f"{name}.jsonl.gz"
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=f"{name}.jsonl.gz is no complete gzip file.*Fix: "):
+            MRQA_FILE.read(epath.Path(path), "train")

@@ -3,10 +3,16 @@
 import pytest
 import seqio
 
-from prompt_tuning.data import context, ranking, verbalizers
+from prompt_tuning.data import context, ranking, registry, task_cache, verbalizers
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.postprocessors import label_index
-from prompt_tuning.tasks import glue, super_glue  # noqa: F401  (registers the tasks)
+from prompt_tuning.errors import DataError
+from prompt_tuning.tasks import (  # noqa: F401  (registers the tasks)
+    glue,
+    sentinel_targets,
+    super_glue,
+    transfer,
+)
 from tests.data.local_data import write_data, write_jsonl
 
 
@@ -28,10 +34,61 @@ def test_the_likeliest_label_is_the_answer():
     assert shuffled == metric_fn(targets, scores)
 
 
+def test_only_whole_examples_count():
+    labels = ("no", "yes", "maybe")
+    metric_fn = ranking.of_likeliest(accuracy, label_index(labels), labels)
+    # The first is right; the second is cut off behind two of its labels, of which the wrong one would win.
+    targets = [(0, 0, 0), (0, 1, 0), (0, 2, 0), (1, 0, 2), (1, 1, 2)]
+    scores = [-1.0, -2.0, -3.0, -1.0, -2.0]
+    assert metric_fn(targets, scores) == {"accuracy": 100.0}
+    with pytest.raises(DataError, match="EVALUATOR_NUM_EXAMPLES to a multiple of 3"):
+        metric_fn(targets[3:], scores[3:])
+
+
+@pytest.mark.parametrize(("source", "target"), [("qqp", "mrpc"), ("mrpc", "qqp")])
+def test_transfer_ranks_the_words_of_the_task_that_was_trained_on(source, target):
+    words = verbalizers.get_verbalizers(f"glue_{source}_v002") or ()
+    own = verbalizers.get_verbalizers(f"glue_{target}_v002") or ()
+    task = seqio.TaskRegistry.get(f"glue_{target}_from_{source}_v002_rank")
+    assert verbalizers.get_verbalizers(task.name) == words != own
+    probe = next(data for data in glue.DATA_SETS if data.name == target).probe[-1:]
+    assert [text for _, text in registry.texts(task, probe)] == list(words)
+    # The right class is the last one, and likeliest.
+    label = len(own) - 1
+    rows = [
+        task.postprocess_fn(
+            "",
+            is_target=True,
+            example={"rank/answer": own[label].encode(), "rank/example": 0, "rank/class": i},
+        )
+        for i in range(2)
+    ]
+    assert [row[2] for row in rows] == [label] * 2
+    for metric_fn in task.score_metric_fns:
+        assert set(metric_fn(rows, [-2.0, -1.0]).values()) == {100.0}
+
+
+def test_a_ranked_task_is_not_cached(monkeypatch, tmp_path):
+    monkeypatch.setattr(task_cache, "_import_beam", lambda: (None, None))
+    for name in ("taskless_super_glue_cb_v102_rank", "taskless_super_glue_cb_v102_rank_sentinel"):
+        with pytest.raises(DataError, match="ranked task cannot be cached"):
+            task_cache.cache_task(
+                seqio.TaskRegistry.get(name),
+                ["validation"],
+                cache_dir=str(tmp_path),
+                min_shards=2,
+                pipeline_options=[],
+                overwrite=False,
+                set_up=lambda: None,
+            )
+    assert not ranking.is_ranked(seqio.TaskRegistry.get("taskless_super_glue_cb_v102"))
+
+
 def test_every_classification_task_has_a_ranked_form_without_training_split():
     names = set(seqio.TaskRegistry.names())
+    # Each without and with its name; two of GLUE's versions, and their transfer.
     ranked = {name for name in names if name.endswith("_rank")}
-    assert len(ranked) == 2 * 6 + 2 * 2 * 10
+    assert len(ranked) == 2 * 6 + 2 * 2 * (10 + 2)
     for name in ranked:
         task = seqio.TaskRegistry.get(name)
         assert "train" not in task.splits and "validation" in "".join(task.splits)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from prompt_tuning.data import record_files
+from prompt_tuning.data import lines, record_files
 from prompt_tuning.errors import DataError
 
 GOOD = '{"id": 1, "text": "a", "label": 0}'
@@ -41,6 +41,17 @@ def test_odd_but_valid_files_are_read(tmp_path, suffix):
     assert csv.field_size_limit() == limit
 
 
+def test_a_carriage_return_in_a_cell_is_text(tmp_path):
+    path = write(tmp_path / "a.csv", 'text,label\r\na\rb,0\r\n"c\rd",1\r\n')
+    assert [record["text"] for _, record in read(path)] == ["a\rb", "c\rd"]
+
+
+def test_a_number_and_its_text_are_one_id(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"id": 1}\n{"id": "1"}\n')
+    with pytest.raises(DataError, match=r"a.jsonl:2 has the 'id'"):
+        read(path)
+
+
 def test_a_quoted_cell_of_csv_may_span_lines(tmp_path):
     path = write(tmp_path / "a.csv", 'text,label\n"two\n""quoted"", lines",0\nnext,1\n')
     assert [(w.split(":")[-1], r["text"]) for w, r in read(path)] == [
@@ -59,7 +70,7 @@ def test_a_quoted_cell_of_csv_may_span_lines(tmp_path):
         ("a.jsonl", f"{GOOD}\n".encode() + b'{"text": "\xe9"}\n', 2, ["not UTF-8", "convert"]),
         ("a.jsonl", f"{GOOD}\n".encode() + b'{"text": "a\x00"}\n', 2, ["NUL byte", "remove"]),
         ("a.jsonl", f"{GOOD}\n{GOOD}\n", 2, ["'id'", "a.jsonl:1 has the same", "number them"]),
-        ("a.jsonl", GOOD.encode("utf-16"), 1, ["not UTF-8"]),
+        ("a.jsonl", GOOD.encode("utf-16"), 1, ["NUL byte", "UTF-16"]),
         ("a.tsv", "text\tlabel\na\t0\na\tb\t0\n", 3, ["columns", "got 3", "2 (text, label)"]),
         ("a.tsv", "text\tlabel\n\na\t0\n", 2, ["columns", "got 1"]),
         ("a.tsv", "texts\tlabel\na\t0\n", 1, ["no column 'text'", "Closest matches: texts"]),
@@ -110,7 +121,7 @@ def test_ids_are_unique_over_the_files_of_a_split(tmp_path):
 )
 def test_a_value_that_no_model_can_read_is_named(value, words):
     with pytest.raises(DataError) as error:
-        record_files.check_text(value, "text", where="a.jsonl:7")
+        lines.check_text(value, "text", where="a.jsonl:7")
     for word in ["a.jsonl:7 ", "'text'", "Fix: ", *words]:
         assert word in str(error.value)
-    assert record_files.check_text(ODD, "text", where="") == ODD
+    assert lines.check_text(ODD, "text", where="") == ODD

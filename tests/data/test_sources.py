@@ -32,8 +32,8 @@ def clean_context():
     context.set_context()
 
 
-def read(path, fmt=BOOLQ):
-    return fmt.read(epath.Path(path))
+def read(path, fmt=BOOLQ, split=None):
+    return fmt.read(epath.Path(path), split or path.stem)
 
 
 def test_jsonl_becomes_the_columns_of_tfds(tmp_path):
@@ -45,7 +45,7 @@ def test_jsonl_becomes_the_columns_of_tfds(tmp_path):
         {"question": "q", "passage": "p", "label": 1},
     ]
     path = write_jsonl(
-        tmp_path / "val.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows] + [""]
+        tmp_path / "test.jsonl", [json.dumps(row, ensure_ascii=False) for row in rows] + [""]
     )
     columns = read(path)
     assert columns["question"][0].decode() == "a\u2028b\x85c"
@@ -80,7 +80,7 @@ def test_columns_of_other_names_become_those_of_tfds(tmp_path):
     test = write_jsonl(tmp_path / "test.tsv", ["index\t#1 String\t#2 String", "3\ta\tb"])
     assert read(test, MRPC)["label"].tolist() == [-1]
     with pytest.raises(DataError, match="'#2 String'"):
-        read(write_jsonl(tmp_path / "other.tsv", ["Quality\t#1 String", "1\ta"]), MRPC)
+        read(write_jsonl(tmp_path / "test.other.tsv", ["Quality\t#1 String", "1\ta"]), MRPC)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,20 @@ def test_columns_of_other_names_become_those_of_tfds(tmp_path):
         ('{"question": "q", "passage": 3, "label": true}', ["'passage'", "got 3"]),
         ('{"question": "q", "passage": "p", "label": "maybe"}', ["maybe", "'False', 'True'"]),
         ('{"question": "q", "passage": "p", "label": 2}', ["unknown label"]),
+        ('{"question": "q", "passage": "p", "label": "²"}', ["unknown label"]),
+        (f'{{"question": "q", "passage": "p", "label": "{"9" * 5000}"}}', ["unknown label"]),
+        ('{"question": "q", "passage": "p", "answer": true}', ["no label", "'label'"]),
+        ('{"question": "q", "passage": "p", "label": null}', ["no label", "null"]),
+        ('{"question": "q", "passage": "p", "label": -1}', ["no label", "split 'val'"]),
+        ('{"question": "q", "passage": "p", "label": true, "idx": "x"}', ["'idx'", "got 'x'"]),
+        ('{"question": "q", "passage": "p", "label": true, "idx": true}', ["'idx'"]),
+        ('{"question": "q", "passage": "p", "label": true, "idx": 2147483648}', ["2147483647"]),
+        ('{"question": "q", "passage": "p", "label": true, "idx": 0}', [".jsonl:1 has the same"]),
+        ('{"question": "q\\ud83d", "passage": "p", "label": true}', ["half a surrogate"]),
+        ('{"question": "q\\u0000", "passage": "p", "label": true}', ["NUL character"]),
+        (f'{{"n": {"9" * 5000}}}', ["cannot be read"]),
+        ("[" * 100_000, ["cannot be read"]),
+        ("\0", ["NUL byte"]),
     ],
 )
 def test_a_malformed_jsonl_line_is_named(tmp_path, line, words):
@@ -99,8 +113,29 @@ def test_a_malformed_jsonl_line_is_named(tmp_path, line, words):
     path = write_jsonl(tmp_path / "val.jsonl", [good, "", line, good])
     with pytest.raises(DataError) as error:
         read(path)
-    for word in [f"{path}:3", *words]:
+    for word in [f"{path}:3", "Fix: ", *words]:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("score", ["", "\t6", "\tnan", "\t-1", "\t-0.5", f"\t{'9' * 400}"])
+def test_a_similarity_that_is_none_is_named(tmp_path, score):
+    stsb: Any = next(data.local for data in glue.DATA_SETS if data.name == "stsb")
+    header = "sentence1\tsentence2\tscore" if score else "sentence1\tsentence2"
+    path = write_jsonl(tmp_path / "train.tsv", [header, f"a\tb{score}"])
+    with pytest.raises(DataError, match=r"train.tsv:2 has (a label that is no number|no label)"):
+        read(path, stsb)
+
+
+def test_a_misspelled_label_column_is_named(tmp_path):
+    path = write_jsonl(tmp_path / "train.tsv", ["sentence\tlabl", "a\t1"])
+    with pytest.raises(DataError, match="train.tsv:2 has no label"):
+        read(path, SST2)
+    path = write_jsonl(tmp_path / "train.tsv", ["sentence\tlabel\tlabel", "a\t1\t0"])
+    with pytest.raises(DataError, match="train.tsv:1 names a column twice"):
+        read(path, SST2)
+    test = write_jsonl(tmp_path / "test.tsv", ["index\tsentence", "3\ta", "3\tb"])
+    with pytest.raises(DataError, match=r"test.tsv:3 has the 'idx'.*test.tsv:2 has the same"):
+        read(test, SST2)
 
 
 def test_a_malformed_tsv_line_is_named(tmp_path):
@@ -228,7 +263,7 @@ def test_a_missing_package_keeps_its_own_error(monkeypatch):
 def test_the_real_files_have_the_published_label_counts(fmt, folder, split, counts):
     assert SHARED is not None
     path = local_files.find_split(str(SHARED / "data" / folder), fmt, split)
-    columns = fmt.read(path)
+    columns = fmt.read(path, split)
     np.testing.assert_array_equal(np.bincount(columns["label"]), counts)
     np.testing.assert_array_equal(columns["idx"], np.arange(sum(counts)))
 

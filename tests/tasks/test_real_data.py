@@ -144,18 +144,18 @@ def test_other_original_files_are_read():
     assert SHARED is not None
     data = SHARED / "data"
     squad = question_answering.SQUAD.local.read(
-        epath.Path(data / "squad/squad_v1.1_resplit_dev20articles.json")
+        epath.Path(data / "squad/squad_v1.1_resplit_dev20articles.json"), "validation"
     )
     assert len(squad["id"]) == 4639 and sum(map(len, squad["answers/text"])) == 6053
     news = question_answering.MRQA_SETS["drop"].local.read(
-        epath.Path(data / "mrqa/NewsQA_sample.jsonl")
+        epath.Path(data / "mrqa/NewsQA_sample.jsonl"), "validation"
     )
     assert len(news["qid"]) == 17 and all(len(answers) for answers in news["answers"])
     qqp = next(d for d in glue.DATA_SETS if d.name == "qqp").local
     for file, counts in (("train", [6, 3]), ("dev", [5, 4])):
-        labels = qqp.read(epath.Path(data / f"glue/QQP_tiny/{file}.tsv"))["label"]
+        labels = qqp.read(epath.Path(data / f"glue/QQP_tiny/{file}.tsv"), file)["label"]
         np.testing.assert_array_equal(np.bincount(labels), counts)
-    assert set(qqp.read(epath.Path(data / "glue/QQP_tiny/test.tsv"))["label"]) == {-1}
+    assert set(qqp.read(epath.Path(data / "glue/QQP_tiny/test.tsv"), "test")["label"]) == {-1}
 
 
 def test_no_label_is_cut_off_at_the_usual_length():

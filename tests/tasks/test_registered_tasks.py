@@ -1,5 +1,6 @@
 """Every registered task: its name, its text, its ids, its metrics, and what happens where the name is taken."""
 
+import gzip
 import importlib
 import json
 from typing import Any
@@ -32,6 +33,7 @@ def clean_context():
 SUPER_GLUE = "boolq cb copa multirc record rte wic axb axg".split()
 GLUE = "cola sst2 mrpc qqp stsb mnli mnli_mismatched mnli_matched qnli rte wnli ax".split()
 MRQA = "bio_asq drop duo_rc race relation_extraction textbook_qa".split()
+MRQA_IN_DOMAIN = "news_qa trivia_qa search_qa hotpot_qa natural_questions".split()
 
 
 def with_suffixes(*names):
@@ -45,13 +47,16 @@ def test_the_names_are_the_ones_users_type():
     for version in ("v002", "v200"):
         bases += [f"glue_{name}_{version}" for name in GLUE]
         bases += [f"glue_{pair}_{version}" for pair in ("mrpc_from_qqp", "qqp_from_mrpc")]
-    forms = ("", "taskless_", "mt5_", "mt5_taskless_", "task_index_")
+    kinds = ("", "taskless_", "task_index_")
+    forms = [f"{model}{kind}" for model in ("", "mt5_", "byt5_") for kind in kinds]
     expected = with_suffixes(*(f"{form}{base}" for form in forms for base in bases))
     questions = ["squad_v010_allanswers", "squad_v010_context_free"]
-    questions += [f"mrqa_{name}_v100" for name in MRQA]
-    expected |= with_suffixes(*(f"{form}{base}" for form in ("", "mt5_") for base in questions))
+    questions += [f"mrqa_{name}_v100" for name in MRQA + MRQA_IN_DOMAIN]
+    expected |= with_suffixes(
+        *(f"{form}{base}" for form in ("", "mt5_", "byt5_") for base in questions)
+    )
     expected |= {f"sst2_{p}{s}" for p in verbalizer_pairs.PAIRS for s in ("", "_with_phrase")}
-    assert len(expected) == 438
+    assert len(expected) == 804
     assert expected <= set(seqio.TaskRegistry.names())
 
 
@@ -63,8 +68,11 @@ def test_the_mixtures_are_the_ones_users_type():
         bases += [f"glue_{p}_zeroshot_{version}" for p in ("mrpc_from_qqp", "qqp_from_mrpc")]
     expected = with_suffixes(*(f"{form}{base}" for form in ("", "taskless_") for base in bases))
     expected |= with_suffixes(*(f"squad_to_{name}" for name in (*MRQA, "mrqa")))
-    expected |= {"sst2_verbalizer_pairs"}
-    assert len(expected) == 59
+    expected |= {"sst2_verbalizer_pairs", "super_glue_v102_rank", "taskless_super_glue_v102_rank"}
+    expected |= {
+        f"task_index_super_glue_{dpr}v102_examples_proportional" for dpr in ("", "with_dpr_")
+    }
+    assert len(expected) == 63
     assert expected <= set(seqio.MixtureRegistry.names())
     for name in expected:
         mixture = seqio.MixtureRegistry.get(name)
@@ -86,6 +94,19 @@ def test_the_multi_task_baseline_mixes_by_examples_with_dpr():
     rates = {task.name: glue_mixture.get_rate(task) for task in glue_mixture.tasks}
     assert sum(rates.values()) == 8551 + 67349 + 3668 + 363849 + 5749 + 392702 + 104743 + 2490
     assert "taskless_glue_wnli_v200" not in rates
+
+
+def test_the_sets_of_mrqa_that_are_trained_on_lie_in_two_folders(tmp_path):
+    for folder in ("train", "dev"):
+        path = tmp_path / "MRQA" / folder / "HotpotQA.jsonl.gz"
+        path.parent.mkdir(parents=True)
+        row = {"context": folder, "qas": [{"qid": "1", "question": "q", "answers": ["a"]}]}
+        path.write_bytes(gzip.compress(f"{json.dumps({'header': {}})}\n{json.dumps(row)}".encode()))
+    context.set_context(data_dir=str(tmp_path))
+    source = seqio.TaskRegistry.get("mrqa_hotpot_qa_v100").source
+    for split, folder in (("train", b"train"), ("validation", b"dev")):
+        (example,) = source.get_dataset(split, shuffle=False).as_numpy_iterator()
+        assert example["context"] == folder
 
 
 @pytest.mark.parametrize("module", ["glue", "super_glue", "qa", "glue_transfer", "tasks"])
@@ -159,7 +180,7 @@ def clean_registry():
             registry_.remove(name)
 
 
-def register_someone_elses(name, first_word):
+def register_someone_elses(name, first_word, module="t5.data.preprocessors"):
     """Registers RTE as another package would."""
 
     def as_t5_writes_it(ds):
@@ -173,6 +194,7 @@ def register_someone_elses(name, first_word):
             }
         )
 
+    as_t5_writes_it.__module__ = module
     template: Any = seqio.TaskRegistry.get("super_glue_rte_v102")
     return seqio.TaskRegistry.add(
         name,
@@ -190,15 +212,56 @@ def register_ours(name):
 
 @pytest.mark.usefixtures("clean_registry")
 @pytest.mark.parametrize("theirs_is_first", [True, False])
-def test_a_taken_name_is_kept_if_the_text_is_the_same(theirs_is_first):
+def test_of_t5s_task_and_ours_with_the_same_text_ours_stays(theirs_is_first):
     name = "super_glue_rte_copy_v102"
     if theirs_is_first:
-        first = register_someone_elses(name, "rte")
-        register_ours(name)
+        theirs = register_someone_elses(name, "rte")
+        ours = register_ours(name)
     else:
-        first = register_ours(name)
-        register_someone_elses(name, "rte")
-    assert seqio.TaskRegistry.get(name) is first
+        ours = register_ours(name)
+        theirs = register_someone_elses(name, "rte")
+    assert seqio.TaskRegistry.get(name) is ours is not theirs
+    assert ours.metric_fns and not theirs.metric_fns
+    assert register_ours(name) is ours
+
+
+@pytest.mark.usefixtures("clean_registry")
+@pytest.mark.parametrize("theirs_is_first", [True, False])
+def test_a_users_task_of_our_name_is_refused_not_dropped(theirs_is_first):
+    name = "super_glue_rte_users_v102"
+    if theirs_is_first:
+        register_someone_elses(name, "rte", module="mine")
+        with pytest.raises(DataError, match="already registered by another module"):
+            register_ours(name)
+    else:
+        register_ours(name)
+        with pytest.raises(ValueError, match="duplicate"):
+            register_someone_elses(name, "rte", module="mine")
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_a_task_that_wants_other_fields_is_another_text():
+    name = "super_glue_rte_fields_v102"
+    template: Any = seqio.TaskRegistry.get("super_glue_rte_v102")
+    task = template.replace(
+        name=name,
+        preprocessors=[lambda ds: ds.map(lambda e: e["sentence"]), *template.preprocessors[1:]],
+    )
+    seqio.TaskRegistry.add_provider(name, task)
+    with pytest.raises(DataError, match="examples .KeyError: KeyError: .*sentence"):
+        register_ours(name)
+
+
+@pytest.mark.usefixtures("clean_registry")
+def test_a_mixture_of_before_gets_our_tasks():
+    name = "super_glue_rte_mixture"
+    theirs = seqio.MixtureRegistry.add(name, [("super_glue_rte_v102", 2)])
+    ours = registry.register_mixture(name, {"super_glue_rte_v102": 2.0})
+    assert seqio.MixtureRegistry.get(name) is ours is not theirs
+    other = f"{name}_2"
+    seqio.MixtureRegistry.add(other, [("super_glue_rte_v102", 2)])
+    with pytest.raises(DataError, match="other tasks or rates"):
+        registry.register_mixture(other, ["super_glue_rte_v102"])
 
 
 @pytest.mark.usefixtures("clean_registry")
@@ -221,8 +284,10 @@ def test_only_what_is_ours_may_come_twice():
         register_someone_elses("super_glue_rte_theirs_v102", "rte")
     name = "wsc_dpr_simple_proportional"
     ours = seqio.MixtureRegistry.get(name)
-    seqio.MixtureRegistry.add(name, [(task.name, 2.0) for task in ours.tasks])
+    seqio.MixtureRegistry.add(name, [(task.name, ours.get_rate(task)) for task in ours.tasks])
     assert seqio.MixtureRegistry.get(name) is ours
+    with pytest.raises(DataError, match="or rates"):
+        seqio.MixtureRegistry.add(name, [(task.name, 2.0) for task in ours.tasks])
     with pytest.raises(DataError, match="other tasks"):
         seqio.MixtureRegistry.add(name, [("dpr_v001_simple", 1.0)])
 
