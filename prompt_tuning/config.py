@@ -8,7 +8,7 @@ import contextlib
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -16,13 +16,14 @@ from etils import epath
 from gin import config as gin_config
 
 from prompt_tuning import config_checks, config_plan, config_registry, errors
-from prompt_tuning.config_files import Parsed, read
+from prompt_tuning.config_files import Macro, Parsed, Reference, read
 from prompt_tuning.errors import ConfigError, PromptTuningError
 
 __all__ = [
     "Parsed",
     "ResolvedConfig",
     "RunDescription",
+    "query_arguments",
     "query_macros",
     "query_run",
     "read",
@@ -54,6 +55,7 @@ class ResolvedConfig:
         Raises:
           ConfigError: If an object refuses its settings.
         """
+        _register_task(self._plan)
         keys = config_plan.runnable_keys(self._plan)
         return {name: _evaluate(self._plan.settings[key].value) for name, key in keys.items()}
 
@@ -171,6 +173,41 @@ def query_run(path: str) -> RunDescription:
     return RunDescription(**values, trainable_regex=tuple(trainable), text=file.read_text())
 
 
+def query_arguments(
+    parsed: Parsed, names: Sequence[str], stand_ins: Mapping[str, Any], may_be_unset: Sequence[str]
+) -> tuple[str, dict[str, Any]]:
+    """Builds arguments of a command's function that are not to be run; gin is left as it was found.
+
+    Args:
+      parsed: What `read` returned.
+      names: Arguments to build, of those that are bound.
+      stand_ins: Macros that the arguments need no real value of, and what they are set to.
+      may_be_unset: Macros that are None where no value is given.
+
+    Returns:
+      The command that the files describe (`train`, `eval` or `infer`), and value by name.
+
+    Raises:
+      ConfigError: As `resolve`; steps to train and initial weights need not be set.
+    """
+    config_registry.register()
+    with _gin_left_alone():
+        found = config_plan.make_plan(parsed, "train", None)
+        runs = config_registry.RUNNABLES.items()
+        command = next((c for c, name in runs if found.bound(name)), "train")
+        plan = config_plan.make_plan(parsed, command, None)
+        unset = [name for name in may_be_unset if plan.literal(Macro(name)) == config_plan.REQUIRED]
+        for macro, value in {**stand_ins, **dict.fromkeys(unset)}.items():
+            if macro in plan.macros:
+                plan.macros[macro] = dataclasses.replace(plan.macros[macro], value=value)
+        config_checks.check(plan, starts=False)
+        config_plan.bind(plan)
+        keys = config_plan.runnable_keys(plan)
+        return command, {
+            name: _evaluate(plan.settings[keys[name]].value) for name in names if name in keys
+        }
+
+
 def query_macros(files: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
     """Returns the values of macros that gin files set; gin is left as it was found.
 
@@ -189,6 +226,7 @@ def query_macros(files: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
     with _gin_left_alone():
         plan = config_plan.make_plan(parsed, "train", None)
         config_plan.bind(plan)
+        _register_task(plan)
         found = {name: plan.macros[name].value for name in names if name in plan.macros}
         unset = config_plan.REQUIRED
         return {name: _evaluate(value) for name, value in found.items() if value != unset}
@@ -216,6 +254,12 @@ def _kept(plan: config_plan.Plan) -> Callable[[config_plan.Key], bool]:
     return lambda key: (
         key in read_ones or plan.settings[key].is_users or not plan.configurables[key[1]].is_ours
     )
+
+
+def _register_task(plan: config_plan.Plan) -> None:
+    """Registers the task that the config describes, so that a run can name its ranked form too."""
+    if plan.describes_task:
+        _evaluate(Reference(config_plan.FROM_FILES, called=True))
 
 
 def _evaluate(value: Any) -> Any:

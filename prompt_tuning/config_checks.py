@@ -8,7 +8,7 @@ from typing import Any
 from gin import config as gin_config
 
 from prompt_tuning.config_files import Macro, Reference, leaves
-from prompt_tuning.config_plan import REQUIRED, Key, Plan, show
+from prompt_tuning.config_plan import FROM_FILES, REQUIRED, Key, Plan, show
 from prompt_tuning.config_registry import RUNNABLES
 from prompt_tuning.errors import ConfigError, closest_matches
 
@@ -144,11 +144,12 @@ class Reach:
                     self.unset.setdefault(leaf.name, reader)
 
 
-def check(plan: Plan) -> list[str]:
+def check(plan: Plan, *, starts: bool = True) -> list[str]:
     """Checks a plan as a whole.
 
     Args:
       plan: The plan.
+      starts: Whether the run is to start, which takes a number of steps and initial weights.
 
     Returns:
       Warnings: settings of the user's that nothing reads, each with the closest names that are read.
@@ -160,11 +161,14 @@ def check(plan: Plan) -> list[str]:
     _check_command(plan, root)
     reach = Reach()
     reach.follow_call(plan, root, (), True)
+    if plan.describes_task:
+        reach.follow_call(plan, FROM_FILES, (), True)
     if reach.unset:
         raise _unset_error(plan, reach.unset)
     _check_types(plan, reach)
-    _check_steps(plan)
-    _check_initial_weights(plan)
+    if starts:
+        _check_steps(plan)
+        _check_initial_weights(plan)
     read = reach_of_all(plan)
     return _unread(plan, read)
 
@@ -176,6 +180,8 @@ def reach_of_all(plan: Plan) -> Reach:
         if configurable.is_runnable or not configurable.is_ours:
             for scope in {key[0] for key in plan.settings if key[1] == selector} | {""}:
                 reach.follow_call(plan, selector, tuple(scope.split("/")) if scope else (), False)
+    if plan.describes_task:
+        reach.follow_call(plan, FROM_FILES, (), False)
     return reach
 
 

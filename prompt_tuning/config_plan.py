@@ -13,6 +13,7 @@ from prompt_tuning.config_registry import RUNNABLES, Configurable, Names, parame
 from prompt_tuning.errors import ConfigError
 
 REQUIRED = Macro("gin.REQUIRED")
+FROM_FILES = "prompt_tuning.tasks.from_files"
 # (scope, complete selector, parameter).
 Key = tuple[str, str, str]
 _WIDTH = 100
@@ -64,6 +65,11 @@ class Plan:
                 if key[:2] == (prefix, selector):
                     taken[key[2]] = key
         return taken
+
+    @property
+    def describes_task(self) -> bool:
+        """Whether `tasks.from_files` is bound; such a task is registered whichever of its names the run reads."""
+        return bool(self.bound(FROM_FILES))
 
     def literal(self, value: Any) -> Any:
         """Returns `value` with macros followed; REQUIRED, references and unset macros stay as they are."""

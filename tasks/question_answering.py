@@ -5,6 +5,8 @@
   or `byt5_` in front.
 - The mixtures `squad_to_{name}` and `squad_to_mrqa` train on SQuAD and evaluate on one of `MRQA`, or on all; again with
   `_examples`, `mt5_` and `byt5_`.
+- The mixture `mrqa_v100_proportional` trains on all of `MRQA_IN_DOMAIN`: a source on which a prompt is trained that
+  starts others.
 
 SQuAD has no form without the task's name: T5 writes none in front.
 """
@@ -29,11 +31,21 @@ MRQA = {
 }
 # The sets of MRQA that are trained on, below `train` and `dev`.
 MRQA_IN_DOMAIN = {
+    "squad": "SQuAD",
     "news_qa": "NewsQA",
     "trivia_qa": "TriviaQA-web",
     "search_qa": "SearchQA",
     "hotpot_qa": "HotpotQA",
     "natural_questions": "NaturalQuestionsShort",
+}
+# Questions of their training sets, https://arxiv.org/abs/1910.09753.
+MRQA_RATES = {
+    "squad": 86_588,
+    "news_qa": 74_160,
+    "trivia_qa": 61_688,
+    "search_qa": 117_384,
+    "hotpot_qa": 72_928,
+    "natural_questions": 104_071,
 }
 # Name of SQuAD's task -> what it shows.
 FORMS = {
@@ -122,6 +134,10 @@ for _model in MODELS:
                 to_text=_data.text(""),
                 log_examples=bool(_suffix),
             )
+        register_mixture(
+            f"{_model}mrqa_v100_proportional{_suffix}",
+            {f"{_model}mrqa_{name}_v100{_suffix}": float(n) for name, n in MRQA_RATES.items()},
+        )
         _trained = f"{_model}squad_v010_allanswers{_suffix}"
         for _name, _tasks in (*_evaluated.items(), ("mrqa", None)):
             _others = [_tasks] if _tasks else list(_evaluated.values())

@@ -4,6 +4,7 @@ import re
 
 import gin
 import pytest
+import seqio
 
 from prompt_tuning import config
 from prompt_tuning.errors import ConfigError
@@ -240,3 +241,33 @@ def test_query_run_leaves_a_locked_config_locked(tmp_path):
 def test_query_run_of_another_folder_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="holds no config.gin"):
         config.query_run(str(tmp_path))
+
+
+def test_a_task_of_files_is_registered_under_both_of_its_names(tmp_path):
+    task = write(
+        tmp_path / "task.gin",
+        """\
+        MIXTURE_OR_TASK_NAME = @tasks.from_files()
+        tasks.from_files:
+          name = 'config_test_task'
+          validation = 'validation.csv'
+          inputs = '{text}'
+          targets = '{label}'
+          label_map = {0: 'no', 1: 'yes'}
+        """,
+    )
+    ranked = "config_test_task_rank"
+    assert ranked not in seqio.TaskRegistry.names()
+    resolved = resolve_demo("eval", task, MIXTURE_OR_TASK_NAME=f"'{ranked}'")
+    assert not [text for text in resolved.warnings if "from_files" in text]
+    assert resolved.arguments()["dataset_cfg"].mixture_or_task_name == ranked
+    try:
+        assert {ranked, "config_test_task"} <= set(seqio.TaskRegistry.names())
+        # The saved config describes the task too.
+        assert "tasks.from_files.label_map" in resolved.text
+    finally:
+        for name in (ranked, "config_test_task"):
+            seqio.TaskRegistry.remove(name)
+    half = write(tmp_path / "half.gin", "tasks.from_files.name = 'half'\n")
+    with pytest.raises(ConfigError, match="tasks.from_files.inputs"):
+        resolve_demo("eval", half)

@@ -83,26 +83,36 @@ def reader(inputs, tmp_path, monkeypatch):
 
 def test_the_page_says_what_each_command_needs():
     assert [argv[0] for _, argv in commands()] == [
-        *("train", "eval", "infer", "train"),
+        *("train", "eval", "infer", "eval", "train"),
         *["tasks"] * 5,
     ]
 
 
 @pytest.mark.slow
 def test_a_task_without_code_is_trained_evaluated_and_answers(reader, tmp_path):
-    runs = [command for command in commands() if command[1][0] != "tasks"][:3]
-    assert [reader(*command) for command in runs] == [0, 0, 0]
+    runs = [command for command in commands() if command[1][0] != "tasks"][:4]
+    assert [reader(*command) for command in runs] == [0, 0, 0, 0]
     rows = (tmp_path / "runs/reviews/inference_eval/reviews-metrics.jsonl").read_text()
     assert set(json.loads(rows.splitlines()[-1])) == {"step", "accuracy", "f1"}
     assert (tmp_path / "runs/reviews_eval/inference_eval/reviews-metrics.jsonl").exists()
+    rows = (
+        tmp_path / "runs/reviews_rank_eval/inference_eval/reviews_rank-metrics.jsonl"
+    ).read_text()
+    # Two examples, and every answer is a label.
+    assert json.loads(rows)["accuracy"] in (0.0, 50.0, 100.0)
     answers = tmp_path / "runs/reviews_infer/reviews-predict.jsonl-00000-of-00001"
     first = json.loads(answers.read_text().splitlines()[0])
     assert first["inputs"]["inputs_pretokenized"] == "review: bright, brave and very funny"
     # The saved config describes the task too: it runs again, and shows the task, by itself.
     config = tmp_path / "runs/reviews/config.gin"
     assert "@tasks.from_files()" in config.read_text()
-    assert cli.main(["train", f"--gin_file={config}", "--gin.TRAIN_STEPS_RELATIVE=3"]) == 0
+    ranked = "infer_eval/utils.DatasetConfig.mixture_or_task_name='reviews_rank'"
+    assert f"--gin.{ranked.split('=')[0]}=" in PAGE.read_text(encoding="utf-8")
+    more = ["--gin.TRAIN_STEPS_RELATIVE=3", f"--gin.{ranked}"]
+    assert cli.main(["train", f"--gin_file={config}", *more]) == 0
     assert (tmp_path / "runs/reviews/checkpoint_3").is_dir()
+    rows = (tmp_path / "runs/reviews/inference_eval/reviews_rank-metrics.jsonl").read_text()
+    assert json.loads(rows)["step"] == 3
     assert cli.main(["tasks", "check", f"--gin_file={config}"]) == 0
 
 

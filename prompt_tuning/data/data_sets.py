@@ -151,13 +151,9 @@ def register_ranked(
     register_task(
         name,
         source=LocalOrTfdsDataSource(tfds_name=tfds_name, local=data.local, splits=evaluated),
-        to_text=ranking.with_every_label(to_text, data.verbalizers),
-        postprocess_fn=ranking.ranked_target(data.postprocess_fn),
-        metric_fns=[
-            ranking.of_likeliest(metric_fn, data.postprocess_fn, data.verbalizers)
-            for metric_fn in data.metric_fns
-        ],
+        **ranking.ranked(to_text, data.postprocess_fn, data.metric_fns, data.verbalizers),
         probe=data.probe,
+        has_cache=False,
     )
     register_verbalizers(name, data.verbalizers)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import seqio
 
-from prompt_tuning.data import context, datasets
+from prompt_tuning.data import context, datasets, leaderboard
 
 
 def make_evaluator(
@@ -67,7 +67,7 @@ def run_evaluator(
     predict_with_aux_fn: Callable[..., Any],
     step: int,
 ) -> dict[str, dict[str, float]]:
-    """Evaluates every task and returns its scalar metrics.
+    """Evaluates every task and returns its scalar metrics; where a benchmark is complete, also logs its average.
 
     Args:
       evaluator: From `make_evaluator`.
@@ -77,7 +77,7 @@ def run_evaluator(
       step: Written into file names and TensorBoard.
 
     Returns:
-      `{task: {metric: value}}`; T5's metrics are in percent.
+      `{task: {metric: value}}`, with `leaderboard.averages` as if they were tasks; T5's metrics are in percent.
     """
     future, _ = evaluator.evaluate(
         compute_metrics=True,
@@ -89,25 +89,32 @@ def run_evaluator(
     results: dict[str, dict[str, float]] = {}
     for task, values in (future.result() or {}).items():
         results[task] = {name: s for name, v in values.items() if (s := _scalar(v)) is not None}
-    return results
+    averages = leaderboard.averages(results)
+    for name, values in averages.items():
+        scalars = {metric: seqio.metrics.Scalar(value) for metric, value in values.items()}
+        for logger in evaluator.loggers:
+            logger(name, step, scalars, None, None, None)
+    return {**results, **averages}
 
 
 def default_metric(results: Mapping[str, Mapping[str, float]]) -> tuple[str, float] | None:
     """Returns the name and value that checkpoints are selected by, None if there is no scalar metric.
 
     Args:
-      results: `{task: {metric: value}}`, higher is better.
+      results: `{task: {metric: value}}`, higher is better; averages of benchmarks do not count again.
 
     Returns:
       The mean over tasks of each task's mean over its metrics; the name says which metrics entered.
 
     Source: Lester et al. 2021, section 3: the dataset's default metric on dev, the average if there are several.
     """
-    means = {task: float(np.mean(list(m.values()))) for task, m in results.items() if m}
+    averages = (leaderboard.SUPER_GLUE_AVERAGE, leaderboard.GLUE_AVERAGE)
+    measured = {task: m for task, m in results.items() if m and task not in averages}
+    means = {task: float(np.mean(list(m.values()))) for task, m in measured.items()}
     if not means:
         return None
     if len(means) == 1:
-        metrics = next(m for m in results.values() if m)
+        (metrics,) = measured.values()
         name = next(iter(metrics)) if len(metrics) == 1 else f"mean({', '.join(metrics)})"
     else:
         name = f"mean over {len(means)} tasks"

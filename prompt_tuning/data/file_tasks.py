@@ -10,9 +10,10 @@ import seqio
 import tensorflow as tf
 from etils import epath
 
-from prompt_tuning.data import lines, postprocessors, record_files, templates
+from prompt_tuning.data import lines, postprocessors, ranking, record_files, templates
 from prompt_tuning.data.features import text_to_text_features
 from prompt_tuning.data.metric_names import find_metrics
+from prompt_tuning.data.postprocessors import PostprocessFn
 from prompt_tuning.data.preprocessors import UNLABELED, TextPreprocessor
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.verbalizers import register_verbalizers
@@ -34,7 +35,9 @@ def from_files(
 ) -> str:
     """Registers a task that reads files of one's own; nothing is read before a dataset is built.
 
-    Called again with the same name, it replaces what it registered before, as a notebook's cell that runs twice.
+    With a `label_map` it also registers `{name}_rank`, for evaluation by `ranking` in place of decoding: the same task
+    without its training split. Called again with the same name, it replaces what it registered before, as a
+    notebook's cell that runs twice.
 
     Args:
       name: The task's name, also of the files and TensorBoard runs of its evaluation.
@@ -53,36 +56,32 @@ def from_files(
     Raises:
       ConfigError: A name, template, label map or metric is wrong.
     """
-    files = {"train": train, "validation": validation, "test": test}
+    files = _check_files({"train": train, "validation": validation, "test": test})
     fmt = _make_format(inputs, targets, label_map)
-    source = RecordFilesDataSource(_check_files(files), fmt)
-    verbalizers = fmt.verbalizers
-    metric_fns = find_metrics(metrics, num_classes=len(verbalizers) if verbalizers else None)
-    try:
-        task = seqio.Task(
-            name,
-            source=source,
-            output_features=text_to_text_features(),
-            preprocessors=[
-                fmt.to_text(),
-                seqio.preprocessors.tokenize,
-                seqio.CacheDatasetPlaceholder(),
-                seqio.preprocessors.append_eos_after_trim,
-            ],
-            postprocess_fn=postprocessors.label_index(verbalizers)
-            if verbalizers
-            else postprocessors.plain_text,
-            metric_fns=metric_fns,
+    verbalizers = fmt.verbalizers or ()
+    postprocess_fn = (
+        postprocessors.label_index(verbalizers) if verbalizers else postprocessors.plain_text
+    )
+    task = _make_task(
+        name,
+        RecordFilesDataSource(files, fmt),
+        to_text=fmt.to_text(),
+        postprocess_fn=postprocess_fn,
+        metric_fns=find_metrics(metrics, num_classes=len(verbalizers) or None),
+    )
+    evaluated = {split: paths for split, paths in files.items() if split != "train"}
+    ranked = None
+    # Without metrics of the user's own that want scores.
+    metric_fns: Any = task.predict_metric_fns
+    if verbalizers and evaluated and metric_fns:
+        ranked = _make_task(
+            f"{name}{ranking.SUFFIX}",
+            RecordFilesDataSource(evaluated, fmt),
+            **ranking.ranked(fmt.to_text(), postprocess_fn, metric_fns, verbalizers),
+            has_cache=False,
         )
-    except ValueError as error:
-        raise ConfigError(
-            f"The task cannot be registered ({error})",
-            got=name,
-            expected="a name of letters, digits, points and underscores",
-            fix="choose such a name",
-        ) from error
-    _replace(task)
-    register_verbalizers(name, verbalizers or ())
+    _replace(f"{name}{ranking.SUFFIX}", ranked, verbalizers)
+    _replace(name, task, verbalizers)
     return name
 
 
@@ -318,17 +317,54 @@ def _check_files(files: Mapping[str, Paths | None]) -> dict[str, tuple[str, ...]
     return found
 
 
-def _replace(task: seqio.Task) -> None:
-    """Registers a task; one that `from_files` registered before under the name makes way."""
-    is_mixture = task.name in seqio.MixtureRegistry.names()
-    if is_mixture or task.name in seqio.TaskRegistry.names():
-        taken = None if is_mixture else seqio.TaskRegistry.get(task.name)
-        if taken is None or not isinstance(taken.source, RecordFilesDataSource):
+def _make_task(
+    name: str,
+    source: RecordFilesDataSource,
+    *,
+    to_text: TextPreprocessor,
+    postprocess_fn: PostprocessFn,
+    metric_fns: Sequence[Any],
+    has_cache: bool = True,
+) -> seqio.Task:
+    """Returns a task that is not registered yet."""
+    try:
+        return seqio.Task(
+            name,
+            source=source,
+            output_features=text_to_text_features(),
+            preprocessors=[
+                to_text,
+                seqio.preprocessors.tokenize,
+                *([seqio.CacheDatasetPlaceholder()] if has_cache else []),
+                seqio.preprocessors.append_eos_after_trim,
+            ],
+            postprocess_fn=postprocess_fn,
+            metric_fns=list(metric_fns),
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"The task cannot be registered ({error})",
+            got=name,
+            expected="a name of letters, digits, points and underscores",
+            fix="choose such a name",
+        ) from error
+
+
+def _replace(name: str, task: seqio.Task | None, verbalizers: Sequence[str]) -> None:
+    """Registers a task, if there is one; what `from_files` registered before under the name makes way."""
+    is_mixture = name in seqio.MixtureRegistry.names()
+    if is_mixture or name in seqio.TaskRegistry.names():
+        taken = None if is_mixture else seqio.TaskRegistry.get(name)
+        is_ours = taken is not None and isinstance(taken.source, RecordFilesDataSource)
+        if task is not None and not is_ours:
             raise ConfigError(
                 f"A {'mixture' if is_mixture else 'task'} of another module has this name",
-                got=task.name,
+                got=name,
                 expected="a name of its own",
                 fix="choose another name",
             )
-        seqio.TaskRegistry.remove(task.name)
-    seqio.TaskRegistry.add_provider(task.name, task)
+        if is_ours:
+            seqio.TaskRegistry.remove(name)
+    if task is not None:
+        seqio.TaskRegistry.add_provider(name, task)
+        register_verbalizers(name, verbalizers)

@@ -64,7 +64,7 @@ def from_file(
     """Yields the examples of a JSONL, TSV or plain-text file in order.
 
     Args:
-      path: The file; `.jsonl`, `.tsv`, else one input a line.
+      path: The file; `.jsonl`, `.tsv`, else one input a line; also with `.gz`.
       input_vocabulary: Encodes the inputs.
       output_vocabulary: Encodes the targets, where there are any.
       lengths: TASK_FEATURE_LENGTHS, in tokens.

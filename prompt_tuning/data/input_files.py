@@ -22,7 +22,7 @@ def read_examples(path: str) -> list[Example]:
     Args:
       path: `*.jsonl` or `*.json` with one object a line that has `inputs` and may have `targets`; `*.tsv` with a header
         that names the column `inputs` and may name `targets`; any other file holds one input a line (an empty line
-        is an empty input).
+        is an empty input). A `.gz` behind the name says that the file is compressed.
 
     Returns:
       Examples in the file's order, with "inputs" and, all or none, "targets" as text; other keys stay as they are.
@@ -38,9 +38,10 @@ def read_examples(path: str) -> list[Example]:
             expected="a JSONL, TSV or text file",
             fix="correct the path",
         )
-    if file.suffix in (".jsonl", ".json"):
+    suffix = epath.Path(file.name.removesuffix(".gz")).suffix
+    if suffix in (".jsonl", ".json"):
         examples = _read_jsonl(file)
-    elif file.suffix == ".tsv":
+    elif suffix == ".tsv":
         examples = _read_tsv(file)
     else:
         examples = [{"inputs": line} for _, line in read_lines(file)]

@@ -1,4 +1,4 @@
-"""SuperGLUE as its leaderboard has it: the average over the eight tasks, and the files of predictions to submit."""
+"""What stands for a whole benchmark: averages over SuperGLUE and GLUE, and SuperGLUE's files to submit."""
 
 import json
 import re
@@ -31,6 +31,12 @@ FILES = {
 _DIAGNOSTICS = ("axb", "axg")
 _FORM = rf"(?:_examples|{ranking.SUFFIX})?(?:{sentinel_targets.SUFFIX})?"
 _NAME = re.compile(rf"super_glue_({'|'.join(FILES)})_v102(?:_simple_eval)?{_FORM}$")
+# The two dev sets of MNLI make up one task.
+_GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli_matched", "mnli_mismatched", "qnli", "rte")
+_GLUE_NAME = re.compile(rf"(?<!super_)glue_({'|'.join(_GLUE)})_v(?:002|200){_FORM}$")
+# Names among the results of an evaluation that stand for no task.
+SUPER_GLUE_AVERAGE = "super_glue_average"
+GLUE_AVERAGE = "glue_average"
 
 
 def short_name(task_name: str) -> str | None:
@@ -49,25 +55,40 @@ def takes(task_name: str) -> bool:
     return short_name(task_name) is not None and not is_ranked
 
 
-def super_glue_average(results: Mapping[str, Mapping[str, float]]) -> float | None:
-    """Returns the mean over the eight tasks of each task's mean over its metrics, in percent.
+def averages(results: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Returns the mean over a benchmark's tasks of each task's mean over its metrics, in percent.
 
     Args:
-      results: `{task: {metric: value}}`; other tasks and the diagnostics do not count.
+      results: `{task: {metric: value}}`; tasks of no benchmark and the diagnostics do not count.
 
     Returns:
-      None where one of the eight is missing.
+      `{"super_glue_average": {"average": mean}}` where all eight tasks are there, `{"glue_average": …}` where GLUE's
+      eight are: those without WNLI, which T5 leaves out, and MNLI as the mean over both its dev sets.
 
-    Source: Lester et al. 2021, section 3, as the leaderboard does.
+    Source: Lester et al. 2021, section 3, as the leaderboards do. Differs: WNLI counts on GLUE's.
     """
-    means = {
-        name: float(np.mean(list(metrics.values())))
+    super_glue = _means(results, _NAME)
+    for name in _DIAGNOSTICS:
+        super_glue.pop(name, None)
+    found: dict[str, dict[str, float]] = {}
+    if len(super_glue) == len(FILES) - len(_DIAGNOSTICS):
+        found[SUPER_GLUE_AVERAGE] = {"average": float(np.mean(list(super_glue.values())))}
+    glue = _means(results, _GLUE_NAME)
+    if len(glue) == len(_GLUE):
+        mnli = (glue.pop("mnli_matched") + glue.pop("mnli_mismatched")) / 2
+        found[GLUE_AVERAGE] = {"average": float(np.mean([mnli, *glue.values()]))}
+    return found
+
+
+def _means(
+    results: Mapping[str, Mapping[str, float]], pattern: re.Pattern[str]
+) -> dict[str, float]:
+    """Returns the mean over metrics by the short name of a task, for tasks that a pattern knows."""
+    return {
+        match.group(1): float(np.mean(list(metrics.values())))
         for task, metrics in results.items()
-        if metrics and (name := short_name(task)) is not None
+        if metrics and (match := pattern.search(task))
     }
-    if not set(FILES) - set(_DIAGNOSTICS) <= set(means):
-        return None
-    return float(np.mean([mean for name, mean in means.items() if name not in _DIAGNOSTICS]))
 
 
 def write_predictions(

@@ -173,6 +173,13 @@ def definite_pronouns(record: Record, where: str) -> Iterator[dict[str, Any]]:
             )
         sentence, pronoun, names, answer = block
         candidates = [name.strip() for name in names.split(",")]
+        if len(candidates) != 2:
+            raise DataError(
+                f"{where}:{start + 3} does not hold two candidates",
+                got=names,
+                expected="candidate,candidate",
+                fix="correct the line",
+            )
         if answer not in candidates:
             raise DataError(
                 f"{where}:{start + 4} is none of the candidates",
@@ -199,19 +206,47 @@ def _blocks(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
 
 def squad(record: Record, where: str) -> Iterator[dict[str, Any]]:
     """Yields an example for every question of a file (SQuAD)."""
-    for article in record["data"]:
-        for paragraph in article["paragraphs"]:
-            for question in paragraph["qas"]:
-                name = text_of(question, "id", where=where)
-                question_where = f"{where}, question {name!r}"
-                texts = [text_of(a, "text", where=question_where) for a in question["answers"]]
+    for article_where, article in _listed(record, "data", where, "article"):
+        for paragraph_where, paragraph in _listed(
+            article, "paragraphs", article_where, "paragraph"
+        ):
+            for question_where, question in _listed(paragraph, "qas", paragraph_where, "question"):
+                name = text_of(question, "id", where=question_where)
+                # The file may be a single line, where nothing tells more than this.
+                name_where = f"{where}, question {name!r}"
+                answers = _listed(question, "answers", name_where, "answer")
+                texts = [text_of(answer, "text", where=at) for at, answer in answers]
                 yield {
                     "id": name,
-                    "title": text_of(article, "title", where=question_where),
-                    "context": text_of(paragraph, "context", where=question_where),
-                    "question": text_of(question, "question", where=question_where),
-                    "answers": {"text": _answers(texts, where=question_where)},
+                    "title": text_of(article, "title", where=article_where),
+                    "context": text_of(paragraph, "context", where=paragraph_where),
+                    "question": text_of(question, "question", where=name_where),
+                    "answers": {"text": _answers(texts, where=name_where)},
                 }
+
+
+def _listed(record: Record, name: str, where: str, kind: str) -> Iterator[tuple[str, Record]]:
+    """Yields (place, object) of a list of objects."""
+    values = record.get(name)
+    if not isinstance(values, list):
+        raise DataError(
+            f"{where} has no list {name!r}",
+            got=values if name in record else ", ".join(map(repr, record)),
+            expected=f"{name!r} as in SQuAD 1.1",
+            fix="correct the file, or download it again",
+            name=name,
+            candidates=list(record),
+        )
+    for number, value in enumerate(values, start=1):
+        at = f"{where}, {kind} {number}"
+        if not isinstance(value, dict):
+            raise DataError(
+                f"{at} is no object",
+                got=value,
+                expected=f"an object in {name!r}",
+                fix="correct the file, or download it again",
+            )
+        yield at, value
 
 
 def mrqa(record: Record, where: str) -> Iterator[dict[str, Any]]:

@@ -4,12 +4,10 @@ Greedy decoding may answer what is no label at all, as models do that are small 
 same examples and metrics, but each example once with every label as its target; SeqIO's Evaluator has them scored.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import seqio
 import tensorflow as tf
 
 from prompt_tuning.data.metrics import MetricFn
@@ -21,10 +19,33 @@ SUFFIX = "_rank"
 _EXAMPLE, _CLASS, _ANSWER = "rank/example", "rank/class", "rank/answer"
 
 
+def ranked(
+    to_text: TextPreprocessor,
+    postprocess_fn: PostprocessFn,
+    metric_fns: Sequence[MetricFn],
+    verbalizers: Sequence[str],
+) -> dict[str, Any]:
+    """Returns what differs in the ranked form of a task.
+
+    Args:
+      to_text: Makes `inputs` and `targets` text of raw examples.
+      postprocess_fn: Makes values of decoded text.
+      metric_fns: Compare these values.
+      verbalizers: Text of each class, by class index.
+
+    Returns:
+      `to_text`, `postprocess_fn` and `metric_fns` of the ranked form. Its examples are numbered as they come, and a
+      cache is written in parts that would each begin at 0: such a task must have no `seqio.CacheDatasetPlaceholder`.
+    """
+    return {
+        "to_text": with_every_label(to_text, verbalizers),
+        "postprocess_fn": ranked_target(postprocess_fn),
+        "metric_fns": [of_likeliest(fn, postprocess_fn, verbalizers) for fn in metric_fns],
+    }
+
+
 def with_every_label(to_text: TextPreprocessor, verbalizers: Sequence[str]) -> TextPreprocessor:
     """Returns a preprocessor that makes of every example one for each label.
-
-    It numbers the examples as they come, so that they cannot be cached in parts.
 
     Args:
       to_text: Makes `inputs` and `targets` text of raw examples.
@@ -36,22 +57,6 @@ def with_every_label(to_text: TextPreprocessor, verbalizers: Sequence[str]) -> T
 
     Source: T5's `rank_classification`.
     """
-    return functools.partial(_every_label, to_text=to_text, verbalizers=tuple(verbalizers))
-
-
-def is_ranked(task: seqio.Task) -> bool:
-    """Returns whether a task has a preprocessor of `with_every_label`.
-
-    Args:
-      task: Any task.
-    """
-    return any(getattr(step, "func", None) is _every_label for step in task.preprocessors)
-
-
-def _every_label(
-    ds: tf.data.Dataset, to_text: TextPreprocessor, verbalizers: Sequence[str]
-) -> tf.data.Dataset:
-    """Returns every example once for each label."""
 
     def expand(number: Any, example: Any) -> tf.data.Dataset:
         return (
@@ -68,8 +73,11 @@ def _every_label(
             )
         )
 
-    numbered: Any = to_text(ds).enumerate()
-    return numbered.flat_map(expand)
+    def every_label(ds: tf.data.Dataset) -> tf.data.Dataset:
+        numbered: Any = to_text(ds).enumerate()
+        return numbered.flat_map(expand)
+
+    return every_label
 
 
 def ranked_target(postprocess_fn: PostprocessFn) -> PostprocessFn:

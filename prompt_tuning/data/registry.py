@@ -27,6 +27,7 @@ def register_task(
     metric_fns: Sequence[MetricFn],
     probe: Sequence[Mapping[str, Any]],
     on_ids: Sequence[Callable[..., tf.data.Dataset]] = (),
+    has_cache: bool = True,
 ) -> seqio.Task:
     """Registers a text-to-text task, as `add_task` does.
 
@@ -38,6 +39,7 @@ def register_task(
       metric_fns: Compare these values.
       probe: Raw examples, on which the texts are compared.
       on_ids: Preprocessors of the ids, behind the vocabulary.
+      has_cache: Whether the ids may be cached.
 
     Returns:
       The registered task.
@@ -53,7 +55,7 @@ def register_task(
             to_text,
             seqio.preprocessors.tokenize,
             *on_ids,
-            seqio.CacheDatasetPlaceholder(),
+            *([seqio.CacheDatasetPlaceholder()] if has_cache else []),
             seqio.preprocessors.append_eos_after_trim,
         ],
         postprocess_fn=postprocess_fn,

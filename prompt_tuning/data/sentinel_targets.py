@@ -29,9 +29,13 @@ def register_with_sentinel(task_name: str) -> str:
         return name
     task = seqio.TaskRegistry.get(task_name)
     steps = list(task.preprocessors)
-    # Behind the cache, so that both tasks can share its ids, and before the targets are trimmed and ended.
-    kinds = [isinstance(step, seqio.CacheDatasetPlaceholder) for step in steps]
-    steps.insert(kinds.index(True) + 1, prepend_sentinel)
+    # Behind the cache, if any, so that both tasks can share its ids; before the targets are trimmed and ended.
+    starts = [
+        number
+        for number, step in enumerate(steps, start=1)
+        if isinstance(step, seqio.CacheDatasetPlaceholder) or step is seqio.preprocessors.tokenize
+    ]
+    steps.insert(starts[-1], prepend_sentinel)
 
     def postprocess(text: Any, **kwargs: Any) -> Any:
         return task.postprocess_fn(without_sentinel(text), **kwargs)

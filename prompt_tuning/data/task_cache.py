@@ -9,7 +9,6 @@ from typing import Any
 import seqio
 from etils import epath
 
-from prompt_tuning.data import ranking
 from prompt_tuning.data.vocabularies import RunVocabulary
 from prompt_tuning.errors import ConfigError, DataError
 
@@ -43,7 +42,7 @@ def cache_task(
 
     Raises:
       ConfigError: Beam is not installed, or the task is in the cache already.
-      DataError: The task has no place for a cache, or is a ranked one.
+      DataError: The task has no place for a cache.
     """
     beam, beam_utils = _import_beam()
     if not task.supports_caching:
@@ -51,14 +50,7 @@ def cache_task(
             "The task cannot be cached",
             got=task.name,
             expected="a task with seqio.CacheDatasetPlaceholder among its preprocessors",
-            fix="add the placeholder behind what is to be cached, or run without a cache",
-        )
-    if ranking.is_ranked(task):
-        raise DataError(
-            "A ranked task cannot be cached",
-            got=task.name,
-            expected="a task that is decoded: this one numbers its examples, and a cache's parts would each begin at 0",
-            fix="evaluate it without a cache, which reads the same data",
+            fix="add the placeholder behind what is to be cached, or run without a cache, as ranked tasks always do",
         )
     folder = epath.Path(cache_dir) / seqio.get_task_dir_from_name(task.name)
     if (folder / "COMPLETED").exists():

@@ -117,6 +117,21 @@ def test_skipping_continues_exactly(rte, pack, start):
         assert whole["encoder_segment_ids"].max() > 1
 
 
+@pytest.mark.parametrize("start", [40, 203])
+def test_a_mixture_continues_exactly(rte, start):
+    mixture = dataclasses.replace(
+        rte,
+        mixture_or_task_name="sst2_verbalizer_pairs",
+        module="prompt_tuning.tasks.verbalizer_pairs",
+    )
+    whole = rows(take(datasets.train_batches(mixture, seed=5), 60))
+    rest = rows(take(datasets.train_batches(mixture, seed=5, start_example=start), 5))
+    for name, x in rest.items():
+        np.testing.assert_array_equal(x, whole[name][start : start + 20])
+    # Whose turn it is follows from the position too: the stream is not one task after another.
+    assert (rest["encoder_input_tokens"] != whole["encoder_input_tokens"][:20]).any()
+
+
 STREAM_PROGRAM = """
 import sys, seqio
 from prompt_tuning.data import context, datasets

@@ -119,6 +119,34 @@ def test_a_changed_file_is_read_again_and_a_name_may_be_reused(tmp_path):
     assert texts(register(tmp_path, inputs="{q}"))[0][0] == "is it 0 ?"
 
 
+def test_labels_can_be_ranked_where_there_is_more_than_training_data(tmp_path):
+    ranked = f"{NAME}_rank"
+    register(tmp_path)
+    assert ranked not in seqio.TaskRegistry.names()
+    validation = str(write_jsonl(tmp_path / "val.jsonl", ROWS[:2]))
+    register(
+        tmp_path, validation=validation, metrics=["accuracy", "f1", lambda targets, scores: {}]
+    )
+    task = seqio.TaskRegistry.get(ranked)
+    assert set(task.splits) == {"validation"} and not task.supports_caching
+    assert verbalizers.get_verbalizers(ranked) == ("no", "yes")
+    found = [text for _, text in texts(task, "validation")]
+    assert found == ["no", "yes"] * 2
+    # The right labels are "yes" and "no"; the first is found likelier for both.
+    rows = [
+        task.postprocess_fn("", example=e, is_target=True) for e in examples(task, "validation")
+    ]
+    assert rows == [(0, 0, 1), (0, 1, 1), (1, 0, 0), (1, 1, 0)]
+    assert len(task.score_metric_fns) == 2 and not task.predict_metric_fns
+    values = {}
+    for metric in task.score_metric_fns:
+        values |= metric(rows, [-1.0, -2.0, -1.0, -2.0])
+    assert values == {"accuracy": 50.0, "f1": 0.0}
+    # Registered anew with free text, the name has no ranked form any more.
+    register(tmp_path, targets="{q}", label_map=None, validation=validation)
+    assert ranked not in seqio.TaskRegistry.names()
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [

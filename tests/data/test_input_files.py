@@ -1,5 +1,7 @@
 """Files of inputs for inference."""
 
+import gzip
+
 import pytest
 
 from prompt_tuning.data.input_files import read_examples
@@ -11,6 +13,17 @@ def test_jsonl(tmp_path):
     rows = [{"inputs": "ä b", "targets": "no"}, {"inputs": "", "targets": "yes", "id": 7}]
     path = write_jsonl(tmp_path / "a.jsonl", [*rows, ""])
     assert read_examples(str(path)) == rows
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.tsv.gz", "a.txt.gz"])
+def test_compressed_files_are_read_as_what_their_names_say(tmp_path, name):
+    content = {"jsonl": '{"inputs": "ä b"}\n', "tsv": "inputs\nä b\n", "txt": "ä b\n"}
+    packed = gzip.compress(content[name.split(".")[1]].encode())
+    (tmp_path / name).write_bytes(packed)
+    assert read_examples(str(tmp_path / name)) == [{"inputs": "ä b"}]
+    (tmp_path / name).write_bytes(packed[:-4])
+    with pytest.raises(DataError, match=f"{name} is no complete gzip file"):
+        read_examples(str(tmp_path / name))
 
 
 def test_tsv(tmp_path):

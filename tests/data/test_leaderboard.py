@@ -1,13 +1,18 @@
-"""SuperGLUE's average, and the files that its leaderboard takes."""
+"""Averages over SuperGLUE and GLUE, and the files that SuperGLUE's leaderboard takes."""
 
 import json
+from unittest import mock
 
 import pytest
 import seqio
 
-from prompt_tuning.data import context, leaderboard
+from prompt_tuning.data import context, evaluation, leaderboard
 from prompt_tuning.errors import DataError
-from prompt_tuning.tasks import sentinel_targets, super_glue  # noqa: F401  (registers the tasks)
+from prompt_tuning.tasks import (  # noqa: F401  (registers the tasks)
+    glue,
+    sentinel_targets,
+    super_glue,
+)
 from tests.data.local_data import write_jsonl
 
 RESULTS = {
@@ -28,17 +33,58 @@ def clean_context():
     context.set_context()
 
 
+GLUE_RESULTS = {
+    "glue_cola_v200": {"matthews_corrcoef": 50.0},
+    "glue_sst2_v200": {"accuracy": 95.0},
+    "glue_mrpc_v200_rank": {"f1": 90.0, "accuracy": 86.0},
+    "glue_qqp_v200": {"f1": 88.0, "accuracy": 90.0},
+    "glue_stsb_v200": {"pearson_corrcoef": 80.0, "spearman_corrcoef": 82.0},
+    "glue_mnli_matched_v200": {"accuracy": 84.0},
+    "glue_mnli_mismatched_v200_examples": {"accuracy": 86.0},
+    "glue_qnli_v200": {"accuracy": 91.0},
+    "glue_rte_v200": {"accuracy": 70.0},
+}
+AVERAGES = {
+    "super_glue_average": {"average": pytest.approx((80 + 95 + 70 + 60 + 61 + 75 + 65 + 60) / 8)},
+    "glue_average": {"average": pytest.approx((50 + 95 + 88 + 89 + 81 + 85 + 91 + 70) / 8)},
+}
+
+
 def test_tasks_of_several_metrics_are_averaged_first():
-    expected = (80 + 95 + 70 + 60 + 61 + 75 + 65 + 60) / 8
-    assert leaderboard.super_glue_average(RESULTS) == pytest.approx(expected)
-    more = {**RESULTS, "super_glue_axb_v102": {"accuracy": 0.0}, "glue_cola_v002": {"m": 0.0}}
-    assert leaderboard.super_glue_average(more) == pytest.approx(expected)
+    others = {"super_glue_axb_v102": {"accuracy": 0.0}, "glue_wnli_v200": {"accuracy": 0.0}}
+    others |= {"glue_mrpc_from_qqp_v200": {"accuracy": 0.0}, "super_glue_wsc_v102_simple_train": {}}
+    assert leaderboard.averages({**RESULTS, **GLUE_RESULTS, **others}) == AVERAGES
+    assert list(leaderboard.averages(RESULTS)) == ["super_glue_average"]
+    taskless = {f"taskless_{task}": metrics for task, metrics in GLUE_RESULTS.items()}
+    assert list(leaderboard.averages(taskless)) == ["glue_average"]
+    assert set(GLUE_RESULTS) <= set(seqio.TaskRegistry.names())
 
 
 def test_a_missing_task_has_no_average():
-    for missing in RESULTS:
-        rest = {task: metrics for task, metrics in RESULTS.items() if task != missing}
-        assert leaderboard.super_glue_average(rest) is None
+    for results in (RESULTS, GLUE_RESULTS):
+        for missing in results:
+            rest = {task: metrics for task, metrics in results.items() if task != missing}
+            assert leaderboard.averages(rest) == {}
+
+
+def test_an_evaluation_logs_the_averages_as_it_logs_tasks(tmp_path):
+    evaluator = mock.Mock()
+    values = {
+        task: {metric: seqio.metrics.Scalar(value) for metric, value in metrics.items()}
+        for task, metrics in RESULTS.items()
+    }
+    evaluator.evaluate.return_value = (mock.Mock(result=lambda: values), None)
+    evaluator.loggers = [seqio.TensorBoardLogger(str(tmp_path)), seqio.JSONLogger(str(tmp_path))]
+    fns = dict.fromkeys(("predict_fn", "score_fn", "predict_with_aux_fn"), mock.Mock())
+    results = evaluation.run_evaluator(evaluator, **fns, step=7)
+    average = AVERAGES["super_glue_average"]
+    assert results == {**RESULTS, "super_glue_average": average}
+    line = (tmp_path / "super_glue_average-metrics.jsonl").read_text()
+    assert json.loads(line) == {"step": 7, **average}
+    (events,) = (tmp_path / "super_glue_average").iterdir()
+    assert b"eval/average" in events.read_bytes()
+    # The best checkpoint is chosen by the tasks alone.
+    assert evaluation.default_metric(results) == evaluation.default_metric(RESULTS)
 
 
 @pytest.mark.parametrize("suffix", ["_rank", "_sentinel"])
@@ -49,7 +95,7 @@ def test_other_forms_have_the_same_average(suffix):
         return f"{task}{suffix}" if suffix != "_rank" or is_ranked else task
 
     results = {renamed(task): metrics for task, metrics in RESULTS.items()}
-    assert leaderboard.super_glue_average(results) == leaderboard.super_glue_average(RESULTS)
+    assert leaderboard.averages(results) == leaderboard.averages(RESULTS)
     assert set(results) <= set(seqio.TaskRegistry.names())
     ranked = seqio.MixtureRegistry.get("taskless_super_glue_v102_rank")
     assert suffix != "_rank" or {task.name for task in ranked.tasks} == set(results)

@@ -207,6 +207,7 @@ def test_every_raw_column_survives_the_way_through_rows():
 MULTIRC_FILE = super_glue.DATA_SETS[3].local
 RECORD_FILE = next(data.local for data in super_glue.DATA_SETS if data.name == "record")
 MRQA_FILE = question_answering.MRQA_SETS["drop"].local
+SQUAD_FILE = question_answering.SQUAD.local
 
 
 def multirc_line(paragraph: Any = 0, answer: Any = 0, **label):
@@ -261,15 +262,31 @@ WSC_LINE = json.dumps({"text": "a b", "target": {**SPANS, "span1_index": 1.5}, "
         (MRQA_FILE, "a.jsonl", f"{mrqa_line(['a'])}\n{mrqa_line(['a'])}", [":2", "'qid'", "'m'"]),
         (MRQA_FILE, "a.jsonl.gz", "{}", ["gzip"]),
         (MRQA_FILE, "a.jsonl", mrqa_line(["\ud83d"]), [":1", "half a surrogate"]),
-        (question_answering.SQUAD.local, "a.json", squad_file([]), ["'q1'", "no answer"]),
-        (question_answering.SQUAD.local, "a.json", "[" * 100_000, ["cannot be read"]),
+        (SQUAD_FILE, "a.json", squad_file([]), ["'q1'", "no answer"]),
+        (SQUAD_FILE, "a.json", squad_file(None), ["question 'q1'", "no list 'answers'"]),
+        (SQUAD_FILE, "a.json", squad_file(["a"]), ["question 'q1', answer 1 is no object"]),
+        (
+            SQUAD_FILE,
+            "a.json",
+            json.dumps({"data": [{"title": "T", "paragraphs": [{"qas": [{}]}]}]}),
+            ["article 1, paragraph 1, question 1 has no text 'id'"],
+        ),
+        (
+            SQUAD_FILE,
+            "a.json",
+            '{"data": [{"title": "T"}]}',
+            ["article 1 has no list 'paragraphs'"],
+        ),
+        (SQUAD_FILE, "a.json", '{\n"data":\n[,]}', ["line 3, column"]),
+        (SQUAD_FILE, "a.json", "[" * 100_000, ["cannot be read"]),
         (super_glue.WSC["eval"].local, "a.jsonl", WSC_LINE, [":1", "'span1_index'"]),
         (super_glue.DPR.local, "train.c.txt", "s\np\na,b\na\n\n\ns\np\n", [":7", "2 lines"]),
         (super_glue.DATA_SETS[3].local, "a.jsonl", '{"idx": 0}', [":1", "'passage'", "MultiRC"]),
         (super_glue.WSC["eval"].local, "a.jsonl", '{"text": "a b", "target": {}}', [":1", "span1"]),
         (super_glue.DPR.local, "train.c.txt", "s\np\na,b\nc\n", [":4", "none of the candidates"]),
-        (question_answering.SQUAD.local, "a.json", "{", ["not JSON"]),
-        (question_answering.SQUAD.local, "a.json", '{"data": []}', ["no example"]),
+        (super_glue.DPR.local, "train.c.txt", "s\np\na,b,c\nc\n", [":3", "two candidates"]),
+        (SQUAD_FILE, "a.json", "{", ["not JSON"]),
+        (SQUAD_FILE, "a.json", '{"data": []}', ["no example"]),
         (question_answering.MRQA_SETS["drop"].local, "a.jsonl", '{"qas": []}', [":1", "'context'"]),
         (
             glue.DATA_SETS[4].local,

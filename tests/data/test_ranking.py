@@ -71,7 +71,7 @@ def test_transfer_ranks_the_words_of_the_task_that_was_trained_on(source, target
 def test_a_ranked_task_is_not_cached(monkeypatch, tmp_path):
     monkeypatch.setattr(task_cache, "_import_beam", lambda: (None, None))
     for name in ("taskless_super_glue_cb_v102_rank", "taskless_super_glue_cb_v102_rank_sentinel"):
-        with pytest.raises(DataError, match="ranked task cannot be cached"):
+        with pytest.raises(DataError, match="run without a cache, as ranked tasks always do"):
             task_cache.cache_task(
                 seqio.TaskRegistry.get(name),
                 ["validation"],
@@ -81,13 +81,31 @@ def test_a_ranked_task_is_not_cached(monkeypatch, tmp_path):
                 overwrite=False,
                 set_up=lambda: None,
             )
-    assert not ranking.is_ranked(seqio.TaskRegistry.get("taskless_super_glue_cb_v102"))
+
+
+def test_a_run_from_caches_reads_ranked_tasks_without(tmp_path, tiny_vocabulary):
+    name = "taskless_super_glue_cb_v102_rank"
+    data_dir = str(write_data(tmp_path / "data"))
+    context.set_context(seqio.SentencePieceVocabulary(str(tiny_vocabulary)), data_dir)
+    # What `seqio_cache_tasks` leaves; each of its parts would number its examples from 0.
+    folder = tmp_path / "cache" / name
+    folder.mkdir(parents=True)
+    (folder / "COMPLETED").touch()
+    dirs = list(seqio.get_global_cache_dirs())
+    seqio.add_global_cache_dirs([str(tmp_path / "cache")])
+    try:
+        task = seqio.TaskRegistry.get(name)
+        ds = task.get_dataset(None, "validation", use_cached=True, shuffle=False)
+        numbers = [(int(e["rank/example"]), int(e["rank/class"])) for e in ds.as_numpy_iterator()]
+    finally:
+        seqio.set_global_cache_dirs(dirs)
+    assert numbers == [(example, label) for example in range(5) for label in range(3)]
 
 
 def test_every_classification_task_has_a_ranked_form_without_training_split():
     names = set(seqio.TaskRegistry.names())
     # Each without and with its name; two of GLUE's versions, and their transfer.
-    ranked = {name for name in names if name.endswith("_rank")}
+    ranked = {name for name in names if "glue_" in name and name.endswith("_rank")}
     assert len(ranked) == 2 * 6 + 2 * 2 * (10 + 2)
     for name in ranked:
         task = seqio.TaskRegistry.get(name)

@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from prompt_tuning.tasks import (  # noqa: F401  (registers the tasks)
     verbalizer_pairs,
 )
 from tests.data.local_data import write_data
-from tests.helpers import SHARED, requires_shared
+from tests.helpers import REPO, SHARED, requires_shared
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def clean_context():
 SUPER_GLUE = "boolq cb copa multirc record rte wic axb axg".split()
 GLUE = "cola sst2 mrpc qqp stsb mnli mnli_mismatched mnli_matched qnli rte wnli ax".split()
 MRQA = "bio_asq drop duo_rc race relation_extraction textbook_qa".split()
-MRQA_IN_DOMAIN = "news_qa trivia_qa search_qa hotpot_qa natural_questions".split()
+MRQA_IN_DOMAIN = "squad news_qa trivia_qa search_qa hotpot_qa natural_questions".split()
 
 
 def with_suffixes(*names):
@@ -56,7 +57,7 @@ def test_the_names_are_the_ones_users_type():
         *(f"{form}{base}" for form in ("", "mt5_", "byt5_") for base in questions)
     )
     expected |= {f"sst2_{p}{s}" for p in verbalizer_pairs.PAIRS for s in ("", "_with_phrase")}
-    assert len(expected) == 804
+    assert len(expected) == 810
     assert expected <= set(seqio.TaskRegistry.names())
 
 
@@ -68,11 +69,12 @@ def test_the_mixtures_are_the_ones_users_type():
         bases += [f"glue_{p}_zeroshot_{version}" for p in ("mrpc_from_qqp", "qqp_from_mrpc")]
     expected = with_suffixes(*(f"{form}{base}" for form in ("", "taskless_") for base in bases))
     expected |= with_suffixes(*(f"squad_to_{name}" for name in (*MRQA, "mrqa")))
+    expected |= with_suffixes(*(f"{form}mrqa_v100_proportional" for form in ("", "mt5_", "byt5_")))
     expected |= {"sst2_verbalizer_pairs", "super_glue_v102_rank", "taskless_super_glue_v102_rank"}
     expected |= {
         f"task_index_super_glue_{dpr}v102_examples_proportional" for dpr in ("", "with_dpr_")
     }
-    assert len(expected) == 63
+    assert len(expected) == 69
     assert expected <= set(seqio.MixtureRegistry.names())
     for name in expected:
         mixture = seqio.MixtureRegistry.get(name)
@@ -94,6 +96,28 @@ def test_the_multi_task_baseline_mixes_by_examples_with_dpr():
     rates = {task.name: glue_mixture.get_rate(task) for task in glue_mixture.tasks}
     assert sum(rates.values()) == 8551 + 67349 + 3668 + 363849 + 5749 + 392702 + 104743 + 2490
     assert "taskless_glue_wnli_v200" not in rates
+
+
+def test_the_page_makes_a_mixture_that_leaves_a_task_out(tmp_path, monkeypatch):
+    page = (REPO / "docs" / "data_sets.md").read_text(encoding="utf-8")
+    (module,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "mixture_of_the_page.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = DatasetConfig("glue_without_rte", {}, "train", 1, module="mixture_of_the_page")
+    mixture = datasets.get_task(cfg)
+    assert isinstance(mixture, seqio.Mixture)
+    whole = seqio.MixtureRegistry.get("glue_v200_proportional")
+    rates = {task.name: whole.get_rate(task) for task in whole.tasks}
+    assert rates.pop("glue_rte_v200") == 2490
+    assert {task.name: mixture.get_rate(task) for task in mixture.tasks} == rates
+
+
+def test_the_sets_of_mrqa_are_mixed_by_their_questions():
+    mixture = seqio.MixtureRegistry.get("mrqa_v100_proportional")
+    rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
+    assert set(rates) == {f"mrqa_{name}_v100" for name in MRQA_IN_DOMAIN}
+    # All questions of MRQA's training sets.
+    assert sum(rates.values()) == 516_819 and rates["mrqa_hotpot_qa_v100"] == 72_928
 
 
 def test_the_sets_of_mrqa_that_are_trained_on_lie_in_two_folders(tmp_path):
