@@ -70,12 +70,15 @@ def test_everything_that_is_installed_is_there(contents, kind):
         }
     assert len([name for name in expected if name.endswith(".gin")]) > 0
     assert "prompt_tuning/tasks/super_glue.py" in expected
+    assert "prompt_tuning/launch/setup.sh" in expected
     expected |= {path.relative_to(REPO).as_posix() for path in _files(REPO / "prompt_tuning")}
     assert not expected - contents[kind]
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    return [p for pattern in ("*.py", "*.gin") for p in folder.rglob(pattern) if p.is_file()]
+    return [
+        p for pattern in ("*.py", "*.gin", "*.sh") for p in folder.rglob(pattern) if p.is_file()
+    ]
 
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
