@@ -1,7 +1,8 @@
 """The step and the second moments that an optimizer starts with.
 
 T5X restores both from the initial checkpoint: its step into the decay of the second moments and into the learning rate,
-and the second moments of every parameter that is trained and stored there.
+and the second moments of every parameter that is trained and stored there. A checkpoint of this program that trained
+all of them is gone on from in the same way, as LM adaptation does from pre-training.
 """
 
 import dataclasses
@@ -12,6 +13,10 @@ import jax
 from absl import logging
 
 from prompt_tuning import layouts
+from prompt_tuning.checkpoints.run_optimizer_state import (
+    RunOptimizerState,
+    find_run_optimizer_state,
+)
 from prompt_tuning.checkpoints.sources import ParamSource
 from prompt_tuning.checkpoints.t5x_optimizer_state import (
     SLOTS,
@@ -23,6 +28,8 @@ from prompt_tuning.run_config import Trainer
 from prompt_tuning.training.schedules import counted_from
 from prompt_tuning.types import PyTree
 
+OptimizerState = T5XOptimizerState | RunOptimizerState
+
 
 def starting_from(
     trainer: Trainer,
@@ -30,11 +37,11 @@ def starting_from(
     trainable: Mapping[str, jax.ShapeDtypeStruct],
     *,
     resumed: Mapping[str, Any] | None = None,
-) -> tuple[Trainer, T5XOptimizerState | None]:
+) -> tuple[Trainer, OptimizerState | None]:
     """Returns the trainer, counting from the step it starts at, and the optimizer state to restore.
 
-    With `restored_step = None` that is the state of a T5X checkpoint, if it has one, and its step; else a fresh state
-    at step 0. A given `restored_step` starts at that step with second moments of zero.
+    With `restored_step = None` that is the state of a T5X checkpoint or of one of this program, if it has one, and its
+    step; else a fresh state at step 0. A given `restored_step` starts at that step with second moments of zero.
 
     Args:
       trainer: As configured.
@@ -55,7 +62,7 @@ def starting_from(
         stored = {} if source is None else source.shapes()
         wanted = {p: x.shape for p, x in trainable.items() if p in stored or _has_two_names(p)}
         _check_not_converted(source, wanted)
-        restored = find_optimizer_state(source, wanted)
+        restored = find_optimizer_state(source, wanted) or find_run_optimizer_state(source, wanted)
         step = 0 if restored is None else restored.step
         text = (
             "Optimizer starts fresh: there is no optimizer state to restore"
@@ -87,7 +94,7 @@ def _check_not_converted(source: ParamSource | None, wanted: Mapping[str, Any]) 
 
 
 def restore_moments(
-    opt_state: PyTree, restored: T5XOptimizerState, shapes: Mapping[str, jax.ShapeDtypeStruct]
+    opt_state: PyTree, restored: OptimizerState, shapes: Mapping[str, jax.ShapeDtypeStruct]
 ) -> PyTree:
     """Returns a fresh optimizer state with restored second moments, read one by one onto the devices of each slot.
 

@@ -1,0 +1,113 @@
+"""What leads to what: laws of the world that its stories show again and again (the form of COPA)."""
+
+import random
+from typing import Any
+
+from prompt_tuning.data.synthetic.world import Person, World, capital, draw
+
+FIRST_SECOND = ("first", "second")
+# (cause, its effect, the opposite cause, the effect of that); {x} is a person.
+_LAWS = (
+    ("{x} watered the roses", "the roses grew", "{x} forgot the roses", "the roses died"),
+    ("{x} fed the hens", "the hens laid eggs", "{x} left the hens hungry", "the hens laid nothing"),
+    ("{x} lit the stove", "the room was warm", "{x} let the stove go out", "the room was cold"),
+    ("{x} locked the door", "the thief got nothing", "{x} left the door open", "the thief took all"),
+    ("{x} dropped the plate", "the plate broke", "{x} held the plate fast", "the plate was whole"),
+    ("the sun shone", "the road was dry", "it rained all night", "the road was wet"),
+    ("{x} learned the song", "{x} sang it by heart", "{x} did not learn the song", "{x} sang badly"),
+    ("{x} had a good sleep", "{x} was awake all day", "{x} lay awake all night", "{x} fell asleep at work"),
+    ("{x} saved money", "{x} bought a horse", "{x} lost the money", "{x} sold the horse"),
+    ("{x} got up early", "{x} caught the coach", "{x} got up late", "{x} missed the coach"),
+    ("{x} ate a good dinner", "{x} was full", "{x} had no dinner", "{x} was hungry"),
+    ("the wind blew", "the boat sailed fast", "the wind died down", "the boat lay still"),
+    ("{x} told the truth", "people trusted {x}", "{x} told a lie", "nobody trusted {x}"),
+    ("{x} kept the milk cool", "the milk was fresh", "{x} left the milk in the sun", "the milk was sour"),
+    ("{x} mended the roof", "the house stayed dry", "{x} let the roof fall in", "the rain came in"),
+    ("{x} tied the horse", "the horse stayed", "{x} let the horse loose", "the horse ran off"),
+    ("the snow melted", "the river rose", "the frost came", "the river was ice"),
+    ("{x} put on a coat", "{x} kept warm", "{x} went without a coat", "{x} caught a cold"),
+    ("{x} sharpened the axe", "the tree fell", "{x} had a blunt axe", "the tree stood"),
+    ("{x} added sugar", "the tea was sweet", "{x} added salt", "nobody drank the tea"),
+)  # fmt: skip
+
+
+def _law(rng: random.Random, owner: str, world: World) -> tuple[Person, int, int]:
+    """Who does what: a person, the number of a law, and 0 for its first half or 1 for its second."""
+
+    def make(rng: random.Random) -> tuple[Person, int, int]:
+        return rng.choice(world.people), rng.randrange(len(_LAWS)), rng.randrange(2)
+
+    # Both halves of a law belong to one owner: else what is right for one would be what is wrong for another.
+    return draw(rng, owner, make, key=lambda made: f"{made[0].name} {_LAWS[made[1]][0]}")
+
+
+def _clause(person: Person, law: int, half: int, part: int) -> str:
+    """A cause (part 0) or effect (part 1)."""
+    return _LAWS[law][2 * half + part].format(x=person.name)
+
+
+def copa(rng: random.Random, world: World, owner: str, label: int) -> list[dict[str, Any]]:
+    """Returns an example of the form of COPA: which of two is the cause or effect of something.
+
+    The wrong one belongs to the opposite of the premise, or to another law.
+
+    Args:
+      rng: Where it is drawn from.
+      world: Who there is.
+      owner: To whom person and law together belong.
+      label: Index in `FIRST_SECOND`.
+    """
+    person, law, half = _law(rng, owner, world)
+    part = rng.randrange(2)
+    other_law, other_half = law, 1 - half
+    if rng.random() < 0.5:
+        other_law = rng.choice([i for i in range(len(_LAWS)) if i != law])
+        other_half = rng.randrange(2)
+    choices = [
+        _clause(person, law, half, part),
+        _clause(person, other_law, other_half, part),
+    ][:: -1 if label else 1]
+    return [
+        {
+            "premise": f"{capital(_clause(person, law, half, 1 - part))}.",
+            "question": ("cause", "effect")[part],
+            "first": f"{capital(choices[0])}.",
+            "second": f"{capital(choices[1])}.",
+            "label": label,
+        }
+    ]
+
+
+def paragraph(rng: random.Random, world: World, owner: str) -> str:
+    """Returns causes and effects.
+
+    Args:
+      rng: Where they are drawn from.
+      world: Who there is.
+      owner: To whom the text belongs.
+    """
+    return " ".join(_told(rng, world, owner) for _ in range(rng.choice((2, 3))))
+
+
+def _told(rng: random.Random, world: World, owner: str) -> str:
+    """A cause with its effect, in one of several ways."""
+    person, law, half = _law(rng, owner, world)
+    cause, effect = (_clause(person, law, half, part) for part in (0, 1))
+    kind = rng.randrange(5)
+    if kind == 0:
+        return f"{capital(cause)}, so {effect}."
+    if kind == 1:
+        return f"{capital(effect)}, because {cause}."
+    if kind == 2:
+        return f"{capital(cause)}. That was the cause. The effect was that {effect}."
+    part = rng.randrange(2)
+    other = _clause(person, law, 1 - half, part)
+    right = rng.randrange(2)
+    told = [cause, effect][part]
+    ways = [told, other] if right == 0 else [other, told]
+    said = f"Some said that {ways[0]}, some that {ways[1]}."
+    known = capital([cause, effect][1 - part])
+    which = FIRST_SECOND[right]
+    if kind == 3:
+        return f"{known}. {said} The {which} was true."
+    return f"{said} {known}, so the {which} was true."
