@@ -18,7 +18,7 @@ $(DEMO_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
 	touch $@
 
 $(TEST_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,hf]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,hf,tpu]"
 	touch $@ $(DEMO_STAMP)
 
 demo: $(DEMO_STAMP)

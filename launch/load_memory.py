@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure_all(config: T5Config, folder: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """Yields a row for each of T5X's format, its converted form and Hugging Face's, in two layouts and two dtypes.
+    """Yields a row for each of T5X's format, its converted form and Hugging Face's, in two layouts and three dtypes.
 
     Args:
       config: The model.
@@ -123,7 +123,7 @@ def measure_all(config: T5Config, folder: pathlib.Path) -> Iterator[dict[str, An
         write(path)
         try:
             for layout in ("unscanned", "scanned"):
-                for dtype in ("float32", "bfloat16"):
+                for dtype in ("float32", "bfloat16", "int8"):
                     row = measure(path, config, layout=layout, dtype=dtype)
                     disk = random_checkpoints.num_bytes(path)
                     yield {"stored": kind, "layout": layout, "dtype": dtype, "disk": disk, **row}
@@ -140,7 +140,7 @@ def measure(
       path: The checkpoint.
       config: The model.
       layout: "scanned" or "unscanned".
-      dtype: "float32" or "bfloat16".
+      dtype: "float32", "bfloat16" or "int8".
       env: Variables set on top of this process's own.
     """
     settings = {name: getattr(config, name) for name in T5Config.__dataclass_fields__}
@@ -161,18 +161,20 @@ def load(path: str, settings: Mapping[str, Any], dtype: str) -> None:
     """Loads a checkpoint as a run does, its digest included, and prints what it took as JSON."""
     import jax
 
+    from prompt_tuning.abstract_arrays import held_shapes
     from prompt_tuning.checkpoints import digest, initial
     from prompt_tuning.encoder_decoder import EncoderDecoderModel
     from prompt_tuning.models.t5 import T5
     from prompt_tuning.partitioning import PjitPartitioner
 
     model = EncoderDecoderModel(T5(T5Config(**settings)), None, None)
-    shardings = PjitPartitioner().param_shardings(model.param_axes, model.param_shapes)
+    shapes = held_shapes(model, PjitPartitioner(), list(model.param_shapes), dtype)
+    shardings = {path: leaf.sharding for path, leaf in shapes.items()}
     baseline = peak_bytes()
     began = time.perf_counter()
     source = initial.open_source(path)
     params = initial.load_params(
-        source, model.param_shapes, shardings, dtype=dtype, model_shapes=model.param_shapes
+        source, shapes, shardings, dtype=dtype, model_shapes=model.param_shapes
     )
     jax.block_until_ready(params)
     loaded = time.perf_counter()

@@ -7,12 +7,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from prompt_tuning import startup_times
 from prompt_tuning.errors import ConfigError, PromptTuningError
+from prompt_tuning.plan import command as _plan
+from prompt_tuning.plan import stack_size
 
 COMMANDS = {
     "train": "train a prompt (or a whole model) and evaluate it on the way",
     "eval": "evaluate a prompt with a task's metrics",
     "infer": "write predictions or scores for a task or a file",
+    "plan": "memory, operations and time of a run's step on a TPU slice, by its compiler; needs no TPU",
     "tasks": "list, show, measure, check and cache SeqIO tasks",
     "convert": "write a T5X or Hugging Face checkpoint once in a form that loads fast",
     "export": "write a tuned prompt as .npy, safetensors or a PEFT adapter",
@@ -43,14 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
       Exit code: 0, or 2 for an error that the user can mend, which is printed without a traceback.
     """
     try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        return _main(list(sys.argv[1:] if argv is None else argv), is_program=argv is None)
     except PromptTuningError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def _main(argv: list[str]) -> int:
-    """Parses flags and hands over to the command."""
+def _main(argv: list[str], *, is_program: bool) -> int:
+    """Parses flags and hands over to the command; `is_program` if nothing else runs in this process."""
     moved = []
     while argv and argv[0].startswith("--") and "=" in argv[0]:
         moved.append(argv.pop(0))
@@ -70,6 +74,10 @@ def _main(argv: list[str]) -> int:
     if command in _OWN_FLAGS:
         return importlib.import_module(f"prompt_tuning.{_OWN_FLAGS[command]}").main(argv) or 0
     flags = parse_flags(command, argv)
+    if command == "plan":
+        if is_program:
+            stack_size.allow_deep_stacks()
+        return _plan.run(flags)
     _run(command, flags)
     return 0
 
@@ -82,7 +90,7 @@ def _help() -> str:
 
 
 def parse_flags(command: str, argv: Sequence[str]) -> argparse.Namespace:
-    """Parses the flags of `train`, `eval` or `infer`.
+    """Parses the flags of `train`, `eval`, `infer` or `plan`.
 
     Args:
       command: The command.
@@ -106,6 +114,8 @@ def parse_flags(command: str, argv: Sequence[str]) -> argparse.Namespace:
             expected=f"the flags of `prompt-tuning {command} --help`, or --gin.NAME=VALUE",
             fix=f"write {closest[0]}" if closest else "correct the flag",
         )
+    if command == "plan":
+        return flags
     if flags.run_mode not in (None, command):
         raise ConfigError(
             "--run_mode contradicts the command",
@@ -189,19 +199,31 @@ def _parser(command: str) -> argparse.ArgumentParser:
     )
     add("--gin_dot", action=_AppendBinding, dest="bindings", help=argparse.SUPPRESS)
     add("--gin_search_paths", type=_list, default=[], help="folders of gin files, comma-separated")
+    if command == "plan":
+        _plan.add_flags(parser)
+        return parser
     add("--tfds_data_dir", help="folder of TensorFlow Datasets, for all tasks")
     add("--seqio_additional_cache_dirs", type=_list, default=[], help="folders of cached tasks")
     add("--run_mode", help="T5X's; must name the command")
-    for name, text in (
-        ("dry_run", "check and print the config, then stop"),
-        ("multiprocess_gpu", "join several processes; on TPU they find each other"),
+    for name, default, text in (
+        ("dry_run", False, "check and print the config, then stop"),
+        (
+            "multiprocess_gpu",
+            None,
+            "join several processes, on CPUs too; on a TPU pod they do so by themselves",
+        ),
     ):
-        add(f"--{name}", nargs="?", const=True, default=False, type=_boolean, help=text)
+        add(f"--{name}", nargs="?", const=True, default=default, type=_boolean, help=text)
         add(f"--no{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
     add("--coordinator_address", help="IP:port of process 0")
     add("--process_count", type=int, help="number of processes")
     add("--process_index", type=int, help="this process")
     add("--initialization_timeout", type=int, help="seconds to wait for the other processes")
+    add(
+        "--heartbeat_timeout",
+        type=int,
+        help="seconds until a silent process counts as dead, 30 if not given",
+    )
     if command == "infer":
         add("--shard_id", type=int, help="the shard this process writes; overrides infer.shard_id")
     return parser
@@ -209,7 +231,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 def _run(command: str, flags: argparse.Namespace) -> None:
     """Reads the config, then imports and runs the command."""
-    from prompt_tuning import config
+    times = startup_times.begin()
+    from prompt_tuning import config, processes
 
     bindings = list(flags.bindings)
     if getattr(flags, "shard_id", None) is not None:
@@ -218,26 +241,30 @@ def _run(command: str, flags: argparse.Namespace) -> None:
         )
     # Mistyped files and values are told before the seconds that the libraries take to import.
     parsed = config.read(flags.gin_file, bindings, flags.gin_search_paths)
-    if flags.multiprocess_gpu:
-        _join_processes(flags)
-    config.set_data_dirs(flags.tfds_data_dir, flags.seqio_additional_cache_dirs)
-    resolved = config.resolve(
-        parsed, _runnable(command), command=command, comments=_comments(command, flags)
-    )
-    if _is_first_process(flags):
-        print(resolved.text, flush=True)
-        for warning in resolved.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-    if flags.dry_run:
-        resolved.arguments()
-        return
-    resolved.run()
+    times.end("imports")
+    if not flags.dry_run:
+        _join_processes(command, flags)
+        times.end("joining")
+    with processes.ending_together():
+        config.set_data_dirs(flags.tfds_data_dir, flags.seqio_additional_cache_dirs)
+        resolved = config.resolve(
+            parsed, _runnable(command), command=command, comments=_comments(command, flags)
+        )
+        if _is_first_process(flags):
+            print(resolved.text, flush=True)
+            for warning in resolved.warnings:
+                print(f"warning: {warning}", file=sys.stderr)
+        times.end("imports")
+        if flags.dry_run:
+            resolved.arguments()
+        else:
+            resolved.run()
 
 
 def _is_first_process(flags: argparse.Namespace) -> bool:
     """Whether this process speaks for all."""
     # To ask JAX takes the accelerator, which a dry run can do without.
-    if flags.dry_run and not flags.multiprocess_gpu:
+    if flags.dry_run:
         return True
     import jax
 
@@ -270,15 +297,19 @@ def _comments(command: str, flags: argparse.Namespace) -> list[str]:
     return lines
 
 
-def _join_processes(flags: argparse.Namespace) -> None:
-    """Joins the other processes of the run, before any device is touched."""
-    import jax
+def _join_processes(command: str, flags: argparse.Namespace) -> None:
+    """Joins the other processes of the run if there are any, before any device is touched."""
+    from prompt_tuning import processes
 
-    # CPU devices of several processes talk through gloo; accelerators do not look at this.
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    more = {}
-    if flags.initialization_timeout is not None:
-        more["initialization_timeout"] = flags.initialization_timeout
-    jax.distributed.initialize(
-        flags.coordinator_address, flags.process_count, flags.process_index, **more
-    )
+    is_asked_for = flags.multiprocess_gpu
+    if is_asked_for is None:
+        is_asked_for = processes.on_tpu_pod()
+    if is_asked_for:
+        processes.join(
+            flags.coordinator_address,
+            flags.process_count,
+            flags.process_index,
+            initialization_timeout=flags.initialization_timeout,
+            heartbeat_timeout=flags.heartbeat_timeout,
+            saves_on_sigterm=command == "train",
+        )

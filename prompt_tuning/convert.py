@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prompt_tuning.checkpoints.sources import ParamSource
 
-_DTYPES = ("float32", "bfloat16")
+_DTYPES = ("float32", "bfloat16", "int8")
 _TABLE = "relpos_bias/rel_embedding"
 _DESCRIPTION = """\
 Writes the weights of a T5X checkpoint, a Hugging Face model or a checkpoint of a run into TARGET, in a form that loads
 faster. TARGET then goes wherever a checkpoint does: INITIAL_CHECKPOINT_PATH, CHECKPOINT_PATH. Weights that only stay
-frozen may be stored as bfloat16, in half the room.
+frozen may be stored as bfloat16, in half the room, or as int8, in a quarter: the matrices as whole numbers with a scale
+for each output, everything else in bfloat16. Nothing else can be made of int8 again.
 """
 
 
@@ -65,18 +66,19 @@ def convert(
     Args:
       source_path: Any checkpoint that a run can start from.
       target_path: Directory to make.
-      dtype: "float32" or "bfloat16"; None keeps what is stored, but makes float16 float32. Prompts keep theirs.
+      dtype: "float32", "bfloat16" or "int8"; None keeps what is stored, but makes float16 float32. Prompts keep theirs.
       scan_layers: Whether to stack the layers.
 
     Returns:
-      How many parameters there are, and their size in bytes.
+      How many parameters there are, and the size in bytes of what holds them.
 
     Raises:
       CheckpointError: If the source cannot be read, or the target is not empty.
     """
+    import jax
     import jax.numpy as jnp
 
-    from prompt_tuning import tree
+    from prompt_tuning import quantization, tree
     from prompt_tuning.checkpoints import digest, initial, placement, weights_format
     from prompt_tuning.initialization import PROMPT_REGEX
 
@@ -87,14 +89,17 @@ def convert(
     is_prompt = tree.match_any(PROMPT_REGEX)
 
     def dtype_of(path: str) -> str:
-        kept = stored[path].name if stored[path].name in _DTYPES else "float32"
-        return dtype if dtype and not is_prompt(path) else kept
+        kept = stored[path].name if path in stored and stored[path].name in _DTYPES else "float32"
+        return quantization.held_dtype(path, dtype) if dtype and not is_prompt(path) else kept
 
+    held = {path: tuple(shape) for path, shape in shapes.items()}
+    if dtype == quantization.INT8:
+        held = quantization.with_scales(held)
+    dtypes = {path: jnp.dtype(dtype_of(path)) for path in held}
+    read = initial.stored_dtypes(source, held, dtypes)
     targets = {
-        path: placement.Target(
-            shape, jnp.dtype(dtype_of(path)), frozenset({placement.whole(shape)})
-        )
-        for path, shape in shapes.items()
+        path: placement.Target(held[path], read[path], frozenset({placement.whole(held[path])}))
+        for path in read
     }
     writer = weights_format.WeightsWriter(target_path)
     fingerprint = digest.Digest()
@@ -102,13 +107,18 @@ def convert(
     for parts in placement.assemble(source, groups, targets):
         for path, by_box in parts.items():
             (array,) = by_box.values()
-            writer.write(path, array)
-            fingerprint.add({path: array})
-            num_bytes += array.nbytes
+            whole = {path: array}
+            if read[path] != dtypes[path]:
+                whole = jax.device_get(quantization.hold(whole, quantization.INT8))
+            for name, leaf in whole.items():
+                writer.write(name, leaf)
+                num_bytes += leaf.nbytes
+            fingerprint.add(whole)
             done += 1
             _show_progress(done, len(targets))
     writer.finish(source=_origin_of(source), digest=fingerprint.hexdigest())
-    return sum(math.prod(shape) for shape in shapes.values()), num_bytes
+    sizes = {path: math.prod(shape) for path, shape in shapes.items()}
+    return sum(n for path, n in sizes.items() if quantization.kernel_of(path) == path), num_bytes
 
 
 def _origin_of(source: "ParamSource") -> dict[str, Any]:

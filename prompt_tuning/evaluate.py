@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,14 +10,14 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from prompt_tuning.data import context, datasets, evaluation, leaderboard, vocabularies
+from prompt_tuning import compiled_steps
+from prompt_tuning.data import context, datasets, evaluation, vocabularies
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.inference import Inference
 from prompt_tuning.initialization import load_for_inference
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run_config import EvaluatorConfig, RestoreCheckpointConfig
 from prompt_tuning.training.metrics import summarize
-from prompt_tuning.training.step import make_eval_step
 from prompt_tuning.training.summary import SummaryWriter
 from prompt_tuning.types import PyTree
 
@@ -30,6 +31,7 @@ class TeacherForcingEval:
       partitioner: Where batches live.
       model_dir: The run's directory.
       num_batches: Batches evaluated of each task (EVAL_STEPS).
+      before_batch: Called before each batch; may raise.
     """
 
     def __init__(
@@ -39,17 +41,18 @@ class TeacherForcingEval:
         partitioner: PjitPartitioner,
         model_dir: epath.Path,
         num_batches: int,
+        before_batch: Callable[[], None] | None = None,
     ):
         """Reads the batches once; they are few and the same at every evaluation."""
         self._partitioner = partitioner
+        self._before_batch = before_batch or (lambda: None)
         self._batches: dict[str, list[dict[str, np.ndarray]]] = {}
         self._writers: dict[str, SummaryWriter] = {}
         for task in datasets.eval_task_names(cfg):
             task_cfg = dataclasses.replace(cfg, mixture_or_task_name=task)
             self._batches[task] = list(datasets.eval_batches(task_cfg, num_batches=num_batches))
             self._writers[task] = SummaryWriter(str(model_dir / "training_eval" / task))
-        step = make_eval_step(model.apply, loss_config=model.loss_config)
-        self._step = jax.jit(step, out_shardings=partitioner.replicated)
+        self._step = compiled_steps.eval_step(model, partitioner)
 
     def close(self) -> None:
         """Closes the summary writers."""
@@ -64,6 +67,7 @@ class TeacherForcingEval:
         """Evaluates and logs one task."""
         totals: dict[str, float] = {}
         for batch in self._batches[task]:
+            self._before_batch()
             with self._partitioner.activate():
                 sums = self._step(params, self._partitioner.shard_batch(batch))
             for name, value in jax.device_get(sums).items():
@@ -82,6 +86,7 @@ class DecodingEval:
       partitioner: Where batches live.
       output_dir: Parent of `inference_eval/`.
       evaluator: How much is evaluated and written.
+      before_batch: Called before each batch; may raise.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class DecodingEval:
         partitioner: PjitPartitioner,
         output_dir: epath.Path,
         evaluator: EvaluatorConfig,
+        before_batch: Callable[[], None] | None = None,
     ):
         """Tokenises the split; compiles nothing."""
         is_writer = jax.process_index() == 0
@@ -101,10 +107,10 @@ class DecodingEval:
             json_write_n_results=evaluator.json_write_n_results,
             use_memory_cache=evaluator.use_memory_cache,
         )
-        self._inference = Inference(model, partitioner, cfg.batch_size)
+        self._inference = Inference(model, partitioner, cfg.batch_size, before_batch)
 
     def run(self, params: PyTree, step: int) -> dict[str, dict[str, float]]:
-        """Returns `{task: {metric: value}}`; empty if no task has a metric."""
+        """Returns and logs `{task: {metric: value}}` and averages over benchmarks; empty if no task has a metric."""
         if self._evaluator is None:
             return {}
         return evaluation.run_evaluator(
@@ -164,9 +170,6 @@ def evaluate(
         logging.info("%s at step %d: %s", task, loaded.step, json.dumps(metrics))
         if jax.process_index() == 0:
             print(f"{task} step={loaded.step} {format_metrics(metrics)}", flush=True)
-    average = leaderboard.super_glue_average(results)
-    if average is not None and jax.process_index() == 0:
-        print(f"super_glue step={loaded.step} {format_metrics({'average': average})}", flush=True)
     return results
 
 

@@ -1,11 +1,12 @@
 """Compiled predicting and scoring of any number of examples, a batch of fixed size at a time."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from prompt_tuning import compiled_steps
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.types import PyTree
@@ -25,16 +26,23 @@ class Inference:
       model: The model.
       partitioner: Where batches and results live.
       batch_size: Rows of a batch; the last one is filled up with padding that is dropped again.
+      before_batch: Called before each batch; may raise.
     """
 
-    def __init__(self, model: EncoderDecoderModel, partitioner: PjitPartitioner, batch_size: int):
+    def __init__(
+        self,
+        model: EncoderDecoderModel,
+        partitioner: PjitPartitioner,
+        batch_size: int,
+        before_batch: Callable[[], None] | None = None,
+    ):
         """Compiles nothing yet; that happens at the first batch of each shape."""
         partitioner.check_batch_size(batch_size)
         self._partitioner = partitioner
         self._batch_size = batch_size
-        out = partitioner.replicated
-        self._predict = jax.jit(model.predict, out_shardings=out, static_argnums=2)
-        self._score = jax.jit(model.score, out_shardings=out)
+        self._before_batch = before_batch or (lambda: None)
+        self._predict = compiled_steps.predict_step(model, partitioner)
+        self._score = compiled_steps.score_step(model, partitioner)
 
     def predict_with_aux(
         self, params: PyTree, examples: Numbered, max_decode_length: int | None = None
@@ -85,6 +93,7 @@ class Inference:
 
     def _stack(self, rows: list[tuple[int, Example]]) -> tuple[list[int], dict[str, jax.Array]]:
         """One batch of model features, padded with zero rows to the batch size."""
+        self._before_batch()
         names = [n for n in rows[0][1] if n.startswith(("encoder_", "decoder_"))]
         batch = {}
         for name in names:

@@ -14,15 +14,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import logging
-from jax.sharding import NamedSharding, PartitionSpec
 
-from prompt_tuning import layouts, prompt_formats, tree
+from prompt_tuning import prompt_formats, quantization, tree
+from prompt_tuning.abstract_arrays import abstract_state, held_shapes, put_in_order, shardings_of
 from prompt_tuning.checkpoints import digest, huggingface_config, initial
 from prompt_tuning.checkpoints.manager import Checkpointer
-from prompt_tuning.checkpoints.t5x_optimizer_state import T5XOptimizerState
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.errors import CheckpointError, ConfigError
-from prompt_tuning.optimizer_start import restore_moments
+from prompt_tuning.optimizer_start import OptimizerState, restore_moments
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts import initializers
 from prompt_tuning.prompts.config import PromptConfig
@@ -110,7 +109,7 @@ def initialize(
     trainable_regex: Sequence[str],
     checkpointer: Checkpointer,
     rng: jax.Array,
-    optimizer_state: T5XOptimizerState | None = None,
+    optimizer_state: OptimizerState | None = None,
 ) -> Start:
     """Returns the state, the frozen parameters and where they came from, as this module's docstring says.
 
@@ -119,7 +118,7 @@ def initialize(
       partitioner: Mesh and axis rules; every array lands sharded.
       tx: Optimizer of the trainable parameters.
       source: The opened initial checkpoint; None draws every parameter from `rng`.
-      frozen_dtype: "float32" or "bfloat16", of the frozen parameters; trainable ones are float32.
+      frozen_dtype: "float32", "bfloat16" or "int8", of the frozen parameters; trainable ones are float32.
       trainable_regex: Selects the trainable parameters by path.
       checkpointer: Of this run; its latest checkpoint wins over the initial one.
       rng: Key of this run: parameters, prompt and dropout each get their own.
@@ -132,36 +131,36 @@ def initialize(
     trainable_paths, frozen_paths = split_paths(model, trainable_regex)
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
     init_rng, prompt_rng, dropout_rng = jax.random.split(rng, 3)
+    held = held_shapes(model, partitioner, frozen_paths, frozen_dtype)
     if source is None:
         flat = _random_params(model, partitioner, shardings, init_rng)
-        frozen = {path: _cast(flat[path], frozen_dtype) for path in frozen_paths}
+        floats = {path: flat.pop(path) for path in frozen_paths}
+        held_shardings = {path: leaf.sharding for path, leaf in held.items()}
+        frozen = put_in_order(quantization.hold(floats, frozen_dtype, held_shardings), held)
     else:
         flat = {}
-        frozen = _load(source, model, shardings, frozen_paths, frozen_dtype)
+        frozen = _load(source, model, held)
     is_prompt = tree.match_any(PROMPT_REGEX)
-    metadata = {
-        "trainable_regex": list(trainable_regex),
-        "frozen_digest": digest.params_digest(frozen) if frozen else None,
-        "initial_checkpoint_path": None if source is None else str(source.path),
-        "initial_checkpoint_step": None if source is None else source.step,
-    }
+    metadata = _origin(source, trainable_regex, frozen, frozen_dtype)
 
     shapes = {path: model.param_shapes[path] for path in trainable_paths}
     abstract = abstract_state(tx, shapes, shardings, partitioner)
     latest = checkpointer.latest_step()
     if latest is not None:
         state, resumed = checkpointer.restore(latest, abstract)
-        check_digest(
-            resumed.get("frozen_digest"), metadata["frozen_digest"], f"checkpoint {latest}"
-        )
+        check_digest(resumed, metadata["frozen_digest"], frozen_dtype, f"checkpoint {latest}")
         logging.info("Resuming at step %d", latest)
+        metadata["initial_trainable_digest"] = resumed.get("initial_trainable_digest")
         return Start(state, tree.unflatten(frozen), metadata, resumed)
     if source is None:
-        trainable = {path: flat[path] for path in trainable_paths if not is_prompt(path)}
+        trainable = {path: flat.pop(path) for path in trainable_paths if not is_prompt(path)}
     else:
         stored = set(source.shapes())
         there = [path for path in trainable_paths if path in stored or not is_prompt(path)]
-        trainable = _load(source, model, shardings, there, "float32")
+        wanted = tree.flatten(abstract.trainable)
+        trainable = _load(source, model, {path: wanted[path] for path in there})
+        if trainable:
+            metadata["initial_trainable_digest"] = digest.params_digest(trainable)
     for path in filter(is_prompt, trainable_paths):
         if path in trainable:
             logging.info("%s starts as it is in %s, not from its initializer", path, source)
@@ -169,77 +168,28 @@ def initialize(
         embedding = {**frozen, **trainable}[EMBEDDING]
         trainable[path] = make_prompt(model, partitioner, embedding, shardings[path], prompt_rng)
 
-    def new_state(trainable: PyTree) -> TrainState:
-        key = jax.random.key_data(dropout_rng)
-        return TrainState(jnp.zeros((), jnp.int32), trainable, tx.init(trainable), key)
-
-    state = jax.jit(new_state, out_shardings=shardings_of(abstract))(tree.unflatten(trainable))
+    state = _new_state(tx, trainable, dropout_rng, shardings_of(abstract))
     if optimizer_state is not None:
         state = state.replace(opt_state=restore_moments(state.opt_state, optimizer_state, shapes))
     return Start(state, tree.unflatten(frozen), metadata, {})
 
 
-def shardings_of(state: PyTree) -> PyTree:
-    """Returns the sharding of every leaf; the step is compiled to keep them."""
-    return jax.tree.map(lambda leaf: leaf.sharding, state)
-
-
-def abstract_state(
+def _new_state(
     tx: optax.GradientTransformation,
-    shapes: Mapping[str, jax.ShapeDtypeStruct],
-    shardings: Mapping[str, Any],
-    partitioner: PjitPartitioner,
+    trainable: dict[str, jax.Array],
+    rng: jax.Array,
+    shardings: TrainState,
 ) -> TrainState:
-    """Returns the shapes, dtypes and shardings of the state, allocating nothing.
-
-    An optimizer slot that has its parameter's shape is sharded like the parameter; everything else is replicated.
-    """
-    replicated = partitioner.replicated
-    trainable = {
-        path: jax.ShapeDtypeStruct(s.shape, jnp.float32, sharding=shardings[path])
-        for path, s in shapes.items()
-    }
-    opt_state = jax.eval_shape(tx.init, tree.unflatten(trainable))
-
-    def with_sharding(key_path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        sharding = _slot_sharding(key_path, leaf.shape, trainable) or replicated
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    opt_state = jax.tree_util.tree_map_with_path(with_sharding, opt_state)
-    key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+    """The state before the first step; empties `trainable`, so that one parameter at a time is there twice."""
+    for path in list(trainable):
+        # The step takes the state's memory for its results; on a CPU it may still be NumPy's.
+        trainable[path] = jax.block_until_ready(jnp.copy(trainable.pop(path)))
+    params = tree.unflatten(trainable)
+    opt_state = jax.jit(tx.init, out_shardings=shardings.opt_state)(params)
+    step, key = jnp.zeros((), jnp.int32), jax.random.key_data(rng)
     return TrainState(
-        step=jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated),
-        trainable=tree.unflatten(trainable),
-        opt_state=opt_state,
-        rng=jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated),
+        jax.device_put(step, shardings.step), params, opt_state, jax.device_put(key, shardings.rng)
     )
-
-
-def _slot_sharding(
-    key_path: Any, shape: tuple[int, ...], params: Mapping[str, jax.ShapeDtypeStruct]
-) -> NamedSharding | None:
-    """The sharding of the parameter that an optimizer slot belongs to, if the slot has its shape."""
-    keys = [str(k.key) for k in key_path if isinstance(k, jax.tree_util.DictKey)]
-    paths = ["/".join(keys[i:]) for i in range(len(keys))]
-    path = next((path for path in paths if path in params), None)
-    if path is None:
-        return None
-    param = params[path]
-    if param.shape == shape:
-        return param.sharding
-    if not layouts.is_stacked(path):
-        return None
-    # Slots of stacked layers have the layers first, and heads joined with their width as in an unscanned kernel.
-    ndim = len(param.shape)
-    axes = list(zip(param.shape, [*param.sharding.spec, *[None] * ndim][:ndim], strict=True))
-    axes.insert(0, axes.pop(layouts.LAYERS_AXIS))
-    if ndim == 4:
-        first = 1 if path.endswith("/out/kernel") else 2
-        (size, mesh_axis), (width, _) = axes[first], axes.pop(first + 1)
-        axes[first] = (size * width, mesh_axis)
-    if tuple(size for size, _ in axes) != shape:
-        return None
-    return NamedSharding(param.sharding.mesh, PartitionSpec(*(mesh_axis for _, mesh_axis in axes)))
 
 
 def make_prompt(
@@ -296,19 +246,19 @@ def load_for_inference(
     is_prompt = tree.match_any(PROMPT_REGEX)
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
     frozen = [path for path in model.param_shapes if not is_prompt(path)]
-    params = _load(source, model, shardings, frozen, restore.dtype)
+    params = _load(source, model, held_shapes(model, partitioner, frozen, restore.dtype))
     prompts = [path for path in model.param_shapes if is_prompt(path)]
     stored = set(source.shapes())
     for path in prompts:
         if path in stored and prompt_path is None:
-            params[path] = _load(source, model, shardings, [path], "float32")[path]
+            params |= _load(source, model, held_shapes(model, partitioner, [path], "float32"))
         else:
             rng = jax.random.key(0)
             params[path] = make_prompt(model, partitioner, params[EMBEDDING], shardings[path], rng)
     if recorded.get("frozen_digest"):
         was_trained = tree.match_any(recorded.get("trainable_regex", PROMPT_REGEX))
-        actual = digest.params_digest({p: x for p, x in params.items() if not was_trained(p)})
-        check_digest(recorded["frozen_digest"], actual, what)
+        frozen = {p: x for p, x in params.items() if not was_trained(quantization.kernel_of(p))}
+        check_digest(recorded, digest.params_digest(frozen), restore.dtype, what)
     return Loaded(tree.unflatten(params), source.step or 0)
 
 
@@ -318,37 +268,70 @@ def prompt_file_of(prompt: PromptConfig | None) -> str | None:
     return spec.path if isinstance(spec, initializers.FromFile) else None
 
 
-def check_digest(recorded: str | None, actual: str | None, what: str) -> None:
-    """Raises CheckpointError unless the frozen weights are those that `what` was trained on."""
-    if recorded != actual:
-        raise CheckpointError(
-            f"The frozen weights are not those that {what} was trained on",
-            got=f"weights with digest {actual}",
-            expected=f"weights with digest {recorded}",
-            fix="point INITIAL_CHECKPOINT_PATH or CHECKPOINT_PATH at the checkpoint the prompt was trained on",
+def check_digest(recorded: Mapping[str, Any], actual: str | None, dtype: str, what: str) -> None:
+    """Checks the digest of the frozen weights.
+
+    Args:
+      recorded: What a run recorded.
+      actual: The digest now.
+      dtype: In what the weights are held now.
+      what: What the run left, in words.
+
+    Raises:
+      CheckpointError: Unless the frozen weights are those that `what` was trained on.
+    """
+    expected, then = recorded.get("frozen_digest"), recorded.get("frozen_dtype", "float32")
+    if expected == actual:
+        return
+    fix = "point INITIAL_CHECKPOINT_PATH or CHECKPOINT_PATH at the checkpoint the prompt was trained on"
+    if (then == quantization.INT8) != (dtype == quantization.INT8):
+        fix = (
+            f"bind utils.RestoreCheckpointConfig.dtype = {then!r}, as then; or use the prompt on these weights all the"
+            " same: set PROMPT_FILE to a copy of its .npy file without the .json file beside it"
         )
+    raise CheckpointError(
+        f"The frozen weights are not those that {what} was trained on",
+        got=f"weights held as {dtype} with digest {actual}",
+        expected=f"weights held as {then} with digest {expected}",
+        fix=fix,
+    )
+
+
+def _origin(
+    source: initial.ParamSource | None,
+    trainable_regex: Sequence[str],
+    frozen: Mapping[str, jax.Array],
+    frozen_dtype: str,
+) -> dict[str, Any]:
+    """What a run records of where its weights came from; the digest of trainable ones follows when they are read."""
+    return {
+        "trainable_regex": list(trainable_regex),
+        "frozen_digest": digest.params_digest(frozen) if frozen else None,
+        "frozen_dtype": frozen_dtype,
+        "initial_checkpoint_path": None if source is None else str(source.path),
+        "initial_checkpoint_step": None if source is None else source.step,
+        "initial_trainable_digest": None,
+    }
 
 
 def _load(
     source: initial.ParamSource,
     model: EncoderDecoderModel,
-    shardings: Mapping[str, Any],
-    paths: Sequence[str],
-    dtype: str,
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
 ) -> dict[str, jax.Array]:
-    """The named parameters from the source, sharded."""
-    if not paths:
+    """The parameters that `held_shapes` describes, from the source."""
+    if not shapes:
         return {}
     if source.settings is not None:
         huggingface_config.check_settings(source.settings, model.config, path=source.path)
-    shapes = {path: model.param_shapes[path] for path in paths}
-    return initial.load_params(
+    params = initial.load_params(
         source,
         shapes,
-        {path: shardings[path] for path in paths},
-        dtype=dtype,
+        {path: leaf.sharding for path, leaf in shapes.items()},
+        dtype=lambda path: shapes[path].dtype.name,
         model_shapes=model.param_shapes,
     )
+    return put_in_order(params, shapes)
 
 
 def _random_params(
@@ -358,8 +341,3 @@ def _random_params(
     with partitioner.activate():
         init = jax.jit(model.init, out_shardings=tree.unflatten(dict(shardings)))
         return tree.flatten(init(rng))
-
-
-def _cast(x: jax.Array, dtype: str) -> jax.Array:
-    """A float array in another float dtype."""
-    return x.astype(jnp.dtype(dtype)) if jnp.issubdtype(x.dtype, jnp.floating) else x

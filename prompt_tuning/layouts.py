@@ -6,12 +6,15 @@
 | `encoder/layers_{i}/attention/query/kernel` [H, N*D] | `encoder/encoder/attention/query/kernel` [H, layers, N, D] |
 | `encoder/layers_{i}/attention/out/kernel` [N*D, H] | `encoder/encoder/attention/out/kernel` [N, layers, D, H] |
 | `encoder/layers_{i}/pre_mlp_layer_norm/scale` [H] | `encoder/encoder/pre_mlp_layer_norm/scale` [H, layers] |
+| `encoder/layers_{i}/mlp/wi_0/kernel_scale` [F] | `encoder/encoder/mlp/wi_0/kernel_scale` [F, layers] |
+| `encoder/layers_{i}/attention/key/kernel_scale` [N*D] | `encoder/encoder/attention/key/kernel_scale` [N, layers, D] |
 | `encoder/relpos_bias/rel_embedding` [N, buckets] | `encoder/encoder/relpos_bias/rel_embedding` [N, layers, buckets] |
 
-and likewise for `decoder`. Everything else has one form. Conversion moves values, it never changes them. The
-relative position table is one per stack unscanned and one per layer scanned: it is repeated in the one direction, and
-has to be the same in every layer in the other. A model with a relative bias per layer (UMT5) has a table of its own in
-every layer of both layouts, unscanned `encoder/layers_{i}/relpos_bias/rel_embedding`.
+and likewise for `decoder`; kernels have scales in int8 only (`quantization.py`). Everything else has one form.
+Conversion moves values, it never changes them. The relative position table is one per stack unscanned and one per layer
+scanned: it is repeated in the one direction, and has to be the same in every layer in the other. A model with a
+relative bias per layer (UMT5) has a table of its own in every layer of both layouts, unscanned
+`encoder/layers_{i}/relpos_bias/rel_embedding`.
 """
 
 import re
@@ -33,8 +36,8 @@ _SCANNED = re.compile(r"(encoder|decoder)/\1/(.+)")
 _UNSCANNED_LAYER = re.compile(r"(encoder|decoder)/layers_(\d+)/(.+)")
 _UNSCANNED_TABLE = re.compile(r"(encoder|decoder)/(relpos_bias/rel_embedding)")
 _TABLE = "relpos_bias/rel_embedding"
-_HEADS_LAST = re.compile(r"(.*attention)/(query|key|value)/kernel")
-_HEADS_FIRST = re.compile(r"(.*attention)/out/kernel")
+_HEADS_FIRST = re.compile(r".*attention/(out/kernel|(query|key|value)/kernel_scale)")
+_HEADS_SECOND = re.compile(r".*attention/(query|key|value)/kernel")
 
 
 def is_scanned(paths: Iterable[str]) -> bool:
@@ -45,6 +48,30 @@ def is_scanned(paths: Iterable[str]) -> bool:
 def is_stacked(path: str) -> bool:
     """Returns whether the parameter of this path has a layers axis (`LAYERS_AXIS`)."""
     return _SCANNED.fullmatch(path) is not None
+
+
+def heads_axis(path: str) -> int | None:
+    """Returns where a layer of a stacked parameter has its heads, apart from their width, which follows.
+
+    It is None for a parameter without heads. The layer's unscanned form has both joined there.
+    """
+    if _HEADS_SECOND.fullmatch(path):
+        return 1
+    return 0 if _HEADS_FIRST.fullmatch(path) else None
+
+
+def memory_order(path: str, ndim: int) -> tuple[int, ...] | None:
+    """Returns the axes of a stacked parameter from the slowest to the fastest, as a loop over its layers reads them.
+
+    It is the order that the TPU compiler chooses where it is free to: layers first, and what a product sums over last
+    where heads and their width are apart. None for a parameter of both layouts.
+    """
+    if not is_stacked(path):
+        return None
+    others = [axis for axis in range(ndim) if axis != LAYERS_AXIS]
+    if _HEADS_SECOND.fullmatch(path):
+        others = [*others[1:], others[0]]
+    return (LAYERS_AXIS, *others)
 
 
 def unscanned_paths(
@@ -232,20 +259,16 @@ def _num_heads(flat: Mapping[str, Any], stack: str) -> int:
 
 def _join_heads(path: str, layer: Array) -> Array:
     """Returns one layer's parameter with heads and head_dim joined, where it has them."""
-    if _HEADS_LAST.fullmatch(path):
-        return layer.reshape(layer.shape[0], -1)
-    if _HEADS_FIRST.fullmatch(path):
-        return layer.reshape(-1, layer.shape[-1])
-    return layer
+    at = heads_axis(path)
+    return layer if at is None else layer.reshape(*layer.shape[:at], -1, *layer.shape[at + 2 :])
 
 
 def _part_heads(path: str, layer: Array, num_heads: int) -> Array:
     """Returns one layer's parameter with heads and head_dim apart, where it has them."""
-    if _HEADS_LAST.fullmatch(path):
-        return layer.reshape(layer.shape[0], num_heads, -1)
-    if _HEADS_FIRST.fullmatch(path):
-        return layer.reshape(num_heads, -1, layer.shape[-1])
-    return layer
+    at = heads_axis(path)
+    if at is None:
+        return layer
+    return layer.reshape(*layer.shape[:at], num_heads, -1, *layer.shape[at + 1 :])
 
 
 def _check_same_tables(path: str, layers: Sequence[Array]) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_tuning import tree
+from prompt_tuning import quantization, tree
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.types import PyTree
 
@@ -18,11 +18,17 @@ def model_info(model: EncoderDecoderModel, trainable: PyTree, frozen: PyTree) ->
       frozen: Nested dict of arrays.
     """
     rows = [("parameter", "shape", "dtype", "axes", "kind", "sharding")]
+    axes = quantization.with_scales(model.param_axes)
     counts = {}
     for kind, params in (("trainable", trainable), ("frozen", frozen)):
         flat = tree.flatten(params)
-        counts[kind] = sum(math.prod(leaf.shape) for leaf in flat.values())
-        rows += [_row(path, leaf, model.param_axes, kind) for path, leaf in flat.items()]
+        # Scales are how parameters are held, not parameters.
+        counts[kind] = sum(
+            math.prod(leaf.shape)
+            for path, leaf in flat.items()
+            if quantization.kernel_of(path) == path
+        )
+        rows += [_row(path, leaf, axes, kind) for path, leaf in flat.items()]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -37,10 +37,11 @@ def standard_logical_axis_rules(
     Args:
       activation_partitioning_dims: 1 shards activations over `data`; 2 also shards their embed axis over `model`.
       parameter_partitioning_dims: 1 shards parameters over `model`; 2 also shards their embed axis over `data`.
-      additional_rules: Rules appended to (hence weaker than) the standard ones.
+      additional_rules: Rules appended to (hence weaker than) the standard ones. They win over the two axes of a
+        prompt, `prompt` and `prompt_embed`, which are replicated unless named here.
 
     Returns:
-      Rules in order of precedence. Prompts are replicated.
+      Rules in order of precedence.
 
     Raises:
       ConfigError: If a number of dimensions is neither 1 nor 2.
@@ -78,8 +79,10 @@ def standard_logical_axis_rules(
     )
     if activation_partitioning_dims == parameter_partitioning_dims == 1:
         replicated = ("embed", *replicated)
-    rules += [(name, None) for name in (*replicated, "prompt", "prompt_embed")]
-    return tuple(rules) + tuple((name, mesh_axis) for name, mesh_axis in additional_rules)
+    rules += [(name, None) for name in replicated]
+    rules += [(name, mesh_axis) for name, mesh_axis in additional_rules]
+    named = {name for name, _ in rules}
+    return (*rules, *((name, None) for name in ("prompt", "prompt_embed") if name not in named))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +107,23 @@ class PjitPartitioner:
         Raises:
           ConfigError: If the devices cannot be split as asked; lists the numbers or submeshes that can.
         """
-        devices = jax.devices()
+        return self._mesh_of(jax.devices())
+
+    def on(self, devices: Sequence[Any]) -> "PjitPartitioner":
+        """Returns this partitioner for devices that the process does not have, such as those of a described slice.
+
+        Args:
+          devices: Descriptions of devices; programs can be compiled for them.
+
+        Raises:
+          ConfigError: As `mesh`.
+        """
+        partitioner = dataclasses.replace(self)
+        partitioner.__dict__["mesh"] = self._mesh_of(devices)
+        return partitioner
+
+    def _mesh_of(self, devices: Sequence[Any]) -> Mesh:
+        """The mesh over the given devices."""
         if self.model_parallel_submesh:
             grid = submesh_grid(devices, tuple(self.model_parallel_submesh))
             return _make_mesh(grid)
@@ -120,7 +139,9 @@ class PjitPartitioner:
         shape = (count // size, size)
         # Only TPU slices have a topology worth following; elsewhere the order of the devices is the layout.
         if devices[0].platform == "tpu":
-            return _make_mesh(mesh_utils.create_device_mesh(shape, devices))
+            # Two partitions of a 4 x 4 slice take half of one of its directions.
+            grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+            return _make_mesh(grid)
         return _make_mesh(np.asarray(devices).reshape(shape))
 
     @property

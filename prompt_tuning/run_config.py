@@ -7,7 +7,7 @@ from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.types import Schedule
 
 RESTORE_MODES = ("specific", "latest")
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "int8")
 
 
 def _check_positive(name: str, value: int | None, unit: str, or_none: str = ", or None") -> None:
@@ -30,7 +30,8 @@ class RestoreCheckpointConfig:
     Attributes:
       path: A checkpoint, or with `mode="latest"` the folder that holds `checkpoint_{step}`. None: nothing to restore.
       mode: `specific` (`path` is the checkpoint) or `latest` (`path` is the folder of several).
-      dtype: Storage type of the frozen weights, `float32` or `bfloat16`.
+      dtype: In what the frozen weights are held: `float32`, `bfloat16`, or `int8` (kernels as int8 with a scale for
+        each output channel, everything else in bfloat16).
     """
 
     path: str | None = None

@@ -3,6 +3,7 @@
 The update itself is `make_train_step` in `training/step.py`; where the weights come from is `initialization.py`.
 """
 
+import collections
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from prompt_tuning import tree
+from prompt_tuning import compilation_cache, compiled_steps, startup_times, tree
 from prompt_tuning.checkpoints import prompt_file
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.data import context, datasets, evaluation, vocabularies
@@ -23,12 +24,12 @@ from prompt_tuning.initialization import (
     Start,
     initialize,
     open_initial,
-    shardings_of,
     split_paths,
 )
 from prompt_tuning.model_info import model_info
 from prompt_tuning.optimizer_start import starting_from
 from prompt_tuning.partitioning import PjitPartitioner
+from prompt_tuning.preemption import Notice, Preempted
 from prompt_tuning.run_config import CheckpointConfig, EvaluatorConfig, Trainer
 from prompt_tuning.run_identity import (
     agree_on_seed,
@@ -36,10 +37,13 @@ from prompt_tuning.run_identity import (
     describe,
     steps_of_this_run,
 )
+from prompt_tuning.startup_times import StartupTimes
 from prompt_tuning.training.run_log import RunLog
 from prompt_tuning.training.state import TrainState
-from prompt_tuning.training.step import make_train_step
 from prompt_tuning.types import PyTree
+
+# Steps handed to the device before the oldest is waited for: enough to keep it busy, and few enough to save in time.
+STEPS_IN_FLIGHT = 2
 
 
 @dataclasses.dataclass
@@ -54,6 +58,8 @@ class Run:
       model_dir: Where everything is written.
       checkpointer: Saves and restores the state.
       log: Progress bar and summaries.
+      notice: Whether the run has been told to stop.
+      times: The phases before the first step.
     """
 
     state: TrainState
@@ -63,6 +69,8 @@ class Run:
     model_dir: epath.Path
     checkpointer: Checkpointer
     log: RunLog
+    notice: Notice
+    times: StartupTimes
 
 
 def train(
@@ -115,13 +123,17 @@ def train(
     Raises:
       ConfigError, DataError, CheckpointError: Before anything compiles, if something does not fit.
       NonFiniteError: If the loss or a gradient stops being finite; the last good checkpoint is kept.
+      Preempted: After SIGTERM, when the state is saved.
     """
+    times = startup_times.take()
+    compilation_cache.keep_in(model_dir)
     # 1. Refuse what cannot work before anything is loaded or compiled.
     context.set_context(vocabulary=model.output_vocabulary, data_dir=train_dataset_cfg.data_dir)
     eval_cfgs = [cfg for cfg in (train_eval_dataset_cfg, infer_eval_dataset_cfg) if cfg]
     check(model, partitioner, trainer, [train_dataset_cfg, *eval_cfgs], trainable_regex)
     source = open_initial(checkpoint_cfg.restore, from_scratch=initialize_from_scratch)
     num_steps = steps_of_this_run(total_steps, relative_steps, source)
+    times.end("checks")
 
     # 2. Weights, optimizer and the place in the data.
     checkpointer = Checkpointer(model_dir, keep=checkpoint_cfg.save.keep)
@@ -148,33 +160,26 @@ def train(
         optimizer_state=optimizer_state,
     )
     metadata |= start.metadata
-    run = open_run(start, model, checkpointer, num_steps, metadata, config_text)
+    jax.block_until_ready((start.state, start.frozen))
+    times.end("weights")
+    run = open_run(start, model, checkpointer, num_steps, metadata, config_text, times)
 
     # 3. The loop.
     teacher_forcing = decoding = None
+    stop = run.notice.stop_if_received
     if train_eval_dataset_cfg and eval_steps:
         teacher_forcing = TeacherForcingEval(
-            model, train_eval_dataset_cfg, partitioner, run.model_dir, eval_steps
+            model, train_eval_dataset_cfg, partitioner, run.model_dir, eval_steps, stop
         )
     if infer_eval_dataset_cfg:
         decoding = DecodingEval(
-            model, infer_eval_dataset_cfg, partitioner, run.model_dir, evaluator
+            model, infer_eval_dataset_cfg, partitioner, run.model_dir, evaluator, stop
         )
-    train_step = make_train_step(
-        model.apply,
-        tx,
-        learning_rate_fn=trainer.learning_rate_fn,
-        loss_config=model.loss_config,
-        num_microbatches=trainer.num_microbatches or 1,
-    )
+    times.end("evaluation_data")
     try:
         return loop(
             run,
-            jax.jit(
-                train_step,
-                donate_argnums=0,
-                out_shardings=(shardings_of(run.state), partitioner.replicated),
-            ),
+            compiled_steps.train_step(model, partitioner, trainer, tx, run.state),
             partitioner,
             train_dataset_cfg,
             save_period=checkpoint_cfg.save.period,
@@ -182,7 +187,13 @@ def train(
             teacher_forcing=teacher_forcing,
             decoding=decoding,
         )
+    except Preempted:
+        run.log.write(
+            f"Told to stop: step {int(run.state.step)} is saved, from which the run goes on"
+        )
+        raise
     finally:
+        run.notice.close()
         checkpointer.close()
         run.log.close()
         if teacher_forcing:
@@ -200,14 +211,15 @@ def loop(
     teacher_forcing: TeacherForcingEval | None,
     decoding: DecodingEval | None,
 ) -> dict[str, dict[str, float]]:
-    """Runs the updates that are left; order of one turn: update, log, save, evaluate."""
+    """Runs the updates that are left; order of one turn: update, log, save, stop if told to, evaluate."""
     first = int(run.state.step)
     batches = datasets.train_batches(
         cfg, seed=run.metadata["seed"], start_example=first * cfg.batch_size
     )
-    compiled, results = None, {}
+    compiled, results, in_flight = None, {}, collections.deque()
     # Virtual CPU devices share threads: steps in flight can starve one another's collectives, and XLA then aborts.
     shares_threads = jax.default_backend() == "cpu" and jax.device_count() > 1
+    num_in_flight = 0 if shares_threads else STEPS_IN_FLIGHT
 
     def evaluates(step: int) -> bool:
         return step == run.num_steps or step % eval_period == 0
@@ -215,17 +227,27 @@ def loop(
     if first and evaluates(first):
         # The run may have been stopped between this save and its evaluation.
         results = evaluate(run, first, teacher_forcing, decoding)
+        run.times.end("evaluation")
     for step in range(first + 1, run.num_steps + 1):
         batch = partitioner.shard_batch(next(batches))
         if compiled is None:
+            run.times.end("first_batch")
             compiled = compile_step(jitted_step, partitioner, run, batch)
+            run.notice.listen()
         run.state, metrics = compiled(run.state, run.frozen, batch)
-        if shares_threads:
-            jax.block_until_ready(metrics)
+        in_flight.append(metrics)
+        if len(in_flight) > num_in_flight or step == first + 1:
+            jax.block_until_ready(in_flight.popleft())
+        if step == first + 1:
+            run.times.end("first_step")
+            run.log.started(step, run.times.seconds)
         run.log.add(step, metrics)
 
-        if evaluates(step) or step % save_period == 0:
+        is_told_to_stop = run.notice.received()
+        if is_told_to_stop or evaluates(step) or step % save_period == 0:
             save(run, step, cfg)
+        if is_told_to_stop:
+            raise Preempted
         if evaluates(step):
             results = evaluate(run, step, teacher_forcing, decoding)
     return results
@@ -237,6 +259,7 @@ def compile_step(jitted_step: Any, partitioner: PjitPartitioner, run: Run, batch
     with partitioner.activate():
         compiled = jitted_step.lower(run.state, run.frozen, batch).compile()
     run.log.compiled(int(run.state.step), time.perf_counter() - began)
+    run.times.end("compile")
     return compiled
 
 
@@ -298,18 +321,23 @@ def check(
     vocabularies.check_vocabulary(model.output_vocabulary)
     model.check_vocabulary_size()
     split_paths(model, trainable_regex)
-    microbatches = trainer.num_microbatches or 1
     for cfg in cfgs:
         partitioner.check_batch_size(cfg.batch_size)
         datasets.check_dataset(cfg)
-    if cfgs[0].batch_size % microbatches:
+    check_microbatches(partitioner, trainer, cfgs[0].batch_size)
+
+
+def check_microbatches(partitioner: PjitPartitioner, trainer: Trainer, batch_size: int) -> None:
+    """Raises ConfigError unless every data replica gets the same number of examples of each microbatch."""
+    microbatches = trainer.num_microbatches or 1
+    if batch_size % microbatches:
         raise ConfigError(
             "BATCH_SIZE cannot be cut into microbatches",
-            got=cfgs[0].batch_size,
+            got=batch_size,
             expected=f"a multiple of trainer.Trainer.num_microbatches = {microbatches}",
             fix="change either of the two",
         )
-    partitioner.check_batch_size(cfgs[0].batch_size // microbatches)
+    partitioner.check_batch_size(batch_size // microbatches)
 
 
 def open_run(
@@ -319,6 +347,7 @@ def open_run(
     num_steps: int,
     metadata: dict[str, Any],
     config_text: str,
+    times: StartupTimes,
 ) -> Run:
     """Writes config.gin and model-info.txt and opens the log."""
     directory = epath.Path(metadata["model_dir"])
@@ -328,4 +357,14 @@ def open_run(
         (directory / "config.gin").write_text(config_text)
         (directory / "model-info.txt").write_text(info)
     log = RunLog(directory, first=int(start.state.step), total=num_steps, config_text=config_text)
-    return Run(start.state, start.frozen, num_steps, metadata, directory, checkpointer, log)
+    return Run(
+        start.state,
+        start.frozen,
+        num_steps,
+        metadata,
+        directory,
+        checkpointer,
+        log,
+        Notice(),
+        times,
+    )

@@ -38,11 +38,11 @@ def unit(internal: str = "", external: str = "") -> Unit:
     return Unit(frozenset(internal.split()), frozenset(external.split()))
 
 
-LIBRARY = "models prompts decoding partitioning layouts training checkpoints data"
+LIBRARY = "models prompts decoding partitioning layouts quantization training checkpoints data"
 # Parts that the commands share and that gin configures; they start nothing.
 PARTS = (
-    "encoder_decoder initialization infer_shard inference model_info optimizer_start run_config"
-    " run_identity"
+    "abstract_arrays compilation_cache compiled_steps encoder_decoder initialization infer_shard inference"
+    " model_info optimizer_start preemption processes run_config run_identity startup_times"
 )
 COMMANDS = "train evaluate infer predict demo convert export reproduce plan sweeps report"
 RUNNABLE = unit(
@@ -56,6 +56,7 @@ ALLOWED: dict[str, Unit] = {
     "errors": unit(),
     "tree": unit(),
     "layouts": unit(),
+    "quantization": unit("layouts"),
     "matrix_files": unit("", "safetensors"),
     "peft_adapter": unit("matrix_files", "safetensors torch"),
     "prompt_formats": unit("matrix_files peft_adapter"),
@@ -65,7 +66,8 @@ ALLOWED: dict[str, Unit] = {
     "partitioning": unit("", "flax"),
     "training": unit("partitioning", "optax flax clu tqdm"),
     "checkpoints": unit(
-        "partitioning layouts prompt_formats", "orbax tensorstore msgpack safetensors torch"
+        "partitioning layouts quantization prompt_formats",
+        "orbax tensorstore msgpack safetensors torch",
     ),
     "data": unit(
         "", "seqio tensorflow tensorflow_datasets tensorflow_text sentencepiece apache_beam"
@@ -74,9 +76,9 @@ ALLOWED: dict[str, Unit] = {
     # Gin files; packages only so that gin inside T5X finds them.
     "configs": unit(),
     **dict.fromkeys((*PARTS.split(), *COMMANDS.split()), RUNNABLE),
-    # These start from a gin file: a finished run's config.gin, the miniature's own, and the paper's.
+    # These start from a gin file: a finished run's config.gin, the miniature's own, the paper's, and any run's.
     **dict.fromkeys(
-        ("predict", "demo", "reproduce"),
+        ("predict", "demo", "reproduce", "plan"),
         Unit(RUNNABLE.internal | {"config", "released_prompts"}, RUNNABLE.external),
     ),
     "released_prompts": unit(),
@@ -353,7 +355,7 @@ def _executed_at_import(node: ast.AST) -> Iterator[ast.AST]:
             yield from _executed_at_import(child)
 
 
-LIGHT_UNITS = ("models", "prompts", "decoding", "partitioning", "training", "layouts")
+LIGHT_UNITS = tuple("models prompts decoding partitioning training layouts quantization".split())
 
 
 def _loaded_by(modules: list[str]) -> set[str]:

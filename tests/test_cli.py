@@ -7,7 +7,7 @@ import time
 import gin
 import pytest
 
-from prompt_tuning import cli, config, train
+from prompt_tuning import cli, config, processes, train
 from prompt_tuning.errors import ConfigError
 from tests.gin_runs import DEMO_TRAIN, DEMOS, TRAIN_FILES, strip
 from tests.helpers import REPO, run_cli
@@ -257,13 +257,37 @@ def test_processes_join_before_the_run(recorded_train, monkeypatch):
     monkeypatch.setattr(jax.config, "update", lambda *args: calls.append(args))
     monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: calls.append((*a, k)))
     more = ["--multiprocess_gpu", "--coordinator_address=localhost:1", "--process_count=2"]
-    more += ["--process_index=1", "--initialization_timeout=9"]
+    more += ["--process_index=1", "--initialization_timeout=9", "--heartbeat_timeout=7"]
     assert cli.main(argv("train", *more)) == 0
     assert calls == [
         ("jax_cpu_collectives_implementation", "gloo"),
-        ("localhost:1", 2, 1, {"initialization_timeout": 9}),
+        ("jax_enable_preemption_service", True),
+        (
+            "localhost:1",
+            2,
+            1,
+            {"initialization_timeout": 9, "heartbeat_timeout_seconds": 7},
+        ),
     ]
     assert len(recorded_train) == 1
+
+
+@pytest.mark.parametrize(
+    ("on_pod", "more", "joins"),
+    [
+        (True, [], True),
+        (True, ["--nomultiprocess_gpu"], False),
+        (True, ["--dry_run"], False),
+        (False, [], False),
+    ],
+)
+def test_a_pod_joins_without_being_told(recorded_train, monkeypatch, on_pod, more, joins):
+    calls = []
+    monkeypatch.setattr(processes, "on_tpu_pod", lambda: on_pod)
+    monkeypatch.setattr(processes, "join", lambda *a, **k: calls.append((a, k)))
+    assert cli.main(argv("train", *more)) == 0
+    nothing = {"initialization_timeout": None, "heartbeat_timeout": None}
+    assert calls == ([((None, None, None), {**nothing, "saves_on_sigterm": True})] if joins else [])
 
 
 @pytest.mark.entry

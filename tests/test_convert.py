@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import convert, layouts, tree
+from prompt_tuning import convert, layouts, quantization, tree
 from prompt_tuning.checkpoints import digest, initial, placement, weights_format
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.errors import CheckpointError
@@ -177,3 +177,38 @@ def test_real_checkpoints_convert_exactly(tmp_path, folder):
     expected = {p: x.astype(jnp.dtype(dtype)) for p, x in expected.items()}
     assert_same(load(source, expected, dtype), expected)
     assert len(expected) == 52
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_int8_is_what_a_run_would_have_made_at_load(tmp_path, scan_layers):
+    params = make_unscanned()
+    original = write_t5x_checkpoint(tmp_path / "checkpoint_100", params, 100)
+    target, again = tmp_path / "w", tmp_path / "again"
+    flags = ["--dtype=int8", "--scan_layers"] if scan_layers else ["--dtype=int8"]
+    convert.main([str(original), str(target), *flags])
+    held = quantization.hold(params, "int8")
+    # Converted once more, in the other layout, without asking for int8.
+    convert.main([str(target), str(again), *([] if scan_layers else ["--scan_layers"])])
+    for path in (target, again):
+        source = initial.open_source(path)
+        assert isinstance(source, weights_format.WeightsSource)
+        for expected in (held, to_scanned(held)):
+            shapes = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in expected.items()}
+            shardings = dict.fromkeys(shapes, PjitPartitioner().replicated)
+            loaded = initial.load_params(source, shapes, shardings, dtype="int8")
+            assert_same(loaded, expected)
+        assert source.digest == digest.params_digest(held) != digest.params_digest(params)
+    assert layouts.is_scanned(initial.open_source(target).shapes()) == scan_layers
+
+
+def test_int8_keeps_the_prompt_and_does_not_become_float_again(tmp_path, capsys):
+    params = {**make_unscanned(), PROMPT: np.full((3, 8), 1.001, np.float32)}
+    original = write_t5x_checkpoint(tmp_path / "checkpoint_100", params, 100)
+    convert.main([str(original), str(tmp_path / "w"), "--dtype=int8"])
+    count = sum(x.size for x in params.values())
+    assert f": {count:,} parameters, " in capsys.readouterr().out
+    source = initial.open_source(tmp_path / "w")
+    np.testing.assert_array_equal(source.read(PROMPT), params[PROMPT])
+    with pytest.raises(CheckpointError, match="the weights do not come back"):
+        convert.main([str(tmp_path / "w"), str(tmp_path / "b"), "--dtype=bfloat16"])
+    assert not (tmp_path / "b").exists()

@@ -1,16 +1,19 @@
 """Where parameters come from, where optimizer slots live, and that frozen weights are recognised."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import seqio
 
-from prompt_tuning import export, initialization, tree
+from prompt_tuning import export, initialization, quantization, tree
 from prompt_tuning.checkpoints.initial import open_source
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.errors import CheckpointError
+from prompt_tuning.model_info import model_info
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts.config import PromptConfig
@@ -33,13 +36,15 @@ def _model(spec=None, *, length=4, **overrides) -> EncoderDecoderModel:
     return EncoderDecoderModel(module, vocabulary, vocabulary)
 
 
-def _initialize(model, model_dir, source, regex=PROMPT_ONLY, partitioner=None, tx=None):
+def _initialize(
+    model, model_dir, source, regex=PROMPT_ONLY, partitioner=None, tx=None, dtype="float32"
+):
     return initialization.initialize(
         model,
         partitioner or PjitPartitioner(),
         tx or Adafactor().make(lambda step: 0.3),
         source=source,
-        frozen_dtype="float32",
+        frozen_dtype=dtype,
         trainable_regex=regex,
         checkpointer=Checkpointer(model_dir),
         rng=jax.random.key(0),
@@ -184,3 +189,89 @@ def test_a_hugging_face_model_starts_a_run_whose_prompt_can_be_evaluated(tmp_pat
     assert loaded.step == 1 and set(tree.flatten(loaded.params)) == {*frozen, PROMPT}
     with pytest.raises(CheckpointError, match="mlp_activations differs"):
         initialization.load_for_inference(wrong, PjitPartitioner(), restore)
+
+
+@pytest.fixture(scope="module")
+def saved_int8(inputs, tmp_path_factory):
+    """MODEL_DIR of a run on int8 weights that also trains one kernel."""
+    model_dir = tmp_path_factory.mktemp("int8")
+    regex = (*PROMPT_ONLY, "decoder/layers_1/mlp/wo/kernel")
+    source = open_source(str(inputs.checkpoint))
+    start = _initialize(_model(), model_dir, source, regex, dtype="int8")
+    checkpointer = Checkpointer(model_dir)
+    info = {**start.metadata, "step": 5, "model_dir": str(model_dir)}
+    checkpointer.save(5, start.state, info)
+    checkpointer.close()
+    return model_dir, regex, start
+
+
+def test_int8_holds_what_is_frozen_only(saved_int8):
+    _, _, start = saved_int8
+    trainable, frozen = tree.flatten(start.state.trainable), tree.flatten(start.frozen)
+    assert {x.dtype.name for x in trainable.values()} == {"float32"} and len(trainable) == 2
+    kernels = {p for p in frozen if quantization.is_kernel(p)}
+    assert {frozen[p].dtype.name for p in kernels} == {"int8"} and len(kernels) > 20
+    scales = {p for p in frozen if quantization.kernel_of(p) != p}
+    assert scales == {quantization.scale_path(p) for p in kernels}
+    assert start.metadata["frozen_dtype"] == "int8"
+    info = model_info(_model(), start.state.trainable, start.frozen)
+    total = sum(int(np.prod(s.shape)) for s in _model().param_shapes.values())
+    assert f"Total parameters: {total:,}" in info
+    assert re.search(r"layers_0/mlp/wi_0/kernel_scale +\(64,\) +float32 +\('mlp',\) +frozen", info)
+
+
+def test_shapes_of_int8_are_known_before_anything_is_loaded(saved_int8):
+    _, regex, start = saved_int8
+    frozen_paths = initialization.split_paths(_model(), regex)[1]
+    held = initialization.held_shapes(_model(), PjitPartitioner(), frozen_paths, "int8")
+    frozen = tree.flatten(start.frozen)
+    assert set(held) == set(frozen)
+    for path, leaf in held.items():
+        found = (frozen[path].shape, frozen[path].dtype, frozen[path].sharding)
+        assert found == (leaf.shape, leaf.dtype, leaf.sharding), path
+
+
+def test_int8_weights_are_recognised(saved_int8, inputs):
+    model_dir, regex, start = saved_int8
+    source = open_source(str(inputs.checkpoint))
+    again = _initialize(_model(), model_dir, source, regex, dtype="int8")
+    assert again.resumed["frozen_digest"] == start.metadata["frozen_digest"]
+    with pytest.raises(CheckpointError, match="held as float32 .*dtype = 'int8', as then"):
+        _initialize(_model(), model_dir, source, regex)
+
+    def load(dtype):
+        restore = RestoreCheckpointConfig(path=str(model_dir / "checkpoint_5"), dtype=dtype)
+        return initialization.load_for_inference(
+            _model(FromFile(None)), PjitPartitioner(), restore
+        ).params
+
+    frozen = tree.flatten(start.frozen)
+    loaded = tree.flatten(load("int8"))
+    for path, leaf in frozen.items():
+        np.testing.assert_array_equal(loaded[path], leaf, err_msg=path)
+    with pytest.raises(CheckpointError, match="are not those .*dtype = 'int8', as then"):
+        load("bfloat16")
+
+
+def test_a_prompt_of_float_weights_needs_a_word_to_be_used_on_int8(saved, tmp_path):
+    restore = RestoreCheckpointConfig(path=str(saved / "checkpoint_5"), dtype="int8")
+    load = initialization.load_for_inference
+    with pytest.raises(CheckpointError, match="without the .json file beside it") as caught:
+        load(_model(FromFile(None)), PjitPartitioner(), restore)
+    assert "dtype = 'float32', as then" in str(caught.value)
+    np.save(tmp_path / "prompt.npy", np.full((4, 32), 7.0, np.float32))
+    model = _model(FromFile(str(tmp_path / "prompt.npy")))
+    params = tree.flatten(load(model, PjitPartitioner(), restore).params)
+    np.testing.assert_array_equal(params[PROMPT], np.full((4, 32), 7.0))
+
+
+@pytest.mark.slow
+def test_random_weights_in_int8_are_those_of_the_same_seed_in_floats(tmp_path):
+    floats, held = (
+        tree.flatten(_initialize(_model(), tmp_path / dtype, None, dtype=dtype).frozen)
+        for dtype in ("float32", "int8")
+    )
+    expected = quantization.hold(floats, "int8")
+    assert set(held) == set(expected)
+    for path, leaf in expected.items():
+        np.testing.assert_array_equal(held[path], leaf, err_msg=path)

@@ -114,7 +114,7 @@ def test_rules_are_checked():
     with pytest.raises(ConfigError, match="activation_partitioning_dims.*got 3"):
         partitioning.standard_logical_axis_rules(3)
     rules = partitioning.standard_logical_axis_rules(additional_rules=[("tasks", "data")])
-    assert rules[-1] == ("tasks", "data")
+    assert ("tasks", "data") in rules
     no_mlp = tuple(rule for rule in rules if rule[0] != "mlp")
     with pytest.raises(
         ConfigError, match="mlp/wo/kernel has a logical axis without a rule: got 'mlp'"
@@ -124,6 +124,12 @@ def test_rules_are_checked():
         PjitPartitioner(2, logical_axis_rules=(*no_mlp, ("mlp", "modle"))).param_shardings(
             AXES, SHAPES
         )
+
+
+def test_the_axes_of_a_prompt_follow_the_rules_that_name_them():
+    rules = partitioning.standard_logical_axis_rules(additional_rules=[("prompt_embed", "model")])
+    prompt = specs(PjitPartitioner(num_partitions=4, logical_axis_rules=rules))
+    assert prompt["encoder/prompt/prompt/prompt"] == (None, "model")
 
 
 def test_dimension_that_does_not_divide_is_an_error():

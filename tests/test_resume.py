@@ -1,8 +1,14 @@
-"""A run that is killed without notice and started again ends with the same prompt, bit for bit."""
+"""Runs that are told to stop, or killed without notice, end with the same prompt, bit for bit; `launch.local` goes on.
+
+A soak, which no CI runs, interrupts a run of one process and one of two, each as often as it is told to:
+    PROMPT_TUNING_SOAK=20 python -m pytest -s -n 0 -m slow tests/test_resume.py
+`PROMPT_TUNING_SOAK_SIGNAL=SIGTERM` sends that signal alone.
+"""
 
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,11 +21,17 @@ from tests import tiny_run
 from tests.helpers import REPO
 from tests.tiny_run import PROMPT_FILE
 
-STEPS = 60
 FILES = ("models/t5_1_1_small_prompt.gin", "runs/prompt_finetune.gin")
+SAVE_PERIOD = 3
+# Interruptions of a soak, all at random moments; without one, one of each kind.
+SOAK = int(os.environ.get("PROMPT_TUNING_SOAK", "0"))
+SIGNALS = [signal.SIGTERM, signal.SIGKILL]
+if "PROMPT_TUNING_SOAK_SIGNAL" in os.environ:
+    SIGNALS = [signal.Signals[os.environ["PROMPT_TUNING_SOAK_SIGNAL"]]]
+STEPS = 60 * max(2, SOAK)
 
 
-def _command(inputs, model_dir) -> list[str]:
+def _command(inputs, model_dir, processes) -> list[str]:
     settings = {
         "MODEL_DIR": str(model_dir),
         "MIXTURE_OR_TASK_NAME": "taskless_super_glue_cb_v102",
@@ -33,55 +45,84 @@ def _command(inputs, model_dir) -> list[str]:
         "BATCH_SIZE": 8,
         "PROMPT_LENGTH": 4,
         "RANDOM_SEED": 7,
-        "utils.SaveCheckpointConfig.period": 3,
+        "utils.SaveCheckpointConfig.period": SAVE_PERIOD,
     }
     flags = [*(f"--gin_file={name}" for name in FILES), *inputs.flags(**settings)]
-    return [sys.executable, "-m", "prompt_tuning", "train", *flags]
+    launcher = [f"--processes={processes}", "--devices_per_process=1", "--restart"]
+    max_crashes = f"--max_crashes={max(1, SOAK)}"
+    program = [sys.executable, "-m", "prompt_tuning.launch.local", *launcher, max_crashes]
+    return [*program, "--", "train", *flags]
 
 
 def _start(command, log) -> subprocess.Popen:
     python_path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
-    # One device, as on a laptop; its sums have one order.
     env = {**os.environ, "PYTHONPATH": python_path, "XLA_FLAGS": ""}
     return subprocess.Popen(command, env=env, cwd=REPO, stdout=log, stderr=subprocess.STDOUT)
 
 
-def _prompts(model_dir: pathlib.Path) -> list[int]:
-    folders = (model_dir / "numpy_checkpoints").glob("checkpoint_*")
-    return sorted(int(p.name.split("_")[1]) for p in folders if p.name.split("_")[1].isdigit())
+def _steps(folder: pathlib.Path) -> list[int]:
+    names = [p.name.split("_")[1] for p in folder.glob("checkpoint_*")]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
-def _kill_after(process, model_dir, step, pause) -> None:
-    """Sends SIGKILL `pause` seconds after the prompt of a step >= `step` appeared."""
-    deadline = time.monotonic() + 240
-    while max(_prompts(model_dir), default=0) < step:
-        assert process.poll() is None, "the run ended before it was killed"
+def _first_steps(log: pathlib.Path) -> list[int]:
+    """The first step that each attempt has finished."""
+    return [int(step) for step in re.findall(r"Step (\d+) is done", log.read_text())]
+
+
+def _children(pid: int) -> list[int]:
+    listed = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in listed.split()]
+
+
+def _interrupt(launcher, model_dir, log, attempt, signum, rng) -> int:
+    """Signals one process of an attempt at a random moment after its first step; returns the newest step saved."""
+    deadline = time.monotonic() + 400
+    while len(_first_steps(log)) < attempt:
+        assert launcher.poll() is None, "the run ended before it was interrupted"
         assert time.monotonic() < deadline, "the run made no progress"
         time.sleep(0.01)
-    time.sleep(pause)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    time.sleep(rng.random() * (1 if SOAK else 0.5))
+    children = _children(launcher.pid)
+    saved = max(_steps(model_dir), default=0)
+    began = time.monotonic()
+    os.kill(rng.choice(children), signum)
+    while any(pathlib.Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() - began < 60, f"a process outlived {signum.name} by a minute"
+        time.sleep(0.01)
+    print(f"{signum.name}: all {len(children)} ended after {time.monotonic() - began:.1f} s")
+    return saved
 
 
 @pytest.mark.slow
 @pytest.mark.entry
-def test_two_sigkills_at_random_steps_change_nothing(tmp_path):
+@pytest.mark.timeout(6000 if SOAK else 900)
+@pytest.mark.parametrize("processes", [1, 2] if SOAK else [2])
+def test_interruptions_at_random_moments_change_nothing(tmp_path, processes):
     inputs = tiny_run.make_inputs(tmp_path, validation=4)
-    rng = random.Random()
-    kills = (rng.randrange(3, 25), rng.randrange(30, 45))
-    with (tmp_path / "log.txt").open("w") as log:
-        assert _start(_command(inputs, tmp_path / "straight"), log).wait(timeout=300) == 0
-        for step in kills:
-            killed = _start(_command(inputs, tmp_path / "killed"), log)
-            _kill_after(killed, tmp_path / "killed", step, rng.random() * 0.1)
-        assert max(_prompts(tmp_path / "killed")) < STEPS, f"killed too late: {kills}"
-        assert _start(_command(inputs, tmp_path / "killed"), log).wait(timeout=300) == 0
+    seed = random.randrange(2**32)
+    rng = random.Random(seed)
+    signals = [rng.choice(SIGNALS) for _ in range(SOAK)] or SIGNALS
+    stopped, text = tmp_path / "stopped", tmp_path / "log.txt"
+    with text.open("w") as log:
+        straight = _command(inputs, tmp_path / "straight", processes)
+        assert _start(straight, log).wait(timeout=900) == 0, text.read_text()[-3000:]
+    with text.open("w") as log:
+        launcher = _start(_command(inputs, stopped, processes), log)
+        saved = [
+            _interrupt(launcher, stopped, text, attempt, signum, rng)
+            for attempt, signum in enumerate(signals, start=1)
+        ]
+        assert launcher.wait(timeout=900) == 0, text.read_text()[-3000:]
+
+    resumed = _first_steps(text)[1:]
+    assert len(resumed) == len(saved) == len(signals)
+    for step, before, signum in zip(resumed, saved, signals, strict=True):
+        assert step > before, f"lost what was saved before {signum.name}"
+    assert text.read_text().count("The run was told to stop") == signals.count(signal.SIGTERM)
     names = [f"numpy_checkpoints/checkpoint_{step}/{PROMPT_FILE}" for step in (3, 30, STEPS)]
     for name in names:
-        straight, killed = (
-            np.load(tmp_path / "straight" / name),
-            np.load(tmp_path / "killed" / name),
-        )
-        assert np.array_equal(straight, killed), f"{name} differs after kills near {kills}"
-    first, last = (np.load(tmp_path / "straight" / names[i]) for i in (0, -1))
+        prompts = [np.load(tmp_path / run / name) for run in ("straight", "stopped")]
+        assert np.array_equal(*prompts), f"{name} differs; seed {seed}, {processes} process(es)"
+    first, last = (np.load(stopped / names[i]) for i in (0, -1))
     assert not np.array_equal(first, last)

@@ -138,8 +138,25 @@ def test_each_size_has_the_papers_number_of_parameters(size):
         [f"{CONFIGS}/models/t5_1_1_{size}.gin", f"{CONFIGS}/runs/model_finetune.gin"],
         {k: v for k, v in DEMO_TRAIN.items() if k != "CLASS_LABELS"},
     )
+    # Scanned, each layer holds a copy of its stack's relative position table, which the paper counts once.
+    assert cfg.scan_layers == (size in ("xl", "xxl"))
+    cfg = dataclasses.replace(cfg, scan_layers=False)
     assert plain.arguments()["model"].config == cfg
     assert count_parameters(cfg) == PARAMETERS[size]
+
+
+@pytest.mark.parametrize("size", ["large", "xl", "xxl"])
+def test_sizes_that_do_not_fit_one_core_are_spread_over_all(size):
+    files = [f"{CONFIGS}/models/t5_1_1_{size}_prompt.gin", *TRAIN_FILES[1:]]
+    arguments = resolve(files, DEMO_TRAIN).arguments()
+    is_spread = size != "large"
+    assert arguments["checkpoint_cfg"].restore.dtype == ("bfloat16" if is_spread else "float32")
+    assert (("embed", "data") in arguments["partitioner"].rules) == is_spread
+    config = arguments["model"].config
+    assert (config.scan_layers, config.remat_policy) == (
+        is_spread,
+        "minimal" if is_spread else "none",
+    )
 
 
 # The same sizes with mT5's 250,112 embeddings, input and output; counted from the architecture.
@@ -157,8 +174,12 @@ def test_mt5_is_each_size_with_mt5s_vocabulary(size):
     files = [f"{CONFIGS}/models/mt5_{size}_prompt.gin", *TRAIN_FILES[1:]]
     resolved = resolve(files, DEMO_TRAIN)
     model = resolved.arguments()["model"]
-    assert resolved.warnings == () and len(resolved.files) <= MAX_FILES + 1
-    assert count_parameters(model.config) == MT5_PARAMETERS[size]
+    # One file says what mT5 changes, and for two sizes one says how they are spread.
+    assert resolved.warnings == () and len(resolved.files) <= MAX_FILES + 1 + (
+        size in ("xl", "xxl")
+    )
+    config = dataclasses.replace(model.config, scan_layers=False)
+    assert count_parameters(config) == MT5_PARAMETERS[size]
     assert model.input_vocabulary.sentencepiece_model_file.endswith(
         "mc4.250000.100extra/sentencepiece.model"
     )

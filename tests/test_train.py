@@ -140,6 +140,8 @@ def test_summaries_have_t5x_tags(finished):
             "timing/seqs_per_second",
             "timing/target_tokens_per_second_per_core",
             "timing/compilation_seconds",
+            "timing/start_seconds",
+            "timing/start/weights_seconds",
             "config",
         }
         <= tags["train"]

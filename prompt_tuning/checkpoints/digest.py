@@ -1,8 +1,8 @@
 """A fingerprint of parameters that says whether two sets are the same weights.
 
 It does not depend on how they are stored (float32 or bfloat16), spread (one device or a mesh) or laid out (scanned or
-not). It is computed where the weights live, block by block: only four bytes a layer come to the host, and no device
-needs room for more than a block.
+not); kernels in int8 are other weights than those they were made from. It is computed where the weights live, block by
+block: only four bytes a layer come to the host, and no device needs room for more than a block.
 """
 
 import functools
@@ -32,7 +32,7 @@ def params_digest(flat_params: Mapping[str, Array]) -> str:
     factor is invertible and bits change by less than 2^16, so that a change of any one element is always seen.
 
     Args:
-      flat_params: Parameter path -> float array, in either layout. With several processes, all of them call this.
+      flat_params: Parameter path -> float or int8 array, in either layout. With several processes, all call this.
 
     Returns:
       64 hexadecimal digits.
@@ -146,7 +146,7 @@ def _add_block(
         index = lax.broadcasted_iota(jnp.uint32, part.shape, dim) + place[1, dim]
         index += first.astype(jnp.uint32) if dim == 0 else jnp.uint32(0)
         position += index * place[0, dim]
-    terms = _bfloat16_bits(part).astype(jnp.uint32) * (position * jnp.uint32(2) + jnp.uint32(1))
+    terms = _bits(part).astype(jnp.uint32) * (position * jnp.uint32(2) + jnp.uint32(1))
     row = lax.broadcasted_iota(jnp.int32, part.shape, 0) + first
     terms = jnp.where(row >= begin, terms, jnp.uint32(0))
     others = tuple(i for i in range(part.ndim) if i != axis)
@@ -172,8 +172,10 @@ def _add_other_processes(params: Mapping[str, Array], sums: dict[str, np.ndarray
     sums.update(zip(spread, np.split(total, ends), strict=True))
 
 
-def _bfloat16_bits(leaf: Array) -> jax.Array:
-    """The bits of the bfloat16 roundings, uint16; in integers, as hardware rounds subnormals each its own way."""
+def _bits(leaf: Array) -> jax.Array:
+    """The bits of int8, or of the bfloat16 roundings, uint16; in integers, as devices round subnormals differently."""
+    if leaf.dtype == jnp.int8:
+        return lax.bitcast_convert_type(leaf, jnp.uint8).astype(jnp.uint16)
     if leaf.dtype == jnp.bfloat16:
         bits = lax.bitcast_convert_type(leaf, jnp.uint16)
     else:

@@ -2,7 +2,9 @@
 
 A *source* (`sources.py`) names its parameters and hands them out part by part; `load_params` compares them with the
 model before it reads anything, and `placement.py` moves what each device holds into place, converting between the
-scanned and the unscanned layout. Peak host memory is what the host's devices hold plus a few pieces in flight.
+scanned and the unscanned layout. Peak host memory is what the host's devices hold plus a few pieces in flight. Kernels
+that are to be int8 are placed in bfloat16 first, one array at a time: a channel's scale depends on all of its inputs,
+wherever they are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,16 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from prompt_tuning import layouts
-from prompt_tuning.checkpoints import placement
+from prompt_tuning import layouts, quantization
+from prompt_tuning.checkpoints import placement, shared_reads
 from prompt_tuning.checkpoints.placement import Link
 from prompt_tuning.checkpoints.sources import ParamSource, open_source
 from prompt_tuning.errors import CheckpointError, ConfigError
 
 __all__ = ["ParamSource", "links_of", "load_params", "open_source"]
 
-_DTYPES = ("float32", "bfloat16")
-_STORED_DTYPES = ("float32", "bfloat16", "float16")
+_DTYPES = ("float32", "bfloat16", "int8")
+_STORED_DTYPES = ("float32", "bfloat16", "float16", "int8")
 # Differences shown in an error; a checkpoint of another size differs everywhere.
 _MAX_SHOWN = 3
 _TABLE = "relpos_bias/rel_embedding"
@@ -40,11 +42,14 @@ def load_params(
 ) -> dict[str, jax.Array]:
     """Returns parameters on their devices. Each process reads what its devices hold, once, and a piece at a time.
 
+    What several processes hold alike is read by them in equal shares (`shared_reads`).
+
     Args:
       source: Where they are stored, in either layout.
-      shapes: Path -> anything with a `shape`: the parameters to load, all or some of the model's.
+      shapes: Path -> anything with a `shape`: the parameters to load, all or some of the model's; for int8 with the
+        kernels' scales (`quantization.with_scales`).
       shardings: Path -> sharding, at least for the paths of `shapes`.
-      dtype: "float32" or "bfloat16" for float parameters; or a function of the path.
+      dtype: "float32", "bfloat16" or "int8"; or a function of the path, of scales too.
       model_shapes: As `shapes`, of all the model's; if given, stored parameters that it does not have are an error.
 
     Returns:
@@ -54,28 +59,80 @@ def load_params(
       CheckpointError: If names, shapes or dtypes differ (the first are listed), or an array cannot be read.
       ConfigError: If `dtype` is unknown.
     """
-    dtype_of = dtype if callable(dtype) else lambda _: dtype
+    dtype_of = dtype if callable(dtype) else lambda path: quantization.held_dtype(path, dtype)
     wanted = {path: tuple(leaf.shape) for path, leaf in shapes.items()}
-    groups = links_of(source, wanted)
+    dtypes = {path: _dtype(dtype_of(path)) for path in wanted}
+    read = stored_dtypes(source, wanted, dtypes)
+    groups = links_of(source, {path: wanted[path] for path in read})
     if model_shapes is not None:
         _check_leftovers(source, model_shapes)
+    read_as = {
+        path: shared_reads.shares_of(shardings[path], wanted[path], dtype)
+        for path, dtype in read.items()
+    }
     targets = {
-        path: placement.Target(
-            shape, _float_dtype(dtype_of(path)), _boxes_here(shardings[path], shape)
-        )
-        for path, shape in wanted.items()
+        path: placement.Target(wanted[path], dtype, _boxes_here(read_as[path], wanted[path]))
+        for path, dtype in read.items()
     }
     loaded: dict[str, jax.Array] = {}
     for parts in placement.assemble(source, groups, targets):
-        for path, by_box in parts.items():
+        names = list(parts)
+        for path in names:
             assert path not in loaded, f"{path} was loaded twice"
-            loaded[path] = _place(by_box, targets[path], shardings[path])
+            array = _place(parts.pop(path), targets[path], read_as[path])
+            if array.dtype == dtypes[path]:
+                loaded[path] = shared_reads.exchange(array, shardings[path])
+            else:
+                scale = quantization.scale_path(path)
+                loaded[path], loaded[scale] = quantization.quantize(
+                    path, array, (shardings[path], shardings[scale])
+                )
+            del array
         # Not more than one group at a time is on its way to the devices.
-        jax.block_until_ready([loaded[path] for path in parts])
+        jax.block_until_ready([loaded[path] for path in names])
     assert set(loaded) == set(wanted), sorted(set(loaded) ^ set(wanted))[:_MAX_SHOWN]
     num_stored = len({link.stored for links in groups for link in links})
     logging.info("Loaded %d parameters from %d stored arrays", len(loaded), num_stored)
     return {path: loaded[path] for path in wanted}
+
+
+def stored_dtypes(
+    source: ParamSource, wanted: _Shapes, dtypes: Mapping[str, np.dtype]
+) -> dict[str, np.dtype]:
+    """Returns what to read in which dtype, so that it can be held as asked: kernels for int8 may be stored as floats.
+
+    Args:
+      source: Where they are stored, in either layout.
+      wanted: Path -> shape of the parameters to hold, scales included.
+      dtypes: Path -> dtype to hold them in.
+
+    Returns:
+      `dtypes`, with bfloat16 for kernels that are still to be made int8, and without the scales of these.
+
+    Raises:
+      CheckpointError: If something is stored as int8 and wanted as floats.
+    """
+    stored = {path: tuple(shape) for path, (shape, _) in source.shapes().items()}
+    origins = {path: _origin(path, shape, stored) for path, shape in wanted.items()}
+    is_int8 = {
+        path: any(source.shapes()[name][1] == jnp.int8 for name in names)
+        for path, names in origins.items()
+    }
+    floats = [path for path, held in dtypes.items() if is_int8[path] and held != jnp.int8]
+    if floats:
+        raise CheckpointError(
+            f"The checkpoint {getattr(source, 'path', source)} holds int8, from which the weights do not come back",
+            got=f"{floats[0]} wanted as {dtypes[floats[0]]}",
+            expected="'int8' for all of its kernels, none of which can be trained",
+            fix="bind utils.RestoreCheckpointConfig.dtype = 'int8', or use the checkpoint that was converted",
+        )
+    made = {p for p, held in dtypes.items() if held == jnp.int8 and not is_int8[p]}
+    scales = {quantization.scale_path(path) for path in made}
+    return {
+        path: jnp.dtype(jnp.bfloat16) if path in made else held
+        for path, held in dtypes.items()
+        if path not in scales
+    }
 
 
 def links_of(source: ParamSource, wanted: _Shapes) -> list[list[Link]]:
@@ -250,14 +307,14 @@ def _check_leftovers(source: ParamSource, model_shapes: Mapping[str, Any]) -> No
 def _unscanned_names(shapes: _Shapes) -> set[str]:
     """The names of all parameters in the unscanned layout; a stack's relative position tables go by one name."""
     return {
-        f"{name.split('/')[0]}/{_TABLE}" if name.endswith(_TABLE) else name
+        f"{name.split('/')[0]}/{_TABLE}" if name.endswith(_TABLE) else quantization.kernel_of(name)
         for path, shape in shapes.items()
         for name in layouts.unscanned_paths(path, _num_layers(shape))
     }
 
 
-def _float_dtype(name: str) -> np.dtype:
-    """The dtype called `name`, one of the two that parameters may have."""
+def _dtype(name: str) -> np.dtype:
+    """The dtype called `name`, one that parameters may have."""
     if str(name) not in _DTYPES:
         raise ConfigError(
             "Unknown dtype of parameters",

@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 from prompt_tuning import tree
 from prompt_tuning.checkpoints import (
     json_files,
+    orbax_manager,
     paths,
     run_format,
     t5x_format,
@@ -85,7 +86,7 @@ class Checkpointer:
             run_format.STATE_ITEM: ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False),
             run_format.METADATA_ITEM: ocp.JsonCheckpointHandler(),
         }
-        self._manager = ocp.CheckpointManager(self._dir, options=options, item_handlers=handlers)
+        self._manager = orbax_manager.Manager(self._dir, options=options, item_handlers=handlers)
 
     def latest_step(self) -> int | None:
         """Returns the newest step that can be restored, None before the first save."""

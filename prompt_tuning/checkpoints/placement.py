@@ -86,8 +86,9 @@ def whole(shape: Sequence[int]) -> Box:
 def layer_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the shape that one layer of a stacked parameter has in the unscanned layout."""
     rest = list(_without_layers(shape))
-    heads = _heads_axis(path, shape)
-    if heads is not None:
+    heads = layouts.heads_axis(path)
+    # A stored array may be of any shape.
+    if heads is not None and len(rest) > heads + 1:
         rest[heads : heads + 2] = [rest[heads] * rest[heads + 1]]
     return tuple(rest)
 
@@ -265,7 +266,7 @@ def _share_same(box: Box, array: np.ndarray) -> _Share:
 
 def _shares_stack(link: Link, shape: tuple[int, ...], box: Box, array: np.ndarray) -> list[_Share]:
     """A layer, with its heads joined, enters a stacked parameter."""
-    heads = _heads_axis(link.target, shape)
+    heads = layouts.heads_axis(link.target)
     first, last = box[layouts.LAYERS_AXIS]
     inside = list(_without_layers(box))
     split, width = [], (0, 0)
@@ -293,7 +294,7 @@ def _shares_stack(link: Link, shape: tuple[int, ...], box: Box, array: np.ndarra
 
 def _share_split(link: Link, stored_shape: tuple[int, ...], box: Box, array: np.ndarray) -> _Share:
     """One layer of a stacked parameter, whose heads are then joined."""
-    heads = _heads_axis(link.stored, stored_shape)
+    heads = layouts.heads_axis(link.stored)
     inside, cut_heads = list(box), slice(None)
     if heads is not None:
         dim = _without_layers(stored_shape)[heads + 1]
@@ -334,13 +335,6 @@ def _without_layers(shape: Sequence) -> tuple:
     return (*shape[: layouts.LAYERS_AXIS], *shape[layouts.LAYERS_AXIS + 1 :])
 
 
-def _heads_axis(path: str, stacked_shape: tuple[int, ...]) -> int | None:
-    """Where heads and their width are joined in the unscanned form of a stacked parameter; None if it has none."""
-    if len(stacked_shape) != 4:
-        return None
-    return 0 if path.endswith("/out/kernel") else 1
-
-
 def _unsplit_axes(
     link: Link, stored_shape: tuple[int, ...], shape: tuple[int, ...]
 ) -> tuple[int, ...]:
@@ -348,11 +342,11 @@ def _unsplit_axes(
     if not link.layers:
         return ()
     if layouts.is_stacked(link.target):
-        heads = _heads_axis(link.target, shape)
+        heads = layouts.heads_axis(link.target)
         return () if heads is None else (heads,)
     if len(link.layers) > 1:
         return tuple(range(len(stored_shape)))
-    heads = _heads_axis(link.stored, stored_shape)
+    heads = layouts.heads_axis(link.stored)
     return () if heads is None else ((0, 2), (2, 3))[heads]
 
 

@@ -45,6 +45,8 @@ def shared_dropout(rate: float, deterministic: bool) -> nn.Dropout:
 class Dense(nn.Module):
     """A linear map without bias over the last axes of its input.
 
+    A kernel that is passed in as int8 comes with the parameter `kernel_scale` (`quantization.py`).
+
     Attributes:
       features: Output axes.
       kernel_axes: Logical axes of the kernel, as many as it has dimensions.
@@ -83,10 +85,19 @@ class Dense(nn.Module):
             out_axis=tuple(range(num_in, len(stored))),
         )
         kernel = param("kernel", init, stored, self.param_dtype, self.kernel_axes)
-        kernel = jnp.reshape(jnp.asarray(kernel, self.dtype), shape)
-        return jax.lax.dot_general(
-            x, kernel, ((contracted, tuple(range(self.num_inputs))), ((), ()))
+        product = jax.lax.dot_general(
+            x,
+            jnp.reshape(jnp.asarray(kernel, self.dtype), shape),
+            ((contracted, tuple(range(self.num_inputs))), ((), ())),
         )
+        if kernel.dtype != jnp.int8:
+            return product
+        # One factor for each output: applied to the product, it leaves no kernel in floating point to be kept.
+        scale = jnp.reshape(
+            self.get_variable("params", "kernel_scale"),
+            (1,) * (x.ndim - self.num_inputs) + self.features,
+        )
+        return jnp.asarray(jnp.asarray(product, jnp.float32) * scale, self.dtype)
 
 
 class RMSNorm(nn.Module):

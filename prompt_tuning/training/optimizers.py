@@ -51,8 +51,8 @@ class Adafactor:
     Attributes:
       decay_rate: Exponent of the decay, in (0, 1].
       restored_step: Step that T5X would have restored from the checkpoint into the optimizer; the second moments
-        start at zero. None restores them too, with their step, where the initial checkpoint has them, and is 0
-        where it has none.
+        start at zero. None restores them too, with their step, where the initial checkpoint has them, T5X's or of a run
+        of this program that trained all of these parameters, and is 0 where it has none.
       multiply_by_parameter_scale: Multiply each update by the root mean square of its parameter.
       weight_decay_rate: Share of each parameter removed per update, not scaled by the learning rate; None for none.
       clipping_threshold: Largest root mean square of an update before the learning rate; None for no clipping.

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 from etils import epath
@@ -47,6 +47,19 @@ class RunLog:
         """Logs the compilation time; the clock of `steps_per_second` starts after it."""
         self._writer.scalars(step, {"timing/compilation_seconds": seconds})
         self._since = time.perf_counter()
+
+    def started(self, step: int, seconds: Mapping[str, float]) -> None:
+        """Prints and logs how long it took until the first step was done.
+
+        Args:
+          step: That step.
+          seconds: Phase -> seconds, in order.
+        """
+        total = sum(seconds.values())
+        phases = ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items())
+        self.write(f"Step {step} is done {total:.1f} s after the start: {phases}")
+        tags = {f"timing/start/{phase}_seconds": value for phase, value in seconds.items()}
+        self._writer.scalars(step, {**tags, "timing/start_seconds": total})
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Counts an update; reads the device every `STEPS_PER_SUMMARY` updates."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts
+from prompt_tuning import layouts, quantization
 from prompt_tuning.checkpoints import digest
 from prompt_tuning.partitioning import PjitPartitioner
 from tests.checkpoints.tiny_params import HEADS, logical_axes, make_unscanned
@@ -117,3 +117,22 @@ def test_change_below_bfloat16_is_not_seen():
     nudged = {**params, path: params[path] * np.float32(1 + 1e-4)}
     assert not np.array_equal(nudged[path], params[path])
     assert digest.params_digest(nudged) == digest.params_digest(params)
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+def test_int8_is_other_weights_in_one_form(scanned):
+    params = make_unscanned()
+    held = quantization.hold(params, "int8")
+    expected = digest.params_digest(held)
+    assert expected != digest.params_digest(params)
+    if scanned:
+        held = layouts.to_scanned(held, num_heads=HEADS)
+    assert digest.params_digest(held) == expected
+    changed = {path: np.array(x) for path, x in held.items()}
+    paths = [p for p in held if "/kernel" in p]
+    assert len(paths) == (6 if scanned else 12)
+    for path in paths:
+        saved = changed[path].flat[-1]
+        changed[path].flat[-1] = saved + np.asarray(1, saved.dtype)
+        assert digest.params_digest(changed) != expected, path
+        changed[path].flat[-1] = saved

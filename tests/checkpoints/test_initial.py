@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts
+from prompt_tuning import layouts, quantization
 from prompt_tuning.checkpoints import digest, initial, t5x_format
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.partitioning import PjitPartitioner
@@ -242,3 +242,50 @@ def test_real_checkpoints_load_exactly(folder, dtype):
     assert digest.params_digest(loaded) == digest.params_digest(
         dict(np.load(golden / "params.npz"))
     )
+
+
+@pytest.mark.parametrize("model_scanned", [False, True])
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "int8"])
+def test_int8_is_made_of_floats_or_loaded(stored, model_scanned):
+    params = make_unscanned()
+    held = quantization.hold(params, "int8")
+    source = held if stored == "int8" else quantization.hold(params, stored)
+    source = {path: np.asarray(x) for path, x in source.items()}
+    if not model_scanned:
+        # Each case changes the layout.
+        source = to_scanned(source)
+    expected = to_scanned(held) if model_scanned else held
+    model = to_scanned(params) if model_scanned else params
+    loaded, _ = load(source, expected, dtype="int8", model_shapes=model)
+    assert_same(loaded, expected)
+    assert {x.dtype.name for x in loaded.values()} == {"int8", "float32", "bfloat16"}
+
+
+def test_int8_of_a_sharded_kernel_is_that_of_the_whole():
+    params = make_unscanned()
+    held = quantization.hold(params, "int8")
+    axes = quantization.with_scales(logical_axes(params))
+    shardings = PjitPartitioner(num_partitions=4).param_shardings(axes, held)
+    loaded = initial.load_params(MemorySource(params), held, shardings, dtype="int8")
+    assert_same(loaded, held)
+    out = loaded["encoder/layers_0/attention/out/kernel"]
+    assert {s.data.shape for s in out.addressable_shards} == {(2, 8)}
+    assert all(loaded[p].sharding == shardings[p] for p in held)
+
+
+def test_what_was_made_int8_does_not_become_float_again():
+    params = make_unscanned()
+    held = {path: np.asarray(x) for path, x in quantization.hold(params, "int8").items()}
+    for dtype in ("float32", "bfloat16"):
+        with pytest.raises(
+            CheckpointError, match=f"query/kernel wanted as {dtype}'.*dtype = 'int8'"
+        ):
+            load(held, params, dtype=dtype)
+    # Some of the parameters as floats: those that a run would train.
+    path = "encoder/layers_1/mlp/wi_0/kernel"
+    with pytest.raises(CheckpointError, match="none of which can be trained"):
+        load(held, {path: params[path]})
+    # What is no kernel can be trained.
+    path = "encoder/relpos_bias/rel_embedding"
+    loaded, _ = load(held, {path: params[path]}, model_shapes=params)
+    np.testing.assert_array_equal(loaded[path], np.float32(held[path]))

@@ -22,7 +22,7 @@ jax.distributed.initialize(f"127.0.0.1:{sys.argv[2]}", 2, int(sys.argv[1]))
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import digest, initial, prompt_file
+from prompt_tuning.checkpoints import digest, initial, prompt_file, shared_reads
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.partitioning import PjitPartitioner
 from tests.checkpoints.run_states import PROMPT, to_abstract
@@ -32,17 +32,21 @@ assert partitioner.mesh.size == 4 and jax.process_count() == 2
 source = initial.open_source(base)
 shapes = {p: jax.ShapeDtypeStruct(s, d) for p, (s, d) in source.shapes().items()}
 spread = NamedSharding(partitioner.mesh, P(("data", "model")))
-shardings = {p: spread if s.shape[0] % 4 == 0 else partitioner.replicated for p, s in shapes.items()}
+alike = [p for p, s in shapes.items() if "/attention/" in p or s.shape[0] % 4]
+shardings = {p: partitioner.replicated if p in alike else spread for p in shapes}
 read, num_read = source.read, {}
 def counting_read(path, index=None):
     part = read(path, index)
     num_read[path] = num_read.get(path, 0) + part.size
     return part
 source.read = counting_read
+shared_reads.MIN_BYTES = 0
 params = initial.load_params(source, shapes, shardings)
-# Each process holds half of what is spread, and reads no more of it.
+# Each process reads half, be it all that it holds or its share of what both hold.
 for path, shape in shapes.items():
-    assert num_read[path] == shape.size // (1 if shardings[path] is partitioner.replicated else 2), path
+    assert num_read[path] == shape.size // 2, path
+    assert params[path].sharding == shardings[path], path
+assert 0 < len(alike) < len(shapes)
 prompt = jax.device_put(np.full((4, 8), 2.0, np.float32), partitioner.replicated)
 state = {"step": jax.device_put(np.int32(1), partitioner.replicated),
          "trainable": tree.unflatten({**params, PROMPT: prompt})}
@@ -58,7 +62,8 @@ restored, metadata = again.restore(again.latest_step(), to_abstract(state))
 same = digest.params_digest(tree.flatten(restored["trainable"]))
 batch = partitioner.shard_batch({"x": np.arange(8, dtype=np.int32)})
 total = int(jax.jit(lambda x: x.sum(), out_shardings=partitioner.replicated)(batch["x"]))
-print("RESULT", json.dumps([same, metadata, again.latest_step(), total]))
+rows = sorted({int(v) for s in batch["x"].addressable_shards for v in np.asarray(s.data)})
+print("RESULT", json.dumps([same, metadata, again.latest_step(), total, rows]))
 """
 
 
@@ -89,6 +94,9 @@ def test_two_processes(tmp_path):
         results.append(json.loads(out.split("RESULT ")[1]))
     prompt = np.full((4, 8), 2.0, np.float32)
     expected = digest.params_digest({**params, PROMPT: prompt})
+    # Each has its half of the batch.
+    halves = [result.pop() for result in results]
+    assert halves == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert results == [[expected, {"step": 3}, 3, 28]] * 2
     assert names(run) == ["best.json", "checkpoint_1", "checkpoint_3", "numpy_checkpoints"]
     stored = run / "numpy_checkpoints" / "checkpoint_2" / "w"

@@ -1,0 +1,205 @@
+"""Writes the tables of docs/tpu.md: what T5 1.1's sizes take on TPU slices, by `prompt-tuning plan`.
+
+Run `python -m prompt_tuning.launch.tpu_table --results=FILE`. A row compiles for a minute or so; FILE keeps those that
+are done (a JSON list a line: key and figures), so that a command that was stopped goes on, and `--sizes`, `--runs` and
+`--slices` add to it. The tables are written from all of FILE.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from prompt_tuning.plan import slices, stack_size
+from prompt_tuning.plan.search import Change, Variants
+
+PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "tpu.md"
+BEGIN, END = "<!-- tpu_table: begin -->\n", "<!-- tpu_table: end -->\n"
+SIZES = ("small", "base", "large", "xl", "xxl")
+SLICES = ("v3:2x2x1", "v5e:2x4", "v5e:2x2", "v5e:1x1", "v6e:1x1")
+_CONFIGS = "prompt_tuning/configs"
+_GIB = 2**30
+_LENGTHS = "TASK_FEATURE_LENGTHS = {'inputs': 512, 'targets': 8}"
+# Tries with more microbatches where a step is too large.
+_TRIES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One table.
+
+    Attributes:
+      title: Its heading.
+      model: The model's gin file, for a size.
+      file: The run's gin file.
+      bindings: Settings besides.
+      sizes: Sizes that it is for.
+    """
+
+    title: str
+    model: str
+    file: str
+    bindings: tuple[str, ...]
+    sizes: Sequence[str] = SIZES
+
+    def variants(self, size: str) -> Variants:
+        """Returns the run of a size."""
+        files = (self.model.format(size=size), self.file)
+        return Variants([f"{_CONFIGS}/{file}" for file in files], [(b, b) for b in self.bindings])
+
+
+_PROMPT = ("models/t5_1_1_{size}_prompt.gin", "runs/prompt_finetune.gin")
+_MODEL = "models/t5_1_1_{size}.gin"
+_STEPS = "TRAIN_STEPS_RELATIVE = {}"
+RUNS = {
+    "prompt": Run("Prompt tuning", *_PROMPT, (_LENGTHS, _STEPS.format(30_000))),
+    "int8": Run(
+        "Prompt tuning, int8 weights",
+        *_PROMPT,
+        (_LENGTHS, _STEPS.format(30_000), "utils.RestoreCheckpointConfig.dtype = 'int8'"),
+        SIZES[3:],
+    ),
+    "model": Run(
+        "Model tuning", _MODEL, "runs/model_finetune.gin", (_LENGTHS, _STEPS.format(20_000))
+    ),
+    "lm": Run("LM adaptation", _MODEL, "runs/lm_adapt.gin", ()),
+}
+
+
+def measure(run: Run, size: str, topology: str) -> dict[str, Any]:
+    """Returns the row of one run on one slice, with as many microbatches as it takes to fit.
+
+    Args:
+      run: The run.
+      size: Of the model.
+      topology: The slice.
+    """
+    variants = run.variants(size)
+    planned, cores = variants.read(), slices.num_cores(topology)
+    assert planned.trainer is not None
+    change = Change()
+    if planned.partitioner.model_parallel_submesh or planned.partitioner.num_partitions > cores:
+        change = Change(
+            (
+                ("partitioning.PjitPartitioner.num_partitions", str(cores)),
+                ("partitioning.PjitPartitioner.model_parallel_submesh", "None"),
+            )
+        )
+    parts = planned.trainer.num_microbatches or 1
+    row: dict[str, Any] = {}
+    for _ in range(_TRIES):
+        print(f"{run.title}, {size}, {topology}, {parts} microbatches", file=sys.stderr, flush=True)
+        microbatches = Change((("trainer.Trainer.num_microbatches", str(parts)),))
+        figures = variants.measure(topology, change + microbatches)
+        held = figures.weight_bytes_per_core + figures.optimizer_bytes_per_core
+        row = {
+            **figures.to_json(),
+            "batch": planned.batch_size,
+            "microbatches": parts,
+            "remat": planned.model.config.remat_policy,
+        }
+        most = planned.batch_size // figures.mesh["data"]
+        room = figures.hbm_bytes_per_core - held
+        # Gradients of all that is trained stay, however small the microbatches.
+        if figures.fits or room <= 0 or parts >= most:
+            break
+        while parts < most and row["temp_bytes_per_core"] * row["microbatches"] > room * parts:
+            parts *= 2
+        parts = min(max(parts, 2 * row["microbatches"]), most)
+    return row
+
+
+def tables(rows: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> str:
+    """Returns the tables as Markdown.
+
+    Args:
+      rows: Run, size and slice -> what `measure` returned.
+    """
+    compilers = sorted({row["compiler"] for row in rows.values()})
+    lines = [f"Compiled by {', '.join(compilers)}. Sizes in GiB, of one core.", ""]
+    for name, run in RUNS.items():
+        found = [(key, rows[key]) for key in _keys([name], SIZES, SLICES) if key in rows]
+        if not found:
+            continue
+        lines += [f"### {run.title}", "", *_HEADER]
+        lines += [_line(size, topology, row) for (_, size, topology), row in found]
+        lines.append("")
+    return "\n".join(lines)
+
+
+_COLUMNS = (
+    "size | slice | data x model | batch / parts | remat | peak | of | weights | temporaries | TFLOP | sent, GB"
+    " | *traffic, GB* | *step, s* | *run, h* | *chip-hours*"
+)
+_HEADER = (f"| {_COLUMNS} |", "|" + "---|" * (_COLUMNS.count("|") + 1))
+
+
+def _line(size: str, topology: str, row: Mapping[str, Any]) -> str:
+    """One row as Markdown."""
+    gib = [
+        f"{row[f'{name}_bytes_per_core'] / _GIB:.2f}" for name in ("peak", "hbm", "weight", "temp")
+    ]
+    cells = [
+        size.upper() if size.startswith("x") else size.capitalize(),
+        f"`{topology}`",
+        f"{row['mesh']['data']} x {row['mesh']['model']}",
+        f"{row['batch']} / {row['microbatches']}",
+        row["remat"],
+    ]
+    if not row["fits"]:
+        return f"| {' | '.join([*cells, f'**too large**: {gib[0]}', *gib[1:]])} |" + " |" * 6
+    cells += [
+        *gib,
+        f"{row['flops_per_core'] / 1e12:.3f}",
+        f"{row['collective_bytes_per_core'] / 1e9:.3f}",
+        f"*{row['bytes_moved_per_core'] / 1e9:.1f}*",
+        f"*{row['estimated_step_seconds']:.3f}*",
+        f"*{row['hours']:.1f}*",
+        f"*{row['chip_hours']:.0f}*",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def write_page(page: pathlib.Path, text: str) -> None:
+    """Puts the tables between the page's markers."""
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    page.write_text(before + BEGIN + text + END + after, encoding="utf-8")
+
+
+def _keys(
+    runs: Iterable[str], sizes: Iterable[str], topologies: Sequence[str]
+) -> list[tuple[str, str, str]]:
+    """Run, size and slice of every row, in order."""
+    return [(r, s, t) for r in runs for s in sizes if s in RUNS[r].sizes for t in topologies]
+
+
+def main() -> None:
+    """Compiles what is missing and writes the page."""
+    split = lambda text: text.split(",")  # noqa: E731
+    parser = argparse.ArgumentParser(description="Writes the tables of docs/tpu.md.")
+    parser.add_argument("--results", type=pathlib.Path, required=True, help="JSONL file of rows")
+    parser.add_argument("--runs", type=split, default=list(RUNS), help="default: all")
+    parser.add_argument("--sizes", type=split, default=list(SIZES), help="default: all")
+    parser.add_argument("--slices", type=split, default=list(SLICES), help="default: all")
+    flags = parser.parse_args()
+    rows = {}
+    if flags.results.exists():
+        for line in flags.results.read_text(encoding="utf-8").splitlines():
+            key, row = json.loads(line)
+            rows[tuple(key)] = row
+    for key in _keys(flags.runs, flags.sizes, flags.slices):
+        if key not in rows:
+            name, size, topology = key
+            rows[key] = measure(RUNS[name], size, topology)
+            with flags.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([key, rows[key]]) + "\n")
+    write_page(PAGE, tables(rows))
+
+
+if __name__ == "__main__":
+    stack_size.allow_deep_stacks()
+    main()
