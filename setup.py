@@ -34,7 +34,8 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS_REQUIRE = {
-    "tpu": ["jax[tpu]>=0.10.2,<0.13"],
+    # Not `jax[tpu]`: JAX 0.10.2 would have libtpu 0.0.42.1, which died of a stack overflow while it compiled XXL for v5e:2x4.
+    "tpu": ["libtpu>=0.0.52,<0.1"],
     "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
     "test": [
         "beartype>=0.21,<0.24",

@@ -42,8 +42,6 @@ loop() {
   local max_crashes=$1 preempted=$2 crashes=0 code child=''
   shift 2
   stopping=
-  # The TPU compiler's threads overflow the usual 8 MiB on large models.
-  ulimit -s "$(ulimit -H -s)"
   trap 'stopping=yes; [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true' TERM
   while true; do
     echo "run: $(date --utc +%FT%TZ) starts, after $crashes crashes"

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.plan import slices, stack_size
+from prompt_tuning.plan import slices
 from prompt_tuning.plan.search import Change, Variants
 
 PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "tpu.md"
@@ -201,5 +201,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stack_size.allow_deep_stacks()
     main()

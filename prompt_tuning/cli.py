@@ -10,7 +10,6 @@ from typing import Any
 from prompt_tuning import startup_times
 from prompt_tuning.errors import ConfigError, PromptTuningError
 from prompt_tuning.plan import command as _plan
-from prompt_tuning.plan import stack_size
 
 COMMANDS = {
     "train": "train a prompt (or a whole model) and evaluate it on the way",
@@ -47,14 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
       Exit code: 0, or 2 for an error that the user can mend, which is printed without a traceback.
     """
     try:
-        return _main(list(sys.argv[1:] if argv is None else argv), is_program=argv is None)
+        return _main(list(sys.argv[1:] if argv is None else argv))
     except PromptTuningError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def _main(argv: list[str], *, is_program: bool) -> int:
-    """Parses flags and hands over to the command; `is_program` if nothing else runs in this process."""
+def _main(argv: list[str]) -> int:
+    """Parses flags and hands over to the command."""
     moved = []
     while argv and argv[0].startswith("--") and "=" in argv[0]:
         moved.append(argv.pop(0))
@@ -75,8 +74,6 @@ def _main(argv: list[str], *, is_program: bool) -> int:
         return importlib.import_module(f"prompt_tuning.{_OWN_FLAGS[command]}").main(argv) or 0
     flags = parse_flags(command, argv)
     if command == "plan":
-        if is_program:
-            stack_size.allow_deep_stacks()
         return _plan.run(flags)
     _run(command, flags)
     return 0
