@@ -34,7 +34,7 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS_REQUIRE = {
-    # Not `jax[tpu]`: JAX 0.10.2 would have libtpu 0.0.42.1, which died of a stack overflow while it compiled XXL for v5e:2x4.
+    # Not `jax[tpu]`, which for JAX 0.10.2 is libtpu 0.0.42.1: it died of a stack overflow as it compiled XXL for v5e.
     "tpu": ["libtpu>=0.0.52,<0.1"],
     "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
     "test": [
