@@ -151,6 +151,8 @@ def _line(size: str, topology: str, row: Mapping[str, Any]) -> str:
     ]
     if not row["fits"]:
         return f"| {' | '.join([*cells, f'**too large**: {gib[0]}', *gib[1:]])} |" + " |" * 6
+    if row["flops_per_core"] is None:
+        return f"| {' | '.join([*cells, *gib])} |" + " - |" * 6
     cells += [
         *gib,
         f"{row['flops_per_core'] / 1e12:.3f}",

@@ -9,6 +9,7 @@ from prompt_tuning.plan.run_step import PlannedRun, StepOnCores, step_on
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TOO_LARGE = "RESOURCE_EXHAUSTED"
+_UNWRITABLE = "hlo_instruction"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Figures:
       optimizer_bytes_per_core: The rest of the training state, from its shardings.
       batch_bytes_per_core: The batch, from its sharding.
       temp_bytes_per_core: Intermediate values, by the compiler.
-      flops_per_core: See `hlo_costs.Costs`; None where it does not fit, as below.
+      flops_per_core: See `hlo_costs.Costs`; None where it does not fit or the program cannot be read, as below.
       bytes_moved_per_core: An estimate; see `hlo_costs.Costs`.
       collective_bytes_per_core: Sum of the next.
       collectives: Bytes sent, by kind.
@@ -38,7 +39,7 @@ class Figures:
       hours: `num_steps` times the estimate.
       chip_hours: Times the chips.
       compiler: Version of libtpu.
-      message: The compiler's own words where it does not fit.
+      message: The compiler's own words where it does not fit or its program cannot be read.
     """
 
     topology: str
@@ -106,25 +107,48 @@ def measure(run: PlannedRun, name: str) -> Figures:
             raise
         return Figures(fits=False, **known, **too_large(str(error), step, where.core.hbm_bytes))
     memory = compiled.memory_analysis()
-    costs = hlo_costs.costs_of(hlo.parse(compiled.as_text()))
-    seconds, bound_by = estimate_seconds(costs, where.core)
-    hours = run.num_steps * seconds / 3600 if run.num_steps and run.mode == "train" else None
     return Figures(
         fits=True,
         hbm_bytes_per_core=where.core.hbm_bytes,
         peak_bytes_per_core=memory.peak_memory_in_bytes,
         temp_bytes_per_core=memory.temp_size_in_bytes,
-        flops_per_core=costs.flops,
-        bytes_moved_per_core=costs.bytes_moved,
-        collective_bytes_per_core=sum(costs.collectives.values()),
-        collectives=costs.collectives,
-        unknown_loops=costs.unknown_loops,
-        estimated_step_seconds=seconds,
-        bound_by=bound_by,
-        hours=hours,
-        chip_hours=hours * where.chips if hours is not None else None,
         **known,
+        **cost_figures(compiled, where, known["num_steps"]),
     )
+
+
+def cost_figures(compiled: Any, where: slices.Slice, num_steps: int | None) -> dict[str, Any]:
+    """Returns the figures that come from the compiled program's text.
+
+    Args:
+      compiled: The program.
+      where: Its slice.
+      num_steps: Updates of the run; None if it makes none.
+
+    Returns:
+      Fields of `Figures`; only `message` where libtpu cannot write the program down: 0.0.52 sometimes cannot for v6e.
+    """
+    try:
+        text = compiled.as_text()
+    except Exception as error:
+        # JAX has one error for everything that a compiler says.
+        if _UNWRITABLE not in str(error):
+            raise
+        return {"message": f"no operations and bytes: {str(error).splitlines()[0]}"}
+    costs = hlo_costs.costs_of(hlo.parse(text))
+    seconds, bound_by = estimate_seconds(costs, where.core)
+    hours = num_steps * seconds / 3600 if num_steps else None
+    return {
+        "flops_per_core": costs.flops,
+        "bytes_moved_per_core": costs.bytes_moved,
+        "collective_bytes_per_core": sum(costs.collectives.values()),
+        "collectives": costs.collectives,
+        "unknown_loops": costs.unknown_loops,
+        "estimated_step_seconds": seconds,
+        "bound_by": bound_by,
+        "hours": hours,
+        "chip_hours": hours * where.chips if hours is not None else None,
+    }
 
 
 def estimate_seconds(costs: hlo_costs.Costs, core: slices.Core) -> tuple[float, str]:

@@ -44,6 +44,8 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _work(result: Mapping[str, Any]) -> list[str]:
     """The lines on operations and time."""
+    if result["flops_per_core"] is None:
+        return ["", f"The compiler's program cannot be read: {result['message']}"]
     kinds = [(f"  {kind}", f"{sent / 1e9:.3f} GB") for kind, sent in result["collectives"].items()]
     lines = [
         "Counted in the compiled program, loops by their trips, for each core and step",
@@ -72,7 +74,7 @@ def _change(change: Mapping[str, Any] | None) -> list[str]:
     """The lines on what would make it fit."""
     if change is None:
         return ["No change of partitioning, rematerialization, microbatches or weights was found."]
-    estimate = f"{change['estimated_step_seconds']:.4f} s a step (estimate)"
+    estimate = f"{_seconds(change['estimated_step_seconds'])} a step (estimate)"
     return [
         "The closest change with which it fits:",
         *(f"  {flag}" for flag in change["flags"]),
@@ -88,14 +90,19 @@ def search_table(result: Mapping[str, Any]) -> str:
     """
     lines = ["tried"]
     for row in result["tried"]:
-        seconds = row["estimated_step_seconds"]
-        verdict = f"fits, {seconds:.4f} s (estimate)" if row["fits"] else "too large"
+        seconds = _seconds(row["estimated_step_seconds"])
+        verdict = f"fits, {seconds} (estimate)" if row["fits"] else "too large"
         size = gib(row["peak_bytes_per_core"])
         lines.append(f"  {row['topology']:<12} {size:>11}  {verdict:<26} {' '.join(row['flags'])}")
     if not result["fits"]:
         return "\n".join([*lines, "", "No slice that is known here holds this step."])
     flags = [f"  {flag}" for flag in (f"--topology={result['topology']}", *result["flags"])]
     return "\n".join([*lines, "", "The smallest slice that fits:", *flags, "", table(result)])
+
+
+def _seconds(seconds: float | None) -> str:
+    """A time, where there is an estimate."""
+    return "unknown time" if seconds is None else f"{seconds:.4f} s"
 
 
 def _rows(*rows: tuple[str, str]) -> list[str]:

@@ -179,8 +179,9 @@ def smallest_slice(variants: Variants, kind: str | None) -> tuple[Figures | None
                     "estimated_step_seconds": found.estimated_step_seconds,
                 }
             )
-            seconds = found.estimated_step_seconds
-            if seconds is not None and seconds < least:
+            # Without an estimate it is the last choice of those that fit.
+            seconds = math.inf if not found.estimated_step_seconds else found.estimated_step_seconds
+            if found.fits and (best is None or seconds < least):
                 best, how, least = found, change, seconds
         if best is not None:
             return best, how, tried

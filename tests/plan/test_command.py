@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from prompt_tuning import cli
-from prompt_tuning.plan import figures, search, slices
+from prompt_tuning.plan import figures, report, search, slices
 from tests.plan.test_run_step import CONFIGS, TINY
 
 PROMISED = {
@@ -153,6 +153,21 @@ def test_other_errors_of_the_compiler_are_not_taken_for_a_lack_of_memory(monkeyp
     variants = search.Variants(TRAIN_FILES, [(f"{n} = {v!r}", n) for n, v in settings.items()])
     with pytest.raises(RuntimeError, match="something else"):
         variants.measure("v5e:1x1")
+
+
+def test_memory_is_known_even_where_the_program_cannot_be_written_down(capsys, monkeypatch):
+    def as_text(self):
+        raise RuntimeError(
+            "INTERNAL: RET_CHECK failure (xla/hlo/ir/hlo_instruction.cc:390) arity\nmore"
+        )
+
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", as_text)
+    settings = {**TINY, **SCANNED}
+    variants = search.Variants(TRAIN_FILES, [(f"{n} = {v!r}", n) for n, v in settings.items()])
+    found = variants.measure("v5e:1x1")
+    assert found.fits and found.peak_bytes_per_core > 0 and found.flops_per_core is None
+    text = report.table({**found.to_json(), "change": None})
+    assert "cannot be read" in text and "arity" in text and "more" not in text
 
 
 @pytest.mark.slow
