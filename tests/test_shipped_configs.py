@@ -152,6 +152,7 @@ def test_sizes_that_do_not_fit_one_core_are_spread_over_all(size):
     is_spread = size != "large"
     assert arguments["checkpoint_cfg"].restore.dtype == ("bfloat16" if is_spread else "float32")
     assert (("embed", "data") in arguments["partitioner"].rules) == is_spread
+    assert arguments["partitioner"].num_partitions == (2 if size == "xxl" else 1)
     config = arguments["model"].config
     assert (config.scan_layers, config.remat_policy) == (
         is_spread,
