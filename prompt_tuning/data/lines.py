@@ -138,16 +138,21 @@ def check_text(value: Any, field: str, *, where: str) -> str:
             expected="text without \\u0000",
             fix="remove the character",
         )
+    return check_characters(value, field, where=where)
+
+
+def check_characters(text: str, field: str, *, where: str) -> str:
+    """Returns `text` if UTF-8 can write it; arguments and error as `check_text`."""
     try:
-        value.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError(
             f"{where} has half a surrogate pair in {field!r}",
-            got=ascii(value[error.start]),
+            got=ascii(text[error.start]),
             expected="whole characters, such as \\ud83d\\ude00",
             fix="correct the escape, or write the character itself",
         ) from error
-    return value
+    return text
 
 
 def check_columns(header: Sequence[str], *, where: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from prompt_tuning.data.lines import decode, parse_json_object
+from prompt_tuning.data.lines import check_characters, decode, parse_json_object
 from prompt_tuning.errors import DataError
 
 JSON_SUFFIXES = (".jsonl", ".json")
@@ -153,13 +153,5 @@ def _field(line: str, field: str, *, where: str) -> str:
             name=field,
             candidates=record,
         )
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where} has half a surrogate pair in {field!r}",
-            got=ascii(text[error.start]),
-            expected="whole characters, such as \\ud83d\\ude00",
-            fix="correct the escape, or write the character itself",
-        ) from error
-    return text
+    # A NUL character that is written as an escape is let through: one page of a crawl must not end a run of days.
+    return check_characters(text, field, where=where)
