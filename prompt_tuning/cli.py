@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -15,17 +16,27 @@ COMMANDS = {
     "train": "train a prompt (or a whole model) and evaluate it on the way",
     "eval": "evaluate a prompt with a task's metrics",
     "infer": "write predictions or scores for a task or a file",
+    "ensemble": "evaluate several prompts of one frozen model together: average, best, and majority vote",
+    "sweep": "run an experiment: every combination of sizes, tasks, seeds, ...; finished ones never again",
+    "report": "draw the results of sweeps beside the paper's numbers, as one HTML page",
     "plan": "memory, operations and time of a run's step on a TPU slice, by its compiler; needs no TPU",
     "tasks": "list, show, measure, check and cache SeqIO tasks",
     "convert": "write a T5X or Hugging Face checkpoint once in a form that loads fast",
     "export": "write a tuned prompt as .npy, safetensors or a PEFT adapter",
+    "inspect": "nearest words, clusters and class labels of a tuned prompt, over time too",
+    "similarity": "how alike tasks are by their prompts, and the best source for another one",
     "reproduce": "measure published numbers again, expected beside got",
-    "demo": "a small run from end to end; nothing has to be downloaded",
+    "demo": "prompt tuning explained by doing it, on a small T5 that comes with the package",
 }
 # Command with flags of its own -> its module.
-_OWN_FLAGS = {name: name for name in ("convert", "export", "reproduce", "demo")}
+_OWN_FLAGS = {name: name for name in ("convert", "export", "reproduce")}
 # `prompt_tuning.tasks` are the tasks themselves.
 _OWN_FLAGS["tasks"] = "inspect_tasks"
+_OWN_FLAGS["sweep"] = "sweeps.command"
+_OWN_FLAGS["report"] = "report.command"
+_OWN_FLAGS["demo"] = "demo.command"
+_OWN_FLAGS["inspect"] = "interpretation.inspection"
+_OWN_FLAGS["similarity"] = "interpretation.similarity"
 # T5X's run modes that are commands here.
 _RUN_MODES = ("train", "eval", "infer")
 _EPILOG = """\
@@ -82,7 +93,7 @@ def _main(argv: list[str]) -> int:
 def _help() -> str:
     """Returns the overview of all commands."""
     lines = ["usage: prompt-tuning COMMAND [flags]", "", "Soft prompts for frozen T5 models.", ""]
-    lines += [f"  {name:<9} {text}" for name, text in COMMANDS.items()]
+    lines += [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
     return "\n".join([*lines, "", "prompt-tuning COMMAND --help lists the flags.", "", _EPILOG])
 
 
@@ -174,6 +185,15 @@ def _list(text: str) -> list[str]:
     return [item for item in text.split(",") if item]
 
 
+def _named_list(text: str) -> dict[str, str]:
+    """Reads NAME=VALUE,NAME=VALUE."""
+    pairs = [item.partition("=") for item in _list(text)]
+    named = {name: value for name, _, value in pairs}
+    if not all(name and value for name, _, value in pairs) or len(named) != len(pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE,NAME=FILE with distinct names")
+    return named
+
+
 def _parser(command: str) -> argparse.ArgumentParser:
     """Returns the parser of one command's flags, which are T5X's."""
     parser = argparse.ArgumentParser(
@@ -223,6 +243,16 @@ def _parser(command: str) -> argparse.ArgumentParser:
     )
     if command == "infer":
         add("--shard_id", type=int, help="the shard this process writes; overrides infer.shard_id")
+        add(
+            "--prompts",
+            type=_named_list,
+            metavar="TASK=FILE,...",
+            help="a prompt for each `task` that the examples of INFER_INPUT_FILE name; overrides infer.prompts",
+        )
+    if command == "ensemble":
+        add(
+            "--prompts", type=_list, required=True, metavar="FILE,...", help="the prompts that vote"
+        )
     return parser
 
 
@@ -236,6 +266,8 @@ def _run(command: str, flags: argparse.Namespace) -> None:
         bindings.append(
             (f"infer.infer.shard_id = {flags.shard_id}", f"--shard_id={flags.shard_id}")
         )
+    if command == "infer" and flags.prompts:
+        bindings.append((f"infer.infer.prompts = {flags.prompts!r}", "--prompts"))
     # Mistyped files and values are told before the seconds that the libraries take to import.
     parsed = config.read(flags.gin_file, bindings, flags.gin_search_paths)
     times.end("imports")
@@ -244,8 +276,15 @@ def _run(command: str, flags: argparse.Namespace) -> None:
         times.end("joining")
     with processes.ending_together():
         config.set_data_dirs(flags.tfds_data_dir, flags.seqio_additional_cache_dirs)
+        runnable = _runnable(command)
+        if command == "ensemble":
+            runnable = functools.partial(runnable, flags.prompts)
         resolved = config.resolve(
-            parsed, _runnable(command), command=command, comments=_comments(command, flags)
+            parsed,
+            runnable,
+            # An ensemble is described by the gin files of an evaluation.
+            command="eval" if command == "ensemble" else command,
+            comments=_comments(command, flags),
         )
         if _is_first_process(flags):
             print(resolved.text, flush=True)
@@ -270,6 +309,10 @@ def _is_first_process(flags: argparse.Namespace) -> bool:
 
 def _runnable(command: str) -> Callable[..., Any]:
     """Imports the function of a command."""
+    if command == "ensemble":
+        from prompt_tuning import ensemble
+
+        return ensemble.evaluate_ensemble
     if command == "train":
         from prompt_tuning import train
 
@@ -286,6 +329,8 @@ def _runnable(command: str) -> Callable[..., Any]:
 def _comments(command: str, flags: argparse.Namespace) -> list[str]:
     """Returns what the saved config cannot say in gin."""
     lines = [f"Resolved by `prompt-tuning {command}`; runs again with --gin_file=THIS_FILE alone."]
+    if command == "ensemble":
+        lines[0] = f"Resolved for `prompt-tuning ensemble --prompts={','.join(flags.prompts)}`."
     if flags.tfds_data_dir:
         lines.append(f"It was given --tfds_data_dir={flags.tfds_data_dir}")
     if flags.seqio_additional_cache_dirs:

@@ -24,6 +24,7 @@ __all__ = [
     "ResolvedConfig",
     "RunDescription",
     "query_arguments",
+    "query_literals",
     "query_macros",
     "query_run",
     "read",
@@ -65,6 +66,20 @@ class ResolvedConfig:
         if "config_text" in inspect.signature(self.runnable).parameters:
             arguments["config_text"] = self.text
         return self.runnable(**arguments)
+
+    def identity(self) -> str:
+        """Returns all that the run reads but the values of macros named `..._DIR`: where its folders are is no setting.
+
+        Two runs that differ in nothing else have the same text, however their files say it.
+        """
+        read_ones = config_checks.reach_of_command(self._plan).settings
+        folders = {name for name in self._plan.macros if name.endswith("_DIR")}
+        lines = {}
+        for key, setting in self._plan.settings.items():
+            if key in read_ones or not self._plan.configurables[key[1]].is_ours:
+                name = config_plan.show(self._plan, key)
+                lines[name] = config_plan.literals(self._plan, setting.value, folders)
+        return "\n".join(f"{name} = {lines[name]!r}" for name in sorted(lines))
 
 
 def resolve(
@@ -206,6 +221,39 @@ def query_arguments(
         return command, {
             name: _evaluate(plan.settings[keys[name]].value) for name in names if name in keys
         }
+
+
+def query_literals(parsed: Parsed, selector: str) -> dict[str, Any]:
+    """Returns what files bind to one configurable, which nothing calls; gin is left as it was found.
+
+    Args:
+      parsed: What `read` returned.
+      selector: Complete name of the configurable.
+
+    Returns:
+      Value by parameter. Macros that the files set are replaced by their values; the others, and references, stay as
+      they are written: their `repr` is gin text.
+
+    Raises:
+      ConfigError: If a name is unknown, or the files bind anything else than macros and this configurable.
+    """
+    config_registry.register()
+    with _gin_left_alone():
+        plan = config_plan.make_plan(parsed, "train", None)
+    for key, setting in plan.settings.items():
+        if key[1] != selector:
+            raise ConfigError(
+                f"{setting.binding.where}: this binding is read by no run",
+                got=config_plan.show(plan, key),
+                expected=f"macros and the parameters of {plan.configurables[selector].display} alone"
+                if selector in plan.configurables
+                else f"bindings of {selector}",
+                fix="move it into a gin file that the runs read, or into `bindings`",
+            )
+    bound = plan.bound(selector)
+    return {
+        name: config_plan.literals(plan, plan.settings[key].value) for name, key in bound.items()
+    }
 
 
 def query_macros(files: Sequence[str], names: Sequence[str]) -> dict[str, Any]:

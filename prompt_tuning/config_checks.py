@@ -157,12 +157,8 @@ def check(plan: Plan, *, starts: bool = True) -> list[str]:
     Raises:
       ConfigError: If the config is for another command, a value is missing, or a macro has the wrong type.
     """
-    root = RUNNABLES[plan.command]
-    _check_command(plan, root)
-    reach = Reach()
-    reach.follow_call(plan, root, (), True)
-    if plan.describes_task:
-        reach.follow_call(plan, FROM_FILES, (), True)
+    _check_command(plan, RUNNABLES[plan.command])
+    reach = reach_of_command(plan)
     if reach.unset:
         raise _unset_error(plan, reach.unset)
     _check_types(plan, reach)
@@ -171,6 +167,15 @@ def check(plan: Plan, *, starts: bool = True) -> list[str]:
         _check_initial_weights(plan)
     read = reach_of_all(plan)
     return _unread(plan, read)
+
+
+def reach_of_command(plan: Plan) -> Reach:
+    """Returns what the command's runnable reads."""
+    reach = Reach()
+    reach.follow_call(plan, RUNNABLES[plan.command], (), True)
+    if plan.describes_task:
+        reach.follow_call(plan, FROM_FILES, (), True)
+    return reach
 
 
 def reach_of_all(plan: Plan) -> Reach:

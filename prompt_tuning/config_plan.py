@@ -2,7 +2,7 @@
 
 import dataclasses
 import pprint
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import gin
@@ -141,6 +141,21 @@ def _key(plan: Plan, names: Names, binding: Binding) -> Key | str:
     found = names.find(binding.selector, binding.source.index, binding.where)
     plan.remember(found)
     return binding.scope, found.selector, parameter(found, binding.arg, binding.where)
+
+
+def literals(plan: Plan, value: Any, ignored: Collection[str] = ()) -> Any:
+    """Returns `value` with macros replaced by their values, but those in `ignored` and those that are not set."""
+    if isinstance(value, Macro) and value.name in ignored:
+        return value
+    followed = plan.literal(value)
+    if isinstance(followed, dict):
+        return {
+            literals(plan, key, ignored): literals(plan, item, ignored)
+            for key, item in followed.items()
+        }
+    if isinstance(followed, (list, tuple)):
+        return type(followed)(literals(plan, item, ignored) for item in followed)
+    return followed
 
 
 def show(plan: Plan, key: Key | str, complete: bool = False) -> str:

@@ -1,6 +1,7 @@
 """The names gin files may bind: T5X's dotted names for this package's classes, and what users' modules add."""
 
 import dataclasses
+import functools
 import importlib
 import inspect
 from collections.abc import Callable
@@ -92,7 +93,7 @@ class Configurable:
     def parameters(self) -> dict[str, inspect.Parameter]:
         """Returns the parameters by name; those of a class are its constructor's."""
         assert self.wrapped is not None
-        parameters = dict(inspect.signature(self.wrapped).parameters)
+        parameters = dict(_signature(self.wrapped).parameters)
         parameters.pop("config_text", None)
         # A Linen module takes two arguments that its parent sets.
         if self.selector.endswith("network.Transformer"):
@@ -120,6 +121,7 @@ def register() -> None:
     from prompt_tuning.models import t5
     from prompt_tuning.prompts import config as prompt_config
     from prompt_tuning.prompts import initializers
+    from prompt_tuning.sweeps import sweep
     from prompt_tuning.training import optimizers, schedules
 
     for package, name, target in (
@@ -146,7 +148,10 @@ def register() -> None:
         ("prompt_tuning", "prompts.from_sample_of_embeddings", initializers.SampledVocab),
         ("prompt_tuning", "prompts.from_string", initializers.FromText),
         ("prompt_tuning", "prompts.from_file", initializers.FromFile),
+        ("prompt_tuning", "prompts.count_tokens", vocabularies.count_tokens),
+        ("prompt_tuning", "paths.join", run_config.join_path),
         ("prompt_tuning", "tasks.from_files", file_tasks.from_files),
+        ("prompt_tuning", "sweeps.Sweep", sweep.Sweep),
         ("prompt_tuning", "tasks.from_text_files", language_modeling.from_text_files),
         ("flax", "linen.initializers.uniform", initializers.Uniform),
         ("", "seqio.SentencePieceVocabulary", vocabularies.SentencePieceVocabulary),
@@ -292,6 +297,13 @@ def parameter(configurable: Configurable, name: str, where: str) -> str:
         name=name,
         candidates=parameters,
     )
+
+
+# A sweep asks of hundreds of runs.
+@functools.cache
+def _signature(fn: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a function or class."""
+    return inspect.signature(fn)
 
 
 def _alias(name: str) -> str | None:

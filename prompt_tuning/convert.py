@@ -59,7 +59,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def convert(
-    source_path: str, target_path: str, *, dtype: str | None = None, scan_layers: bool = False
+    source_path: str,
+    target_path: str,
+    *,
+    dtype: str | None = None,
+    scan_layers: bool = False,
+    **writer_options: Any,
 ) -> tuple[int, int]:
     """Writes the weights of a checkpoint into a directory of this project's own form.
 
@@ -68,6 +73,7 @@ def convert(
       target_path: Directory to make.
       dtype: "float32", "bfloat16" or "int8"; None keeps what is stored, but makes float16 float32. Prompts keep theirs.
       scan_layers: Whether to stack the layers.
+      **writer_options: Of `weights_format.WeightsWriter`.
 
     Returns:
       How many parameters there are, and the size in bytes of what holds them.
@@ -101,7 +107,7 @@ def convert(
         path: placement.Target(held[path], read[path], frozenset({placement.whole(held[path])}))
         for path in read
     }
-    writer = weights_format.WeightsWriter(target_path)
+    writer = weights_format.WeightsWriter(target_path, **writer_options)
     fingerprint = digest.Digest()
     num_bytes = done = 0
     for parts in placement.assemble(source, groups, targets):

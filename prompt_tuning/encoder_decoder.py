@@ -13,6 +13,7 @@ from prompt_tuning.decoding import specs
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
+from prompt_tuning.prompts import table
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.training.losses import LossConfig, token_cross_entropy
 from prompt_tuning.types import Batch, PyTree
@@ -128,7 +129,10 @@ class EncoderDecoderModel:
     def apply(
         self, params: PyTree, batch: Batch, dropout_rng: jax.Array | None = None
     ) -> jax.Array:
-        """Returns the logits [B, T, V] float32 under teacher forcing; dropout only with `dropout_rng`."""
+        """Returns the logits [B, T, V] float32 under teacher forcing; dropout only with `dropout_rng`.
+
+        Rows of a batch with `table.INDEX` take their prompts from `params[table.TABLE]`; in `score` and `predict` too.
+        """
         rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
         logits = self.module.apply(
             {"params": params},
@@ -141,6 +145,7 @@ class EncoderDecoderModel:
             decoder_positions=batch.get("decoder_positions"),
             enable_dropout=dropout_rng is not None,
             rngs=rngs,
+            **table.of_rows(params, batch),
         )
         assert isinstance(logits, jax.Array), "no collection is mutable"
         return logits
@@ -161,8 +166,8 @@ class EncoderDecoderModel:
 
         Args:
           params: All parameters, the prompt included.
-          batch: Model features; only `encoder_input_tokens` [B, L] is read, and the width T of
-            `decoder_input_tokens` where `max_decode_length` is None.
+          batch: Model features; only `encoder_input_tokens` [B, L] is read, `table.INDEX` [B] where it is there, and
+            the width T of `decoder_input_tokens` where `max_decode_length` is None.
           max_decode_length: Tokens to decode at most.
 
         Returns:
@@ -171,8 +176,9 @@ class EncoderDecoderModel:
         """
         tokens = jnp.asarray(batch["encoder_input_tokens"])
         length = max_decode_length or batch["decoder_input_tokens"].shape[-1]
+        prompts = table.of_rows(params, batch)
         encoded = self.module.apply(
-            {"params": params}, tokens, enable_dropout=False, method=self.module.encode
+            {"params": params}, tokens, enable_dropout=False, method=self.module.encode, **prompts
         )
         decode = functools.partial(
             self.module.apply, mutable=["cache"], method=self.module.decode, enable_dropout=False
@@ -187,8 +193,9 @@ class EncoderDecoderModel:
         assert isinstance(encoded, jax.Array), "no collection is mutable"
         rows = tokens.shape[0]
         # Sequence k of example b is row b * K + k; the cache is repeated by `decoder` itself.
-        encoded, tokens = (
-            jnp.repeat(x, self.decoder.num_decodes, axis=0) for x in (encoded, tokens)
+        encoded, tokens, prompt_mask = jax.tree.map(
+            lambda x: jnp.repeat(x, self.decoder.num_decodes, axis=0),
+            (encoded, tokens, prompts.get("prompt_mask")),
         )
 
         def tokens_to_logits(ids, cache):
@@ -200,6 +207,7 @@ class EncoderDecoderModel:
                 ids,
                 decode=True,
                 max_decode_length=length,
+                prompt_mask=prompt_mask,
             )
             return logits[:, 0, :], variables["cache"]
 

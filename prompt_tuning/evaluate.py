@@ -153,6 +153,25 @@ def evaluate(
       DataError: If the task is unknown or its split empty.
       CheckpointError: If the checkpoint or prompt is missing or of another model.
     """
+    directory = prepare(model, dataset_cfg, partitioner, output_dir, config_text)
+    decoding = DecodingEval(model, dataset_cfg, partitioner, directory, evaluator)
+    loaded = load_for_inference(model, partitioner, restore_checkpoint_cfg)
+    results = decoding.run(loaded.params, loaded.step)
+    for task, metrics in results.items():
+        logging.info("%s at step %d: %s", task, loaded.step, json.dumps(metrics))
+        if jax.process_index() == 0:
+            print(f"{task} step={loaded.step} {format_metrics(metrics)}", flush=True)
+    return results
+
+
+def prepare(
+    model: EncoderDecoderModel,
+    dataset_cfg: datasets.DatasetConfig,
+    partitioner: PjitPartitioner,
+    output_dir: str,
+    config_text: str,
+) -> epath.Path:
+    """Checks what can be checked before anything is loaded; returns EVAL_OUTPUT_DIR, with `config.gin` in it."""
     context.set_context(vocabulary=model.output_vocabulary, data_dir=dataset_cfg.data_dir)
     vocabularies.check_vocabulary(model.input_vocabulary)
     vocabularies.check_vocabulary(model.output_vocabulary)
@@ -163,14 +182,7 @@ def evaluate(
     if jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.gin").write_text(config_text)
-    decoding = DecodingEval(model, dataset_cfg, partitioner, directory, evaluator)
-    loaded = load_for_inference(model, partitioner, restore_checkpoint_cfg)
-    results = decoding.run(loaded.params, loaded.step)
-    for task, metrics in results.items():
-        logging.info("%s at step %d: %s", task, loaded.step, json.dumps(metrics))
-        if jax.process_index() == 0:
-            print(f"{task} step={loaded.step} {format_metrics(metrics)}", flush=True)
-    return results
+    return directory
 
 
 def format_metrics(metrics: dict[str, Any]) -> str:

@@ -61,13 +61,14 @@ def main(argv: Sequence[str]) -> None:
 
 
 def read_source(
-    source: epath.PathLike, *, step: str | None = None
+    source: epath.PathLike, *, step: str | None = None, setting: str = "SOURCE"
 ) -> tuple[Float[np.ndarray, "P H"], dict[str, Any]]:
     """Returns the prompt [P, H] float32 at a source, and what it belongs to.
 
     Args:
       source: What the command takes as SOURCE; local or gs://.
       step: A step of a MODEL_DIR, "latest" or "best"; None means "latest".
+      setting: What names it, for messages.
 
     Raises:
       CheckpointError: If there is no prompt, or it is damaged.
@@ -95,11 +96,11 @@ def read_source(
         prompt = checkpoint.read(PROMPT_PATH)
         info = {"step": checkpoint.step}
     else:
-        prompt, recorded = prompt_formats.load_prompt(path, setting="SOURCE")
+        prompt, recorded = prompt_formats.load_prompt(path, setting=setting)
         info = recorded or {}
     model = info.get("model")
     width = model.get("emb_dim") if isinstance(model, dict) else None
-    prompt = matrix_files.check_matrix(prompt, path, what="prompt", setting="SOURCE", width=width)
+    prompt = matrix_files.check_matrix(prompt, path, what="prompt", setting=setting, width=width)
     return prompt, {**info, "exported_from": str(path)}
 
 

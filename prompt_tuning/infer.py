@@ -5,14 +5,14 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 from absl import logging
 from etils import epath
 
-from prompt_tuning import prompt_formats
+from prompt_tuning import many_prompts, prompt_formats
 from prompt_tuning.checkpoints import initial
 from prompt_tuning.data import context, datasets, inference_examples, leaderboard, vocabularies
 from prompt_tuning.data.inference_examples import InferenceExample
@@ -40,6 +40,7 @@ def infer(
     num_shards: int = 1,
     shard_id: int = 0,
     checkpoint_period: int = 100,
+    prompts: Mapping[str, str] | None = None,
     config_text: str = "",
 ) -> str:
     """Writes one JSON object an example to `{task}-{mode}.jsonl-{shard:05}-of-{shards:05}`.
@@ -61,6 +62,8 @@ def infer(
       num_shards: Parts the examples are dealt into, in turn.
       shard_id: The part this run does, from 0.
       checkpoint_period: Batches in a chunk.
+      prompts: Name -> prompt file, for an `input_file` that mixes tasks: the `task` of each example names its prompt.
+        None for one prompt, the model's.
       config_text: The resolved gin config, written to `output_dir/config.gin`.
 
     Returns:
@@ -73,7 +76,8 @@ def infer(
     """
     context.set_context(vocabulary=model.output_vocabulary, data_dir=dataset_cfg.data_dir)
     check(model, partitioner, dataset_cfg, input_file, mode, num_shards, shard_id)
-    examples = read_examples(model, dataset_cfg, input_file, mode)
+    check_prompts(model, prompts, input_file)
+    examples = read_examples(model, dataset_cfg, input_file, mode, prompts)
     source = initial.open_source(
         restore_checkpoint_cfg.path or "", mode=restore_checkpoint_cfg.mode
     )
@@ -89,6 +93,7 @@ def infer(
             "infer.checkpoint_period": checkpoint_period,
             **describe_weights(source, restore.dtype),
             **describe_model(model),
+            **describe_prompts(prompts),
             **describe_input(dataset_cfg, input_file),
         },
     )
@@ -101,7 +106,7 @@ def infer(
     examples = itertools.islice(examples, shard_id, None, num_shards)
     if jax.process_index() == 0:
         (shard.directory / "config.gin").write_text(config_text)
-    params = load_for_inference(model, partitioner, restore).params
+    params = load_params(model, partitioner, restore, prompts)
     inference = Inference(model, partitioner, dataset_cfg.batch_size)
     num_chunks = 0
     for chunk in in_chunks(examples, checkpoint_period * dataset_cfg.batch_size):
@@ -113,6 +118,18 @@ def infer(
     shard.finish(num_chunks)
     write_submission(shard, dataset_cfg, mode, num_shards, input_file)
     return str(shard.final)
+
+
+def load_params(
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    restore: RestoreCheckpointConfig,
+    prompts: Mapping[str, str] | None,
+) -> PyTree:
+    """Returns all parameters, with the model's own prompt or with a table of `prompts`."""
+    if prompts:
+        return many_prompts.load(model, partitioner, restore, list(prompts.values())).params
+    return load_for_inference(model, partitioner, restore).params
 
 
 def _nothing_to_infer(name: str | None, shard_id: int, num_shards: int) -> DataError:
@@ -168,6 +185,19 @@ def describe_model(model: EncoderDecoderModel) -> dict[str, Any]:
         "network.T5Config": _text(model.config),
         "input vocabulary": _vocabulary(model.input_vocabulary),
         "output vocabulary": _vocabulary(model.output_vocabulary),
+    }
+
+
+def describe_prompts(prompts: Mapping[str, str] | None) -> dict[str, Any]:
+    """Returns which prompts the examples of a mixed file take, by the names users know; JSON values."""
+    if not prompts:
+        return {}
+    contents = {name: many_prompts.read(path)[0] for name, path in prompts.items()}
+    return {
+        "infer.prompts": dict(prompts),
+        "content of infer.prompts (SHA-256)": {
+            n: _sha256(p.tobytes()) for n, p in contents.items()
+        },
     }
 
 
@@ -230,18 +260,22 @@ def read_examples(
     cfg: datasets.DatasetConfig,
     input_file: str | None,
     mode: str,
+    prompts: Mapping[str, str] | None = None,
 ) -> Iterator[InferenceExample]:
-    """Yields the examples of the file, or of the task's split."""
+    """Yields the examples of the file, or of the task's split; with `prompts`, each with the number of its own."""
     if input_file is None:
         datasets.check_dataset(cfg)
         return inference_examples.from_task(cfg)
-    return inference_examples.from_file(
+    names = list(prompts) if prompts else None
+    examples = inference_examples.from_file(
         input_file,
         input_vocabulary=model.input_vocabulary,
         output_vocabulary=model.output_vocabulary,
         lengths=cfg.task_feature_lengths,
         needs_targets=mode == "score",
+        task_names=names,
     )
+    return many_prompts.numbered(examples, names) if names else examples
 
 
 def check(
@@ -281,6 +315,26 @@ def check(
     vocabularies.check_vocabulary(model.output_vocabulary)
     model.check_vocabulary_size()
     partitioner.check_batch_size(cfg.batch_size)
+
+
+def check_prompts(
+    model: EncoderDecoderModel, prompts: Mapping[str, str] | None, input_file: str | None
+) -> None:
+    """Raises ConfigError if there is no file to take several prompts for, or one more prompt beside them."""
+    if prompts and input_file is None:
+        raise ConfigError(
+            "--prompts needs a file whose examples say which prompt they take",
+            got="no INFER_INPUT_FILE",
+            expected="a JSONL or TSV file with `inputs` and `task`",
+            fix="bind INFER_INPUT_FILE, or evaluate several prompts on one task with `prompt-tuning ensemble`",
+        )
+    if prompts and prompt_file_of(model.prompt) is not None:
+        raise ConfigError(
+            "PROMPT_FILE names a prompt beside those of --prompts",
+            got=prompt_file_of(model.prompt),
+            expected="one or the other",
+            fix="leave PROMPT_FILE out, or add it to --prompts under a name",
+        )
 
 
 def in_chunks(

@@ -7,6 +7,7 @@
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from absl import logging
 
 from prompt_tuning import prompt_formats, quantization, tree
 from prompt_tuning.abstract_arrays import abstract_state, held_shapes, put_in_order, shardings_of
-from prompt_tuning.checkpoints import digest, huggingface_config, initial
+from prompt_tuning.checkpoints import digest, huggingface_config, initial, paths
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.errors import CheckpointError, ConfigError
@@ -99,6 +100,11 @@ def open_initial(
     )
 
 
+def split_key(rng: jax.Array) -> jax.Array:
+    """Returns the three keys that a run's own is split into: for random weights, for its prompt, for dropout."""
+    return jax.random.split(rng, 3)
+
+
 def initialize(
     model: EncoderDecoderModel,
     partitioner: PjitPartitioner,
@@ -130,7 +136,7 @@ def initialize(
     """
     trainable_paths, frozen_paths = split_paths(model, trainable_regex)
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
-    init_rng, prompt_rng, dropout_rng = jax.random.split(rng, 3)
+    init_rng, prompt_rng, dropout_rng = split_key(rng)
     held = held_shapes(model, partitioner, frozen_paths, frozen_dtype)
     if source is None:
         flat = _random_params(model, partitioner, shardings, init_rng)
@@ -150,7 +156,8 @@ def initialize(
         state, resumed = checkpointer.restore(latest, abstract)
         check_digest(resumed, metadata["frozen_digest"], frozen_dtype, f"checkpoint {latest}")
         logging.info("Resuming at step %d", latest)
-        metadata["initial_trainable_digest"] = resumed.get("initial_trainable_digest")
+        for name in ("initial_trainable_digest", "initial_prompt"):
+            metadata[name] = resumed.get(name)
         return Start(state, tree.unflatten(frozen), metadata, resumed)
     if source is None:
         trainable = {path: flat.pop(path) for path in trainable_paths if not is_prompt(path)}
@@ -167,6 +174,7 @@ def initialize(
             continue
         embedding = {**frozen, **trainable}[EMBEDDING]
         trainable[path] = make_prompt(model, partitioner, embedding, shardings[path], prompt_rng)
+        metadata["initial_prompt"] = _prompt_origin(model.prompt)
 
     state = _new_state(tx, trainable, dropout_rng, shardings_of(abstract))
     if optimizer_state is not None:
@@ -243,11 +251,8 @@ def load_for_inference(
         # Read before the weights, so that a prompt of another model is refused at once.
         _, info = prompt_formats.load_prompt(prompt_path, width=model.config.emb_dim)
         recorded, what = info or {}, f"prompt file {prompt_path}"
-    is_prompt = tree.match_any(PROMPT_REGEX)
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
-    frozen = [path for path in model.param_shapes if not is_prompt(path)]
-    params = _load(source, model, held_shapes(model, partitioner, frozen, restore.dtype))
-    prompts = [path for path in model.param_shapes if is_prompt(path)]
+    params, prompts = load_frozen(source, model, partitioner, restore.dtype)
     stored = set(source.shapes())
     for path in prompts:
         if path in stored and prompt_path is None:
@@ -255,11 +260,37 @@ def load_for_inference(
         else:
             rng = jax.random.key(0)
             params[path] = make_prompt(model, partitioner, params[EMBEDDING], shardings[path], rng)
-    if recorded.get("frozen_digest"):
-        was_trained = tree.match_any(recorded.get("trainable_regex", PROMPT_REGEX))
-        frozen = {p: x for p, x in params.items() if not was_trained(quantization.kernel_of(p))}
-        check_digest(recorded, digest.params_digest(frozen), restore.dtype, what)
+    check_recorded([(what, recorded)], params, restore.dtype)
     return Loaded(tree.unflatten(params), source.step or 0)
+
+
+def load_frozen(
+    source: initial.ParamSource,
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    dtype: str,
+) -> tuple[dict[str, jax.Array], list[str]]:
+    """Returns all parameters but the prompt by path, and the prompt's paths, of which there is one or none."""
+    is_prompt = tree.match_any(PROMPT_REGEX)
+    frozen = [path for path in model.param_shapes if not is_prompt(path)]
+    params = _load(source, model, held_shapes(model, partitioner, frozen, dtype))
+    return params, [path for path in model.param_shapes if is_prompt(path)]
+
+
+def check_recorded(
+    records: Sequence[tuple[str, Mapping[str, Any]]], params: Mapping[str, jax.Array], dtype: str
+) -> None:
+    """Raises CheckpointError unless `params` are what each record, `(of what, record)`, was trained on."""
+    digests: dict[tuple[str, ...], str] = {}
+    for what, recorded in records:
+        if not recorded.get("frozen_digest"):
+            continue
+        regex = tuple(recorded.get("trainable_regex", PROMPT_REGEX))
+        if regex not in digests:
+            was_trained = tree.match_any(regex)
+            frozen = {p: x for p, x in params.items() if not was_trained(quantization.kernel_of(p))}
+            digests[regex] = digest.params_digest(frozen)
+        check_digest(recorded, digests[regex], dtype, what)
 
 
 def prompt_file_of(prompt: PromptConfig | None) -> str | None:
@@ -311,7 +342,19 @@ def _origin(
         "initial_checkpoint_path": None if source is None else str(source.path),
         "initial_checkpoint_step": None if source is None else source.step,
         "initial_trainable_digest": None,
+        "initial_prompt": None,
     }
+
+
+def _prompt_origin(prompt: PromptConfig | None) -> dict[str, Any] | None:
+    """What a run records of the prompt file that it starts from; None if it starts from none."""
+    path = prompt_file_of(prompt)
+    if path is None:
+        return None
+    array, info = prompt_formats.load_prompt(path)
+    kept = {name: (info or {}).get(name) for name in ("task", "step", "frozen_digest")}
+    content = hashlib.sha256(array.tobytes()).hexdigest()
+    return {"path": str(paths.absolute(path)), "sha256": content, **kept}
 
 
 def _load(

@@ -10,6 +10,16 @@ RESTORE_MODES = ("specific", "latest")
 DTYPES = ("float32", "bfloat16", "int8")
 
 
+def join_path(folder: str, name: str) -> str:
+    """Returns the path of a file or folder below another; for gin, which cannot join texts.
+
+    Args:
+      folder: Local or in an object store.
+      name: What is below it, with `/` between parts.
+    """
+    return f"{folder.rstrip('/')}/{name}"
+
+
 def _check_positive(name: str, value: int | None, unit: str, or_none: str = ", or None") -> None:
     """Raises ConfigError unless `value` is a whole number of at least 1 (or None, where `or_none` says so)."""
     if value is None and or_none:

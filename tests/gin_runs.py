@@ -95,6 +95,7 @@ def fake_infer(
     num_shards=1,
     shard_id=0,
     checkpoint_period=100,
+    prompts=None,
     config_text="",
 ):
     return dict(locals())

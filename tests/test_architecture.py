@@ -21,7 +21,7 @@ TRAIN_STEP_LINES = 45
 FORBIDDEN_STEMS = frozenset({"util", "utils", "common", "misc", "helper", "helpers"})
 
 # Anyone may import these.
-BASE_INTERNAL = frozenset({"types", "errors", "tree"})
+BASE_INTERNAL = frozenset({"types", "errors", "shipped_files", "tree"})
 BASE_EXTERNAL = frozenset({"jax", "numpy", "jaxtyping", "absl", "etils"})
 
 
@@ -42,18 +42,19 @@ LIBRARY = "models prompts decoding partitioning layouts quantization training ch
 # Parts that the commands share and that gin configures; they start nothing.
 PARTS = (
     "abstract_arrays compilation_cache compiled_steps encoder_decoder initialization infer_shard inference"
-    " model_info optimizer_start preemption processes run_config run_identity startup_times"
+    " many_prompts model_info optimizer_start preemption processes run_config run_identity startup_times"
 )
-COMMANDS = "train evaluate infer predict demo convert export reproduce plan sweeps report"
+COMMANDS = "train evaluate infer ensemble predict demo convert export reproduce plan sweeps report"
 RUNNABLE = unit(
     f"{LIBRARY} {PARTS} {COMMANDS} matrix_files peft_adapter prompt_formats",
-    "flax optax orbax safetensors tqdm matplotlib scipy",
+    "flax optax orbax safetensors tqdm matplotlib scipy ray tensorboard",
 )
 
 ALLOWED: dict[str, Unit] = {
     "__init__": unit(),
     "types": unit(),
     "errors": unit(),
+    "shipped_files": unit(),
     "tree": unit(),
     "layouts": unit(),
     "quantization": unit("layouts"),
@@ -78,12 +79,16 @@ ALLOWED: dict[str, Unit] = {
     **dict.fromkeys((*PARTS.split(), *COMMANDS.split()), RUNNABLE),
     # These start from a gin file: a finished run's config.gin, the miniature's own, the paper's, and any run's.
     **dict.fromkeys(
-        ("predict", "demo", "reproduce", "plan"),
+        ("predict", "reproduce", "plan", "sweeps"),
         Unit(RUNNABLE.internal | {"config", "released_prompts"}, RUNNABLE.external),
     ),
+    "demo": Unit(RUNNABLE.internal | {"config", "interpretation"}, RUNNABLE.external),
+    "report": unit("", "jinja2 matplotlib"),
+    "interpretation": Unit(RUNNABLE.internal | {"config"}, RUNNABLE.external | {"rich"}),
     "released_prompts": unit(),
     "inspect_tasks": unit("config data"),
-    "config": unit(f"{LIBRARY} {PARTS}", "gin flax optax seqio"),
+    # What a sweep's gin file binds is a class of sweeps.
+    "config": unit(f"{LIBRARY} {PARTS} sweeps", "gin flax optax seqio"),
     "cli": unit(f"config {COMMANDS} {PARTS} data"),
     "__main__": unit("cli"),
     "launch": unit(f"{LIBRARY} {PARTS} {COMMANDS} config cli", "flax optax tensorstore msgpack"),

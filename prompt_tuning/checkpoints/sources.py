@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from prompt_tuning import layouts
+from prompt_tuning import layouts, shipped_files
 from prompt_tuning.checkpoints import (
     huggingface,
     manager,
@@ -175,7 +175,8 @@ def open_source(
     Args:
       path: A T5X checkpoint, one of this program, a Hugging Face model, or what `prompt-tuning convert` wrote; local
         or gs://. If a checkpoint of this program holds only a prompt, the frozen parameters come from the checkpoint
-        it names; if that was moved together with the run, from there.
+        it names; if that was moved together with the run, from there. What the package ships is found wherever it is
+        installed (`shipped_files.locate`).
       mode: "specific", or "latest" if `path` is the folder of several: the newest sound one is taken.
       initial_checkpoint: Where the frozen parameters are, if neither holds; only for a checkpoint of this program.
 
@@ -225,7 +226,7 @@ def _is_checkpoint(path: epath.Path) -> bool:
 
 def _locate(path: epath.PathLike, mode: str) -> epath.Path:
     """The directory of one checkpoint."""
-    path = epath.Path(path)
+    path = epath.Path(shipped_files.locate(path))
     if mode == "latest":
         return _newest(path)
     if mode != "specific":

@@ -24,8 +24,8 @@ ARRAYS = "arrays"
 _VERSION = 1
 # One stored block: large enough for object stores, small enough to be read in parallel. Unit: bytes.
 _CHUNK_BYTES = 16 * 2**20
-# A file of the database; TensorStore keeps one in memory while it is written. Unit: bytes.
-_DATA_FILE_BYTES = 64 * 2**20
+# A file of the database. Unit: bytes.
+DATA_FILE_BYTES = 64 * 2**20
 # Arrays that are being written at any time. The database writes what comes together at once. Unit: bytes.
 _IN_FLIGHT_BYTES = 64 * 2**20
 _THREADS = 16
@@ -126,12 +126,13 @@ class WeightsWriter:
 
     Args:
       path: Directory to make; local or gs://.
+      data_file_bytes: About how large a file of the database becomes; TensorStore keeps one in memory.
 
     Raises:
       CheckpointError: If there is something already.
     """
 
-    def __init__(self, path: epath.PathLike):
+    def __init__(self, path: epath.PathLike, *, data_file_bytes: int = DATA_FILE_BYTES):
         """Makes the directory."""
         self.path = paths.absolute(path)
         refuse_unfinished(self.path)
@@ -143,6 +144,7 @@ class WeightsWriter:
                 fix="name another, or delete it",
             )
         self._params: dict[str, Any] = {}
+        self._data_file_bytes = data_file_bytes
         # Writes through one context are put into the database together.
         self._context = tensorstore.Context()
         self._pool = futures.ThreadPoolExecutor(_THREADS)
@@ -165,6 +167,7 @@ class WeightsWriter:
             "compressor": None,
         }
         spec = {**_spec(self.path, path), "metadata": metadata, "create": True}
+        spec["kvstore"]["target_data_file_size"] = self._data_file_bytes
         store = tensorstore.open(spec, context=self._context).result()
         store.write(array).result()
 
@@ -213,7 +216,6 @@ def _spec(path: epath.Path, name: str) -> dict[str, Any]:
             "base": paths.kvstore(path / ARRAYS),
             "path": f"{name.replace('/', '.')}/",
             "config": {"compression": None},
-            "target_data_file_size": _DATA_FILE_BYTES,
         },
     }
 

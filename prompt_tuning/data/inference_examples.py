@@ -12,6 +12,8 @@ from prompt_tuning.errors import ConfigError, DataError
 
 EOS_ID = 1
 PRETOKENIZED = "_pretokenized"
+# What a row of a file of several tasks names its own by.
+TASK_KEY = "task"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +21,8 @@ class InferenceExample:
     """One example.
 
     Attributes:
-      inputs: The texts shown beside the prediction, with T5X's keys `inputs_pretokenized` and `targets_pretokenized`.
+      inputs: The texts shown beside the prediction, with T5X's keys `inputs_pretokenized` and `targets_pretokenized`;
+        with `task` where a file mixes several.
       features: Model features without a batch axis.
     """
 
@@ -60,6 +63,7 @@ def from_file(
     output_vocabulary: seqio.Vocabulary,
     lengths: Mapping[str, int] | None,
     needs_targets: bool = False,
+    task_names: Sequence[str] | None = None,
 ) -> Iterator[InferenceExample]:
     """Yields the examples of a JSONL, TSV or plain-text file in order.
 
@@ -69,9 +73,11 @@ def from_file(
       output_vocabulary: Encodes the targets, where there are any.
       lengths: TASK_FEATURE_LENGTHS, in tokens.
       needs_targets: Whether an example without targets is an error (scoring).
+      task_names: What the `task` of a row may be, which each must have then; None does not look for any.
 
     Raises:
-      DataError: If the file is malformed (file and line are named) or lacks targets that are needed.
+      DataError: If the file is malformed (file and line are named), lacks targets that are needed, or names an unknown
+        task.
       ConfigError: If no lengths are given.
     """
     rows = input_files.read_examples(path)
@@ -84,12 +90,14 @@ def from_file(
             expected="`inputs` and `targets`",
             fix="add `targets` to every example, or use infer.mode = 'predict'",
         )
+    tasks = None if task_names is None else _tasks_of(rows, task_names, path)
     return from_strings(
         [row["inputs"] for row in rows],
         [row["targets"] for row in rows] if has_targets else None,
         input_vocabulary=input_vocabulary,
         output_vocabulary=output_vocabulary,
         lengths=lengths,
+        tasks=tasks,
     )
 
 
@@ -100,6 +108,7 @@ def from_strings(
     input_vocabulary: seqio.Vocabulary,
     output_vocabulary: seqio.Vocabulary,
     lengths: Mapping[str, int] | None,
+    tasks: Sequence[str] | None = None,
 ) -> Iterator[InferenceExample]:
     """Yields one example an input; EOS is appended after trimming, as the tasks do.
 
@@ -109,10 +118,13 @@ def from_strings(
       input_vocabulary: Encodes the inputs.
       output_vocabulary: Encodes the targets.
       lengths: TASK_FEATURE_LENGTHS, in tokens.
+      tasks: As many names, or None where there is one task.
     """
     lengths = _check_lengths(lengths)
     for index, text in enumerate(inputs):
         texts = {f"inputs{PRETOKENIZED}": text}
+        if tasks is not None:
+            texts[TASK_KEY] = tasks[index]
         target_ids: list[int] = []
         if targets is not None:
             texts[f"targets{PRETOKENIZED}"] = targets[index]
@@ -141,6 +153,30 @@ def model_features(
         "decoder_input_tokens": np.concatenate([np.zeros(1, np.int32), target[:-1]]),
         "decoder_loss_weights": (target > 0).astype(np.int32),
     }
+
+
+def _tasks_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: str) -> list[str]:
+    """The task of each row, which is one of `names`."""
+    for number, row in enumerate(rows, start=1):
+        if TASK_KEY not in row:
+            raise DataError(
+                f"Example {number} of {path} does not say which task it is of",
+                got=sorted(row),
+                expected=f"a key {TASK_KEY!r} with one of {list(names)}",
+                fix="add the key to every example of a JSONL file, or the column to a TSV file",
+                name=TASK_KEY,
+                candidates=row,
+            )
+        if row[TASK_KEY] not in names:
+            raise DataError(
+                f"Example {number} of {path} is of a task that no prompt is given for",
+                got=row[TASK_KEY],
+                expected=f"one of {list(names)}",
+                fix="correct the name, or give its prompt too: --prompts=NAME=FILE,...",
+                name=str(row[TASK_KEY]),
+                candidates=names,
+            )
+    return [row[TASK_KEY] for row in rows]
 
 
 def _check_lengths(lengths: Mapping[str, int] | None) -> Mapping[str, int]:

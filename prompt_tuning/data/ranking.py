@@ -134,3 +134,21 @@ def of_likeliest(
         return metric_fn([values[n] for n in whole], answers)
 
     return metric
+
+
+def labels_of_examples(dataset: tf.data.Dataset) -> list[list[int]]:
+    """Returns, for each example of a ranked task, the positions of its rows in the dataset, by class.
+
+    Args:
+      dataset: Examples of a task, with the features that its preprocessors made.
+
+    Returns:
+      One list an example; none at all if the task is not ranked.
+    """
+    spec: Any = dataset.element_spec
+    if _EXAMPLE not in spec:
+        return []
+    rows: dict[int, dict[int, int]] = {}
+    for position, example in enumerate(dataset.as_numpy_iterator()):
+        rows.setdefault(int(example[_EXAMPLE]), {})[int(example[_CLASS])] = position
+    return [[row[index] for index in sorted(row)] for row in rows.values()]

@@ -15,6 +15,7 @@ import seqio
 import tensorflow as tf
 from etils import epath
 
+from prompt_tuning import shipped_files
 from prompt_tuning.data import context
 from prompt_tuning.errors import DataError
 
@@ -80,13 +81,13 @@ def sentencepiece_vocabulary(
 
 
 def cached_path(address: str) -> str:
-    """Returns where the file of a web address is kept on this machine; other paths as they are.
+    """Returns where the file of a web address is kept on this machine, or a shipped one is; others as they are.
 
     Args:
       address: A path, `gs://…` or `https://…`.
     """
     if not address.startswith(_WEB):
-        return address
+        return shipped_files.locate(address)
     cache = epath.Path(os.environ.get("XDG_CACHE_HOME") or epath.Path("~/.cache").expanduser())
     name = urllib.parse.urlparse(address).path.rpartition("/")[2] or "sentencepiece.model"
     # Addresses that differ elsewhere than in the file's name must not share a file.
@@ -272,3 +273,20 @@ def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
             expected="a vocabulary whose sequences end in </s> (T5: id 1)",
             fix=fix,
         )
+
+
+def count_tokens(text: str, vocabulary: seqio.Vocabulary) -> int:
+    """Returns the length of the prompt that a text fills, for gin.
+
+    Args:
+      text: The text.
+      vocabulary: The model's.
+
+    Returns:
+      Tokens, without EOS.
+
+    Raises:
+      DataError: As `check_vocabulary`.
+    """
+    check_vocabulary(vocabulary)
+    return len(vocabulary.encode(text))

@@ -21,7 +21,7 @@ from prompt_tuning.types import PyTree
 
 MODES = ("train", "eval", "decode")
 # Macros whose values a step does not depend on -> what stands for them. Their files need not exist.
-_STAND_INS = {
+STAND_INS = {
     "MODEL_DIR": "unused",
     "EVAL_OUTPUT_DIR": "unused",
     "INFER_OUTPUT_DIR": "unused",
@@ -34,7 +34,7 @@ _STAND_INS = {
     "PROMPT_TEXT": "unused",
     "CLASS_LABELS": ["unused"],
 }
-_MAY_BE_UNSET = ("INITIAL_CHECKPOINT_PATH",)
+MAY_BE_UNSET = ("INITIAL_CHECKPOINT_PATH",)
 _ARGUMENTS = (
     "model partitioner trainer train_dataset_cfg train_eval_dataset_cfg infer_eval_dataset_cfg checkpoint_cfg"
     " total_steps relative_steps trainable_regex dataset_cfg restore_checkpoint_cfg"
@@ -106,7 +106,7 @@ def read_run(
       ConfigError: If the config is wrong, or says too little of the step.
     """
     parsed = config.read(gin_files, bindings, search_paths)
-    command, found = config.query_arguments(parsed, _ARGUMENTS, _STAND_INS, _MAY_BE_UNSET)
+    command, found = config.query_arguments(parsed, _ARGUMENTS, STAND_INS, MAY_BE_UNSET)
     mode = mode or _DEFAULT_MODES[command]
     trains = command == "train"
     if mode == "train" and not trains:

@@ -1,4 +1,4 @@
-"""The ladder in miniature: text, vocabulary, pre-training, LM adaptation, going on after a stop, and a prompt."""
+"""The ladder in miniature: text, vocabulary, pre-training, LM adaptation, building it again, a stop, and a prompt."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_text_and_vocabulary_are_the_same_wherever_they_are_made(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_rung_is_pretrained_adapted_resumed_and_prompted(tmp_path, capsys):
+def test_a_rung_is_pretrained_adapted_rebuilt_resumed_and_prompted(tmp_path, capsys):
     inputs = ladder.make_text(tmp_path, TEXT, write_prose(tmp_path / "prose"))
     made = ladder.make_rung(tmp_path, RUNG, inputs, **TINY)
     names = ["pretrained/checkpoint_3", "adapted/checkpoint_2", "adapted/checkpoint_4"]
@@ -60,7 +60,7 @@ def test_a_rung_is_pretrained_adapted_resumed_and_prompted(tmp_path, capsys):
     assert metadata["initial_trainable_digest"] == made["checkpoints"][names[0]]["digest"]
     assert "Optimizer state restored" in capsys.readouterr().out
 
-    # Stopped and started again, it ends where the other one did.
+    # Built from nothing a second time, elsewhere, and stopped and started on the way, it has the same weights.
     files = inputs["files"]
     settings = {
         **TINY,
@@ -68,8 +68,10 @@ def test_a_rung_is_pretrained_adapted_resumed_and_prompted(tmp_path, capsys):
         "TRAIN_TEXT": files["train"],
         "VALIDATION_TEXT": files["validation"],
         "MODEL_DIR": str(tmp_path / "again"),
-        "INITIAL_CHECKPOINT_PATH": str(tmp_path / "pico" / names[0]),
     }
+    rebuilt = {"MODEL_DIR": str(tmp_path / "rebuilt"), "TRAIN_STEPS": RUNG.pretrain_steps}
+    ladder.resolve("pico", "pretrain", {**settings, **rebuilt}).run()
+    settings["INITIAL_CHECKPOINT_PATH"] = str(tmp_path / "rebuilt" / "checkpoint_3")
     for steps in (2, 4):
         run = ladder.resolve("pico", "adapt", {**settings, "TRAIN_STEPS_RELATIVE": steps})
         run.run()
@@ -82,21 +84,29 @@ def test_a_rung_is_pretrained_adapted_resumed_and_prompted(tmp_path, capsys):
 
     # A prompt is tuned on the frozen result.
     more = {
-        "MIXTURE_OR_TASK_NAME": "synthetic_sentiment",
-        "CLASS_LABELS": ["negative", "positive"],
         "INITIAL_CHECKPOINT_PATH": str(tmp_path / "again" / "checkpoint_4"),
         "MODEL_DIR": str(tmp_path / "prompt"),
+    }
+    kept = {k: v for k, v in settings.items() if not k.endswith("_TEXT")}
+    results = tune_prompt({**kept, **more})
+    assert 0.0 <= results["synthetic_sentiment"]["accuracy"] <= 100.0
+    prompted = run_format.read_metadata(tmp_path / "prompt" / "checkpoint_2")
+    assert prompted["frozen_digest"] == made["checkpoints"][names[2]]["digest"]
+
+
+def tune_prompt(settings):
+    """What a run of ladder/prompt.gin of two steps returns."""
+    settings = {
+        **settings,
+        "MIXTURE_OR_TASK_NAME": "synthetic_sentiment",
+        "CLASS_LABELS": ["negative", "positive"],
         "PROMPT_LENGTH": 4,
         "TRAIN_STEPS": 2,
         "EVALUATOR_NUM_EXAMPLES": 8,
         "TASK_FEATURE_LENGTHS": {"inputs": 48, "targets": 12},
         "prompt_init/prompts.from_embedded_list.population_size": 100,
     }
-    kept = {k: v for k, v in settings.items() if not k.endswith("_TEXT")}
-    bindings = [(f"{k} = {v!r}", f"--gin.{k}={v!r}") for k, v in {**kept, **more}.items()]
+    bindings = [(f"{k} = {v!r}", f"--gin.{k}={v!r}") for k, v in settings.items()]
     folder = "prompt_tuning/configs/ladder"
     parsed = config.read([f"{folder}/pico.gin", f"{folder}/prompt.gin"], bindings, [])
-    results = config.resolve(parsed, train.train, command="train").run()
-    assert 0.0 <= results["synthetic_sentiment"]["accuracy"] <= 100.0
-    prompted = run_format.read_metadata(tmp_path / "prompt" / "checkpoint_2")
-    assert prompted["frozen_digest"] == made["checkpoints"][names[2]]["digest"]
+    return config.resolve(parsed, train.train, command="train").run()

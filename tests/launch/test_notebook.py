@@ -141,12 +141,11 @@ def test_the_notebook_is_stored_without_outputs():
 
 @pytest.mark.slow
 @pytest.mark.entry
-def test_the_cells_train_a_tiny_model_in_two_sessions(tmp_path, monkeypatch, tiny_vocabulary):
+def test_the_cells_train_a_tiny_model_in_two_sessions(tmp_path, monkeypatch):
     """Every cell runs, twice; the second session finds what the first has kept and goes on from there."""
     nbclient = pytest.importorskip("nbclient", reason="nbclient is in the extra [test]")
     nbformat = pytest.importorskip("nbformat", reason="nbformat comes with nbclient")
     monkeypatch.setenv("PROMPT_TUNING_SCALE", "tiny")
-    monkeypatch.setenv("PROMPT_TUNING_VOCABULARY", str(tiny_vocabulary))
     monkeypatch.setenv("PROMPT_TUNING_KEEP", str(tmp_path / "kept"))
     shown = []
     for session, steps in enumerate((2, 4)):

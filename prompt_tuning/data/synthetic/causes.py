@@ -1,9 +1,17 @@
 """What leads to what: laws of the world that its stories show again and again (the form of COPA)."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
-from prompt_tuning.data.synthetic.world import Person, World, capital, draw
+from prompt_tuning.data.synthetic.world import (
+    Person,
+    World,
+    capital,
+    draw,
+    make_world,
+    owner_of,
+)
 
 FIRST_SECOND = ("first", "second")
 # (cause, its effect, the opposite cause, the effect of that); {x} is a person.
@@ -31,14 +39,27 @@ _LAWS = (
 )  # fmt: skip
 
 
-def _law(rng: random.Random, owner: str, world: World) -> tuple[Person, int, int]:
+_ALL = range(len(_LAWS))
+_ABOUT_PEOPLE = [law for law in _ALL if "{x}" in _LAWS[law][0]]
+
+
+def _law(
+    rng: random.Random, owner: str, world: World, laws: Sequence[int] = _ALL
+) -> tuple[Person, int, int]:
     """Who does what: a person, the number of a law, and 0 for its first half or 1 for its second."""
 
-    def make(rng: random.Random) -> tuple[Person, int, int]:
-        return rng.choice(world.people), rng.randrange(len(_LAWS)), rng.randrange(2)
+    def key(made: tuple[Person, int, int]) -> str:
+        # Both halves of a law belong to one owner: else what is right for one would be what is wrong for another.
+        return f"{made[0].name} {_LAWS[made[1]][0]}"
 
-    # Both halves of a law belong to one owner: else what is right for one would be what is wrong for another.
-    return draw(rng, owner, make, key=lambda made: f"{made[0].name} {_LAWS[made[1]][0]}")
+    def make(rng: random.Random) -> tuple[Person, int, int]:
+        return rng.choice(people), rng.choice(laws), rng.randrange(2)
+
+    people = world.people
+    # A small owner may have no law with any of a world's six people.
+    while all(owner_of(key((p, law, 0))) != owner for p in people for law in laws):
+        people = make_world(rng, owner).people
+    return draw(rng, owner, make, key=key)
 
 
 def _clause(person: Person, law: int, half: int, part: int) -> str:
@@ -57,7 +78,8 @@ def copa(rng: random.Random, world: World, owner: str, label: int) -> list[dict[
       owner: To whom person and law together belong.
       label: Index in `FIRST_SECOND`.
     """
-    person, law, half = _law(rng, owner, world)
+    # What names nobody would be the same example for every owner.
+    person, law, half = _law(rng, owner, world, _ABOUT_PEOPLE)
     part = rng.randrange(2)
     other_law, other_half = law, 1 - half
     if rng.random() < 0.5:

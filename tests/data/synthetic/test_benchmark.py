@@ -52,6 +52,16 @@ def test_splits_share_no_text_and_neither_with_pre_training(name, written):
     assert [text for text in texts if text in written] == []
 
 
+def test_no_example_of_copa_is_in_two_splits():
+    # Its premises are laws of the text, which may name nobody; whole examples are of one split.
+    fields = ("premise", "question", "first", "second")
+    train, dev, test = (
+        {tuple(row[field] for field in fields) for row in benchmark.rows("copa", split)}
+        for split in ("train", "validation", "test")
+    )
+    assert not train & dev and not train & test and not dev & test and len(dev) > 300
+
+
 def test_the_owner_of_a_world_is_known_from_the_world():
     rng = random.Random(1)
     for owner in world.OWNERS:

@@ -1,0 +1,261 @@
+"""Reads the rows of sweeps, one a cell, and says which cells are done, failed or missing."""
+
+import itertools
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from etils import epath
+
+from prompt_tuning.errors import DataError
+
+FILE_NAME = "results.jsonl"
+DONE = "done"
+# Value of the axis over which the prompts of an ensemble vote.
+ENSEMBLE = "ensemble"
+_REQUIRED = ("sweep", "scale", "cell", "axes", "status")
+# Values in the order of legends; sizes follow their parameters, numbers their value, other text the alphabet.
+_ORDERS = {
+    "method": ("prompt", "model", "multitask", "text", "frozen"),
+    "init": ("random_uniform", "sampled_vocab", "class_label"),
+    "objective": ("span_corruption", "span_corruption_sentinel", "lm_adaptation"),
+}
+
+# A row as a sweep wrote it; what does not apply to a cell is None or missing.
+Row = Mapping[str, Any]
+# The values of some axes.
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All cells of one sweep at one scale.
+
+    Args:
+      name: Name of the sweep, e.g. `figure_3a`.
+      scale: `full`, `mini`, or "" for a sweep without one.
+      axes: Names of the axes, in the order of the sweep.
+      cells: Its rows, one a cell.
+      missing: Cells that the product of the values seen with a method has and the rows have not.
+    """
+
+    name: str
+    scale: str
+    axes: tuple[str, ...]
+    cells: tuple[Row, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def scale_text(self) -> str:
+        """The scale in words."""
+        return f"{self.scale} scale" if self.scale else "no scale"
+
+    @property
+    def done(self) -> list[Row]:
+        """The cells that have a result."""
+        return [cell for cell in self.cells if cell["status"] == DONE]
+
+    @property
+    def failed(self) -> list[Row]:
+        """The cells whose last run failed."""
+        return [cell for cell in self.cells if cell["status"] != DONE]
+
+    @property
+    def runs(self) -> list[Row]:
+        """The cells that are runs of their own, done or not: all but ensembles of others."""
+        return [cell for cell in self.cells if not _is_ensemble(cell)]
+
+    @property
+    def ensembles(self) -> list[Row]:
+        """The cells with a result in which the prompts of others vote."""
+        return [cell for cell in self.done if _is_ensemble(cell)]
+
+    def values(self, axis: str) -> list[str]:
+        """Returns the values of an axis that runs have, in the order of a legend; [] if the sweep lacks the axis."""
+        if axis not in self.axes:
+            return []
+        values = sorted({cell["axes"][axis] for cell in self.runs})
+        if axis == "size":
+            return sorted(values, key=self._params_of)
+        if axis in _ORDERS:
+            order = _ORDERS[axis]
+            return sorted(values, key=lambda v: order.index(v) if v in order else len(order))
+        return sorted(values, key=_by_number)
+
+    def varying(self, *left_out: str) -> list[str]:
+        """Returns the axes that tell the runs' rows of a table apart: `size`, and those with several values."""
+        return [
+            axis
+            for axis in self.axes
+            if axis not in left_out and (axis == "size" or len(self.values(axis)) > 1)
+        ]
+
+    def ordered(self, axes: Sequence[str], keys: Iterable[Key]) -> list[Key]:
+        """Returns keys, which begin with a value of each of `axes`, in the order of the values."""
+        places = [{value: i for i, value in enumerate(self.values(axis))} for axis in axes]
+        return sorted(
+            keys, key=lambda key: [p.get(v, len(p)) for p, v in zip(places, key, strict=False)]
+        )
+
+    def groups(self, axes: Sequence[str], *, done: bool = True) -> dict[Key, list[Row]]:
+        """Returns the runs by their values of some axes.
+
+        Args:
+          axes: The axes.
+          done: Leaves out what has no result.
+        """
+        found: dict[Key, list[Row]] = {}
+        for cell in self.runs:
+            if cell["status"] == DONE or not done:
+                found.setdefault(key_of(cell, axes), []).append(cell)
+        return found
+
+    def _params_of(self, size: str) -> float:
+        """Parameters of the models of a size; infinite if no row tells."""
+        known = [
+            cell["total_params"]
+            for cell in self.runs
+            if cell["axes"]["size"] == size and cell.get("total_params")
+        ]
+        return statistics.median(known) if known else math.inf
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a report is made of.
+
+    Args:
+      sweeps: Every sweep at every scale, by name and scale.
+      notes: What is wrong with the files, for the reader of the report.
+    """
+
+    sweeps: tuple[Sweep, ...]
+    notes: tuple[str, ...]
+
+    def find(self, *names: str) -> list[Sweep]:
+        """Returns the sweeps of these names."""
+        return [sweep for sweep in self.sweeps if sweep.name in names]
+
+
+def key_of(cell: Row, axes: Sequence[str]) -> Key:
+    """Returns a cell's values of some axes."""
+    return tuple(cell["axes"][axis] for axis in axes)
+
+
+def read(paths: Sequence[str]) -> Results:
+    """Reads results; of several rows of a cell the first that is done counts, else the last one, as in a sweep.
+
+    Args:
+      paths: Folders that hold `results.jsonl`, themselves or in the folders directly below, or such files.
+
+    Returns:
+      The cells by sweep and scale.
+
+    Raises:
+      DataError: If there is no file or no row, or a row is not one of a sweep.
+    """
+    notes: list[str] = []
+    rows: dict[tuple[str, str, str], Row] = {}
+    changed: set[str] = set()
+    for file in itertools.chain.from_iterable(_files(path) for path in paths):
+        for row in _read_file(file, notes):
+            place = (row["sweep"], row["scale"] or "", row["cell"])
+            before = rows.get(place)
+            if before is not None and before["status"] == DONE:
+                if before.get("key") == row.get("key"):
+                    continue
+                changed.add(f"{row['sweep']} {row['cell']}")
+            rows[place] = row
+    if not rows:
+        raise DataError(
+            "The results hold no row",
+            got=", ".join(paths),
+            expected=f"at least one row in {FILE_NAME}",
+            fix="run `prompt-tuning sweep` first",
+        )
+    if changed:
+        notes.append(
+            f"{len(changed)} cells were done with another config before, whose results are left out:"
+            f" {'; '.join(sorted(changed))}."
+        )
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for (name, scale, _), row in sorted(rows.items()):
+        groups.setdefault((name, scale), []).append(row)
+    return Results(tuple(_sweep(*place, group) for place, group in groups.items()), tuple(notes))
+
+
+def _files(path: str) -> list[epath.Path]:
+    """The result files that a path names."""
+    folder = epath.Path(path)
+    if folder.is_file():
+        return [folder]
+    own = folder / FILE_NAME
+    found = [own] if own.exists() else sorted(folder.glob(f"*/{FILE_NAME}"))
+    if not found:
+        raise DataError(
+            "No results here",
+            got=str(path),
+            expected=f"a folder with {FILE_NAME}, or with folders that have one",
+            fix="name the --output_dir of `prompt-tuning sweep`",
+        )
+    return found
+
+
+def _read_file(file: epath.Path, notes: list[str]) -> Iterable[Row]:
+    """Yields the rows of one file; lines that a writer did not finish are noted."""
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            # A writer that was killed leaves a part of a line; the next one begins a new line.
+            notes.append(f"{file}, line {number} is torn and was left out.")
+            continue
+        lacking = [key for key in _REQUIRED if key not in row] if isinstance(row, dict) else ["all"]
+        if lacking:
+            raise DataError(
+                f"A row of results is not one of a sweep ({file}, line {number})",
+                got=f"no {', '.join(lacking)}",
+                expected=f"at least {', '.join(_REQUIRED)}",
+                fix="name the --output_dir of `prompt-tuning sweep`",
+            )
+        yield row
+
+
+def _sweep(name: str, scale: str, rows: list[Row]) -> Sweep:
+    """Gathers the rows of one sweep at one scale."""
+    axes = tuple(dict.fromkeys(axis for row in rows for axis in row["axes"]))
+    # A sweep that got another axis later leaves rows without it.
+    cells = tuple(
+        {**row, "axes": {axis: str(row["axes"].get(axis, "")) for axis in axes}} for row in rows
+    )
+    return Sweep(name, scale, axes, cells, tuple(_missing(cells, axes)))
+
+
+def _missing(cells: Iterable[Row], axes: Sequence[str]) -> Iterable[str]:
+    """Yields the cells without a row: those of the product of all values that each method occurs with."""
+    # Methods differ in their axes: what is not trained has no seeds.
+    groups: dict[tuple[bool, str], set[Key]] = {}
+    for cell in cells:
+        kind = (_is_ensemble(cell), cell["axes"].get("method", ""))
+        groups.setdefault(kind, set()).add(key_of(cell, axes))
+    for there in groups.values():
+        for key in itertools.product(*(sorted(set(values)) for values in zip(*there, strict=True))):
+            if key not in there:
+                yield ",".join(f"{axis}={value}" for axis, value in zip(axes, key, strict=True))
+
+
+def _is_ensemble(cell: Row) -> bool:
+    """Whether a cell is an ensemble of others."""
+    return ENSEMBLE in cell["axes"].values()
+
+
+def _by_number(value: str) -> tuple[float, str]:
+    """Sorts numbers, percentages too, by value, before all other text."""
+    found = re.fullmatch(r"([\d.]+) ?%?", value)
+    return (float(found[1]) if found else math.inf), value
