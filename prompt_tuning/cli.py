@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from prompt_tuning import startup_times
+from prompt_tuning import gin_flags, startup_times
 from prompt_tuning.errors import ConfigError, PromptTuningError
 from prompt_tuning.plan import command as _plan
 
@@ -147,16 +147,10 @@ def parse_flags(command: str, argv: Sequence[str]) -> argparse.Namespace:
 
 def _rewrite(arg: str) -> str:
     """Turns `--gin.NAME=VALUE` into a flag argparse knows."""
-    if not arg.startswith("--gin."):
+    if not arg.startswith(gin_flags.PREFIX):
         return arg
-    if "=" not in arg:
-        raise ConfigError(
-            "A gin flag has no value",
-            got=arg,
-            expected="--gin.NAME=VALUE in one word",
-            fix=f"write {arg}=VALUE",
-        )
-    return f"--gin_dot={arg.removeprefix('--gin.')}"
+    gin_flags.binding(arg)
+    return f"--gin_dot={arg.removeprefix(gin_flags.PREFIX)}"
 
 
 class _AppendBinding(argparse.Action):
@@ -164,12 +158,11 @@ class _AppendBinding(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         """Appends `(text, flag as typed)`."""
-        typed = f"--gin.{values}" if option_string == "--gin_dot" else f"--gin_bindings={values}"
-        text = str(values)
-        if option_string == "--gin_dot":
-            name, _, value = text.partition("=")
-            text = f"{name} = {value}"
-        namespace.bindings.append((text, typed))
+        namespace.bindings.append(
+            gin_flags.binding(f"{gin_flags.PREFIX}{values}")
+            if option_string == "--gin_dot"
+            else (str(values), f"--gin_bindings={values}")
+        )
 
 
 def _boolean(text: str) -> bool:

@@ -17,8 +17,8 @@ from typing import Any
 
 from etils import epath
 
-from prompt_tuning import released_prompts
-from prompt_tuning.errors import CheckpointError, ConfigError, DataError, PromptTuningError
+from prompt_tuning import gin_flags, released_prompts
+from prompt_tuning.errors import CheckpointError, DataError, PromptTuningError
 from prompt_tuning.released_prompts import EVALUATIONS, Evaluation
 
 _GIN_FILE = "prompt_tuning/configs/paper/released_prompts.gin"
@@ -85,19 +85,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--tfds_data_dir", help="folder of TensorFlow Datasets; without --data_dir, data is there")
     add("--output_dir", help="folder for predictions and metrics (default: a new one)")
     add("--format", choices=["table", "json"], default="table", help="of what is printed")
-    flags = parser.parse_args([arg for arg in argv if not arg.startswith("--gin.")])
-    flags.bindings = []
-    for arg in argv:
-        if arg.startswith("--gin."):
-            name, separator, value = arg.removeprefix("--gin.").partition("=")
-            if not separator:
-                raise ConfigError(
-                    "A gin flag has no value",
-                    got=arg,
-                    expected="--gin.NAME=VALUE in one word",
-                    fix=f"write {arg}=VALUE",
-                )
-            flags.bindings.append((f"{name} = {value}", arg))
+    others, bindings = gin_flags.split(argv)
+    flags = parser.parse_args(others)
+    flags.bindings = bindings
     return flags
 
 

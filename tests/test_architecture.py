@@ -21,7 +21,7 @@ TRAIN_STEP_LINES = 45
 FORBIDDEN_STEMS = frozenset({"util", "utils", "common", "misc", "helper", "helpers"})
 
 # Anyone may import these.
-BASE_INTERNAL = frozenset({"types", "errors", "shipped_files", "tree"})
+BASE_INTERNAL = frozenset({"types", "errors", "gin_flags", "shipped_files", "tree"})
 BASE_EXTERNAL = frozenset({"jax", "numpy", "jaxtyping", "absl", "etils"})
 
 
@@ -52,10 +52,7 @@ RUNNABLE = unit(
 
 ALLOWED: dict[str, Unit] = {
     "__init__": unit(),
-    "types": unit(),
-    "errors": unit(),
-    "shipped_files": unit(),
-    "tree": unit(),
+    **dict.fromkeys(BASE_INTERNAL, unit()),
     "layouts": unit(),
     "quantization": unit("layouts"),
     "matrix_files": unit("", "safetensors"),

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from prompt_tuning import gin_flags
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.sweeps import ray_runner, worker
 from prompt_tuning.sweeps.place import Place
@@ -207,19 +208,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--gin_search_paths", type=_list, default=[], help="folders of gin files, comma-separated")
     add("--tfds_data_dir", help="folder of TensorFlow Datasets, for all tasks")
     add("--seqio_additional_cache_dirs", type=_list, default=[], help="folders of cached tasks")
-    flags = parser.parse_args([arg for arg in argv if not arg.startswith("--gin.")])
-    flags.bindings = []
-    for arg in argv:
-        if arg.startswith("--gin."):
-            name, separator, value = arg.removeprefix("--gin.").partition("=")
-            if not separator:
-                raise ConfigError(
-                    "A gin flag has no value",
-                    got=arg,
-                    expected="--gin.NAME=VALUE in one word",
-                    fix=f"write {arg}=VALUE",
-                )
-            flags.bindings.append((f"{name} = {value}", arg))
+    others, bindings = gin_flags.split(argv)
+    flags = parser.parse_args(others)
+    flags.bindings = bindings
     _check(flags)
     return flags
 
