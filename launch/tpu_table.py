@@ -1,16 +1,19 @@
 """Writes the tables of docs/tpu.md: what T5 1.1's sizes take on TPU slices, by `prompt-tuning plan`.
 
-Run `python -m prompt_tuning.launch.tpu_table --results=FILE`. A row compiles for a minute or so; FILE keeps those that
-are done (a JSON list a line: key and figures), so that a command that was stopped goes on, and `--sizes`, `--runs` and
-`--slices` add to it. The tables are written from all of FILE.
+Run `python -m prompt_tuning.launch.tpu_table --results=FILE`. A row compiles for one to ten minutes, in a process of
+its own: the compiler keeps several GiB of each. FILE keeps those that are done (a JSON list a line: key and figures),
+so that a command that was stopped goes on, and `--sizes`, `--runs` and `--slices` add to it. The tables are written
+from all of FILE.
 """
 
 import argparse
 import dataclasses
 import json
+import multiprocessing
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from prompt_tuning.plan import slices
@@ -20,6 +23,7 @@ PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "tpu.md"
 BEGIN, END = "<!-- tpu_table: begin -->\n", "<!-- tpu_table: end -->\n"
 SIZES = ("small", "base", "large", "xl", "xxl")
 SLICES = ("v3:2x2x1", "v5e:2x4", "v5e:2x2", "v5e:1x1", "v6e:1x1")
+HOSTS = SLICES[:2]
 _CONFIGS = "prompt_tuning/configs"
 _GIB = 2**30
 _LENGTHS = "TASK_FEATURE_LENGTHS = {'inputs': 512, 'targets': 8}"
@@ -37,6 +41,9 @@ class Run:
       file: The run's gin file.
       bindings: Settings besides.
       sizes: Sizes that it is for.
+      topologies: Slices that it is for.
+      scanned: Sizes that are compiled with one loop over the layers, though the run's gin file has none: XL's 48
+        layers one by one took more than 23 minutes.
     """
 
     title: str
@@ -44,11 +51,16 @@ class Run:
     file: str
     bindings: tuple[str, ...]
     sizes: Sequence[str] = SIZES
+    topologies: Sequence[str] = SLICES
+    scanned: Sequence[str] = ()
 
     def variants(self, size: str) -> Variants:
         """Returns the run of a size."""
         files = (self.model.format(size=size), self.file)
-        return Variants([f"{_CONFIGS}/{file}" for file in files], [(b, b) for b in self.bindings])
+        bindings = [*self.bindings]
+        if size in self.scanned:
+            bindings.append("network.T5Config.scan_layers = True")
+        return Variants([f"{_CONFIGS}/{file}" for file in files], [(b, b) for b in bindings])
 
 
 _PROMPT = ("models/t5_1_1_{size}_prompt.gin", "runs/prompt_finetune.gin")
@@ -63,9 +75,21 @@ RUNS = {
         SIZES[3:],
     ),
     "model": Run(
-        "Model tuning", _MODEL, "runs/model_finetune.gin", (_LENGTHS, _STEPS.format(20_000))
+        "Model tuning",
+        _MODEL,
+        "runs/model_finetune.gin",
+        (_LENGTHS, _STEPS.format(20_000)),
+        topologies=HOSTS,
+        scanned=SIZES[2:],
     ),
-    "lm": Run("LM adaptation", _MODEL, "runs/lm_adapt.gin", ()),
+    "lm": Run(
+        "LM adaptation",
+        _MODEL,
+        "runs/lm_adapt.gin",
+        (),
+        topologies=HOSTS,
+        scanned=SIZES[2:],
+    ),
 }
 
 
@@ -124,7 +148,11 @@ def tables(rows: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> str:
         found = [(key, rows[key]) for key in _keys([name], SIZES, SLICES) if key in rows]
         if not found:
             continue
-        lines += [f"### {run.title}", "", *_HEADER]
+        lines += [f"### {run.title}", ""]
+        if run.scanned:
+            sizes = ", ".join(map(_shown, run.scanned))
+            lines += [f"{sizes}: with `network.T5Config.scan_layers = True`.", ""]
+        lines += _HEADER
         lines += [_line(size, topology, row) for (_, size, topology), row in found]
         lines.append("")
     return "\n".join(lines)
@@ -137,13 +165,18 @@ _COLUMNS = (
 _HEADER = (f"| {_COLUMNS} |", "|" + "---|" * (_COLUMNS.count("|") + 1))
 
 
+def _shown(size: str) -> str:
+    """A size as it is written in text."""
+    return size.upper() if size.startswith("x") else size.capitalize()
+
+
 def _line(size: str, topology: str, row: Mapping[str, Any]) -> str:
     """One row as Markdown."""
     gib = [
         f"{row[f'{name}_bytes_per_core'] / _GIB:.2f}" for name in ("peak", "hbm", "weight", "temp")
     ]
     cells = [
-        size.upper() if size.startswith("x") else size.capitalize(),
+        _shown(size),
         f"`{topology}`",
         f"{row['mesh']['data']} x {row['mesh']['model']}",
         f"{row['batch']} / {row['microbatches']}",
@@ -176,17 +209,22 @@ def _keys(
     runs: Iterable[str], sizes: Iterable[str], topologies: Sequence[str]
 ) -> list[tuple[str, str, str]]:
     """Run, size and slice of every row, in order."""
-    return [(r, s, t) for r in runs for s in sizes if s in RUNS[r].sizes for t in topologies]
+    return [
+        (name, size, topology)
+        for name in runs
+        for size in sizes
+        for topology in topologies
+        if size in RUNS[name].sizes and topology in RUNS[name].topologies
+    ]
 
 
 def main() -> None:
     """Compiles what is missing and writes the page."""
-    split = lambda text: text.split(",")  # noqa: E731
     parser = argparse.ArgumentParser(description="Writes the tables of docs/tpu.md.")
     parser.add_argument("--results", type=pathlib.Path, required=True, help="JSONL file of rows")
-    parser.add_argument("--runs", type=split, default=list(RUNS), help="default: all")
-    parser.add_argument("--sizes", type=split, default=list(SIZES), help="default: all")
-    parser.add_argument("--slices", type=split, default=list(SLICES), help="default: all")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=RUNS, help="default: all")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES, help="default: all")
+    parser.add_argument("--slices", nargs="+", choices=SLICES, default=SLICES, help="default: all")
     flags = parser.parse_args()
     rows = {}
     if flags.results.exists():
@@ -196,7 +234,8 @@ def main() -> None:
     for key in _keys(flags.runs, flags.sizes, flags.slices):
         if key not in rows:
             name, size, topology = key
-            rows[key] = measure(RUNS[name], size, topology)
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                rows[key] = process.submit(measure, RUNS[name], size, topology).result()
             with flags.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([key, rows[key]]) + "\n")
     write_page(PAGE, tables(rows))

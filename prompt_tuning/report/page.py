@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from prompt_tuning.report import figures, paper_numbers
+from prompt_tuning.report import claims, figures, paper_numbers
 from prompt_tuning.report.rows import Results
 from prompt_tuning.report.sections import Section
 from prompt_tuning.report.tables import Table, count, duration, text
@@ -92,6 +92,7 @@ def _render(
         command=command,
         notes=results.notes,
         overview=_overview(sections),
+        claims=claims.table(results),
         sections=sections,
         svgs=svgs,
         css=(assets / "page.css").read_text(),

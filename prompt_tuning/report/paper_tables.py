@@ -81,7 +81,7 @@ def transfer_table(sweep: Sweep, *, by_metric: bool) -> Table:
     methods = sweep.values("method")
     by = [*others, "method"] if methods else others
     rows: dict[tuple[str, ...], dict[str, Point]] = {}
-    for key, point in further_points(sweep, by, _metrics_of if by_metric else _scores_of).items():
+    for key, point in further_points(sweep, by, _metrics_of if by_metric else scores_of).items():
         rest = key[len(by) :]
         method = key[len(others)] if methods else ""
         rows.setdefault((*key[: len(others)], *rest), {})[method] = point
@@ -104,8 +104,8 @@ def transfer_table(sweep: Sweep, *, by_metric: bool) -> Table:
     return Table(caption(sweep, "seed", "method"), columns, cells)
 
 
-def _scores_of(cell: Row) -> dict[tuple[str, ...], float]:
-    """A cell's score on its own task, and the mean of the metrics on each further one."""
+def scores_of(cell: Row) -> dict[tuple[str, ...], float]:
+    """Returns a cell's score on its own task, and the mean of the metrics on each further one."""
     further = {
         (task,): sum(metrics.values()) / len(metrics)
         for task, metrics in (cell.get("evaluations") or {}).items()
