@@ -16,10 +16,14 @@ from etils import epath
 from prompt_tuning import convert, shipped_files
 from prompt_tuning.errors import ConfigError, DataError
 
-# Rung -> its checkpoints. The length of LM adaptation is studied on the two smallest.
-_ENDS = ("pretrained/checkpoint_12000", "adapted/checkpoint_1200")
-_STOPS = ("adapted/checkpoint_120", "adapted/checkpoint_600")
-SHIPPED = {"pico": _ENDS + _STOPS, "nano": _ENDS + _STOPS, "micro": _ENDS, "mini": _ENDS}
+# Of every rung: both ends, and two stops on the way of LM adaptation, whose length is studied.
+_CHECKPOINTS = (
+    "pretrained/checkpoint_12000",
+    "adapted/checkpoint_120",
+    "adapted/checkpoint_600",
+    "adapted/checkpoint_1200",
+)
+SHIPPED = dict.fromkeys(("pico", "nano", "micro", "mini"), _CHECKPOINTS)
 _TEXT, _VOCABULARY, _RECORD = "text.json", "vocabulary.model", "rung.json"
 # All that ships, and one file of it. Unit: bytes.
 MOST_BYTES, MOST_FILE_BYTES = 40_000_000, 4_000_000

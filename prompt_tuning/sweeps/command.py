@@ -198,7 +198,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add(
         "--jobs",
         type=int,
-        help="worker processes; default: one for 2 cores and 4 GiB, one on a TPU",
+        help="worker processes; default: one a core with 4 GiB, one on a TPU",
     )
     add("--retry_failed", action="store_true", help="run failed cells again")
     add("--cell", metavar="KEY", help="run this cell alone, in this process")

@@ -21,12 +21,11 @@ _POLL_SECONDS = 1.0
 _GIB = 2**30
 # What a worker takes for TensorFlow, JAX, the compiler and a small model.
 _BYTES_PER_WORKER = 4 * _GIB
-_CORES_PER_WORKER = 2
 _SECONDS_TO_SAVE = 60.0
 
 
 def default_jobs() -> int:
-    """Returns how many workers suit this machine: one for every two cores and four GiB of memory; one on a TPU."""
+    """Returns how many workers suit this machine: one a core with four GiB of memory; one on a TPU."""
     # Only one process can hold the chips.
     if glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"):
         return 1
@@ -34,7 +33,7 @@ def default_jobs() -> int:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return max(1, min(cores // _CORES_PER_WORKER, memory // _BYTES_PER_WORKER))
+    return max(1, min(cores, memory // _BYTES_PER_WORKER))
 
 
 def run(session: Session, jobs: int, report: Callable[[str], None] = print) -> None:

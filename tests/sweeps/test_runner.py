@@ -162,7 +162,7 @@ def test_the_number_of_workers_follows_cores_and_memory(monkeypatch):
     for cores in (1, 2, 6, 64):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, n=cores: set(range(n)))
         found.append(runner.default_jobs())
-    assert found == [1, 1, 3, 4]
+    assert found == [1, 2, 4, 4]
     monkeypatch.setattr(runner.glob, "glob", lambda pattern: ["/dev/accel0"])
     assert runner.default_jobs() == 1
 
