@@ -40,7 +40,8 @@ class Difference:
         return abs(self.value) > _ERRORS * self.error
 
     def __str__(self) -> str:
-        return f"{self.where} {self.value:+.1f} ± {self.error:.1f}{'*' if self.counts else ''}"
+        error = f" ± {self.error:.1f}" if self.error else ""
+        return f"{self.where} {self.value:+.1f}{error}{'*' if self.counts else ''}"
 
 
 @dataclass(frozen=True)

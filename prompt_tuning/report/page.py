@@ -104,7 +104,7 @@ def _overview(sections: Sequence[Section]) -> Table:
     """What was measured, a row for each sweep and scale."""
     rows = [
         [
-            text(section.title),
+            text(section.title if made.sweep.name == section.name else made.sweep.name),
             text(made.sweep.scale),
             count(len(made.sweep.done)),
             count(len(made.failed)),

@@ -90,7 +90,7 @@ def test_the_table_has_a_verdict_for_all_that_was_measured(tmp_path):
     # The made-up rows of ensembles are 2 above the average and 1 above the best, of every task.
     above = [row for (place, _), row in told.items() if place == "Table 3"]
     assert [row[2].text for row in above] == [AGREES, AGREES]
-    assert "synthetic_cb +2.0 ± 0.0*" in above[0][3].text
+    assert "synthetic_cb +2.0*" in above[0][3].text
     # Table 1 compares what was evaluated on another task than it was trained on.
     (transfer,) = [row for (place, _), row in told.items() if place == "Table 1"]
     assert transfer[3].text.count("synthetic_boolq to synthetic_multirc") == 1
