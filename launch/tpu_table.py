@@ -22,7 +22,7 @@ from prompt_tuning.plan.search import Change, Variants
 PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "tpu.md"
 BEGIN, END = "<!-- tpu_table: begin -->\n", "<!-- tpu_table: end -->\n"
 SIZES = ("small", "base", "large", "xl", "xxl")
-SLICES = ("v3:2x2x1", "v5e:2x4", "v5e:2x2", "v5e:1x1", "v6e:1x1")
+SLICES = ("v3:2x2x1", "v5e:2x4", "v5e:2x2", "v5e:1x1", "v6e:1x1", "v5e:4x4")
 HOSTS = SLICES[:2]
 _CONFIGS = "prompt_tuning/configs"
 _GIB = 2**30
@@ -42,6 +42,7 @@ class Run:
       bindings: Settings besides.
       sizes: Sizes that it is for.
       topologies: Slices that it is for.
+      further: Slices for single sizes.
       scanned: Sizes that are compiled with one loop over the layers, though the run's gin file has none: XL's 48
         layers one by one took more than 23 minutes.
     """
@@ -51,7 +52,8 @@ class Run:
     file: str
     bindings: tuple[str, ...]
     sizes: Sequence[str] = SIZES
-    topologies: Sequence[str] = SLICES
+    topologies: Sequence[str] = SLICES[:5]
+    further: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     scanned: Sequence[str] = ()
 
     def variants(self, size: str) -> Variants:
@@ -66,6 +68,8 @@ class Run:
 _PROMPT = ("models/t5_1_1_{size}_prompt.gin", "runs/prompt_finetune.gin")
 _MODEL = "models/t5_1_1_{size}.gin"
 _STEPS = "TRAIN_STEPS_RELATIVE = {}"
+# Trained as a whole, XXL does not fit one host.
+_BEYOND_A_HOST = {"xxl": ("v5e:4x4",)}
 RUNS = {
     "prompt": Run("Prompt tuning", *_PROMPT, (_LENGTHS, _STEPS.format(30_000))),
     "int8": Run(
@@ -80,7 +84,8 @@ RUNS = {
         "runs/model_finetune.gin",
         (_LENGTHS, _STEPS.format(20_000)),
         topologies=HOSTS,
-        scanned=SIZES[2:],
+        further=_BEYOND_A_HOST,
+        scanned=SIZES[3:],
     ),
     "lm": Run(
         "LM adaptation",
@@ -88,7 +93,8 @@ RUNS = {
         "runs/lm_adapt.gin",
         (),
         topologies=HOSTS,
-        scanned=SIZES[2:],
+        further=_BEYOND_A_HOST,
+        scanned=SIZES[3:],
     ),
 }
 
@@ -214,7 +220,8 @@ def _keys(
         for name in runs
         for size in sizes
         for topology in topologies
-        if size in RUNS[name].sizes and topology in RUNS[name].topologies
+        if size in RUNS[name].sizes
+        and topology in (*RUNS[name].topologies, *RUNS[name].further.get(size, ()))
     ]
 
 

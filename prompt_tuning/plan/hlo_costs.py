@@ -250,6 +250,9 @@ def _read(program: Program, inner: Computation, parameter: Instruction, whole: f
             total += _read(program, inner, user, whole)
         elif user.opcode == "fusion":
             nested = program.computations[user.called("calls") or ""]
+            if _is_in_place(nested, user):
+                total += _read(program, inner, user, whole)
+                continue
             places = [n for n, name in enumerate(user.operands) if name == parameter.name]
             total += sum(_read(program, nested, nested.parameters[n], whole) for n in places)
         elif user.opcode in _SLICING and user.operands[0] == parameter.name:
@@ -257,6 +260,15 @@ def _read(program: Program, inner: Computation, parameter: Instruction, whole: f
         else:
             return whole
     return total
+
+
+def _is_in_place(nested: Computation, fusion: Instruction) -> bool:
+    """Whether a fusion is its first operand in another tiling and shares its memory: the compiler has int8 so.
+
+    Nothing is copied there, inside another fusion, which reads no more of the operand than what is taken of the result.
+    """
+    aliased = "output_to_operand_aliasing={{}: (0, {})}" in fusion.attributes
+    return aliased and _behind(nested, nested.instructions[nested.root]).opcode == "parameter"
 
 
 def _written(inner: Computation, fusion: Instruction) -> tuple[float, set[str]]:

@@ -222,6 +222,40 @@ ENTRY %main (w: f32[10,8,8], i: s32[]) -> f32[10,8,8] {
 """
 
 
+# As libtpu 0.0.52 writes the product with one layer of stacked int8 kernels.
+RETILED = """\
+HloModule test
+
+%retiled (input: s8[10,32,128]) -> s8[10,32,128] {
+  %input = s8[10,32,128]{2,1,0:T(32,128)(4,1)} parameter(0)
+  ROOT %copy = s8[10,32,128]{2,1,0:T(8,128)(4,1)} copy(%input)
+}
+
+%sliced (w: s8[10,32,128], i: s32[]) -> s8[1,32,128] {
+  %w = s8[10,32,128]{2,1,0:T(32,128)(4,1)} parameter(0)
+  %f = s8[10,32,128]{2,1,0:T(8,128)(4,1)} fusion(%w), kind=kLoop, ALIASED, calls=%retiled
+  %i = s32[] parameter(1)
+  ROOT %s = s8[1,32,128]{2,1,0:T(8,128)(4,1)} dynamic-slice(%f, %i, %i, %i), dynamic_slice_sizes={1,32,128}
+}
+
+ENTRY %main (w: s8[10,32,128], i: s32[]) -> s8[1,32,128] {
+  %w = s8[10,32,128]{2,1,0:T(32,128)(4,1)} parameter(0)
+  %i = s32[]{:S(6)} parameter(1)
+  ROOT %x = s8[1,32,128]{2,1,0} fusion(%w, %i), kind=kLoop, calls=%sliced
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("attribute", "read"),
+    [("output_to_operand_aliasing={{}: (0, {})}", 1), ('metadata={op_name="copy"}', 10)],
+)
+def test_a_stack_in_another_tiling_is_read_as_far_as_it_is_used(attribute, read):
+    layer = 32 * 128
+    program = hlo.parse(RETILED.replace("ALIASED", attribute))
+    assert hlo_costs.costs_of(program).bytes_moved == (read + 1) * layer
+
+
 def test_traffic_counts_slices_and_leaves_out_what_stays_on_the_core():
     block = 8 * 8 * 4
     # Slice read and written, read again for the negation; the update is written.
