@@ -77,6 +77,7 @@ RUNS = {
         *_PROMPT,
         (_LENGTHS, _STEPS.format(30_000), "utils.RestoreCheckpointConfig.dtype = 'int8'"),
         SIZES[3:],
+        topologies=SLICES[2:4],
     ),
     "model": Run(
         "Model tuning",
