@@ -41,7 +41,7 @@ def test_only_names_of_shipped_files_are_looked_up_in_the_package():
 
 def test_what_ships_is_complete_and_small():
     found = {path.parent.relative_to(LADDER).as_posix() for path in LADDER.rglob("weights.json")}
-    assert found == set(CHECKPOINTS) and len(found) == 12
+    assert found == set(CHECKPOINTS) and len(found) == 16
     sizes = {path: path.stat().st_size for path in LADDER.rglob("*") if path.is_file()}
     assert 20_000_000 < sum(sizes.values()) < MOST_BYTES == 40_000_000
     assert max(sizes.values()) < MOST_FILE_BYTES == 4_000_000
