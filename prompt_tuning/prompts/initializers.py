@@ -56,7 +56,7 @@ class ClassLabels:
     """One row per class label, the mean of its tokens' embeddings; the rows after them as in `SampledVocab`.
 
     Attributes:
-      labels: The labels' texts, as many as the prompt is long at most.
+      labels: The labels' texts. Of more labels than the prompt has rows only the first are used.
       population_size: See `SampledVocab`.
       embedding_file: See `SampledVocab`.
 
@@ -233,31 +233,21 @@ def _token_groups(
             fix="bind VOCABULARY, or use SampledVocab",
         )
     if isinstance(spec, FromText):
-        groups = [[token] for token in encode_text(spec.text)]
-        if len(groups) > length:
-            _logger.warning(
-                "The text for the prompt has %d tokens, the prompt %d rows: the text is cut.",
-                len(groups),
-                length,
-            )
-        groups = groups[:length]
+        unit, groups = "tokens", [[token] for token in encode_text(spec.text)]
     else:
-        groups = [list(encode_text(label)) for label in spec.labels]
-    _check_groups(spec, groups, length, vocab_size)
-    return groups
-
-
-def _check_groups(
-    spec: ClassLabels | FromText, groups: list[list[int]], length: int, vocab_size: int
-) -> None:
-    """Checks that the rows fit the prompt, none is empty and every id is in the table."""
+        unit, groups = "labels", [list(encode_text(label)) for label in spec.labels]
+    _check_groups(spec, groups, vocab_size)
     if len(groups) > length:
-        raise ConfigError(
-            "There are more class labels than prompt rows",
-            got=f"{len(groups)} labels",
-            expected=f"at most PROMPT_LENGTH = {length}",
-            fix=f"set PROMPT_LENGTH to at least {len(groups)}, or leave labels out",
+        # Not an error, as in the authors' code: Figure 3a has prompts of one row, which start from the first label.
+        _logger.warning(
+            "The prompt has %d rows for %d %s: only the first are used.",
+            *(length, len(groups), unit),
         )
+    return groups[:length]
+
+
+def _check_groups(spec: ClassLabels | FromText, groups: list[list[int]], vocab_size: int) -> None:
+    """Checks that no group is empty and every id is in the table."""
     if isinstance(spec, ClassLabels):
         for label, ids in zip(spec.labels, groups, strict=True):
             if not ids:

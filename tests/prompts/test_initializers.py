@@ -87,11 +87,16 @@ def test_labels_are_means_of_their_tokens(build, table):
     np.testing.assert_array_equal(prompt[2:], build(SampledVocab(), length=10)[2:])
 
 
-def test_label_lists_fill_the_prompt_at_most(build):
+@pytest.mark.parametrize("length", [3, 2, 1])
+def test_labels_without_a_row_are_left_out_and_it_is_said(build, table, caplog, length):
+    prompt = build(ClassLabels(("a", "bb", "ccc")), length=length)
+    np.testing.assert_array_equal(prompt, table[1 : 1 + length])
+    said = f"The prompt has {length} rows for 3 labels: only the first are used."
+    assert caplog.messages == ([] if length == 3 else [said])
+
+
+def test_labels_that_cannot_be_embedded_are_refused(build):
     labels = ("a", "bb", "ccc")
-    assert build(ClassLabels(labels), length=3).shape == (3, H)
-    with pytest.raises(ConfigError, match="got '3 labels', expected at most PROMPT_LENGTH = 2"):
-        build(ClassLabels(labels), length=2)
     with pytest.raises(ConfigError, match="has no tokens: got ' '"):
         build(ClassLabels(("a", " ")), length=5)
     with pytest.raises(ConfigError, match="token id 30', expected ids below 20"):
@@ -111,7 +116,7 @@ def test_text_fills_rows_in_order(build, table):
 def test_long_text_is_cut_and_said_so(build, table, caplog):
     prompt = build(FromText("a bb ccc"), length=2)
     np.testing.assert_array_equal(prompt, table[[1, 2]])
-    assert "3 tokens, the prompt 2 rows" in caplog.text
+    assert "The prompt has 2 rows for 3 tokens: only the first are used." in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".npy", ""])
