@@ -201,7 +201,7 @@ class Answers:
 
     def _rows(self, dataset: Any) -> Numbered:
         """Every example once for each prompt, one after the other, so that they share a batch."""
-        for index, features in dataset.as_numpy_iterator():
+        for index, features in datasets.numpy_iterator(dataset):
             for number in range(self._num_prompts):
                 row = int(index) * self._num_prompts + number
                 yield row, many_prompts.with_prompt(features, number)

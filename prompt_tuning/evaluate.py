@@ -115,10 +115,10 @@ class DecodingEval:
             return {}
         return evaluation.run_evaluator(
             self._evaluator,
-            predict_fn=lambda ds: self._inference.predict(params, ds.as_numpy_iterator()),
-            score_fn=lambda ds: self._inference.score(params, ds.as_numpy_iterator()),
+            predict_fn=lambda ds: self._inference.predict(params, datasets.numpy_iterator(ds)),
+            score_fn=lambda ds: self._inference.score(params, datasets.numpy_iterator(ds)),
             predict_with_aux_fn=lambda ds: self._inference.predict_with_aux(
-                params, ds.as_numpy_iterator()
+                params, datasets.numpy_iterator(ds)
             ),
             step=step,
         )

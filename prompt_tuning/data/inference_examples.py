@@ -49,7 +49,7 @@ def from_task(cfg: datasets.DatasetConfig) -> Iterator[InferenceExample]:
             seed=cfg.seed,
             use_cached=cfg.use_cached,
         )
-    for example in dataset.as_numpy_iterator():
+    for example in datasets.numpy_iterator(dataset):
         texts = {k: _text(v) for k, v in example.items() if k.endswith(PRETOKENIZED)}
         yield InferenceExample(
             texts, model_features(example["inputs"], example["targets"], lengths)

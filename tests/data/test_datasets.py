@@ -11,8 +11,9 @@ import sys
 import numpy as np
 import pytest
 import seqio
+import tensorflow as tf
 
-from prompt_tuning.data import context, datasets
+from prompt_tuning.data import context, datasets, inference_examples
 from prompt_tuning.data.datasets import DatasetConfig
 from prompt_tuning.errors import DataError
 from tests.data.local_data import write_data, write_jsonl
@@ -203,6 +204,22 @@ def test_evaluation_reads_the_split_once_and_fills_up_the_last_batch(rte):
     assert len(list(datasets.eval_batches(cfg, num_batches=2))) == 2
     with pytest.raises(DataError, match="TASK_FEATURE_LENGTHS"):
         datasets.eval_batches(dataclasses.replace(cfg, task_feature_lengths=None))
+
+
+def test_no_iterator_waits_for_the_autotuner_when_it_is_dropped(rte, monkeypatch):
+    """tf.data deletes an iterator only at its autotuner's next turn, which comes up to a minute later."""
+    autotuned, iterate = [], tf.data.Dataset.as_numpy_iterator
+
+    def spy(ds):
+        autotuned.append(ds.options().autotune.enabled)
+        return iterate(ds)
+
+    monkeypatch.setattr(tf.data.Dataset, "as_numpy_iterator", spy)
+    once = dataclasses.replace(rte, split="validation", shuffle=False)
+    next(datasets.train_batches(rte, seed=0))
+    next(datasets.eval_batches(once))
+    next(inference_examples.from_task(once))
+    assert len(autotuned) >= 3 and set(autotuned) == {False}
 
 
 def test_evaluation_names_the_tasks_that_have_the_split(data_dir):
