@@ -12,6 +12,7 @@
 
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -51,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = flags.docs_dir / "reproduction"
     folder.mkdir(parents=True, exist_ok=True)
     copy_rows(pathlib.Path(flags.output_dir), folder / rows.FILE_NAME)
-    _run("report", str(folder), f"--output_dir={folder}")
+    # The report shows this command, which should name no folder of this machine.
+    shown = os.path.relpath(folder)
+    _run("report", shown, f"--output_dir={shown}")
     write_page(flags.docs_dir / "reproduction.md", page(rows.read([str(folder)])))
 
 

@@ -1,6 +1,7 @@
 """Figures 1 and 3 of the paper: scores over model size, measured and published in panels of their own."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 
 from prompt_tuning.report import paper_numbers, tables
@@ -145,9 +146,19 @@ def points_table(sweep: Sweep, axis: str) -> Table | None:
         ]
         for key, point in points(sweep, by).items()
     ]
-    columns = (*by, "parameters", "score", "seeds", *tasks)
+    prefix, names = _without_prefix(tasks)
+    columns = (*by, "parameters", "score", "seeds", *names)
     heading = f"{sweep.name}, {sweep.scale_text}: mean ± standard deviation over seeds"
+    if prefix:
+        heading += f"; tasks {prefix}…"
     return Table(heading, columns, rows) if rows else None
+
+
+def _without_prefix(tasks: Sequence[str]) -> tuple[str, list[str]]:
+    """What several names begin with, up to the last `_`, and what is left of them: headings have to be short."""
+    prefix = os.path.commonprefix(tasks) if len(tasks) > 1 else ""
+    prefix = prefix[: prefix.rfind("_") + 1]
+    return prefix, [task.removeprefix(prefix) for task in tasks]
 
 
 def _score_label(sweep: Sweep) -> str:

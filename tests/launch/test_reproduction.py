@@ -1,5 +1,6 @@
 """The page of what was reproduced: its tables come from rows, and its commands are sweeps that exist."""
 
+import contextlib
 import json
 import pathlib
 
@@ -20,7 +21,8 @@ def written(tmp_path_factory):
     (folder / "reproduction.md").write_text(
         f"before\n{reproduction.BEGIN}old\n{reproduction.END}after\n"
     )
-    reproduction.main([f"--output_dir={results}", f"--docs_dir={folder}", "--write_only"])
+    with contextlib.chdir(folder):
+        reproduction.main([f"--output_dir={results}", f"--docs_dir={folder}", "--write_only"])
     return folder
 
 
@@ -52,6 +54,12 @@ def test_rows_are_copied_without_paths_of_the_machine(written):
 def test_the_report_lies_beside_the_page(written):
     assert (written / "reproduction/index.html").stat().st_size > 10_000
     assert (written / "reproduction/figures/figure_1.mini.png").exists()
+
+
+def test_the_reports_command_names_no_folder_of_the_machine(written):
+    html = (written / "reproduction/index.html").read_text()
+    assert "prompt-tuning report reproduction --output_dir=reproduction" in html
+    assert str(written) not in html
 
 
 def test_every_sweep_is_a_file_that_ships():

@@ -47,6 +47,12 @@ def test_verdicts(found, higher, not_lower):
     assert claims.not_lower(found) == not_lower
 
 
+def test_most_is_more_than_half():
+    assert claims.mostly_higher([UP, UP, DOWN]) == AGREES
+    assert claims.mostly_higher([UP, OPEN]) == claims.mostly_higher([UP, DOWN]) == IN_PART
+    assert claims.mostly_higher([DOWN, OPEN]) == DIFFERS
+
+
 def test_a_marginal_gain_is_one_below_two_points():
     assert claims.hardly_higher([Difference("a", 1.9, 0.1), DOWN, OPEN]) == AGREES
     assert claims.hardly_higher([UP, OPEN]) == IN_PART
