@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 
-from prompt_tuning.report import claims, paper_figures, rows
+from prompt_tuning.report import claims, contents, rows
 from prompt_tuning.report.rows import Results
 from prompt_tuning.report.tables import Table, duration, text
 
@@ -108,11 +108,9 @@ def page(results: Results) -> str:
     claimed = claims.table(results)
     if claimed is not None:
         found.append(markdown(claimed))
-    for sweep in results.sweeps:
-        axis = paper_figures.FIGURES.get(sweep.name, ("", "method", ""))[1]
-        scores = paper_figures.points_table(sweep, axis)
-        if scores is not None and any(cell.get("score") is not None for cell in sweep.done):
-            found.append(markdown(scores))
+    for section in contents.sections(results):
+        if section.tables:
+            found += [f"## {section.title}\n\n{section.about}\n", *map(markdown, section.tables)]
     return "\n".join(found)
 
 

@@ -34,6 +34,8 @@ def test_the_page_has_claims_cells_and_scores_between_its_markers(written):
     assert "| appendix_search | mini | 4 | 0 | 0 |" in text
     for name in ("figure_1", "figure_3a", "figure_3b", "figure_3c", "figure_3d"):
         assert f"{name}, mini scale: mean ± standard deviation over seeds" in text
+    for heading in ("Figure 1: model size", "Table 4: parameters", "Real data: SST-2"):
+        assert f"\n## {heading}" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in tables)
 
