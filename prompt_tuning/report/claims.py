@@ -11,12 +11,13 @@ from prompt_tuning.report.sections import label
 from prompt_tuning.report.tables import Cell, Table
 
 AGREES, IN_PART, DIFFERS = "agrees", "agrees in part", "does not agree"
+UNDECIDED = "undecided"
 RULE = (
     "A difference counts, and has a *, if it is more than twice its standard error over seeds,"
-    " sqrt(sd_a² / n_a + sd_b² / n_b); what has one run has no error of its own."
+    " sqrt(sd_a² / n_a + sd_b² / n_b); what has one run has no error of its own, and two such have no *."
     " A claim agrees if the difference counts wherever the claim speaks of one (for most sizes: at more than half),"
-    " agrees in part if it does somewhere and"
-    " is nowhere beyond doubt the other way round, and does not agree otherwise."
+    " agrees in part if it does somewhere and is nowhere beyond doubt the other way round,"
+    f" is {UNDECIDED} if no difference counts, and does not agree otherwise."
 )
 _ERRORS = 2.0
 
@@ -42,7 +43,7 @@ class Difference:
 
     def __str__(self) -> str:
         error = f" ± {self.error:.1f}" if self.error else ""
-        return f"{self.where} {self.value:+.1f}{error}{'*' if self.counts else ''}"
+        return f"{self.where} {self.value:+.1f}{error}{'*' if self.error and self.counts else ''}"
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,8 @@ def votes(against: str) -> Callable[[Sweep], list[Difference]]:
 def higher(found: Sequence[Difference]) -> str:
     """Returns the verdict on a claim that the first is higher everywhere."""
     signs = [math.copysign(1, d.value) if d.counts else 0 for d in found]
+    if not any(signs):
+        return UNDECIDED
     if min(signs) > 0:
         return AGREES
     return IN_PART if max(signs) > 0 and min(signs) == 0 else DIFFERS
@@ -178,6 +181,8 @@ def higher(found: Sequence[Difference]) -> str:
 def mostly_higher(found: Sequence[Difference]) -> str:
     """Returns the verdict on a claim that the first is higher in most places: in more than half of them."""
     gains = [d for d in found if d.counts and d.value > 0]
+    if not any(d.counts for d in found):
+        return UNDECIDED
     if 2 * len(gains) > len(found):
         return AGREES
     return IN_PART if gains else DIFFERS

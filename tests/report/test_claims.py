@@ -4,7 +4,7 @@ import pytest
 
 from prompt_tuning.report import claims, rows
 from prompt_tuning.report.averages import Point
-from prompt_tuning.report.claims import AGREES, DIFFERS, IN_PART, Difference
+from prompt_tuning.report.claims import AGREES, DIFFERS, IN_PART, UNDECIDED, Difference
 from tests.report import rows_fixture
 
 UP, DOWN, OPEN = Difference("a", 3.0, 1.0), Difference("b", -3.0, 1.0), Difference("c", 1.0, 1.0)
@@ -37,7 +37,7 @@ def test_the_error_of_a_difference_is_that_of_two_means():
     [
         ([UP, UP], AGREES, AGREES),
         ([UP, OPEN], IN_PART, AGREES),
-        ([OPEN, OPEN], DIFFERS, AGREES),
+        ([OPEN, OPEN], UNDECIDED, AGREES),
         ([UP, DOWN], DIFFERS, IN_PART),
         ([DOWN, DOWN], DIFFERS, DIFFERS),
     ],
@@ -51,6 +51,7 @@ def test_most_is_more_than_half():
     assert claims.mostly_higher([UP, UP, DOWN]) == AGREES
     assert claims.mostly_higher([UP, OPEN]) == claims.mostly_higher([UP, DOWN]) == IN_PART
     assert claims.mostly_higher([DOWN, OPEN]) == DIFFERS
+    assert claims.mostly_higher([OPEN, OPEN]) == UNDECIDED
 
 
 def test_a_marginal_gain_is_one_below_two_points():
@@ -96,7 +97,7 @@ def test_the_table_has_a_verdict_for_all_that_was_measured(tmp_path):
     # The made-up rows of ensembles are 2 above the average and 1 above the best, of every task.
     above = [row for (place, _), row in told.items() if place == "Table 3"]
     assert [row[2].text for row in above] == [AGREES, AGREES]
-    assert "synthetic_cb +2.0*" in above[0][3].text
+    assert "synthetic_cb +2.0" in above[0][3].text
     # Table 1 compares what was evaluated on another task than it was trained on.
     (transfer,) = [row for (place, _), row in told.items() if place == "Table 1"]
     assert transfer[3].text.count("synthetic_boolq to synthetic_multirc") == 1
