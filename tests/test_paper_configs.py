@@ -16,6 +16,7 @@ from prompt_tuning.data.verbalizers import get_verbalizers
 from prompt_tuning.data.vocabularies import sentencepiece_vocabulary
 from prompt_tuning.errors import DataError
 from prompt_tuning.launch.ladder import RUNGS
+from prompt_tuning.optimizer_start import starting_from
 from prompt_tuning.report import paper_numbers
 from prompt_tuning.sweeps import expansion
 from tests import tiny_run
@@ -138,6 +139,22 @@ def test_ablations_change_one_thing(scale, folders):
     ]
     assert len(set(paths)) == 4 and paths[0] == same
     assert paths[3] == adapted["checkpoint_cfg"].restore.path
+
+
+@pytest.mark.parametrize("scale", expansion.SCALES)
+def test_searched_schedules_begin_with_the_run(scale, folders):
+    """The learning rate counts from the step that the optimizer is said to have taken, far behind any warm-up."""
+    settings = {c.axes["setting"] for c in cells_of("appendix_search", scale, folders)}
+    schedules = {s for s in settings if s.startswith(("warmup", "decay"))}
+    assert len(schedules) == 8
+    for setting in schedules:
+        given = arguments_of("appendix_search", scale, folders, setting=setting)
+        trainer, _ = starting_from(given["trainer"], None, {})
+        first, last = (float(trainer.learning_rate_fn(s)) for s in (1, given["relative_steps"]))
+        if setting.startswith("warmup"):
+            assert first < 0.02 < last == pytest.approx(0.3)
+        else:
+            assert first == pytest.approx(0.3) and 0 < last < 0.1
 
 
 def test_rungs_name_the_checkpoints_that_the_ladder_leaves(folders):
