@@ -37,7 +37,6 @@ SWEEPS = (
     "table_5",
     "appendix_search",
 )
-_DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs"
 BEGIN, END = "<!-- reproduction: begin -->\n", "<!-- reproduction: end -->\n"
 # Paths of the machine that ran a cell.
 _LOCAL = ("model_dir", "log")
@@ -68,7 +67,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--superglue_dir", help="folder with the files of CB, RTE and WiC")
     parser.add_argument("--glue_dir", help="folder with the files of SST-2")
     parser.add_argument("--write_only", action="store_true", help="write what there is; run none")
-    parser.add_argument("--docs_dir", type=pathlib.Path, default=_DOCS)
+    parser.add_argument(
+        "--docs_dir", type=pathlib.Path, default=pathlib.Path("docs"), help="default: docs, here"
+    )
     return parser.parse_args(argv)
 
 
@@ -154,7 +155,9 @@ def markdown(table: Table) -> str:
 
 
 def write_page(path: pathlib.Path, tables: str) -> None:
-    """Puts the tables between the page's markers."""
+    """Puts the tables between the page's markers, or into a page of their own."""
+    if not path.exists():
+        path.write_text(f"# The paper in miniature, measured\n\n{BEGIN}{END}", encoding="utf-8")
     before, rest = path.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
     path.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")

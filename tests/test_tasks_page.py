@@ -70,8 +70,6 @@ def reader(inputs, tmp_path, monkeypatch):
         if argv[0] != "tasks":
             tiny = [f"--gin.{name}={value}" for name, value in tiny_run.TINY_SIZES.items()]
             argv += [*tiny, "--gin.BATCH_SIZE=8"]
-        else:
-            argv += ["--extra_ids=0"]
         if before:
             assert before == ["PYTHONPATH=."]
             monkeypatch.syspath_prepend(str(tmp_path))

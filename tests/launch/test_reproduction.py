@@ -89,3 +89,11 @@ def test_the_page_in_the_repository_has_its_markers():
     text = (_ROOT / "docs/reproduction.md").read_text()
     assert text.count(reproduction.BEGIN) == text.count(reproduction.END) == 1
     assert "python -m prompt_tuning.launch.reproduction" in text
+
+
+def test_a_page_that_is_not_there_is_made_of_the_tables_alone(tmp_path):
+    path = tmp_path / "reproduction.md"
+    for tables in ("first", "second"):
+        reproduction.write_page(path, tables)
+    text = path.read_text()
+    assert text.startswith("# The paper in miniature") and "second" in text and "first" not in text
