@@ -44,7 +44,8 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
 def points(sweep: Sweep, by: Sequence[str]) -> dict[Key, Point]:
     """Averages the scores of runs over tasks, then over seeds.
 
-    A seed counts where it has every task of its method: the mean over fewer tasks would be another quantity.
+    A seed counts where it has every task of its method, and of methods that share tasks with it: the mean over fewer
+    tasks would be another quantity.
 
     Args:
       sweep: The cells.
@@ -56,10 +57,12 @@ def points(sweep: Sweep, by: Sequence[str]) -> dict[Key, Point]:
     others = [axis for axis in sweep.axes if axis not in ("seed", *by)]
     per_seed = ["seed"] if "seed" in sweep.axes else []
     kind = ["method"] if "method" in by else []
-    tasks = {
+    own = {
         key: {key_of(c, others) for c in cells}
         for key, cells in sweep.groups(kind, done=False).items()
     }
+    # A method whose cells come later in the sweep has few tasks at first. Multi-task tuning has tasks of its own.
+    tasks = {key: set().union(*(t for t in own.values() if t & mine)) for key, mine in own.items()}
     found = {}
     for key, cells in sweep.groups(by, done=False).items():
         expected = len(tasks[key_of(cells[0], kind)])

@@ -35,7 +35,7 @@ def table_1(results: Results) -> Section:
         name="table_1",
         title="Table 1: transfer to other domains",
         about="Trained and selected on one data set, evaluated on others. Mean ± standard deviation over seeds.",
-        tables=each(sweeps, lambda sweep: transfer_table(sweep, by_metric=False)),
+        tables=each(sweeps, lambda sweep: transfer_table(sweep)),
         published_tables=(
             Table(f"F1 after training on SQuAD: {paper_numbers.PAPER}", columns, rows, PAPER),
         ),
@@ -61,27 +61,19 @@ def table_2(results: Results) -> Section:
         name="table_2",
         title="Table 2: transfer between paraphrase tasks",
         about="Trained and selected on one task, evaluated on the other. Mean ± standard deviation over seeds.",
-        tables=each(sweeps, lambda sweep: transfer_table(sweep, by_metric=True)),
+        tables=each(sweeps, lambda sweep: transfer_table(sweep)),
         published_tables=(Table(paper_numbers.PAPER, columns, rows, PAPER),),
         made=each(sweeps, made),
     )
 
 
-def transfer_table(sweep: Sweep, *, by_metric: bool) -> Table:
-    """Returns what runs score on the task they were trained on and on further ones, a column for each method.
-
-    Args:
-      sweep: The cells.
-      by_metric: A row for each metric, rather than one for their mean.
-
-    Returns:
-      The table.
-    """
+def transfer_table(sweep: Sweep) -> Table:
+    """Returns what runs score on the task they were trained on and on further ones: metrics by methods."""
     others = sweep.varying("seed", "method")
     methods = sweep.values("method")
     by = [*others, "method"] if methods else others
     rows: dict[tuple[str, ...], dict[str, Point]] = {}
-    for key, point in further_points(sweep, by, _metrics_of if by_metric else scores_of).items():
+    for key, point in further_points(sweep, by, _metrics_of).items():
         rest = key[len(by) :]
         method = key[len(others)] if methods else ""
         rows.setdefault((*key[: len(others)], *rest), {})[method] = point
@@ -97,22 +89,11 @@ def transfer_table(sweep: Sweep, *, by_metric: bool) -> Table:
     columns = (
         *others,
         "evaluated on",
-        *(("metric",) if by_metric else ()),
+        "metric",
         *([label("method", method) for method in methods] or ["score"]),
         *(("prompt less model tuning",) if with_difference else ()),
     )
     return Table(caption(sweep, "seed", "method"), columns, cells)
-
-
-def scores_of(cell: Row) -> dict[tuple[str, ...], float]:
-    """Returns a cell's score on its own task, and the mean of the metrics on each further one."""
-    further = {
-        (task,): sum(metrics.values()) / len(metrics)
-        for task, metrics in (cell.get("evaluations") or {}).items()
-        # Numbers that JSON lacks are None in a row.
-        if metrics and None not in metrics.values()
-    }
-    return further if cell.get("score") is None else {(_OWN,): cell["score"], **further}
 
 
 def _metrics_of(cell: Row) -> dict[tuple[str, ...], float]:

@@ -14,6 +14,8 @@ from etils import epath
 from prompt_tuning.errors import DataError
 
 FILE_NAME = "results.jsonl"
+# Which cells sweeps had when they were last started; `prompt-tuning sweep` writes it beside the rows.
+_CELLS_NAME = "cells.json"
 DONE = "done"
 # Value of the axis over which the prompts of an ensemble vote.
 ENSEMBLE = "ensemble"
@@ -40,7 +42,8 @@ class Sweep:
       scale: `full`, `mini`, or "" for a sweep without one.
       axes: Names of the axes, in the order of the sweep.
       cells: Its rows, one a cell.
-      missing: Cells that the product of the values seen with a method has and the rows have not.
+      missing: Cells without a row: of those that the sweep had when it was last started, or, where its folder does not
+        tell, of the product of the values seen with each method.
     """
 
     name: str
@@ -149,6 +152,8 @@ def key_of(cell: Row, axes: Sequence[str]) -> Key:
 def read(paths: Sequence[str]) -> Results:
     """Reads results; of several rows of a cell the first that is done counts, else the last one, as in a sweep.
 
+    Rows of settings that a sweep had before it was started again with others are left out, where its folder tells.
+
     Args:
       paths: Folders that hold `results.jsonl`, themselves or in the folders directly below, or such files.
 
@@ -160,9 +165,20 @@ def read(paths: Sequence[str]) -> Results:
     """
     notes: list[str] = []
     rows: dict[tuple[str, str, str], Row] = {}
+    planned: dict[tuple[str, str], dict[str, str]] = {}
     changed: set[str] = set()
     for file in itertools.chain.from_iterable(_files(path) for path in paths):
-        for row in _read_file(file, notes):
+        plan = _read_plan(file.parent / _CELLS_NAME)
+        for name, keys in plan.items():
+            planned.setdefault(name, {}).update(keys)
+        found = list(_read_file(file, notes))
+        current = [row for row in found if _is_current(row, plan)]
+        if len(current) < len(found):
+            notes.append(
+                f"{file}: {len(found) - len(current)} rows of other settings than those that their sweeps have now are"
+                " left out."
+            )
+        for row in current:
             place = (row["sweep"], row["scale"] or "", row["cell"])
             before = rows.get(place)
             if before is not None and before["status"] == DONE:
@@ -185,7 +201,8 @@ def read(paths: Sequence[str]) -> Results:
     groups: dict[tuple[str, str], list[Row]] = {}
     for (name, scale, _), row in sorted(rows.items()):
         groups.setdefault((name, scale), []).append(row)
-    return Results(tuple(_sweep(*place, group) for place, group in groups.items()), tuple(notes))
+    sweeps = (_sweep(*place, group, planned.get(place)) for place, group in groups.items())
+    return Results(tuple(sweeps), tuple(notes))
 
 
 def _files(path: str) -> list[epath.Path]:
@@ -203,6 +220,18 @@ def _files(path: str) -> list[epath.Path]:
             fix="name the --output_dir of `prompt-tuning sweep`",
         )
     return found
+
+
+def _read_plan(file: epath.Path) -> dict[tuple[str, str], dict[str, str]]:
+    """The cells of sweeps by name and scale, key -> label; {} where the folder does not tell."""
+    known = json.loads(file.read_text()) if file.exists() else {}
+    return {(name, scale): keys for name, scales in known.items() for scale, keys in scales.items()}
+
+
+def _is_current(row: Row, plan: Mapping[tuple[str, str], Mapping[str, str]]) -> bool:
+    """Whether a row is of a cell that its sweep has now, as far as the folder tells."""
+    keys = plan.get((row["sweep"], row["scale"] or ""))
+    return keys is None or row.get("key") in keys
 
 
 def _read_file(file: epath.Path, notes: list[str]) -> Iterable[Row]:
@@ -227,14 +256,27 @@ def _read_file(file: epath.Path, notes: list[str]) -> Iterable[Row]:
         yield row
 
 
-def _sweep(name: str, scale: str, rows: list[Row]) -> Sweep:
-    """Gathers the rows of one sweep at one scale."""
+def _sweep(
+    name: str, scale: str, rows: list[Row], planned: Mapping[str, str] | None = None
+) -> Sweep:
+    """Gathers the rows of one sweep at one scale.
+
+    Args:
+      name: Its name.
+      scale: Its scale.
+      rows: Its rows.
+      planned: Its cells, key -> label; None if nothing tells.
+    """
     axes = tuple(dict.fromkeys(axis for row in rows for axis in row["axes"]))
     # A sweep that got another axis later leaves rows without it.
     cells = tuple(
         {**row, "axes": {axis: str(row["axes"].get(axis, "")) for axis in axes}} for row in rows
     )
-    return Sweep(name, scale, axes, cells, tuple(_missing(cells, axes)))
+    if planned is None:
+        return Sweep(name, scale, axes, cells, tuple(_missing(cells, axes)))
+    there = {row.get("key") for row in rows}
+    missing = tuple(label for key, label in planned.items() if key not in there)
+    return Sweep(name, scale, axes, cells, missing)
 
 
 def _missing(cells: Iterable[Row], axes: Sequence[str]) -> Iterable[str]:

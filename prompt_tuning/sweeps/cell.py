@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
+import itertools
 import json
 import math
 import os
@@ -83,10 +84,17 @@ def first_row(cell: Cell, place: Place) -> Row:
     }
 
 
-def discard_checkpoints(cell: Cell, place: Place) -> None:
-    """Deletes the checkpoints of a finished cell that trained whole models; those of prompts are small and stay."""
+def discard_checkpoints(cell: Cell, place: Place, row: Row) -> None:
+    """Deletes the checkpoints of a cell that trained a whole model and is done; those of prompts are small and stay.
+
+    Args:
+      cell: The cell.
+      place: Folders.
+      row: What came out. A cell that failed keeps its checkpoints, to go on from.
+    """
     folder = epath.Path(place.run_dir(cell.key))
-    if cell.command != "train" or (folder / PROMPTS_FOLDER).exists():
+    is_kept = row["status"] != DONE or (folder / PROMPTS_FOLDER).exists()
+    if cell.command != "train" or is_kept:
         return
     for step in manager.steps_in(folder):
         (folder / f"{manager.PREFIX}_{step}").rmtree()
@@ -228,7 +236,10 @@ def _counts(model: Any, trainable_regex: Sequence[str]) -> Row:
 
 
 def _seconds_of_updates(run_dir: str) -> float | None:
-    """Seconds that the updates took, without compiling, evaluating and saving, over all starts of a run."""
+    """Seconds that the updates took, without compiling, evaluating and saving, over all starts of a run.
+
+    What a run that was killed had to do again counts once, as it went the last time.
+    """
     from tensorboard.backend.event_processing import event_accumulator
     from tensorboard.util import tensor_util
 
@@ -239,11 +250,12 @@ def _seconds_of_updates(run_dir: str) -> float | None:
     events.Reload()
     if _STEPS_PER_SECOND not in events.Tags()["tensors"]:
         return None
-    seconds, previous = 0.0, 0
-    for event in events.Tensors(_STEPS_PER_SECOND):
-        rate = float(tensor_util.make_ndarray(event.tensor_proto))
-        seconds += (event.step - previous) / rate
-        previous = event.step
+    rates = {
+        event.step: float(tensor_util.make_ndarray(event.tensor_proto))
+        for event in events.Tensors(_STEPS_PER_SECOND)
+    }
+    steps = sorted(rates)
+    seconds = sum((b - a) / rates[b] for a, b in itertools.pairwise([0, *steps]))
     return round(seconds, 3)
 
 

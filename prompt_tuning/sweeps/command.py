@@ -14,6 +14,8 @@ from prompt_tuning.errors import ConfigError
 from prompt_tuning.sweeps import ray_runner, worker
 from prompt_tuning.sweeps.place import Place
 
+# Exit code where cells failed; Python's own, for a runner that broke, is 1.
+CELLS_FAILED = 3
 _EPILOG = """\
 --gin.NAME=VALUE sets a macro of the sweep's files; any other setting holds for every cell:
   prompt-tuning sweep prompt_tuning/configs/paper/figure_3a.gin --scale=mini --output_dir=/path --gin.RANDOM_SEED=7
@@ -27,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
       argv: Files and flags.
 
     Returns:
-      Exit code: 0, or 1 if a cell failed.
+      Exit code: 0; `CELLS_FAILED`; 1 where the cell of --cell is not run now.
 
     Raises:
       ConfigError, DataError: If a file, a flag or a cell's settings are wrong; nothing has run then.
@@ -58,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
     retries = flags.retry_failed or flags.cell is not None
     session = progress.begin(place, found.cells, retry_failed=retries)
     table = Table(flags.output_dir)
+    if not flags.dry_run:
+        progress.announce(session)
     if flags.print_commands:
         print(overview.commands(session, table.read()), flush=True)
         return 0
@@ -76,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return 128 + signal.SIGINT
     print(overview.text(session, table.read(), jobs), flush=True)
-    return int(FAILED in progress.states(session, table.read()))
+    return CELLS_FAILED if FAILED in progress.states(session, table.read()) else 0
 
 
 def _run(session: Any, jobs: int | None, flags: argparse.Namespace) -> None:
@@ -115,7 +119,7 @@ def _run_one(session: Any, key: str) -> int:
         print(f"{cells[0].label} is not run now: others have it, or cells it needs, in work")
         return 1
     print(runner.describe(row), flush=True)
-    return int(row["status"] != DONE)
+    return 0 if row["status"] == DONE else CELLS_FAILED
 
 
 def _show_topology(session: Any, rows: Sequence[Any], topology: str) -> None:
@@ -128,8 +132,9 @@ def _show_topology(session: Any, rows: Sequence[Any], topology: str) -> None:
     states = progress.states(session, rows)
     left = [cell for cell, s in zip(session.cells, states, strict=True) if s != DONE]
 
-    def measure(gin_files: Sequence[str], bindings: Sequence[Any], name: str) -> Any:
-        return search.Variants(gin_files, bindings).measure(name)
+    def measure(cell: Any, name: str) -> Any:
+        run = cell.run
+        return search.Variants(run.gin_files, run.flags, cell.search_paths).measure(name)
 
     for line in overview.on_topology(left, topology, measure):
         print(line, flush=True)

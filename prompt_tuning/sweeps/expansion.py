@@ -134,6 +134,7 @@ def combine(
     """Returns every combination of a sweep's values, the last axis fastest, without keys."""
     common = Change((), change_of({"bindings": sweep.bindings}).bindings)
     last = Change((), tuple(_split(text) for text, _ in flags))
+    folders = tuple(_absolute(folder) for folder in search_paths)
     cells = []
     for combination in itertools.product(*(axis.items() for axis in sweep.axes.values())):
         values = [value for _, value in combination]
@@ -157,6 +158,7 @@ def combine(
                     name: _with_found_files(change_of(change), search_paths)
                     for name, change in evaluations.items()
                 },
+                search_paths=folders,
             )
         )
     return cells
@@ -177,7 +179,8 @@ def resolve(cell: Cell, output_dir: str, change: Change | None = None) -> config
     macro = OUTPUT_MACROS[command]
     run = cell.run + change if change else cell.run
     run = run + Change((), ((macro, gin_text(output_dir)),))
-    return config.resolve(config.read(run.gin_files, run.flags), runnable, command=command)
+    parsed = config.read(run.gin_files, run.flags, cell.search_paths)
+    return config.resolve(parsed, runnable, command=command)
 
 
 def check(cell: Cell) -> Checked:
@@ -234,7 +237,7 @@ def countable(cell: Cell) -> tuple[Any, Sequence[str]]:
     """Returns the model of a cell and what it would train; neither data nor weights have to be there."""
     from prompt_tuning.plan import run_step
 
-    parsed = config.read(cell.run.gin_files, cell.run.flags)
+    parsed = config.read(cell.run.gin_files, cell.run.flags, cell.search_paths)
     names = ("model", "trainable_regex")
     _, found = config.query_arguments(parsed, names, run_step.STAND_INS, run_step.MAY_BE_UNSET)
     return found["model"], found.get("trainable_regex", (".*",))
@@ -288,8 +291,13 @@ def _with_found_files(change: Change, search_paths: Sequence[str]) -> Change:
             relative = inside.relative_to(config_files.PACKAGE_CONFIGS).as_posix()
             names.append(f"prompt_tuning/configs/{relative}")
         else:
-            names.append(str(path) if "://" in str(path) else str(inside.absolute()))
+            names.append(_absolute(str(path)))
     return dataclasses.replace(change, gin_files=tuple(names))
+
+
+def _absolute(path: str) -> str:
+    """A path that means the same in any folder."""
+    return path if "://" in path else str(pathlib.Path(path).absolute())
 
 
 def _bindings(parsed: config.Parsed) -> list[config_files.Binding]:

@@ -63,7 +63,7 @@ def on_topology(cells: Sequence[Cell], topology: str, measure: Callable[..., Any
     Args:
       cells: Cells that are left.
       topology: Name of the slice.
-      measure: (gin files, flags, topology) -> `plan.figures.Figures`.
+      measure: (cell, topology) -> `plan.figures.Figures`.
     """
     groups: dict[tuple[str | None, ...], list[Cell]] = {}
     for cell in cells:
@@ -71,7 +71,7 @@ def on_topology(cells: Sequence[Cell], topology: str, measure: Callable[..., Any
             groups.setdefault(_kind(cell.axes), []).append(cell)
     yield f"On {topology}, by the TPU compiler (times are roofline estimates, of updates alone):"
     for kind, members in groups.items():
-        figures = measure(members[0].run.gin_files, members[0].run.flags, topology)
+        figures = measure(members[0], topology)
         name = " ".join(filter(None, kind)) or members[0].sweep
         if not figures.fits:
             yield f"  {name}: does not fit"

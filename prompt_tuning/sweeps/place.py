@@ -40,6 +40,8 @@ class Place:
         words = ["prompt-tuning", cell.command]
         words += [f"--gin_file={name}" for name in cell.run.gin_files]
         words += [flag for _, flag in cell.run.flags]
+        if cell.search_paths:
+            words.append(f"--gin_search_paths={','.join(cell.search_paths)}")
         words.append(f"--gin.{macro}={gin_text(self.run_dir(cell.key))}")
         if self.tfds_data_dir:
             words.append(f"--tfds_data_dir={self.tfds_data_dir}")

@@ -46,6 +46,15 @@ def begin(place: Place, cells: Sequence[Cell], *, retry_failed: bool) -> Session
     return Session(place, tuple(cells), tries)
 
 
+def announce(session: Session) -> None:
+    """Writes down which cells the session's sweeps have: rows of others are not of these settings."""
+    cells: dict[str, dict[str, dict[str, str]]] = {}
+    for cell in session.cells:
+        keys = cells.setdefault(cell.sweep, {}).setdefault(cell.scale or "", {})
+        keys[cell.key] = cell.label
+    Table(session.place.directory).write_cells(cells)
+
+
 def states(session: Session, rows: Sequence[Row]) -> list[str]:
     """Returns the state of each cell: `DONE`, `FAILED`, `WAITING` (for the members of an ensemble) or `MISSING`."""
     counted = latest(list(rows))

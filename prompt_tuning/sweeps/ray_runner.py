@@ -68,8 +68,9 @@ def run(
                 break
             (done, *_), _ = ray.wait(list(running))
             cell = running.pop(done)
-            progress.record(session, cell, _result(ray, done, cell, session.place))
-            cells.discard_checkpoints(cell, session.place)
+            row = _result(ray, done, cell, session.place)
+            progress.record(session, cell, row)
+            cells.discard_checkpoints(cell, session.place, row)
             claims.release(cell.key)
             reporter.show(table.read())
     finally:

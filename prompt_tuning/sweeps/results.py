@@ -6,12 +6,16 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import logging
+from etils import epath
+
+from prompt_tuning.checkpoints import json_files
 
 TABLE = "results.jsonl"
+CELLS = "cells.json"
 _LOCK = "results.lock"
 DONE, FAILED = "done", "failed"
 Row = dict[str, Any]
@@ -59,6 +63,19 @@ class Table:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def write_cells(self, cells: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
+        """Says which cells sweeps have, now that they are run with these settings; the report reads it.
+
+        Args:
+          cells: Sweep -> scale, "" for none -> key -> label. What the file says of other sweeps and scales stays.
+        """
+        path = self.directory / CELLS
+        with self.locked():
+            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            for sweep, scales in cells.items():
+                known.setdefault(sweep, {}).update(scales)
+            json_files.write_atomically(epath.Path(path), json_files.encode(known))
 
     def read(self) -> list[Row]:
         """Returns all rows in the order in which they were written; what is no row is passed over."""

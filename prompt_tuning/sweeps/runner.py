@@ -45,7 +45,7 @@ def run(session: Session, jobs: int, report: Callable[[str], None] = print) -> N
       report: Called with a line for each cell that is finished.
 
     Raises:
-      ConfigError: If workers end before they have taken a cell.
+      ConfigError: If workers end again and again and no cell is finished meanwhile.
     """
     table = Table(session.place.directory)
     runner = _Runner(session, table, Claims(table), jobs, report)
@@ -71,7 +71,8 @@ class _Runner:
         self._progress = Reporter(session, report)
         self._processes: list[Any] = []
         self._deaths: Counter[str] = Counter()
-        self._idle_deaths = 0
+        self._fruitless_deaths = 0
+        self._num_rows = 0
 
     def goes_on(self) -> bool:
         """Looks after the workers once; returns whether anything is left to do or to wait for."""
@@ -118,21 +119,21 @@ class _Runner:
         keys = self._claims.left_by(process.pid)
         if process.exitcode == 0:
             return
+        # Without one it did not start, was told to end (SIGTERM) and saved, or could not write its row.
         if not keys:
-            self._idle_deaths += 1
-            if self._idle_deaths >= MAX_TRIES:
+            before, self._num_rows = self._num_rows, len(self._table.read())
+            self._fruitless_deaths = 1 + self._fruitless_deaths * (self._num_rows == before)
+            if self._fruitless_deaths >= MAX_TRIES:
                 raise ConfigError(
-                    "The sweep's workers end before they have taken a cell",
-                    got=f"exit code {process.exitcode}",
-                    expected="workers that start",
+                    "The sweep's workers end outside of cells",
+                    got=f"exit code {process.exitcode}, and no cell finished by the last {MAX_TRIES} of them",
+                    expected="workers that start, and a folder that can be written",
                     fix=f"see {self._session.place.directory}/logs/workers.log",
                 )
+        self._deaths.update(keys)
+        # Sweeps share runs: a cell of each has the key.
         for cell in self._session.cells:
-            if cell.key not in keys:
-                continue
-            keys.remove(cell.key)
-            self._deaths[cell.key] += 1
-            if self._deaths[cell.key] >= MAX_TRIES:
+            if cell.key in keys and self._deaths[cell.key] >= MAX_TRIES:
                 self._record_death(cell, process.exitcode)
 
     def _record_death(self, cell: Any, exit_code: int) -> None:

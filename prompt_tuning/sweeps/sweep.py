@@ -46,6 +46,7 @@ class Cell:
       evaluations: Further tasks for the best checkpoint: name -> what is added to the run.
       members: Keys of the cells whose prompts an ensemble takes; empty for others.
       key: Digest of everything that the run reads, whatever its name and folders.
+      search_paths: Folders of gin files that the run's own files include.
     """
 
     sweep: str
@@ -57,6 +58,7 @@ class Cell:
     evaluations: Mapping[str, Change] = dataclasses.field(default_factory=dict)
     members: tuple[str, ...] = ()
     key: str = ""
+    search_paths: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

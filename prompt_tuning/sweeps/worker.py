@@ -46,8 +46,9 @@ def run_cells(session: Session, claims: Claims | None = None) -> int:
     count = 0
     while (cell := progress.take_next(session, claims)) is not None:
         try:
-            progress.record(session, cell, cells.run(cell, session.place))
-            cells.discard_checkpoints(cell, session.place)
+            row = cells.run(cell, session.place)
+            progress.record(session, cell, row)
+            cells.discard_checkpoints(cell, session.place, row)
         finally:
             claims.release(cell.key)
         count += 1

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import types
 
 import pytest
 
@@ -81,8 +82,23 @@ def test_every_sweep_is_a_file_that_ships():
     assert "--gin.TASK_DATA_DIR='/s'" in real
 
 
-def test_real_data_is_left_out_without_its_folders():
+def test_real_data_is_left_out_without_its_folders(capsys):
     assert len(reproduction.sweeps(reproduction.parse(["--output_dir=/r"]))) == 2
+    with pytest.raises(SystemExit):
+        reproduction.parse(["--output_dir=/r", "--superglue_dir=/s"])
+    assert "needs both" in capsys.readouterr().err
+
+
+def test_a_command_that_breaks_ends_it_and_a_failed_cell_does_not(monkeypatch):
+    codes = iter((3, 1))
+    monkeypatch.setattr(
+        reproduction.subprocess,
+        "run",
+        lambda *_, **__: types.SimpleNamespace(returncode=next(codes)),
+    )
+    with pytest.raises(SystemExit) as ended:
+        reproduction.main(["--output_dir=/r"])
+    assert ended.value.code == 1 and next(codes, None) is None
 
 
 def test_the_page_in_the_repository_has_its_markers():

@@ -72,6 +72,14 @@ def test_methods_may_have_other_seeds_and_tasks(tmp_path):
     assert seeds == {"prompt": (50.0, 2, 0), "multitask": (40.0, 2, 0), "frozen": (30.0, 1, 0)}
 
 
+def test_a_method_that_is_not_through_its_tasks_has_no_mean_yet(tmp_path):
+    prompts = [_row(50.0, task=task, seed=seed) for task in "ab" for seed in (0, 1)]
+    models = [_row(90.0, method="model", seed=seed) for seed in (0, 1)]
+    found = averages.points(_sweep(tmp_path, *prompts, *models), ("size", "method"))
+    assert (found["pico", "model"].seeds, found["pico", "model"].incomplete) == (0, 2)
+    assert found["pico", "prompt"].mean == 50.0
+
+
 def test_ensembles_are_no_seeds(tmp_path):
     sweep = _sweep(tmp_path, _row(10.0), _row(20.0, seed=1), _row(99.0, seed="ensemble"))
     (point,) = averages.points(sweep, ("size", "method")).values()

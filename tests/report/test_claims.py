@@ -28,43 +28,69 @@ def test_the_error_of_a_difference_is_that_of_two_means():
     found = claims.difference("mini", Point(60.0, 3.0, 3), Point(50.0, 4.0, 4))
     assert (found.value, found.error) == (10.0, pytest.approx((9 / 3 + 16 / 4) ** 0.5))
     assert found.counts and str(found) == "mini +10.0 ± 2.6*"
-    # A text prompt is not trained, and has no seeds.
-    assert claims.difference("mini", Point(60.0, None, 1), Point(50.0, None, 1)).error == 0
+    # A text prompt is not trained, and has no seeds: nothing tells what chance does.
+    single = claims.difference("mini", Point(60.0, None, 1), Point(50.0, None, 1))
+    assert single.error is None and not single.counts and str(single) == "mini +10.0"
+    assert claims.higher([single]) == claims.hardly_higher([single]) == UNDECIDED
+    # Three seeds that all score alike tell.
+    assert claims.difference("mini", Point(60.0, 0.0, 3), Point(50.0, None, 1)).counts
 
 
 @pytest.mark.parametrize(
-    ("found", "higher", "not_lower"),
+    ("found", "verdict"),
     [
-        ([UP, UP], AGREES, AGREES),
-        ([UP, OPEN], IN_PART, AGREES),
-        ([OPEN, OPEN], UNDECIDED, AGREES),
-        ([UP, DOWN], DIFFERS, IN_PART),
-        ([DOWN, DOWN], DIFFERS, DIFFERS),
+        ([UP, UP], AGREES),
+        ([UP, OPEN], IN_PART),
+        ([OPEN, OPEN], UNDECIDED),
+        ([UP, DOWN], DIFFERS),
+        ([OPEN, DOWN], DIFFERS),
+        ([DOWN, DOWN], DIFFERS),
     ],
 )
-def test_verdicts(found, higher, not_lower):
-    assert claims.higher(found) == higher
-    assert claims.not_lower(found) == not_lower
+def test_verdicts(found, verdict):
+    assert claims.higher(found) == verdict
 
 
 def test_most_is_more_than_half():
     assert claims.mostly_higher([UP, UP, DOWN]) == AGREES
-    assert claims.mostly_higher([UP, OPEN]) == claims.mostly_higher([UP, DOWN]) == IN_PART
+    assert claims.mostly_higher([UP, OPEN]) == IN_PART
+    assert claims.mostly_higher([UP, DOWN]) == claims.mostly_higher([UP, DOWN, DOWN]) == DIFFERS
     assert claims.mostly_higher([DOWN, OPEN]) == DIFFERS
     assert claims.mostly_higher([OPEN, OPEN]) == UNDECIDED
 
 
 def test_a_marginal_gain_is_one_below_two_points():
-    assert claims.hardly_higher([Difference("a", 1.9, 0.1), DOWN, OPEN]) == AGREES
-    assert claims.hardly_higher([UP, OPEN]) == IN_PART
-    assert claims.hardly_higher([UP, UP]) == DIFFERS
+    little, much = Difference("a", 1.7, 0.1), Difference("a", 4.0, 1.0)
+    assert claims.hardly_higher([little, DOWN]) == AGREES
+    # 8 ± 5 may be nothing and may be much.
+    assert claims.hardly_higher([Difference("a", 8.0, 5.0), little]) == IN_PART
+    assert claims.hardly_higher([Difference("a", 8.0, 5.0)]) == UNDECIDED
+    assert claims.hardly_higher([much, little]) == claims.hardly_higher([much, much]) == DIFFERS
 
 
 def test_votes_are_judged_on_the_mean_over_tasks():
-    of = lambda *values: [Difference("", v, 0.0) for v in values]  # noqa: E731
+    of = lambda *values: [Difference("", v, None) for v in values]  # noqa: E731
     assert claims.higher_on_the_whole(of(1.0, 0.0)) == AGREES
     assert claims.higher_on_the_whole(of(2.0, -1.0)) == IN_PART
     assert claims.higher_on_the_whole(of(0.0, 0.0)) == DIFFERS
+    assert claims.not_lower_on_the_whole(of(0.0, 0.0)) == AGREES
+    assert claims.not_lower_on_the_whole(of(2.0, -1.0)) == IN_PART
+    assert claims.not_lower_on_the_whole(of(1.0, -2.0)) == DIFFERS
+
+
+def test_an_ensemble_without_a_score_is_left_out(tmp_path):
+    axes = {"size": "mini", "method": "prompt", "seed": "ensemble"}
+    metrics = {"average": None, "best": None, "ensemble": None}
+    found = [
+        rows_fixture.row("table_3", {**axes, "task": "stsb"}, score=None, metrics=metrics),
+        rows_fixture.row(
+            "table_3",
+            {**axes, "task": "rte"},
+            metrics={"average": 50.0, "best": 52.0, "ensemble": 53.0},
+        ),
+    ]
+    (sweep,) = rows.read([str(rows_fixture.write(tmp_path, *found))]).sweeps
+    assert [d.value for d in claims.votes("best")(sweep)] == [1.0]
 
 
 def test_sizes_are_compared_where_both_values_were_measured(tmp_path):
@@ -93,7 +119,7 @@ def test_the_table_has_a_verdict_for_all_that_was_measured(tmp_path):
     assert table is not None
     told = {(row[0].text, row[1].text): row for row in table.rows}
     assert set(told) == {(claim.place, claim.sentence) for claim in claims.CLAIMS}
-    assert {row[2].text for row in table.rows} <= {AGREES, IN_PART, DIFFERS}
+    assert {row[2].text for row in table.rows} <= {AGREES, IN_PART, DIFFERS, UNDECIDED}
     # The made-up rows of ensembles are 2 above the average and 1 above the best, of every task.
     above = [row for (place, _), row in told.items() if place == "Table 3"]
     assert [row[2].text for row in above] == [AGREES, AGREES]
@@ -101,6 +127,22 @@ def test_the_table_has_a_verdict_for_all_that_was_measured(tmp_path):
     # Table 1 compares what was evaluated on another task than it was trained on.
     (transfer,) = [row for (place, _), row in told.items() if place == "Table 1"]
     assert transfer[3].text.count("synthetic_boolq to synthetic_multirc") == 1
+
+
+def test_answers_on_other_domains_are_compared_by_f1(tmp_path):
+    axes = {"size": "mini", "source": "squad"}
+    found = [
+        rows_fixture.row(
+            "table_1",
+            {**axes, "method": method, "seed": seed},
+            evaluations={"mrqa": {"em": em, "f1": f1}, "rank": {"exact_match": 1.0, "f1": em}},
+        )
+        for method, em, f1 in (("prompt", 10.0, 60.0), ("model", 20.0, 50.0))
+        for seed in (0, 1)
+    ]
+    (sweep,) = rows.read([str(rows_fixture.write(tmp_path, *found))]).sweeps
+    values = {d.where: d.value for d in claims.on_other_tasks(sweep)}
+    assert values == {"squad to mrqa": 10.0, "squad to rank": -5.0}
 
 
 def test_there_is_no_table_where_nothing_was_measured(tmp_path):

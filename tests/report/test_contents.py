@@ -125,14 +125,16 @@ def test_table_1_has_the_difference_of_the_methods(everything):
     prompt, model = _column(table, "Prompt tuning"), _column(table, "Model tuning")
     assert [cell.text for cell in _column(table, "evaluated on")] == [
         "the same",
-        "synthetic_multirc",
+        *["synthetic_multirc"] * 2,
     ]
+    assert [cell.text for cell in _column(table, "metric")] == ["accuracy", "accuracy", "f1"]
     for difference, first, second in zip(
         _column(table, "prompt less model tuning"), prompt, model, strict=True
     ):
         assert difference.sort == pytest.approx(first.sort - second.sort)
     # The fixture's metrics there are 0.8 and 0.7 of the score.
-    assert prompt[1].sort == pytest.approx(0.75 * prompt[0].sort)
+    assert prompt[1].sort == pytest.approx(0.8 * prompt[0].sort)
+    assert prompt[2].sort == pytest.approx(0.7 * prompt[0].sort)
 
 
 def test_table_2_has_a_row_for_each_metric(everything):
@@ -162,7 +164,8 @@ def test_numbers_that_a_row_lacks_are_left_out(tmp_path):
     kept = [c for c in found[2] if c is votes[-1] or c["axes"]["task"] != alone]
     sections = _sections(tmp_path, *found[0], *found[1], *kept)
     (first,), (second,) = sections["table_1"].tables, sections["table_2"].tables
-    assert [cell.text for cell in _column(first, "evaluated on")] == ["the same"]
+    assert [cell.text for cell in _column(first, "evaluated on")] == ["the same", "far"]
+    assert [cell.text for cell in _column(first, "metric")] == ["accuracy"] * 2
     assert [cell.text for cell in _column(second, "metric")] == ["accuracy"] * 4
     (third,) = sections["table_3"].tables
     assert [cell.text for cell in _column(third, "prompts")] == ["5", "5", "0", ""]

@@ -65,6 +65,28 @@ def test_a_cell_with_two_configs_is_told(tmp_path):
     assert [cell["score"] for cell in mended.sweeps[0].cells] == [60.0] and not mended.notes
 
 
+def test_rows_count_that_are_of_the_settings_a_sweep_has_now(tmp_path):
+    old = [rows_fixture.row("figure_1", _axes(seed=seed), score=50.0) for seed in (0, 1)]
+    new = {**old[0], "score": 60.0, "key": "new"}
+    later = rows_fixture.row("figure_1", _axes(seed=7), score=70.0)
+    folder = rows_fixture.write(tmp_path, new, *old, later)
+    labels = {"new": old[0]["cell"], "another": old[1]["cell"]}
+    plan = {"figure_1": {"mini": labels, "full": {}}, "figure_3a": {"mini": {}}}
+    (folder / "cells.json").write_text(json.dumps(plan))
+    results = rows.read([str(folder)])
+    (sweep,) = results.sweeps
+    assert [cell["score"] for cell in sweep.cells] == [60.0]
+    assert sweep.missing == (old[1]["cell"],)
+    assert results.notes == (
+        f"{folder}/results.jsonl: 3 rows of other settings than those that their sweeps have now are left out.",
+    )
+    # Back to the settings before: their rows are there already, and count again.
+    plan["figure_1"]["mini"] = {row["key"]: row["cell"] for row in old}
+    (folder / "cells.json").write_text(json.dumps(plan))
+    (sweep,) = rows.read([str(folder)]).sweeps
+    assert [cell["score"] for cell in sweep.cells] == [50.0, 50.0] and sweep.missing == ()
+
+
 def test_several_folders_and_folders_of_folders(tmp_path):
     found = rows_fixture.rows("table_1")
     rows_fixture.write(tmp_path / "all" / "one", *found[:2])

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from clu import metric_writers
 
 from prompt_tuning import evaluate
 from prompt_tuning.cli import parse_flags
@@ -197,20 +198,35 @@ def test_model_tuning_leaves_no_whole_models(inputs, tmp_path, monkeypatch):
     )
     session = tiny_sweep.session(file, tmp_path)
     seen = []
-    monkeypatch.setattr(
-        evaluate,
-        "evaluate",
-        lambda original=evaluate.evaluate, **kwargs: (
-            seen.append(kwargs["restore_checkpoint_cfg"].path),
-            original(**kwargs),
-        )[1],
-    )
+    original = evaluate.evaluate
+
+    def fails_once(**kwargs):
+        seen.append(kwargs["restore_checkpoint_cfg"].path)
+        if len(seen) == 1:
+            raise OSError("the bucket is away")
+        return original(**kwargs)
+
+    monkeypatch.setattr(evaluate, "evaluate", fails_once)
     assert worker.run_cells(session) == 1
     (row,) = Table(tmp_path).read()
     run_dir = pathlib.Path(row["model_dir"])
+    # What was trained is still there, and is not trained again.
+    assert row["status"] == "failed" and (run_dir / "checkpoint_2").is_dir()
+    assert worker.run_cells(tiny_sweep.session(file, tmp_path, retry_failed=True)) == 1
+    (_, row) = Table(tmp_path).read()
+    assert "| 0/2 [" not in pathlib.Path(row["log"]).read_text().split("=== ")[2]
     assert row["status"] == "done" and row["trainable_params"] == row["total_params"] == 66_176
-    assert seen == [f"{run_dir}/checkpoint_2"]
+    assert seen == [f"{run_dir}/checkpoint_2"] * 2
     assert not list(run_dir.glob("checkpoint_*")) and (run_dir / "config.gin").exists()
+
+
+def test_updates_that_were_made_twice_are_timed_once(tmp_path):
+    for steps, rate in (((10, 20, 30, 40), 1.0), ((30, 40, 50), 2.0)):
+        writer = metric_writers.SummaryWriter(str(tmp_path / "train"))
+        for step in steps:
+            writer.write_scalars(step, {"timing/steps_per_second": rate})
+        writer.close()
+    assert cells._seconds_of_updates(str(tmp_path)) == 20 / 1.0 + 30 / 2.0
 
 
 def test_a_score_needs_a_number():

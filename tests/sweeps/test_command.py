@@ -1,5 +1,6 @@
 """`prompt-tuning sweep`: what it shows before anything runs, single cells, and flags that cannot work."""
 
+import json
 import types
 from typing import Any
 
@@ -46,6 +47,7 @@ def test_a_dry_run_shows_what_is_left_and_estimates_its_time(file, tmp_path, cap
         "Left: 3 cells, which are 3 runs; none of their size and method has been timed yet."
     )
     assert not (tmp_path / "runs").exists() and not Table(tmp_path).read()
+    assert not (tmp_path / "cells.json").exists()
     # Another sweep's cells of the same size and method say how long these take.
     Table(tmp_path).append({**_row("other", 1800.0), "sweep": "other"})
     Table(tmp_path).append({**_row("another", 5400.0), "sweep": "other"})
@@ -78,6 +80,9 @@ def test_one_cell_runs_alone(file, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.startswith("tiny size=tiny,method=count,seed=0 (")
     (row,) = Table(tmp_path).read()
     assert (row["key"], row["status"], row["trainable_params"]) == (key, "done", 128)
+    # The report learns which cells there are to be.
+    cells = json.loads((tmp_path / "cells.json").read_text())["tiny"][""]
+    assert len(cells) == 3 and cells[key] == "size=tiny,method=count,seed=0"
     with pytest.raises(ConfigError, match="--cell names no cell"):
         command.main([file, f"--output_dir={tmp_path}", "--cell=0"])
 
@@ -97,12 +102,11 @@ def test_flags_that_cannot_work_are_refused(flag, text):
 
 def test_a_plan_has_a_line_for_each_size_and_method():
     def cell(size, method, command="train") -> Any:
-        run = types.SimpleNamespace(gin_files=(size,), flags=[])
         axes = {"size": size, "method": method}
-        return types.SimpleNamespace(axes=axes, command=command, run=run, sweep="tiny")
+        return types.SimpleNamespace(axes=axes, command=command, sweep="tiny")
 
-    def measure(gin_files, flags, topology):
-        fits = gin_files[0] != "large"
+    def measure(cell, topology):
+        fits = cell.axes["size"] != "large"
         return types.SimpleNamespace(
             fits=fits, hours=0.5, chip_hours=4.0, peak_bytes_per_core=3 * 2**30
         )

@@ -6,6 +6,7 @@ import pytest
 
 from prompt_tuning.errors import ConfigError, DataError
 from prompt_tuning.sweeps import expansion
+from prompt_tuning.sweeps.place import Place
 from prompt_tuning.sweeps.sweep import ENSEMBLE, Sweep, gin_text
 from tests import tiny_run
 from tests.sweeps import tiny_sweep
@@ -45,6 +46,29 @@ def test_every_combination_is_a_cell_the_last_axis_fastest(inputs, tmp_path):
         expansion.resolve(cell, str(tmp_path)).arguments()["model"].prompt.length for cell in cells
     ]
     assert lengths == [1, 1, 5, 5]
+
+
+def test_files_of_cells_include_what_is_in_a_search_path(inputs, tmp_path, monkeypatch):
+    (tmp_path / "mine/shared").mkdir(parents=True)
+    (tmp_path / "mine/run.gin").write_text("include 'shared/length.gin'\n")
+    (tmp_path / "mine/shared/length.gin").write_text("PROMPT_LENGTH = 3\n")
+    bindings = tiny_sweep.bindings(inputs)
+    del bindings["PROMPT_LENGTH"]
+    file = _write(
+        inputs,
+        tmp_path,
+        axes={"seed": tiny_sweep.seeds(0)},
+        bindings=bindings,
+        gin_files=[tiny_sweep.MODEL, *tiny_sweep.TRAIN, "run.gin"],
+    )
+    monkeypatch.chdir(tmp_path)
+    (cell,) = expansion.expand([file], search_paths=["mine"]).cells
+    command = Place("out", "runs").command(cell)
+    assert f"--gin_search_paths={tmp_path}/mine" in command
+    # A worker may have another working directory.
+    monkeypatch.chdir("/")
+    assert expansion.resolve(cell, str(tmp_path)).arguments()["model"].prompt.length == 3
+    assert expansion.countable(cell)[0].prompt.length == 3
 
 
 def test_a_key_says_what_is_read_whatever_the_names_and_folders(inputs, tmp_path):

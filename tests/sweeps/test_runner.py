@@ -11,7 +11,9 @@ import time
 
 import pytest
 
-from prompt_tuning.sweeps import runner
+from prompt_tuning.checkpoints import manager
+from prompt_tuning.sweeps import progress, runner
+from prompt_tuning.sweeps.cell import run
 from prompt_tuning.sweeps.claims import FOLDER, Claims
 from prompt_tuning.sweeps.results import Table
 from tests import tiny_run
@@ -56,7 +58,7 @@ def _until(found, what, seconds=200.0):
 def _worker_in_training(directory):
     """The process that has a cell in work which has saved a checkpoint; None if there is none yet."""
     for path in directory.glob(f"{FOLDER}/*.json"):
-        if list(directory.glob(f"runs/{path.stem}/checkpoint_*/_CHECKPOINT_METADATA")):
+        if manager.steps_in(directory / "runs" / path.stem):
             return json.loads(path.read_text())["pid"]
     return None
 
@@ -144,6 +146,24 @@ def test_a_cell_that_kills_its_workers_is_recorded_as_failed(inputs, tmp_path, m
     assert len(lines) == 1 and row["error"] in lines[0]
 
 
+def test_a_run_of_two_sweeps_that_kills_its_workers_fails_in_both(inputs, tmp_path, monkeypatch):
+    axes = {"length": {1: {"command": "count"}}}
+    files = [
+        tiny_sweep.write(
+            tmp_path / f"{name}.gin", name=name, axes=axes, bindings=tiny_sweep.bindings(inputs)
+        )
+        for name in ("one", "two")
+    ]
+    session = tiny_sweep.session(files, tmp_path)
+    assert len({cell.key for cell in session.cells}) == 1
+    subject = _runner_of(session, [])
+    monkeypatch.setattr(subject, "_start", lambda: subject._processes.append(_Process(-9)))
+    monkeypatch.setattr(Claims, "left_by", lambda self, pid: [session.cells[0].key])
+    assert [subject.goes_on() for _ in range(runner.MAX_TRIES + 1)][-1] is False
+    rows = Table(tmp_path).read()
+    assert [(row["sweep"], row["status"]) for row in rows] == [("one", "failed"), ("two", "failed")]
+
+
 def test_workers_that_never_start_are_an_error(inputs, tmp_path, monkeypatch):
     axes = {"length": {1: {"command": "count"}}}
     file = tiny_sweep.write(tmp_path / "tiny.gin", axes=axes, bindings=tiny_sweep.bindings(inputs))
@@ -152,6 +172,21 @@ def test_workers_that_never_start_are_an_error(inputs, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="workers.log"):
         for _ in range(runner.MAX_TRIES + 1):
             subject.goes_on()
+
+
+def test_workers_that_were_told_to_end_are_replaced_as_long_as_cells_get_finished(
+    inputs, tmp_path, monkeypatch
+):
+    axes = {"length": {n: {"command": "count", "bindings": {"PROMPT_LENGTH": n}} for n in (1, 2)}}
+    file = tiny_sweep.write(tmp_path / "tiny.gin", axes=axes, bindings=tiny_sweep.bindings(inputs))
+    session = tiny_sweep.session(file, tmp_path)
+    subject = _runner_of(session, [])
+    monkeypatch.setattr(subject, "_start", lambda: subject._processes.append(_Process(143)))
+    for _ in range(runner.MAX_TRIES):
+        assert subject.goes_on()
+    progress.record(session, session.cells[0], run(session.cells[0], session.place))
+    for _ in range(runner.MAX_TRIES - 1):
+        assert subject.goes_on()
 
 
 def test_the_number_of_workers_follows_cores_and_memory(monkeypatch):

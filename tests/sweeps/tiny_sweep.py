@@ -52,8 +52,11 @@ def write(path: pathlib.Path, *, macros: str = "", **parameters) -> str:
     return str(path)
 
 
-def session(file: str, directory: pathlib.Path, *, retry_failed: bool = False) -> progress.Session:
-    """Returns what one start of a sweep file is to do, its results below `directory`."""
-    cells = expansion.expand([file]).cells
-    place = Place(str(directory), f"{directory}/runs", ("prompt-tuning", "sweep", file))
+def session(
+    file: str | list[str], directory: pathlib.Path, *, retry_failed: bool = False
+) -> progress.Session:
+    """Returns what one start of a sweep file, or of several, is to do, its results below `directory`."""
+    files = [file] if isinstance(file, str) else file
+    cells = expansion.expand(files).cells
+    place = Place(str(directory), f"{directory}/runs", ("prompt-tuning", "sweep", *files))
     return progress.begin(place, cells, retry_failed=retry_failed)
