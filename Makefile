@@ -39,8 +39,8 @@ types: $(TEST_STAMP)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(DEMO_STAMP)
-	$(BIN)/python -m prompt_tuning.launch.bench
-	$(BIN)/python -m prompt_tuning.launch.ensemble_bench
+	$(BIN)/python -m prompt_tuning.launch.benchmarks.step
+	$(BIN)/python -m prompt_tuning.launch.benchmarks.ensemble_bench
 
 # Any other folder of reference numbers: make parity GOLDEN=/path/to/folder
 GOLDEN ?= tests/golden

@@ -92,7 +92,7 @@ setup(
             "configs/**/*.gin",
             "configs/**/assets/*",
             "tasks/assets/*",
-            "report/assets/*",
+            "commands/report/assets/*",
             "ladder/**/*",
             "launch/*.sh",
         ]

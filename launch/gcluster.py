@@ -13,12 +13,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from prompt_tuning import preemption
 from prompt_tuning.errors import ConfigError, PromptTuningError
 from prompt_tuning.launch import commands, preflight, programs
 from prompt_tuning.launch.commands import Command
 from prompt_tuning.launch.gke_jobset import add_cluster_flags, escape
 from prompt_tuning.launch.programs import Program
+from prompt_tuning.run import preemption
 
 # After any other exit code gcluster gives the run up: told to stop, killed, and what JAX ends a process with that has
 # lost another one.

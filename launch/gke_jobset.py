@@ -14,12 +14,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from prompt_tuning import preemption
 from prompt_tuning.errors import PromptTuningError
 from prompt_tuning.launch import commands, preflight, programs
 from prompt_tuning.launch.commands import Check, Command
 from prompt_tuning.launch.programs import Program
 from prompt_tuning.launch.tpu_slices import Slice
+from prompt_tuning.run import preemption
 
 _CONTAINER = "prompt-tuning"
 # Kubernetes kills after this; a save takes at most ten seconds.

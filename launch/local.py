@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
-from prompt_tuning.preemption import EXIT_CODE
+from prompt_tuning.run.preemption import EXIT_CODE
 
 PROGRAM = (sys.executable, "-u", "-m", "prompt_tuning")
 # What `prompt-tuning` returns for an error that another attempt would meet again.

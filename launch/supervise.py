@@ -8,10 +8,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from prompt_tuning import preemption
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.launch import commands
 from prompt_tuning.launch.commands import Check, Command
+from prompt_tuning.run import preemption
 
 READY, WAITING, LOST, ABSENT = "ready", "waiting", "lost", "absent"
 # On the machine, relative to the home folder of whoever logs in.

@@ -62,3 +62,47 @@ class CheckpointError(PromptTuningError, ValueError):
 
 class NonFiniteError(PromptTuningError, ArithmeticError):
     """A loss or gradient became NaN or infinite."""
+
+
+def check_count(
+    name: str, value: object, unit: str, *, at_least: int = 1, none_means: str | None = None
+) -> None:
+    """Raises ConfigError unless a setting is a whole number.
+
+    Args:
+      name: The setting, as gin binds it.
+      value: Its value.
+      unit: What it counts, in the plural.
+      at_least: The smallest number allowed.
+      none_means: What None stands for, where it is allowed.
+    """
+    if value is None and none_means is not None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise ConfigError(
+            f"{name} is not a number of {unit}",
+            got=value,
+            expected=f"a whole number of {unit} >= {at_least}"
+            + (f", or None for {none_means}" if none_means else ""),
+            fix=f"bind {name} to such a number",
+        )
+
+
+def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
+    """Raises ConfigError unless a setting is one of a few texts.
+
+    Args:
+      name: The setting, as gin binds it.
+      value: Its value.
+      allowed: The texts.
+    """
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise ConfigError(
+            f"{name} is unknown",
+            got=value,
+            expected=f"one of {', '.join(map(repr, allowed))}",
+            fix=f"bind {name} to one of them",
+            name=str(value),
+            candidates=allowed,
+        )

@@ -12,17 +12,19 @@ import jax
 from absl import logging
 from etils import epath
 
-from prompt_tuning import many_prompts, prompt_formats
-from prompt_tuning.checkpoints import initial
-from prompt_tuning.data import context, datasets, inference_examples, leaderboard, vocabularies
+from prompt_tuning.checkpoints import load
+from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
+from prompt_tuning.checkpoints.prompt_files import read
+from prompt_tuning.data import batches, inference_examples
+from prompt_tuning.data.benchmarks import leaderboard
 from prompt_tuning.data.inference_examples import InferenceExample
-from prompt_tuning.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.errors import ConfigError, DataError
-from prompt_tuning.infer_shard import Shard
-from prompt_tuning.inference import Inference
-from prompt_tuning.initialization import load_for_inference, prompt_file_of
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.run_config import RestoreCheckpointConfig
+from prompt_tuning.run import checks, many_prompts
+from prompt_tuning.run.inference import Inference
+from prompt_tuning.run.shard import Shard
+from prompt_tuning.run.start import load_for_inference, prompt_file_of
 from prompt_tuning.types import PyTree
 
 MODES = ("predict", "score", "predict_with_aux")
@@ -31,7 +33,7 @@ MODES = ("predict", "score", "predict_with_aux")
 def infer(
     *,
     model: EncoderDecoderModel,
-    dataset_cfg: datasets.DatasetConfig,
+    dataset_cfg: batches.DatasetConfig,
     restore_checkpoint_cfg: RestoreCheckpointConfig,
     partitioner: PjitPartitioner,
     output_dir: str,
@@ -74,13 +76,11 @@ def infer(
 
     Source: T5X `infer.py`: file names, keys and modes. Differs: shards resume at whole chunks by re-reading the input.
     """
-    context.set_context(vocabulary=model.output_vocabulary, data_dir=dataset_cfg.data_dir)
+    checks.enter(model, dataset_cfg)
     check(model, partitioner, dataset_cfg, input_file, mode, num_shards, shard_id)
     check_prompts(model, prompts, input_file)
     examples = read_examples(model, dataset_cfg, input_file, mode, prompts)
-    source = initial.open_source(
-        restore_checkpoint_cfg.path or "", mode=restore_checkpoint_cfg.mode
-    )
+    source = load.open_source(restore_checkpoint_cfg.path or "", mode=restore_checkpoint_cfg.mode)
     # The newest of several is settled once, so that it is the one recorded.
     restore = dataclasses.replace(restore_checkpoint_cfg, path=str(source.path), mode="specific")
     name = epath.Path(input_file).stem if input_file else dataset_cfg.mixture_or_task_name
@@ -143,7 +143,7 @@ def _nothing_to_infer(name: str | None, shard_id: int, num_shards: int) -> DataE
 
 
 def write_submission(
-    shard: Shard, cfg: datasets.DatasetConfig, mode: str, num_shards: int, input_file: str | None
+    shard: Shard, cfg: batches.DatasetConfig, mode: str, num_shards: int, input_file: str | None
 ) -> None:
     """Writes the predictions for a whole test split of SuperGLUE once more, as its leaderboard takes them."""
     task = cfg.mixture_or_task_name or ""
@@ -163,7 +163,7 @@ def write_submission(
     logging.info("For the leaderboard of SuperGLUE: %s", path)
 
 
-def describe_weights(source: initial.ParamSource, dtype: str) -> dict[str, Any]:
+def describe_weights(source: load.ParamSource, dtype: str) -> dict[str, Any]:
     """Returns where the weights are from; the run's config tells two runs in one MODEL_DIR apart."""
     recorded = getattr(source, "metadata", {})
     return {
@@ -176,7 +176,7 @@ def describe_weights(source: initial.ParamSource, dtype: str) -> dict[str, Any]:
 def describe_model(model: EncoderDecoderModel) -> dict[str, Any]:
     """Returns what predictions and scores follow from on the model's side, by the names users know; JSON values."""
     path = prompt_file_of(model.prompt)
-    prompt = None if path is None else prompt_formats.load_prompt(path)[0]
+    prompt = None if path is None else read.load_prompt(path)[0]
     return {
         "PROMPT_FILE": path,
         "content of PROMPT_FILE (SHA-256)": None if prompt is None else _sha256(prompt.tobytes()),
@@ -201,7 +201,7 @@ def describe_prompts(prompts: Mapping[str, str] | None) -> dict[str, Any]:
     }
 
 
-def describe_input(cfg: datasets.DatasetConfig, input_file: str | None) -> dict[str, Any]:
+def describe_input(cfg: batches.DatasetConfig, input_file: str | None) -> dict[str, Any]:
     """Returns what predictions and scores follow from on the data's side, by the names users know; JSON values."""
     content = None if input_file is None else _sha256(epath.Path(input_file).read_bytes())
     return {
@@ -257,14 +257,14 @@ def run_chunk(
 
 def read_examples(
     model: EncoderDecoderModel,
-    cfg: datasets.DatasetConfig,
+    cfg: batches.DatasetConfig,
     input_file: str | None,
     mode: str,
     prompts: Mapping[str, str] | None = None,
 ) -> Iterator[InferenceExample]:
     """Yields the examples of the file, or of the task's split; with `prompts`, each with the number of its own."""
     if input_file is None:
-        datasets.check_dataset(cfg)
+        batches.check_dataset(cfg)
         return inference_examples.from_task(cfg)
     names = list(prompts) if prompts else None
     examples = inference_examples.from_file(
@@ -281,7 +281,7 @@ def read_examples(
 def check(
     model: EncoderDecoderModel,
     partitioner: PjitPartitioner,
-    cfg: datasets.DatasetConfig,
+    cfg: batches.DatasetConfig,
     input_file: str | None,
     mode: str,
     num_shards: int,
@@ -311,10 +311,7 @@ def check(
             expected=f"0 to {num_shards - 1}, with infer.num_shards = {num_shards}",
             fix="number the shards from 0",
         )
-    vocabularies.check_vocabulary(model.input_vocabulary)
-    vocabularies.check_vocabulary(model.output_vocabulary)
-    model.check_vocabulary_size()
-    partitioner.check_batch_size(cfg.batch_size)
+    checks.check_model(model, partitioner, [cfg.batch_size])
 
 
 def check_prompts(

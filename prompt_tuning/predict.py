@@ -3,14 +3,15 @@
 import dataclasses
 from collections.abc import Sequence
 
-from prompt_tuning.data import inference_examples, vocabularies
-from prompt_tuning.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
+from prompt_tuning.data import inference_examples
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.inference import Inference
-from prompt_tuning.initialization import load_for_inference
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts.initializers import FromFile
-from prompt_tuning.run_config import RestoreCheckpointConfig
+from prompt_tuning.run import checks
+from prompt_tuning.run.inference import Inference
+from prompt_tuning.run.start import load_for_inference
 from prompt_tuning.types import PyTree
 
 
@@ -87,26 +88,26 @@ def load_run(
       >>> run.predict(["passage: ... question: ..."])  # doctest: +SKIP
     """
     # Imported here: gin is needed to read a run's config, not to use a loaded one.
-    from prompt_tuning import config
+    from prompt_tuning.config import resolve
 
-    run = config.query_run(model_dir)
+    run = resolve.query_run(model_dir)
     model = _with_stored_prompt(run.model)
-    vocabularies.check_vocabulary(model.input_vocabulary)
-    vocabularies.check_vocabulary(model.output_vocabulary)
     placed_by = partitioner or _fitting(run.partitioner)
+    rows = placed_by.mesh.shape["data"]
+    batch_size = -(-batch_size // rows) * rows
+    checks.check_model(model, placed_by, [batch_size])
     restore = RestoreCheckpointConfig(
         path=checkpoint or model_dir,
         mode="specific" if checkpoint else "latest",
         dtype=run.restore_dtype,
     )
     loaded = load_for_inference(model, placed_by, restore, initial_checkpoint=initial_checkpoint)
-    rows = placed_by.mesh.shape["data"]
     return LoadedRun(
         model=model,
         params=loaded.params,
         step=loaded.step,
         lengths=dict(run.task_feature_lengths or {}),
-        inference=Inference(model, placed_by, -(-batch_size // rows) * rows),
+        inference=Inference(model, placed_by, batch_size),
     )
 
 

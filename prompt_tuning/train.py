@@ -1,6 +1,6 @@
 """The training run, top to bottom: check, initialise, compile, loop.
 
-The update itself is `make_train_step` in `training/step.py`; where the weights come from is `initialization.py`.
+The update itself is `make_train_step` in `training/step.py`; where the weights come from is `run/start.py`.
 """
 
 import collections
@@ -12,34 +12,26 @@ from typing import Any
 import jax
 from etils import epath
 
-from prompt_tuning import compilation_cache, compiled_steps, startup_times, tree
-from prompt_tuning.checkpoints import prompt_file
+from prompt_tuning import tree
+from prompt_tuning.checkpoints.config import CheckpointConfig
 from prompt_tuning.checkpoints.manager import Checkpointer
-from prompt_tuning.data import context, datasets, evaluation, vocabularies
-from prompt_tuning.encoder_decoder import EncoderDecoderModel
-from prompt_tuning.errors import ConfigError
-from prompt_tuning.evaluate import DecodingEval, TeacherForcingEval, format_metrics
-from prompt_tuning.initialization import (
-    PROMPT_REGEX,
-    Start,
-    initialize,
-    open_initial,
-    split_paths,
-)
-from prompt_tuning.model_info import model_info
-from prompt_tuning.optimizer_start import starting_from
+from prompt_tuning.checkpoints.prompt_files import write as prompt_files
+from prompt_tuning.data import batches, evaluation
+from prompt_tuning.data.evaluation import EvaluatorConfig
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.params.names import PROMPT_REGEX
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.preemption import Notice, Preempted
-from prompt_tuning.run_config import CheckpointConfig, EvaluatorConfig, Trainer
-from prompt_tuning.run_identity import (
-    agree_on_seed,
-    check_same_run,
-    describe,
-    steps_of_this_run,
-)
-from prompt_tuning.startup_times import StartupTimes
+from prompt_tuning.run import checks, compilation_cache, startup_times, steps
+from prompt_tuning.run.evaluators import DecodingEval, TeacherForcingEval, format_metrics
+from prompt_tuning.run.identity import agree_on_seed, check_same_run, describe, steps_of_this_run
+from prompt_tuning.run.model_info import model_info
+from prompt_tuning.run.optimizer_start import starting_from
+from prompt_tuning.run.preemption import Notice, Preempted
+from prompt_tuning.run.start import Start, initialize, open_initial, split_paths
+from prompt_tuning.run.startup_times import StartupTimes
 from prompt_tuning.training.run_log import RunLog
 from prompt_tuning.training.state import TrainState
+from prompt_tuning.training.trainer import Trainer
 from prompt_tuning.types import PyTree
 
 # Steps handed to the device before the oldest is waited for: enough to keep it busy, and few enough to save in time.
@@ -77,9 +69,9 @@ def train(
     *,
     model: EncoderDecoderModel,
     model_dir: str,
-    train_dataset_cfg: datasets.DatasetConfig,
-    train_eval_dataset_cfg: datasets.DatasetConfig | None,
-    infer_eval_dataset_cfg: datasets.DatasetConfig | None,
+    train_dataset_cfg: batches.DatasetConfig,
+    train_eval_dataset_cfg: batches.DatasetConfig | None,
+    infer_eval_dataset_cfg: batches.DatasetConfig | None,
     checkpoint_cfg: CheckpointConfig,
     partitioner: PjitPartitioner,
     trainer: Trainer,
@@ -128,9 +120,11 @@ def train(
     times = startup_times.take()
     compilation_cache.keep_in(model_dir)
     # 1. Refuse what cannot work before anything is loaded or compiled.
-    context.set_context(vocabulary=model.output_vocabulary, data_dir=train_dataset_cfg.data_dir)
+    checks.enter(model, train_dataset_cfg)
     eval_cfgs = [cfg for cfg in (train_eval_dataset_cfg, infer_eval_dataset_cfg) if cfg]
-    check(model, partitioner, trainer, [train_dataset_cfg, *eval_cfgs], trainable_regex)
+    checks.check_training(
+        model, partitioner, trainer, [train_dataset_cfg, *eval_cfgs], trainable_regex
+    )
     source = open_initial(checkpoint_cfg.restore, from_scratch=initialize_from_scratch)
     num_steps = steps_of_this_run(total_steps, relative_steps, source)
     times.end("checks")
@@ -179,7 +173,7 @@ def train(
     try:
         return loop(
             run,
-            compiled_steps.train_step(model, partitioner, trainer, tx, run.state),
+            steps.train_step(model, partitioner, trainer, tx, run.state),
             partitioner,
             train_dataset_cfg,
             save_period=checkpoint_cfg.save.period,
@@ -204,7 +198,7 @@ def loop(
     run: Run,
     jitted_step: Any,
     partitioner: PjitPartitioner,
-    cfg: datasets.DatasetConfig,
+    cfg: batches.DatasetConfig,
     *,
     save_period: int,
     eval_period: int,
@@ -213,7 +207,7 @@ def loop(
 ) -> dict[str, dict[str, float]]:
     """Runs the updates that are left; order of one turn: update, log, save, stop if told to, evaluate."""
     first = int(run.state.step)
-    batches = datasets.train_batches(
+    stream = batches.train_batches(
         cfg, seed=run.metadata["seed"], start_example=first * cfg.batch_size
     )
     compiled, results, in_flight = None, {}, collections.deque()
@@ -229,7 +223,7 @@ def loop(
         results = evaluate(run, first, teacher_forcing, decoding)
         run.times.end("evaluation")
     for step in range(first + 1, run.num_steps + 1):
-        batch = partitioner.shard_batch(next(batches))
+        batch = partitioner.shard_batch(next(stream))
         if compiled is None:
             run.times.end("first_batch")
             compiled = compile_step(jitted_step, partitioner, run, batch)
@@ -263,7 +257,7 @@ def compile_step(jitted_step: Any, partitioner: PjitPartitioner, run: Run, batch
     return compiled
 
 
-def save(run: Run, step: int, cfg: datasets.DatasetConfig) -> None:
+def save(run: Run, step: int, cfg: batches.DatasetConfig) -> None:
     """Saves a state whose losses were all finite: the prompt as a file of its own, then the checkpoint.
 
     In this order a run that is killed in between takes the step again and writes the same prompt again; in the other
@@ -274,7 +268,7 @@ def save(run: Run, step: int, cfg: datasets.DatasetConfig) -> None:
     with run.log.pause():
         prompts = prompts_of(run.state.trainable)
         if prompts:
-            prompt_file.save_prompts(str(run.model_dir), step, prompts, metadata)
+            prompt_files.save_prompts(str(run.model_dir), step, prompts, metadata)
         run.checkpointer.save(step, run.state, metadata)
 
 
@@ -299,7 +293,7 @@ def evaluate(
         run.checkpointer.record_metric(step, name, value)
         if prompts_of(run.state.trainable):
             info = {"metric": {"name": name, "value": value}, "metrics": results}
-            prompt_file.update_info(str(run.model_dir), step, info)
+            prompt_files.update_info(str(run.model_dir), step, info)
     return results
 
 
@@ -307,37 +301,6 @@ def prompts_of(trainable: PyTree) -> dict[str, Any]:
     """Returns the prompts among the trainable parameters by path."""
     is_prompt = tree.match_any(PROMPT_REGEX)
     return {path: leaf for path, leaf in tree.flatten(trainable).items() if is_prompt(path)}
-
-
-def check(
-    model: EncoderDecoderModel,
-    partitioner: PjitPartitioner,
-    trainer: Trainer,
-    cfgs: Sequence[datasets.DatasetConfig],
-    trainable_regex: Sequence[str],
-) -> None:
-    """Raises the first thing wrong with vocabulary, data, batch size or trainable parameters."""
-    vocabularies.check_vocabulary(model.input_vocabulary)
-    vocabularies.check_vocabulary(model.output_vocabulary)
-    model.check_vocabulary_size()
-    split_paths(model, trainable_regex)
-    for cfg in cfgs:
-        partitioner.check_batch_size(cfg.batch_size)
-        datasets.check_dataset(cfg)
-    check_microbatches(partitioner, trainer, cfgs[0].batch_size)
-
-
-def check_microbatches(partitioner: PjitPartitioner, trainer: Trainer, batch_size: int) -> None:
-    """Raises ConfigError unless every data replica gets the same number of examples of each microbatch."""
-    microbatches = trainer.num_microbatches or 1
-    if batch_size % microbatches:
-        raise ConfigError(
-            "BATCH_SIZE cannot be cut into microbatches",
-            got=batch_size,
-            expected=f"a multiple of trainer.Trainer.num_microbatches = {microbatches}",
-            fix="change either of the two",
-        )
-    partitioner.check_batch_size(batch_size // microbatches)
 
 
 def open_run(

@@ -2,20 +2,20 @@
 
 The version follows the one of TensorFlow Datasets: v002 reads 1.0.0, v200 reads 2.0.0 (which also builds where the old
 one no longer does). The mixture `glue_mnli_and_dev_{version}` trains on MNLI and evaluates both of its dev sets. For
-`mt5_…`, `byt5_…`, `task_index_…` and `…_examples` see `prompt_tuning.data.data_sets.register_forms`.
+`mt5_…`, `byt5_…`, `task_index_…` and `…_examples` see `prompt_tuning.data.benchmarks.data_sets.register_forms`.
 """
 
 from typing import Any
 
 from prompt_tuning.data import postprocessors
-from prompt_tuning.data.data_sets import (
+from prompt_tuning.data.benchmarks.data_sets import (
     EXAMPLES,
     FORMS,
     DataSet,
     classification,
     register_forms,
 )
-from prompt_tuning.data.local_files import LocalFormat
+from prompt_tuning.data.benchmarks.local_files import LocalFormat
 from prompt_tuning.data.metrics import (
     accuracy,
     binary_f1,

@@ -4,11 +4,11 @@
 - `c4_v220_bart_text_infilling`, `c4_v220_bart_token_deletion`: as in the authors' prompt tuning.
 
 With a `data_dir` they read the shards of `allenai/c4` in `{data_dir}/c4/en`, else TensorFlow Datasets. For text of
-your own see `prompt_tuning.data.language_modeling.from_text_files`.
+your own see `prompt_tuning.data.text.language_modeling.from_text_files`.
 """
 
-from prompt_tuning.data.language_modeling import register
-from prompt_tuning.data.text_sources import C4DataSource
+from prompt_tuning.data.text.language_modeling import register
+from prompt_tuning.data.text.text_sources import C4DataSource
 
 TASKS = {
     "c4_v220_prefix_lm": "prefix_lm",

@@ -15,7 +15,7 @@ A source prompt is trained on any of these, on a task, or on a mixture of one's 
 
 import prompt_tuning.tasks.glue  # noqa: F401  (registers the tasks)
 import prompt_tuning.tasks.super_glue  # noqa: F401
-from prompt_tuning.data.data_sets import EXAMPLES, TASK_INDEX, TASKLESS
+from prompt_tuning.data.benchmarks.data_sets import EXAMPLES, TASK_INDEX, TASKLESS
 from prompt_tuning.data.registry import register_mixture
 from prompt_tuning.tasks.glue import VERSIONS
 

@@ -13,10 +13,11 @@ SQuAD has no form without the task's name: T5 writes none in front.
 
 from typing import Any
 
-from prompt_tuning.data import answer_metrics, nested_files, reading
-from prompt_tuning.data.data_sets import EXAMPLES, MODELS, DataSet, register
-from prompt_tuning.data.local_files import Stems
-from prompt_tuning.data.nested_files import NestedFormat
+from prompt_tuning.data import answer_metrics
+from prompt_tuning.data.benchmarks import nested_files, reading
+from prompt_tuning.data.benchmarks.data_sets import EXAMPLES, MODELS, DataSet, register
+from prompt_tuning.data.benchmarks.local_files import Stems
+from prompt_tuning.data.benchmarks.nested_files import NestedFormat
 from prompt_tuning.data.preprocessors import TextPreprocessor
 from prompt_tuning.data.registry import register_mixture
 

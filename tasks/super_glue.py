@@ -7,15 +7,16 @@
   two.
 - The mixture `super_glue_v102_rank` evaluates the tasks that have labels by rank classification, and ReCoRD and WSC by
   decoding; again with `taskless_` in front.
-- `mt5_…`, `byt5_…`, `task_index_…` and `…_examples`: see `prompt_tuning.data.data_sets.register_forms`.
+- `mt5_…`, `byt5_…`, `task_index_…` and `…_examples`: see `prompt_tuning.data.benchmarks.data_sets.register_forms`.
 
 A new task is a new row.
 """
 
 from typing import Any
 
-from prompt_tuning.data import answer_metrics, nested_files, postprocessors, pronouns, reading
-from prompt_tuning.data.data_sets import (
+from prompt_tuning.data import answer_metrics, postprocessors
+from prompt_tuning.data.benchmarks import nested_files, pronouns, reading
+from prompt_tuning.data.benchmarks.data_sets import (
     EXAMPLES,
     FORMS,
     TASKLESS,
@@ -23,9 +24,9 @@ from prompt_tuning.data.data_sets import (
     classification,
     register_forms,
 )
-from prompt_tuning.data.local_files import LocalFormat
+from prompt_tuning.data.benchmarks.local_files import LocalFormat
+from prompt_tuning.data.benchmarks.nested_files import NestedFormat
 from prompt_tuning.data.metrics import accuracy, mean_multiclass_f1
-from prompt_tuning.data.nested_files import NestedFormat
 from prompt_tuning.data.preprocessors import TextPreprocessor, classification_text
 from prompt_tuning.data.ranking import SUFFIX
 from prompt_tuning.data.registry import register_mixture

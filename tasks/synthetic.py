@@ -16,7 +16,8 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import answer_metrics, columns, postprocessors, pronouns, ranking
+from prompt_tuning.data import answer_metrics, columns, postprocessors, ranking
+from prompt_tuning.data.benchmarks import pronouns
 from prompt_tuning.data.metrics import MetricFn, accuracy, mean_multiclass_f1
 from prompt_tuning.data.preprocessors import TextPreprocessor, classification_text
 from prompt_tuning.data.registry import register_mixture, register_task

@@ -11,7 +11,7 @@ Source: Lester et al. 2021, section 5.
 import dataclasses
 
 from prompt_tuning.data import postprocessors
-from prompt_tuning.data.data_sets import EXAMPLES, FORMS, register_forms
+from prompt_tuning.data.benchmarks.data_sets import EXAMPLES, FORMS, register_forms
 from prompt_tuning.data.registry import register_mixture
 from prompt_tuning.tasks.glue import DATA_SETS, VERSIONS
 

@@ -8,8 +8,8 @@ For each row of `PAIRS`:
 The mixture `sst2_verbalizer_pairs` holds all tasks with phrase in equal shares, and is meant for training.
 """
 
-from prompt_tuning.data.data_sets import classification, register
-from prompt_tuning.data.local_files import LocalFormat
+from prompt_tuning.data.benchmarks.data_sets import classification, register
+from prompt_tuning.data.benchmarks.local_files import LocalFormat
 from prompt_tuning.data.preprocessors import phrased_text
 from prompt_tuning.data.registry import register_mixture
 

@@ -2,7 +2,7 @@
 
 import textwrap
 
-from prompt_tuning import config
+from prompt_tuning.config import resolve as config
 
 CONFIGS = "prompt_tuning/configs"
 CHECKPOINT = "gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/checkpoint_1100000"

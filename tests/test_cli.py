@@ -7,8 +7,12 @@ import time
 import gin
 import pytest
 
-from prompt_tuning import cli, config, processes, train
+from prompt_tuning import cli, train
+from prompt_tuning.commands import infer as commands_infer
+from prompt_tuning.config import resolve
+from prompt_tuning.config.flags import parse_run
 from prompt_tuning.errors import ConfigError
+from prompt_tuning.run import processes
 from tests.gin_runs import DEMO_TRAIN, DEMOS, TRAIN_FILES, strip
 from tests.helpers import REPO, run_cli
 
@@ -18,7 +22,7 @@ HELP_SECONDS = 1.0
 @pytest.fixture(autouse=True)
 def untouched_settings(monkeypatch):
     """SeqIO's folders are the process's: a test that hands flags over must not leave them behind."""
-    monkeypatch.setattr(config, "set_data_dirs", lambda *args: None)
+    monkeypatch.setattr(resolve, "set_data_dirs", lambda *args: None)
     yield
     gin.clear_config()
 
@@ -45,7 +49,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
     )
     seconds = time.perf_counter() - began
     assert "HEAVY [] CODE 0" in done.stdout
-    assert all(f"  {command}" in done.stdout for command in cli.COMMANDS)
+    assert all(f"  {command}" in done.stdout for command in cli.modules())
     assert seconds < HELP_SECONDS
 
 
@@ -76,7 +80,7 @@ def test_each_command_lists_its_flags(command, capsys):
 
 
 def test_gin_flags_keep_their_order_and_are_shown_as_typed():
-    flags = cli.parse_flags(
+    flags = parse_run(
         "train",
         ["--gin.A=1", "--gin_bindings=B.c = 2", "--gin.D=[1, 2]", "--gin_bindings", "E = 3"],
     )
@@ -86,12 +90,11 @@ def test_gin_flags_keep_their_order_and_are_shown_as_typed():
         ("D = [1, 2]", "--gin.D=[1, 2]"),
         ("E = 3", "--gin_bindings=E = 3"),
     ]
-    assert cli.parse_flags("train", []).bindings == []
+    assert parse_run("train", []).bindings == []
 
 
 def test_files_and_lists_parse_as_in_t5x():
-    flags = cli.parse_flags(
-        "infer",
+    flags = commands_infer.parse(
         ["--gin_file=a.gin", "--gin_file", "b.gin", "--gin_search_paths=x,y,", "--shard_id=3"]
         + ["--seqio_additional_cache_dirs=/c,/d", "--tfds_data_dir=/t", "--run_mode=infer"],
     )
@@ -106,7 +109,7 @@ def test_files_and_lists_parse_as_in_t5x():
     [(["--dry_run"], True), (["--dry_run=false"], False), (["--nodry_run"], False), ([], False)],
 )
 def test_truth_values_parse_as_in_absl(typed, value):
-    assert cli.parse_flags("train", typed).dry_run is value
+    assert parse_run("train", typed).dry_run is value
 
 
 @pytest.mark.parametrize(
@@ -244,7 +247,7 @@ def test_errors_of_others_keep_their_traceback(monkeypatch):
     def broken(*, model, config_text=""):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cli, "_runnable", lambda command: broken)
+    monkeypatch.setattr(train, "train", broken)
     settings = [f"--gin_file={TRAIN_FILES[0]}", "--gin.train.train.model=%MODEL"]
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(["train", *settings])

@@ -10,7 +10,8 @@ import pytest
 import seqio
 from etils import epath
 
-from prompt_tuning import cli, config, infer, predict
+from prompt_tuning import cli, infer, predict
+from prompt_tuning.config import resolve
 from prompt_tuning.errors import CheckpointError, ConfigError, DataError
 from tests import tiny_run
 from tests.data.local_data import write_jsonl
@@ -130,7 +131,7 @@ def test_answers_from_a_cache_are_not_submitted(monkeypatch, tmp_path):
     shard = infer.Shard(epath.Path(tmp_path), "x", {})
     shard.final.write_text('{"prediction": "neutral"}\n')
     for use_cached in (True, False):
-        cfg = infer.datasets.DatasetConfig(
+        cfg = infer.batches.DatasetConfig(
             "super_glue_cb_v102", LENGTHS, "test", 8, use_cached=use_cached
         )
         infer.write_submission(shard, cfg, "predict", 1, None)
@@ -300,7 +301,7 @@ def test_decoding_files_change_what_infer_writes(inputs, model_dir, tmp_path, de
 
 
 def test_a_missing_output_vocabulary_is_told_before_anything_is_loaded(inputs, model_dir, tmp_path):
-    run = config.query_run(str(model_dir))
+    run = resolve.query_run(str(model_dir))
     model = dataclasses.replace(
         run.model, output_vocabulary=seqio.SentencePieceVocabulary("/nowhere/output.model")
     )
@@ -316,7 +317,7 @@ def test_a_run_is_loadable_from_where_it_was_moved_to(model_dir, tmp_path):
 
 
 def test_a_prompt_of_other_frozen_weights_is_refused(inputs, model_dir, tmp_path, capsys):
-    from prompt_tuning.checkpoints.initial import open_source
+    from prompt_tuning.checkpoints.load import open_source
     from tests.checkpoints.t5x_writer import write_t5x_checkpoint
 
     source = open_source(str(inputs.checkpoint))

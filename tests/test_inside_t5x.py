@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.sources import open_source
-from prompt_tuning.checkpoints.t5x_orbax_format import T5XOrbaxSource
-from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning.checkpoints.formats.t5x_orbax import T5XOrbaxSource
+from prompt_tuning.checkpoints.source import open_source
+from prompt_tuning.params.names import PROMPT_PATH
 from tests.helpers import REPO, SHARED, requires_shared
 from tests.tiny_run import EMB_DIM, PROMPT_FILE, STEP, TINY_SIZES
 

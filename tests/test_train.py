@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning import config, train, tree
-from prompt_tuning.cli import parse_flags
+from prompt_tuning import train, tree
+from prompt_tuning.config import resolve as config
+from prompt_tuning.config.flags import parse_run
 from prompt_tuning.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from tests import tiny_run
 from tests.tiny_run import PROMPT_FILE, STEP
@@ -48,7 +49,7 @@ def _builder(inputs, model_dir):
             "prompts.from_sample_of_embeddings.population_size": 200,
             **macros,
         }
-        flags = parse_flags("train", [*files, *inputs.flags(**settings)])
+        flags = parse_run("train", [*files, *inputs.flags(**settings)])
         parsed = config.read(flags.gin_file, flags.bindings, [])
         return config.resolve(parsed, train.train, command="train")
 
@@ -177,7 +178,7 @@ def test_the_saved_config_runs_again_alone(finished, tmp_path):
 
 
 def test_resuming_on_other_frozen_weights_is_refused(inputs, finished, tmp_path):
-    from prompt_tuning.checkpoints.initial import open_source
+    from prompt_tuning.checkpoints.load import open_source
     from tests.checkpoints.t5x_writer import write_t5x_checkpoint
 
     model_dir = pathlib.Path(shutil.copytree(finished.model_dir, tmp_path / "run"))

@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 
-from prompt_tuning import layouts
 from prompt_tuning.checkpoints import placement
+from prompt_tuning.params import layouts
 from prompt_tuning.types import Array
 
 # Elements of a shard that are summed at a time; XLA holds a few uint32 arrays of this size.

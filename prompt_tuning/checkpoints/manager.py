@@ -19,22 +19,15 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import (
-    json_files,
-    orbax_manager,
-    paths,
-    run_format,
-    t5x_format,
-    t5x_orbax_format,
-)
+from prompt_tuning.checkpoints import json_files, orbax_manager, paths
+from prompt_tuning.checkpoints.formats import run, t5x, t5x_orbax
+from prompt_tuning.checkpoints.paths import LEDGER, STEP_PREFIX
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.types import PyTree
 
-PREFIX = "checkpoint"
-LEDGER = "best.json"
-_STEP_DIR = re.compile(rf"{PREFIX}_(\d+)")
+_STEP_DIR = re.compile(rf"{STEP_PREFIX}(\d+)")
 # Orbax writes here and renames; on gs://, which cannot rename, it writes under the final name and marks it when done.
-_TEMPORARY_DIR = re.compile(rf"{PREFIX}_\d+\.orbax-checkpoint-tmp.*")
+_TEMPORARY_DIR = re.compile(rf"{STEP_PREFIX}\d+\.orbax-checkpoint-tmp.*")
 _FINISHED_MARK = "commit_success.txt"
 # A damaged checkpoint is set aside under this name, for its owner to look at.
 _DAMAGED_PREFIX = "damaged_"
@@ -72,7 +65,7 @@ class Checkpointer:
         self._latest = self._find_latest(set_aside=not read_only)
         self._ledger: dict[str, dict[str, Any]] = _read_ledger(self._dir / LEDGER)
         options = ocp.CheckpointManagerOptions(
-            step_prefix=PREFIX,
+            step_prefix=STEP_PREFIX.rstrip("_"),
             create=not read_only,
             read_only=read_only,
             # Orbax would do it in the background, whenever that may be.
@@ -83,8 +76,8 @@ class Checkpointer:
         )
         handlers = {
             # Pinned, whatever Orbax's defaults become: run_format.py reads this layout.
-            run_format.STATE_ITEM: ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False),
-            run_format.METADATA_ITEM: ocp.JsonCheckpointHandler(),
+            run.STATE_ITEM: ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False),
+            run.METADATA_ITEM: ocp.JsonCheckpointHandler(),
         }
         self._manager = orbax_manager.Manager(self._dir, options=options, item_handlers=handlers)
 
@@ -94,7 +87,7 @@ class Checkpointer:
 
     def path(self, step: int) -> epath.Path:
         """Returns the directory of `step`."""
-        return self._dir / f"{PREFIX}_{step}"
+        return self._dir / f"{STEP_PREFIX}{step}"
 
     def save(self, step: int, state: PyTree, metadata: Mapping[str, Any]) -> None:
         """Writes a checkpoint and returns when it is complete; removes those no longer kept.
@@ -114,10 +107,8 @@ class Checkpointer:
             step,
             args=ocp.args.Composite(
                 **{
-                    run_format.STATE_ITEM: ocp.args.PyTreeSave(arrays),
-                    run_format.METADATA_ITEM: ocp.args.JsonSave(
-                        json.loads(json_files.encode(metadata))
-                    ),
+                    run.STATE_ITEM: ocp.args.PyTreeSave(arrays),
+                    run.METADATA_ITEM: ocp.args.JsonSave(json.loads(json_files.encode(metadata))),
                 }
             ),
             force=True,
@@ -136,7 +127,7 @@ class Checkpointer:
           CheckpointError: If there is no such step, it is damaged, or its names, shapes or dtypes differ.
         """
         path = self.path(step)
-        if not run_format.is_run_checkpoint(path):
+        if not run.is_run_checkpoint(path):
             raise CheckpointError(
                 f"No checkpoint of step {step} in {self._dir}",
                 got=step,
@@ -144,15 +135,15 @@ class Checkpointer:
                 fix="restore a step that exists",
             )
         wanted = _named_leaves(abstract_state)
-        _check_same(path, wanted, run_format.read_shapes(path))
+        _check_same(path, wanted, run.read_shapes(path))
         restore_args = {name: _restore_args(leaf) for name, leaf in wanted.items()}
         args = ocp.args.PyTreeRestore(
             item=tree.unflatten(wanted), restore_args=tree.unflatten(restore_args)
         )
         try:
             restored = self._manager.restore(
-                step, args=ocp.args.Composite(**{run_format.STATE_ITEM: args})
-            )[run_format.STATE_ITEM]
+                step, args=ocp.args.Composite(**{run.STATE_ITEM: args})
+            )[run.STATE_ITEM]
         except (ValueError, OSError) as e:
             raise CheckpointError(
                 f"Cannot restore {path}",
@@ -167,7 +158,7 @@ class Checkpointer:
 
     def metadata(self, step: int) -> dict[str, Any]:
         """Returns what `save` was given beside the state of `step`."""
-        return run_format.read_metadata(self.path(step))
+        return run.read_metadata(self.path(step))
 
     def latest_metadata(self) -> dict[str, Any] | None:
         """Returns what `save` was given beside the newest state, None before the first save."""
@@ -253,7 +244,7 @@ class Checkpointer:
             _remove_temporary(self._dir)
         for step in reversed(steps):
             path = self.path(step)
-            damage = run_format.find_damage(path)
+            damage = run.find_damage(path)
             if damage is None:
                 for bad in damaged if set_aside else ():
                     _set_aside(self.path(bad))
@@ -272,7 +263,7 @@ class Checkpointer:
             newest = max(damaged)
             raise CheckpointError(
                 f"Every checkpoint in {self._dir} is damaged",
-                got=f"{PREFIX}_{newest}: {damaged[newest]}",
+                got=f"{STEP_PREFIX}{newest}: {damaged[newest]}",
                 expected="at least one sound checkpoint",
                 fix="restore one from a copy, or choose another MODEL_DIR to start anew",
             )
@@ -295,13 +286,13 @@ class _LatestAndBest:
 
     def _is_ours(self, step: int) -> bool:
         """Whether this program wrote a checkpoint, and so may remove it."""
-        return run_format.is_run_checkpoint(self._checkpointer.path(step))
+        return run.is_run_checkpoint(self._checkpointer.path(step))
 
 
 def _refuse_t5x(model_dir: epath.Path, checkpoints: Sequence[epath.Path]) -> None:
     """Raises CheckpointError if one of the checkpoints is T5X's."""
     for path in checkpoints:
-        if t5x_format.is_t5x_checkpoint(path) or t5x_orbax_format.is_t5x_orbax_checkpoint(path):
+        if t5x.is_t5x_checkpoint(path) or t5x_orbax.is_t5x_orbax_checkpoint(path):
             raise CheckpointError(
                 f"MODEL_DIR {model_dir} holds checkpoints of T5X",
                 got=path.name,

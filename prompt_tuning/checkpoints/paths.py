@@ -5,6 +5,9 @@ import posixpath
 
 from etils import epath
 
+# What a run leaves in MODEL_DIR: a folder a save, and the file that says which step was best.
+STEP_PREFIX = "checkpoint_"
+LEDGER = "best.json"
 _SCHEME = "://"
 _GOOGLE = "gs://"
 

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prompt_tuning import layouts
 from prompt_tuning.checkpoints import host_memory
-from prompt_tuning.checkpoints.sources import ParamSource
+from prompt_tuning.checkpoints.source import ParamSource
+from prompt_tuning.params import layouts
 
 # (start, stop) of every dimension.
 Box = tuple[tuple[int, int], ...]

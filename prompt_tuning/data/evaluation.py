@@ -1,5 +1,6 @@
 """SeqIO's Evaluator, set up so that it leaves the files and tags that T5X leaves."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,11 +8,39 @@ from typing import Any
 import numpy as np
 import seqio
 
-from prompt_tuning.data import context, datasets, leaderboard
+from prompt_tuning.data import batches, context
+from prompt_tuning.data.benchmarks import leaderboard
+from prompt_tuning.errors import check_count
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatorConfig:
+    """How much is evaluated and written down.
+
+    Attributes:
+      num_examples: Examples taken from each task. None: all.
+      json_write_n_results: Predictions written per task. None: all; 0: none.
+      use_memory_cache: Whether evaluation examples stay in memory between evaluations.
+    """
+
+    num_examples: int | None = None
+    json_write_n_results: int | None = None
+    use_memory_cache: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        check_count("seqio.Evaluator.num_examples", self.num_examples, "examples", none_means="all")
+        check_count(
+            "JSON_WRITE_N_RESULTS",
+            self.json_write_n_results,
+            "predictions",
+            at_least=0,
+            none_means="all",
+        )
 
 
 def make_evaluator(
-    cfg: datasets.DatasetConfig,
+    cfg: batches.DatasetConfig,
     *,
     log_dir: str | None,
     num_examples: int | None = None,
@@ -34,7 +63,7 @@ def make_evaluator(
     Raises:
       DataError: If the task is unknown or the split is empty.
     """
-    task = datasets.get_task(cfg)
+    task = batches.get_task(cfg)
     if not any(t.metric_fns or t.metric_objs for t in seqio.get_subtasks(task)):
         return None
     loggers: list[Callable[..., Any]] = []

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import seqio
 
-from prompt_tuning.data import context, datasets, input_files
+from prompt_tuning.data import batches, context
+from prompt_tuning.data.own import input_files
 from prompt_tuning.errors import ConfigError, DataError
 
 EOS_ID = 1
@@ -30,7 +31,7 @@ class InferenceExample:
     features: dict[str, np.ndarray]
 
 
-def from_task(cfg: datasets.DatasetConfig) -> Iterator[InferenceExample]:
+def from_task(cfg: batches.DatasetConfig) -> Iterator[InferenceExample]:
     """Yields the examples of a task's split in order.
 
     Args:
@@ -41,7 +42,7 @@ def from_task(cfg: datasets.DatasetConfig) -> Iterator[InferenceExample]:
     """
     lengths = _check_lengths(cfg.task_feature_lengths)
     with context.overriding(data_dir=cfg.data_dir):
-        dataset = datasets.get_task(cfg).get_dataset(
+        dataset = batches.get_task(cfg).get_dataset(
             sequence_length=dict(lengths),
             split=cfg.split,
             shuffle=False,
@@ -49,7 +50,7 @@ def from_task(cfg: datasets.DatasetConfig) -> Iterator[InferenceExample]:
             seed=cfg.seed,
             use_cached=cfg.use_cached,
         )
-    for example in datasets.numpy_iterator(dataset):
+    for example in batches.numpy_iterator(dataset):
         texts = {k: _text(v) for k, v in example.items() if k.endswith(PRETOKENIZED)}
         yield InferenceExample(
             texts, model_features(example["inputs"], example["targets"], lengths)

@@ -15,7 +15,7 @@ import seqio
 import tensorflow as tf
 from etils import epath
 
-from prompt_tuning import shipped_files
+from prompt_tuning import ladder
 from prompt_tuning.data import context
 from prompt_tuning.errors import DataError
 
@@ -87,7 +87,7 @@ def cached_path(address: str) -> str:
       address: A path, `gs://…` or `https://…`.
     """
     if not address.startswith(_WEB):
-        return shipped_files.locate(address)
+        return ladder.locate(address)
     cache = epath.Path(os.environ.get("XDG_CACHE_HOME") or epath.Path("~/.cache").expanduser())
     name = urllib.parse.urlparse(address).path.rpartition("/")[2] or "sentencepiece.model"
     # Addresses that differ elsewhere than in the file's name must not share a file.

@@ -45,7 +45,7 @@ def shared_dropout(rate: float, deterministic: bool) -> nn.Dropout:
 class Dense(nn.Module):
     """A linear map without bias over the last axes of its input.
 
-    A kernel that is passed in as int8 comes with the parameter `kernel_scale` (`quantization.py`).
+    A kernel that is passed in as int8 comes with the parameter `kernel_scale` (`params/int8.py`).
 
     Attributes:
       features: Output axes.

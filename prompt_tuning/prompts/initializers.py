@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from prompt_tuning import matrix_files, prompt_formats
+from prompt_tuning.checkpoints.prompt_files import matrices, read
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.types import Array, EncodeText
 
@@ -154,7 +154,7 @@ def build_prompt(
         return jnp.asarray(spec(rng, (length, width)), jnp.float32)
     table = embedding_table
     if spec.embedding_file is not None:
-        table = matrix_files.read_matrix(
+        table = matrices.read_matrix(
             spec.embedding_file, what="embedding table", setting="EMBEDDING_FILE", width=width
         )
         vocab_size = table.shape[0]
@@ -287,7 +287,7 @@ def _draw(rng: jax.Array, population_size: int, length: int, vocab_size: int) ->
 
 def _read_prompt(path: str, length: int, width: int) -> np.ndarray:
     """Returns the prompt in a file after checking its shape."""
-    prompt, _ = prompt_formats.load_prompt(path, width=width)
+    prompt, _ = read.load_prompt(path, width=width)
     if prompt.shape[0] != length:
         raise ConfigError(
             "The prompt in the file has another length",

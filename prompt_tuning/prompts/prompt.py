@@ -10,7 +10,6 @@ from prompt_tuning.prompts import combine, initializers
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.types import Array
 
-PROMPT_PATH = "encoder/prompt/prompt/prompt"
 # A name of its own for the second axis keeps the prompt whole on every device, however `embed` is sharded.
 PROMPT_AXES = ("prompt", "prompt_embed")
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts, quantization
 from prompt_tuning.checkpoints import digest
+from prompt_tuning.params import int8, layouts
 from prompt_tuning.partitioning import PjitPartitioner
 from tests.checkpoints.tiny_params import HEADS, logical_axes, make_unscanned
 
@@ -122,7 +122,7 @@ def test_change_below_bfloat16_is_not_seen():
 @pytest.mark.parametrize("scanned", [False, True])
 def test_int8_is_other_weights_in_one_form(scanned):
     params = make_unscanned()
-    held = quantization.hold(params, "int8")
+    held = int8.hold(params, "int8")
     expected = digest.params_digest(held)
     assert expected != digest.params_digest(params)
     if scanned:

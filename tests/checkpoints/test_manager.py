@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints import manager, run_format
+from prompt_tuning.checkpoints import manager
+from prompt_tuning.checkpoints.formats import run
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.partitioning import PjitPartitioner
@@ -79,7 +80,7 @@ def test_key_data_and_bfloat16_and_metadata_types(tmp_path):
     assert {k: x.dtype for k, x in restored.items()} == {k: x.dtype for k, x in state.items()}
     for name in ("key", "x"):
         np.testing.assert_array_equal(np.asarray(restored[name]), np.asarray(state[name]))
-    assert run_format.read_shapes(checkpointer.path(1))["key"] == ((2,), np.dtype("uint32"))
+    assert run.read_shapes(checkpointer.path(1))["key"] == ((2,), np.dtype("uint32"))
     assert metadata == {"dtype": "bfloat16", "n": 4, "t": [1, 2]}
     with pytest.raises(AssertionError, match="raw key data"):
         checkpointer.save(2, {"key": jax.random.key(7)}, {})

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts
-from prompt_tuning.checkpoints import initial, placement
+from prompt_tuning.checkpoints import load, placement
 from prompt_tuning.checkpoints.placement import Link, Target
 from prompt_tuning.errors import CheckpointError
+from prompt_tuning.params import layouts
 from prompt_tuning.partitioning import PjitPartitioner, standard_logical_axis_rules
 from tests.checkpoints.memory_source import MemorySource
 from tests.checkpoints.tiny_params import HEADS, logical_axes, make_unscanned
@@ -72,7 +72,7 @@ def test_every_layout_lands_right_on_every_mesh(
     axes = scanned_axes(wanted) if model_scanned else logical_axes(params)
     shardings = make_shardings(mesh, axes, wanted)
     shapes = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in wanted.items()}
-    loaded = initial.load_params(source, shapes, shardings, model_shapes=shapes)
+    loaded = load.load_params(source, shapes, shardings, model_shapes=shapes)
     assert list(loaded) == list(wanted)
     spread = 0
     for path, array in wanted.items():
@@ -108,7 +108,7 @@ def test_a_host_reads_only_its_part(stored_scanned, path, box, read):
     scanned = to_scanned(params)
     expected = {**params, **scanned}[path]
     source = MemorySource(scanned if stored_scanned else params, rows_in_chunk=1)
-    groups = initial.links_of(source, {path: expected.shape})
+    groups = load.links_of(source, {path: expected.shape})
     target = Target(expected.shape, np.dtype("float32"), frozenset({box}))
     ((parts,),) = [list(placement.assemble(source, groups, {path: target}))]
     index = tuple(slice(*bounds) for bounds in box)
@@ -173,7 +173,7 @@ def test_an_error_of_the_source_is_passed_on():
     shapes = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in source.params.items()}
     shardings = dict.fromkeys(shapes, PjitPartitioner().replicated)
     with pytest.raises(CheckpointError, match="got 'p0'"):
-        initial.load_params(source, shapes, shardings)
+        load.load_params(source, shapes, shardings)
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (5, 6), (3, 4, 5)])

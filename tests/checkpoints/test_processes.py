@@ -22,14 +22,15 @@ jax.distributed.initialize(f"127.0.0.1:{sys.argv[2]}", 2, int(sys.argv[1]))
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import digest, initial, prompt_file, shared_reads
+from prompt_tuning.checkpoints import digest, load, shared_reads
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.prompt_files import write
 from prompt_tuning.partitioning import PjitPartitioner
 from tests.checkpoints.run_states import PROMPT, to_abstract
 directory, base = sys.argv[3], sys.argv[4]
 partitioner = PjitPartitioner(num_partitions=2)
 assert partitioner.mesh.size == 4 and jax.process_count() == 2
-source = initial.open_source(base)
+source = load.open_source(base)
 shapes = {p: jax.ShapeDtypeStruct(s, d) for p, (s, d) in source.shapes().items()}
 spread = NamedSharding(partitioner.mesh, P(("data", "model")))
 alike = [p for p, s in shapes.items() if "/attention/" in p or s.shape[0] % 4]
@@ -41,7 +42,7 @@ def counting_read(path, index=None):
     return part
 source.read = counting_read
 shared_reads.MIN_BYTES = 0
-params = initial.load_params(source, shapes, shardings)
+params = load.load_params(source, shapes, shardings)
 # Each process reads half, be it all that it holds or its share of what both hold.
 for path, shape in shapes.items():
     assert num_read[path] == shape.size // 2, path
@@ -54,7 +55,7 @@ checkpointer = Checkpointer(directory, keep=1)
 assert checkpointer.latest_step() is None
 for step in (1, 2, 3):
     checkpointer.save(step, state, {"step": step})
-    prompt_file.save_prompts(directory, step, {PROMPT: prompt, "w": params["token_embedder/embedding"]}, {})
+    write.save_prompts(directory, step, {PROMPT: prompt, "w": params["token_embedder/embedding"]}, {})
     checkpointer.record_metric(step, "f1", -step)
 checkpointer.close()
 again = Checkpointer(directory, keep=1)

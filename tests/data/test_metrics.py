@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import seqio
 
-from prompt_tuning.data import answer_metrics, metrics, postprocessors, reading
+from prompt_tuning.data import answer_metrics, metrics, postprocessors
+from prompt_tuning.data.benchmarks import reading
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import pytest
 import seqio
 
-from prompt_tuning.data import context, ranking, registry, task_cache, verbalizers
+from prompt_tuning.commands.tasks import cache
+from prompt_tuning.data import context, ranking, registry, verbalizers
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.postprocessors import label_index
 from prompt_tuning.errors import DataError
@@ -69,10 +70,10 @@ def test_transfer_ranks_the_words_of_the_task_that_was_trained_on(source, target
 
 
 def test_a_ranked_task_is_not_cached(monkeypatch, tmp_path):
-    monkeypatch.setattr(task_cache, "_import_beam", lambda: (None, None))
+    monkeypatch.setattr(cache, "_import_beam", lambda: (None, None))
     for name in ("taskless_super_glue_cb_v102_rank", "taskless_super_glue_cb_v102_rank_sentinel"):
         with pytest.raises(DataError, match="run without a cache, as ranked tasks always do"):
-            task_cache.cache_task(
+            cache.cache_task(
                 seqio.TaskRegistry.get(name),
                 ["validation"],
                 cache_dir=str(tmp_path),

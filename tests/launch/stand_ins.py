@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def install_gcloud(folder: pathlib.Path) -> None:
     """Writes a `gcloud` whose TPUs are folders of this machine."""
     install(
         folder,
-        gcloud=f'#!/bin/sh\nexec {sys.executable} -S {pathlib.Path(__file__).resolve()} "$@"\n',
+        gcloud=f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S {shlex.quote(__file__)} "$@"\n',
     )
 
 

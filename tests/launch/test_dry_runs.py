@@ -10,7 +10,6 @@ import sys
 
 import pytest
 
-from prompt_tuning import preemption
 from prompt_tuning.launch import (
     commands,
     compute_engine,
@@ -22,6 +21,7 @@ from prompt_tuning.launch import (
 )
 from prompt_tuning.launch.programs import read_program
 from prompt_tuning.launch.tpu_slices import Slice
+from prompt_tuning.run import preemption
 from tests.helpers import GOLDEN, REPO
 from tests.launch import stand_ins
 
@@ -55,8 +55,17 @@ def _dry_run(name, capsys, program=stand_ins.AWKWARD):
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_dry_run_is_the_golden_one(name, capsys):
     home, python = str(pathlib.Path.home()), sys.executable
-    shown = _dry_run(name, capsys).replace(str(REPO), "CHECKOUT").replace(python, "PYTHON")
-    shown = shown.replace(f"{home}/.cache", "HOME/.cache")
+    shown = _dry_run(name, capsys)
+    # Python first: in the default place, .venv, its path begins with the checkout's.
+    for path, word in (
+        (python, "PYTHON"),
+        (str(REPO), "CHECKOUT"),
+        (f"{home}/.cache", "HOME/.cache"),
+    ):
+        if shlex.quote(path) != path:
+            # What the shell needs around a folder with a space is no part of the command.
+            shown = re.sub(f"'({re.escape(path)}[^']*)'", r"\1", shown)
+        shown = shown.replace(path, word)
     path = GOLDEN / "launch" / f"{name}.sh"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(shown, encoding="utf-8")

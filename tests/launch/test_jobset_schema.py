@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from prompt_tuning import preemption
 from prompt_tuning.launch import gke_jobset
 from prompt_tuning.launch.programs import read_program
 from prompt_tuning.launch.tpu_slices import parse
+from prompt_tuning.run import preemption
 
 # Fields of jobset.x-k8s.io/v1alpha2 and, inside a replicated job, of batch/v1 and v1, as documented.
 DOCUMENTED = {

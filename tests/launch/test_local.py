@@ -9,7 +9,7 @@ import time
 import pytest
 
 from prompt_tuning.launch import local
-from prompt_tuning.preemption import EXIT_CODE
+from prompt_tuning.run.preemption import EXIT_CODE
 from tests.helpers import REPO
 
 # Stands for prompt-tuning: what it does is its first argument, in Python.

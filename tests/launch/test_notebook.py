@@ -8,8 +8,8 @@ import types
 
 import pytest
 
-from prompt_tuning import preemption
 from prompt_tuning.launch import notebook
+from prompt_tuning.run import preemption
 from tests.helpers import REPO
 
 NOTEBOOK = REPO / "notebooks" / "tune_a_prompt.ipynb"

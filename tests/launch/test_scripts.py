@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from prompt_tuning import preemption
+from prompt_tuning.run import preemption
 from tests.helpers import REPO
 from tests.launch import stand_ins
 

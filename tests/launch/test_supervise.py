@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from prompt_tuning import preemption
 from prompt_tuning.launch import compute_engine, queued_resources, supervise, tpu_vm
+from prompt_tuning.run import preemption
 from tests.launch import stand_ins
 
 _FLAGS = ("--project=my-project", "--name=xxl", "--spot")

@@ -10,8 +10,8 @@ import pytest
 from prompt_tuning import tree
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
+from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.prompts.config import PromptConfig
-from prompt_tuning.prompts.prompt import PROMPT_PATH
 from tests.helpers import GOLDEN, tiny_config
 
 FEATURES = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")

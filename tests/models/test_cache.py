@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts, tree
+from prompt_tuning import tree
 from prompt_tuning.errors import ConfigError
+from prompt_tuning.params import layouts
 from tests.models.conftest import encode, logits_of, make_model, max_difference
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from prompt_tuning import layouts, tree
+from prompt_tuning import tree
+from prompt_tuning.params import layouts
 from tests.models.conftest import make_model, max_difference
 
 RATE = 0.4

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts, quantization, tree
+from prompt_tuning import tree
 from prompt_tuning.models.layers import Dense
-from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning.params import int8, layouts
+from prompt_tuning.params.names import PROMPT_PATH
 from tests.models.conftest import logits_of, make_model, max_difference
 
 # Float32 sums in another order; the logits are of the order of 1.
@@ -16,17 +17,17 @@ SAME = 2e-5
 
 def to_int8(flat):
     """Kernels in int8, everything else as it is."""
-    kernels = {path: x for path, x in flat.items() if quantization.is_kernel(path)}
+    kernels = {path: x for path, x in flat.items() if int8.is_kernel(path)}
     assert len(kernels) > 10
-    return {**flat, **quantization.hold(kernels, "int8")}
+    return {**flat, **int8.hold(kernels, "int8")}
 
 
 def to_floats(held):
     """Unscanned parameters with the kernels that their int8 forms stand for."""
-    scales = {p: x for p, x in held.items() if quantization.kernel_of(p) != p}
+    scales = {p: x for p, x in held.items() if int8.kernel_of(p) != p}
     floats = {p: x for p, x in held.items() if p not in scales}
     for path, scale in scales.items():
-        kernel = quantization.kernel_of(path)
+        kernel = int8.kernel_of(path)
         floats[kernel] = np.asarray(held[kernel], np.float32) * np.asarray(scale)[None]
     return floats
 
@@ -53,8 +54,8 @@ def test_an_output_moves_by_half_a_scale_of_each_input_at_most(join_axes, num_in
     inputs = (8, 4)[:num_inputs]
     x = rng.normal(size=(2, 3, *inputs)).astype(np.float32)
     matrix = rng.normal(size=(np.prod(inputs), 15)).astype(jnp.bfloat16).astype(np.float32)
-    held = quantization.hold({path: matrix}, "int8")
-    whole, scale = held[path], held[quantization.scale_path(path)]
+    held = int8.hold({path: matrix}, "int8")
+    whole, scale = held[path], held[int8.scale_path(path)]
     shape = matrix.shape if join_axes else (*inputs, 3, 5)
     axes = tuple("abcd"[: len(shape)])
     dense = Dense(
@@ -90,14 +91,14 @@ def test_the_loss_moves_less_than_half_a_scale_of_each_weight_may_move_it(refere
     """First order: every weight is off by half its scale, in the direction that its gradient points to."""
     model = make_model()
     held = to_int8(reference.frozen)
-    kernels = {p: jnp.asarray(x) for p, x in reference.frozen.items() if quantization.is_kernel(p)}
+    kernels = {p: jnp.asarray(x) for p, x in reference.frozen.items() if int8.is_kernel(p)}
     rest = {p: x for p, x in reference.frozen.items() if p not in kernels}
     loss = loss_fn(model, reference.tokens)
     value, slopes = jax.jit(jax.value_and_grad(lambda k: loss(reference.prompt, {**rest, **k})))(
         kernels
     )
     bound = sum(
-        float(jnp.sum(jnp.abs(slope) * held[quantization.scale_path(path)][None])) / 2
+        float(jnp.sum(jnp.abs(slope) * held[int8.scale_path(path)][None])) / 2
         for path, slope in slopes.items()
     )
     moved = abs(float(jax.jit(loss)(reference.prompt, held)) - float(value))

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from flax.linen import partitioning as nn_partitioning
 
-from prompt_tuning import layouts, tree
+from prompt_tuning import tree
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
+from prompt_tuning.params import layouts
+from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.prompts.initializers import ClassLabels
-from prompt_tuning.prompts.prompt import PROMPT_PATH
 from tests.helpers import GOLDEN, tiny_config
 from tests.models.conftest import make_model, param_shapes
 

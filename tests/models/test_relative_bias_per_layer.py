@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts, tree
+from prompt_tuning import tree
 from prompt_tuning.errors import CheckpointError
+from prompt_tuning.params import layouts
 from prompt_tuning.prompts.config import PromptConfig
 from tests.helpers import tiny_config
 from tests.models.conftest import logits_of, make_model, max_difference, param_shapes

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts, tree
+from prompt_tuning import tree
+from prompt_tuning.params import layouts
+from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.partitioning import PjitPartitioner, standard_logical_axis_rules
-from prompt_tuning.prompts.prompt import PROMPT_PATH
 from tests.models.conftest import FEATURES, logits_of, make_model, max_difference
 from tests.models.test_parameters import _axes
 

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts, tree
+from prompt_tuning import tree
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning.params import layouts
+from prompt_tuning.params.names import PROMPT_PATH
 from tests.helpers import tiny_config
 from tests.models.conftest import encode, logits_of, make_model, max_difference, param_shapes
 

@@ -7,12 +7,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import layouts, prompt_formats
-from prompt_tuning.checkpoints.initial import load_params, open_source
-from prompt_tuning.checkpoints.t5x_optimizer_state import SLOTS, find_optimizer_state
+from prompt_tuning.checkpoints.load import load_params, open_source
+from prompt_tuning.checkpoints.optimizer_state.t5x import SLOTS, find_optimizer_state
+from prompt_tuning.checkpoints.prompt_files import read
+from prompt_tuning.params import layouts
+from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.prompts.prompt import PROMPT_PATH
-from prompt_tuning.training.optimizers import stacked_layer_axis
+from prompt_tuning.training.adafactor import stacked_layer_axis
 from tests.parity.golden_folder import Golden
 from tests.parity.rows import NotChecked, Row, differing
 
@@ -70,7 +71,7 @@ def _dtype(stored: Mapping[str, Any], path: str) -> np.dtype:
 def _stored_prompt(folder: pathlib.Path) -> np.ndarray:
     """The prompt that the authors' checkpointer wrote beside a checkpoint."""
     numpy_folder = folder.parent / "numpy_checkpoints" / folder.name
-    return prompt_formats.load_prompt(numpy_folder)[0]
+    return read.load_prompt(numpy_folder)[0]
 
 
 def optimizer_state(golden: Golden) -> Iterator[Row | NotChecked]:

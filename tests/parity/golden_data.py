@@ -10,17 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.data import (
-    answer_metrics,
-    columns,
-    context,
-    metrics,
-    postprocessors,
-    pronouns,
-    reading,
-    registry,
-    sentinel_targets,
-)
+from prompt_tuning.data import answer_metrics, columns, context, metrics, postprocessors, registry
+from prompt_tuning.data.benchmarks import pronouns, reading
+from prompt_tuning.data.text import sentinel_targets
 from prompt_tuning.data.vocabularies import sentencepiece_vocabulary
 from tests.parity.golden_folder import Golden
 from tests.parity.rows import NotChecked, Row

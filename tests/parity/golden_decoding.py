@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.decoding import sampling, specs
-from prompt_tuning.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
 from tests.parity.golden_folder import Golden
 from tests.parity.golden_forward import LOGITS, loss_and_gradient

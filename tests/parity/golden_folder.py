@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import layouts, tree
-from prompt_tuning.encoder_decoder import EncoderDecoderModel
+from prompt_tuning import tree
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
+from prompt_tuning.params import layouts
+from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.prompts.config import PromptConfig
-from prompt_tuning.prompts.prompt import PROMPT_PATH
-from prompt_tuning.training.optimizers import Adafactor
+from prompt_tuning.training.adafactor import Adafactor
 
 # Settings of T5X's Adafactor that have no counterpart here -> the values at which they do nothing.
 _NEUTRAL = {

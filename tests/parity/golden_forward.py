@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import layouts, tree
-from prompt_tuning.encoder_decoder import EncoderDecoderModel
-from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning import tree
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.params import layouts
+from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.training.losses import (
     LossConfig,
     loss_and_metric_sums,

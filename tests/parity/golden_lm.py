@@ -12,8 +12,8 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import denoising, noise_masks, objectives
-from prompt_tuning.data.prefix_packing import pack_prefix_lm
+from prompt_tuning.data.text import denoising, noise_masks, objectives
+from prompt_tuning.data.text.prefix_packing import pack_prefix_lm
 from tests.parity.rows import Row
 
 _TOKEN_FNS = (

@@ -10,18 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import initialization, tree
-from prompt_tuning.checkpoints.initial import open_source
+from prompt_tuning import tree
+from prompt_tuning.checkpoints.load import open_source
 from prompt_tuning.checkpoints.manager import Checkpointer
-from prompt_tuning.encoder_decoder import EncoderDecoderModel
-from prompt_tuning.optimizer_start import starting_from
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.prompts.prompt import PROMPT_PATH
-from prompt_tuning.run_config import Trainer
+from prompt_tuning.run import start as initialization
+from prompt_tuning.run.optimizer_start import starting_from
 from prompt_tuning.training.losses import loss_and_metric_sums, weights_and_normalizer
 from prompt_tuning.training.schedules import counted_from, create_learning_rate_scheduler
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.training.step import make_train_step
+from prompt_tuning.training.trainer import Trainer
 from prompt_tuning.types import Schedule
 from tests.parity.adafactor_state import moments_of, updater, zero_moments
 from tests.parity.golden_folder import Golden, adafactor_of

@@ -16,9 +16,9 @@ import torch
 import transformers
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import initial
-from prompt_tuning.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.checkpoints import load as initial
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
 from tests.parity.rows import Row
 

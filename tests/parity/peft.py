@@ -15,9 +15,10 @@ import numpy as np
 import peft
 import torch
 
-from prompt_tuning import export, prompt_formats
+from prompt_tuning.checkpoints.prompt_files import read as prompt_formats
+from prompt_tuning.checkpoints.prompt_files import write as prompt_writer
+from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.prompts.config import PromptConfig
-from prompt_tuning.prompts.prompt import PROMPT_PATH
 from prompt_tuning.tree import flatten, unflatten
 from tests.parity import huggingface
 from tests.parity.rows import Row
@@ -110,7 +111,7 @@ def compare_case(name: str, folder: pathlib.Path) -> Iterator[Row]:
     case = huggingface.CASES[name]
     prompt = draw_prompt(ours.model.config.emb_dim)
     exported = folder / "exported"
-    export.write_prompt(exported, prompt, {}, file_format="peft")
+    prompt_writer.write_prompt(exported, prompt, {}, file_format="peft")
     adapted = peft.PeftModel.from_pretrained(huggingface.build(case), str(exported))
     yield from compare(f"{name}/exported", ours, adapted.eval(), prompt)
     read, _ = prompt_formats.load_prompt(exported)

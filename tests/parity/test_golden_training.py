@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.prompts.prompt import PROMPT_PATH
+from prompt_tuning.params.names import PROMPT_PATH
 from tests.parity import golden
 from tests.parity.golden_folder import Golden
 from tests.parity.golden_forward import loss_and_gradient

@@ -9,7 +9,8 @@ import pytest
 peft = pytest.importorskip("peft", reason="PEFT comes with the extra [hf]")
 torch = pytest.importorskip("torch", reason="PyTorch comes with the extra [hf]")
 
-from prompt_tuning import export, prompt_formats  # noqa: E402
+from prompt_tuning.checkpoints.prompt_files import read  # noqa: E402
+from prompt_tuning.checkpoints.prompt_files import write as prompt_writer  # noqa: E402
 from prompt_tuning.errors import CheckpointError  # noqa: E402
 from tests.helpers import REPO, train_sentencepiece  # noqa: E402
 from tests.parity import huggingface  # noqa: E402
@@ -71,7 +72,7 @@ def test_adapters_of_other_kinds_are_refused_by_name(config, tmp_path):
     model = huggingface.build(huggingface.CASES["t5_1_1"])
     peft.get_peft_model(model, config).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=f"peft_type {config.peft_type.value}'"):
-        prompt_formats.load_prompt(tmp_path)
+        read.load_prompt(tmp_path)
 
 
 def test_an_adapter_in_pytorchs_own_format_loads(tmp_path):
@@ -80,7 +81,7 @@ def test_an_adapter_in_pytorchs_own_format_loads(tmp_path):
     wrapped = peft.get_peft_model(model, config)
     wrapped.save_pretrained(tmp_path, safe_serialization=False)
     assert (tmp_path / "adapter_model.bin").is_file()
-    prompt, info = prompt_formats.load_prompt(tmp_path)
+    prompt, info = read.load_prompt(tmp_path)
     expected = wrapped.get_prompt(batch_size=1)[0, :3].detach().numpy()
     np.testing.assert_array_equal(prompt, expected)
     assert info is None
@@ -91,16 +92,16 @@ def test_a_pickle_that_holds_more_than_tensors_is_not_opened(tmp_path):
     config.save_pretrained(tmp_path)
     torch.save({"prompt_embeddings": print}, tmp_path / "adapter_model.bin")
     with pytest.raises(CheckpointError, match="adapter_model.bin cannot be read"):
-        prompt_formats.load_prompt(tmp_path)
+        read.load_prompt(tmp_path)
 
 
 def test_what_peft_saves_of_an_export_is_the_prompt_alone(tmp_path):
     model = huggingface.build(huggingface.CASES["t5_1_1"])
     prompt = parity.draw_prompt(model.config.d_model)
-    export.write_prompt(tmp_path / "a", prompt, {"step": 3}, file_format="peft")
+    prompt_writer.write_prompt(tmp_path / "a", prompt, {"step": 3}, file_format="peft")
     wrapped = peft.PeftModel.from_pretrained(model, str(tmp_path / "a"))
     wrapped.save_pretrained(tmp_path / "b")
-    again, info = prompt_formats.load_prompt(tmp_path / "b")
+    again, info = read.load_prompt(tmp_path / "b")
     np.testing.assert_array_equal(again, prompt)
     assert info is None
 
@@ -115,7 +116,7 @@ def test_the_lines_of_the_documents_predict_with_an_export(tmp_path, capsys):
     huggingface.save(model, tmp_path / "model")
     train_sentencepiece(tmp_path / "model" / "spiece.model")
     prompt = parity.draw_prompt(model.config.d_model)
-    export.write_prompt(tmp_path / "adapter", prompt, {}, file_format="peft")
+    prompt_writer.write_prompt(tmp_path / "adapter", prompt, {}, file_format="peft")
     name = "google/t5-base-lm-adapt"
     assert name in block
     block = block.replace(name, str(tmp_path / "model")).replace("/path/to", str(tmp_path))

@@ -6,15 +6,16 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts, tree
+from prompt_tuning import tree
 from prompt_tuning.decoding.specs import BeamSearch, Greedy
-from prompt_tuning.encoder_decoder import EOS_ID, EncoderDecoderModel
 from prompt_tuning.errors import ConfigError
+from prompt_tuning.models.encoder_decoder import EOS_ID, EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
+from prompt_tuning.params import layouts
+from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts import table
 from prompt_tuning.prompts.config import PromptConfig
-from prompt_tuning.prompts.prompt import PROMPT_PATH
 from tests.helpers import tiny_config
 
 WIDTH, LENGTHS, ROWS, TARGETS = 32, (5, 1, 3), 12, 6

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import seqio
 
-from prompt_tuning.data import context, datasets
+from prompt_tuning.data import batches as datasets
+from prompt_tuning.data import context
 from prompt_tuning.data.vocabularies import sentencepiece_vocabulary
 from prompt_tuning.tasks import lm_adaptation
 from tests.helpers import ENGLISH

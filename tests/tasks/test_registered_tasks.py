@@ -10,8 +10,9 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import context, data_sets, datasets, registry, verbalizers
-from prompt_tuning.data.datasets import DatasetConfig
+from prompt_tuning.data import batches, context, registry, verbalizers
+from prompt_tuning.data.batches import DatasetConfig
+from prompt_tuning.data.benchmarks import data_sets
 from prompt_tuning.data.vocabularies import sentencepiece_vocabulary
 from prompt_tuning.errors import DataError
 from prompt_tuning.tasks import (  # noqa: F401  (registers the tasks)
@@ -104,7 +105,7 @@ def test_the_page_makes_a_mixture_that_leaves_a_task_out(tmp_path, monkeypatch):
     (tmp_path / "mixture_of_the_page.py").write_text(module)
     monkeypatch.syspath_prepend(tmp_path)
     cfg = DatasetConfig("glue_without_rte", {}, "train", 1, module="mixture_of_the_page")
-    mixture = datasets.get_task(cfg)
+    mixture = batches.get_task(cfg)
     assert isinstance(mixture, seqio.Mixture)
     whole = seqio.MixtureRegistry.get("glue_v200_proportional")
     rates = {task.name: whole.get_rate(task) for task in whole.tasks}
@@ -137,7 +138,7 @@ def test_the_sets_of_mrqa_that_are_trained_on_lie_in_two_folders(tmp_path):
 def test_the_authors_module_names_load_our_tasks(module):
     importlib.import_module(f"prompt_tuning.data.{module}")
     cfg = DatasetConfig("glue_sst2_v002", {}, "train", 1, module=f"prompt_tuning.data.{module}")
-    assert datasets.get_task(cfg).name == "glue_sst2_v002"
+    assert batches.get_task(cfg).name == "glue_sst2_v002"
 
 
 def test_transfer_reads_the_other_tasks_words():

@@ -3,7 +3,7 @@
 import pytest
 import seqio
 
-from prompt_tuning.data import context, datasets
+from prompt_tuning.data import batches, context
 from prompt_tuning.data.registry import texts
 from prompt_tuning.data.synthetic import benchmark
 from prompt_tuning.data.verbalizers import get_verbalizers
@@ -74,7 +74,7 @@ def test_the_mixtures_hold_every_task():
 
 @pytest.mark.usefixtures("vocabulary")
 def test_a_run_reads_the_mixture_without_any_file():
-    cfg = datasets.DatasetConfig(
+    cfg = batches.DatasetConfig(
         mixture_or_task_name="synthetic",
         module="prompt_tuning.tasks.synthetic",
         task_feature_lengths={"inputs": 96, "targets": 8},
@@ -82,8 +82,8 @@ def test_a_run_reads_the_mixture_without_any_file():
         batch_size=16,
         shuffle=True,
     )
-    datasets.check_dataset(cfg)
-    batch = next(datasets.train_batches(cfg, seed=0))
+    batches.check_dataset(cfg)
+    batch = next(batches.train_batches(cfg, seed=0))
     assert batch["encoder_input_tokens"].shape == (16, 96)
     assert (batch["decoder_target_tokens"].sum(axis=1) > 0).all()
 

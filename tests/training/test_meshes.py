@@ -9,12 +9,12 @@ import optax
 import pytest
 
 from prompt_tuning import tree
-from prompt_tuning.abstract_arrays import abstract_state, shardings_of
-from prompt_tuning.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.partitioning import PjitPartitioner, standard_logical_axis_rules
 from prompt_tuning.prompts.config import PromptConfig
-from prompt_tuning.training.optimizers import Adafactor
+from prompt_tuning.run.arrays import abstract_state, shardings_of
+from prompt_tuning.training.adafactor import Adafactor
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.training.step import make_train_step
 from tests.helpers import tiny_config

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from prompt_tuning import tree
-from prompt_tuning.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts.config import PromptConfig
+from prompt_tuning.training.adafactor import Adafactor
 from prompt_tuning.training.losses import LossConfig
-from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.training.step import interleave, make_train_step
 from tests.helpers import GOLDEN, tiny_config
@@ -173,7 +173,7 @@ def test_bfloat16_frozen_weights_leave_the_prompt_float32():
 
 
 def test_scanned_step_equals_unscanned_for_the_prompt():
-    from prompt_tuning import layouts
+    from prompt_tuning.params import layouts
 
     tx = _paper(1_100_000)
     plain = _model()

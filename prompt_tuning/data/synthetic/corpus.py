@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from etils import epath
 
-from prompt_tuning.data import text_files
 from prompt_tuning.data.synthetic import (
     beliefs,
     causes,
@@ -21,6 +20,7 @@ from prompt_tuning.data.synthetic import (
     stories,
 )
 from prompt_tuning.data.synthetic.world import World, make_world, owner_of
+from prompt_tuning.data.text import text_files
 
 # Topic -> its share of the paragraphs; what is hard to learn comes more often.
 TOPICS: Mapping[Callable[[random.Random, World, str], str], int] = {

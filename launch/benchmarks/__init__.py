@@ -1,0 +1,1 @@
+"""What `make bench` and the pages on speed and memory measure."""

@@ -1,0 +1,235 @@
+"""Time and memory of an ensemble of prompts beside as many separate runs, in one process, with random weights.
+
+Run `make bench`, or `python -m prompt_tuning.launch.benchmarks.ensemble_bench`; it reads no data and needs neither
+TensorFlow nor SeqIO. The ensemble decodes every example once for each prompt in one batch, over one copy of the
+frozen weights. The separate runs have a prompt and a copy of the weights each, as separate processes would, and
+decode the same examples one run after the other. Rounds alternate between the two.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning import tree
+from prompt_tuning.launch.benchmarks.load_memory import config_of, peak_bytes
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.models.t5 import T5
+from prompt_tuning.params.names import PROMPT_PATH
+from prompt_tuning.prompts import table
+from prompt_tuning.prompts.config import PromptConfig
+
+_MIB = 2**20
+ENSEMBLE, SEPARATE = "ensemble", "separate runs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """What is decoded.
+
+    Attributes:
+      num_prompts: K.
+      examples: Examples decoded at once; the ensemble's batch has K times as many rows.
+      inputs: Tokens of an input (L).
+      targets: Tokens decoded (T).
+      prompt_length: Rows of each prompt (P).
+      dtype: Of weights and activations.
+    """
+
+    num_prompts: int = 5
+    examples: int = 2
+    inputs: int = 64
+    targets: int = 8
+    prompt_length: int = 100
+    dtype: str = "float32"
+
+
+def measure(size: str, work: Workload, *, num_rounds: int) -> dict[str, Any]:
+    """Returns a row of figures, those of both ways by their names; a way that does not fit has an `error`.
+
+    Args:
+      size: A shipped size, or "tiny".
+      work: What is decoded.
+      num_rounds: Timed rounds, after one that is not.
+    """
+    config = dataclasses.replace(
+        config_of(size), dtype=work.dtype, param_dtype=work.dtype, scan_layers=True
+    )
+    model = EncoderDecoderModel(T5(config, PromptConfig(work.prompt_length)), None, None)
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(3, config.vocab_size, (work.examples, work.inputs)).astype(np.int32)
+    shape = (work.num_prompts, work.prompt_length, config.emb_dim)
+    prompts = rng.uniform(-0.5, 0.5, shape).astype(np.float32)
+    frozen = tree.flatten(jax.jit(model.init)(jax.random.key(0)))
+    del frozen[PROMPT_PATH]
+    # The ensemble's memory is measured before there are more copies.
+    ways = {ENSEMBLE: _ensemble(model, frozen, prompts, tokens, work)}
+    rows: dict[str, dict[str, Any]] = {ENSEMBLE: _first_round(ways[ENSEMBLE])}
+    needed, there_is = work.num_prompts * _num_bytes(frozen), _device_bytes("bytes_limit")
+    if there_is is not None and needed > there_is:
+        error = f"{work.num_prompts} copies of the weights take {needed / _MIB:,.0f} MiB, more than"
+        rows[SEPARATE] = {"error": f"{error} the {there_is / _MIB:,.0f} there are"}
+    else:
+        copies = [frozen] + [jax.tree.map(jnp.copy, frozen) for _ in range(work.num_prompts - 1)]
+        ways[SEPARATE] = _separate(model, copies, prompts, tokens, work)
+        rows[SEPARATE] = _first_round(ways[SEPARATE])
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    answers: dict[str, np.ndarray] = {}
+    for _ in range(num_rounds):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            answers[name] = way.run()
+            seconds[name].append(time.perf_counter() - began)
+    for name, times in seconds.items():
+        rows[name]["ms"] = 1000 * float(np.median(times))
+        rows[name]["ms_range"] = [1000 * min(times), 1000 * max(times)]
+    row = {"size": size, "device": jax.devices()[0].device_kind, "jax": jax.__version__}
+    row |= {**dataclasses.asdict(work), **rows}
+    if SEPARATE in answers:
+        same = (answers[ENSEMBLE] == answers[SEPARATE]).all(axis=-1)
+        row["same_answers"], row["answers"] = int(same.sum()), int(same.size)
+    return row
+
+
+@dataclasses.dataclass(frozen=True)
+class _Way:
+    """One of the two ways, ready to run."""
+
+    run: Callable[[], np.ndarray]  # Token ids [K, examples, T].
+    weight_bytes: int
+    compiled: Any
+
+
+def _ensemble(
+    model: EncoderDecoderModel, frozen: Any, prompts: np.ndarray, tokens: np.ndarray, work: Workload
+) -> _Way:
+    """One batch with every example once for each prompt."""
+    params = {
+        **tree.unflatten(frozen),
+        table.TABLE: jax.device_put(table.make_table(list(prompts))),
+    }
+    # The rows of an example stand side by side.
+    batch = _batch(np.repeat(tokens, work.num_prompts, axis=0), work)
+    batch[table.INDEX] = jnp.tile(jnp.arange(work.num_prompts), work.examples)
+    compiled = jax.jit(model.predict).lower(params, batch).compile()
+
+    def run() -> np.ndarray:
+        ids = np.asarray(compiled(params, batch)[0])
+        return ids.reshape(work.examples, work.num_prompts, -1).swapaxes(0, 1)
+
+    return _Way(run, _num_bytes(params), compiled)
+
+
+def _separate(
+    model: EncoderDecoderModel,
+    copies: Sequence[Any],
+    prompts: np.ndarray,
+    tokens: np.ndarray,
+    work: Workload,
+) -> _Way:
+    """A batch for each prompt, over weights of its own."""
+    all_params = [
+        tree.unflatten({**frozen, PROMPT_PATH: jnp.asarray(prompt)})
+        for frozen, prompt in zip(copies, prompts, strict=True)
+    ]
+    batch = _batch(tokens, work)
+    compiled = jax.jit(model.predict).lower(all_params[0], batch).compile()
+
+    def run() -> np.ndarray:
+        return np.stack([np.asarray(compiled(params, batch)[0]) for params in all_params])
+
+    return _Way(run, _num_bytes(all_params), compiled)
+
+
+def _first_round(way: _Way) -> dict[str, Any]:
+    """Runs once, untimed; returns what the process and the device held while it did."""
+    _forget_peak()
+    way.run()
+    analysis = way.compiled.memory_analysis()
+    assert analysis is not None, "CPUs and GPUs have one"
+    return {
+        "weight_bytes": way.weight_bytes,
+        "temp_bytes": analysis.temp_size_in_bytes,
+        "host_peak_bytes": peak_bytes(),
+        "device_peak_bytes": _device_bytes("peak_bytes_in_use"),
+    }
+
+
+def _device_bytes(name: str) -> int | None:
+    """What the device says of its memory; None where it says nothing, as CPUs do."""
+    return (jax.devices()[0].memory_stats() or {}).get(name)
+
+
+def _forget_peak() -> None:
+    """Makes `peak_bytes` count from what is resident now. Linux only."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def _batch(tokens: np.ndarray, work: Workload) -> dict[str, jax.Array]:
+    """Full rows of ids, and as many target positions as are decoded."""
+    targets = jnp.zeros((len(tokens), work.targets), jnp.int32)
+    return {"encoder_input_tokens": jnp.asarray(tokens), "decoder_input_tokens": targets}
+
+
+def _num_bytes(params: Any) -> int:
+    """Bytes of all arrays."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+
+
+def format_row(row: dict[str, Any]) -> str:
+    """Returns a row as lines: one for each way, and how many answers agree."""
+    lines = [
+        f"{row['size']}, {row['device']}, {row['dtype']}: {row['num_prompts']} prompts,"
+        f" {row['examples']} examples of {row['inputs']} tokens",
+        f"{'':<14}{'ms':>10}{'range':>18}{'weights':>10}{'temps':>9}{'host peak':>11}{'device peak':>13}  MiB",
+    ]
+    for name in (ENSEMBLE, SEPARATE):
+        way = row[name]
+        if "error" in way:
+            lines.append(f"{name:<14}  {way['error']}")
+            continue
+        low, high = way["ms_range"]
+        mib = [way[f"{key}_bytes"] for key in ("weight", "temp", "host_peak", "device_peak")]
+        texts = ["-" if value is None else f"{value / _MIB:,.0f}" for value in mib]
+        lines.append(
+            f"{name:<14}{way['ms']:>10.1f}{f'{low:.1f}-{high:.1f}':>18}"
+            f"{texts[0]:>10}{texts[1]:>9}{texts[2]:>11}{texts[3]:>13}"
+        )
+    if "answers" in row:
+        lines.append(f"{row['same_answers']} of {row['answers']} answers are the same")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints both ways side by side for each size, smallest first: a device's peak is that of the process so far."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    work = Workload()
+    parser.add_argument("--sizes", default="small", help="separated by commas, ascending")
+    parser.add_argument("--num_prompts", type=int, default=work.num_prompts)
+    parser.add_argument("--examples", type=int, default=work.examples)
+    parser.add_argument("--inputs", type=int, default=work.inputs)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=work.dtype)
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds")
+    parser.add_argument("--json", type=pathlib.Path, help="file to append the rows to")
+    flags = parser.parse_args(argv)
+    names = ("num_prompts", "examples", "inputs", "dtype")
+    work = dataclasses.replace(work, **{name: getattr(flags, name) for name in names})
+    for size in flags.sizes.split(","):
+        row = measure(size, work, num_rounds=flags.rounds)
+        print(format_row(row), flush=True)
+        if flags.json:
+            with flags.json.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()

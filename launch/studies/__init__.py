@@ -1,0 +1,1 @@
+"""Scripts that made a page of docs."""

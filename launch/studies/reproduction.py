@@ -1,0 +1,179 @@
+"""Runs the paper in miniature and writes docs/reproduction.md and docs/reproduction/ from what it gave.
+
+    python -m prompt_tuning.launch.studies.reproduction --output_dir=/path/results
+    ... --superglue_dir=/path/superglue --glue_dir=/path/glue     real data too
+
+1. `prompt-tuning sweep` runs what is missing of `SWEEPS` at mini scale, of real data where its folders are named, and
+   counts the parameters of Table 4 at full scale. A command that was stopped goes on.
+2. `docs/reproduction/results.jsonl` gets the rows of all cells, without what only this machine can use.
+3. `prompt-tuning report` draws them: `docs/reproduction/index.html` and figures.
+4. The tables of docs/reproduction.md are written between its markers: the paper's claims, what was run, and scores.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+
+from prompt_tuning.commands.report import claims, contents, rows
+from prompt_tuning.commands.report.rows import Results
+from prompt_tuning.commands.report.tables import Table, duration, text
+from prompt_tuning.commands.sweep.command import CELLS_FAILED
+
+_PAPER = "prompt_tuning/configs/paper"
+SWEEPS = (
+    "figure_1",
+    "figure_1_ranked",
+    "figure_1_multitask",
+    "figure_3a",
+    "figure_3b",
+    "figure_3c",
+    "figure_3d",
+    "table_1",
+    "table_2",
+    "table_3",
+    "table_5",
+    "appendix_search",
+)
+BEGIN, END = "<!-- reproduction: begin -->\n", "<!-- reproduction: end -->\n"
+# Paths of the machine that ran a cell.
+_LOCAL = ("model_dir", "log")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs, draws and writes."""
+    flags = parse(argv)
+    if not flags.write_only:
+        for arguments in sweeps(flags):
+            _run("sweep", *arguments, expected=(0, CELLS_FAILED))
+    folder = flags.docs_dir / "reproduction"
+    folder.mkdir(parents=True, exist_ok=True)
+    copy_rows(pathlib.Path(flags.output_dir), folder / rows.FILE_NAME)
+    # The report shows this command, which should name no folder of this machine.
+    shown = os.path.relpath(folder)
+    _run("report", shown, f"--output_dir={shown}")
+    write_page(flags.docs_dir / "reproduction.md", page(rows.read([str(folder)])))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Reads the flags."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output_dir", required=True, help="folder of results.jsonl and runs")
+    parser.add_argument("--jobs", type=int, help="worker processes, as `prompt-tuning sweep` has")
+    parser.add_argument("--superglue_dir", help="folder with the files of CB, RTE and WiC")
+    parser.add_argument("--glue_dir", help="folder with the files of SST-2")
+    parser.add_argument("--write_only", action="store_true", help="write what there is; run none")
+    parser.add_argument(
+        "--docs_dir", type=pathlib.Path, default=pathlib.Path("docs"), help="default: docs, here"
+    )
+    flags = parser.parse_args(argv)
+    if bool(flags.superglue_dir) != bool(flags.glue_dir):
+        parser.error("real data needs both --superglue_dir and --glue_dir: name the other one too")
+    return flags
+
+
+def sweeps(flags: argparse.Namespace) -> list[list[str]]:
+    """Returns the arguments of every `prompt-tuning sweep`."""
+    common = [f"--output_dir={flags.output_dir}"]
+    if flags.jobs:
+        common.append(f"--jobs={flags.jobs}")
+    found = [
+        [*(f"{_PAPER}/{name}.gin" for name in SWEEPS), "--scale=mini", *common],
+        [f"{_PAPER}/table_4.gin", "--scale=full", *common],
+    ]
+    if flags.superglue_dir:
+        real = [f"{_PAPER}/real_data.gin", "--scale=mini", *common]
+        real.append(f"--gin.TASK_DATA_DIR='{flags.superglue_dir}'")
+        real.append(f"--gin.SST2_DATA_DIR='{flags.glue_dir}'")
+        found.append(real)
+    return found
+
+
+def copy_rows(results: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies the rows that a report reads, in an order of their own.
+
+    Args:
+      results: Folder of a sweep.
+      target: File to write. Where a cell has several rows it gets the one that counts.
+    """
+    found = [cell for sweep in rows.read([str(results)]).sweeps for cell in sweep.cells]
+    kept = [{k: v for k, v in cell.items() if k not in _LOCAL} for cell in found]
+    lines = (json.dumps(row, sort_keys=True) + "\n" for row in kept)
+    target.write_text("".join(lines), encoding="utf-8")
+
+
+def page(results: Results) -> str:
+    """Returns the tables of docs/reproduction.md."""
+    found = [markdown(_overview(results))]
+    claimed = claims.table(results)
+    if claimed is not None:
+        found.append(markdown(claimed))
+    for section in contents.sections(results):
+        if section.tables:
+            found += [f"## {section.title}\n\n{section.about}\n", *map(markdown, section.tables)]
+    return "\n".join(found)
+
+
+def _overview(results: Results) -> Table:
+    """How many cells of every sweep are done, and the time they took."""
+    cells = [
+        (
+            sweep.name,
+            sweep.scale,
+            len(sweep.done),
+            len(sweep.failed),
+            len(sweep.missing),
+            _seconds(sweep.runs),
+        )
+        for sweep in results.sweeps
+    ]
+    # A run that several sweeps share has a row in each, under one key.
+    runs = {cell.get("key"): cell for sweep in results.sweeps for cell in sweep.runs}
+    total = _seconds(runs.values())
+    columns = ("sweep", "scale", "done", "failed", "missing", "hours, one worker")
+    shown = [[*(text(str(value)) for value in row[:5]), duration(row[5])] for row in cells]
+    caption = f"Cells. All {len(runs)} runs, shared ones once: {duration(total).text}"
+    return Table(caption, columns, shown)
+
+
+def _seconds(cells: Iterable[rows.Row]) -> float:
+    """What cells took, starting and evaluating included."""
+    return sum(cell.get("seconds") or 0.0 for cell in cells)
+
+
+def markdown(table: Table) -> str:
+    """Returns a table as Markdown, its caption above and its notes below."""
+    shown = [[*table.columns], ["---"] * len(table.columns)]
+    for row in table.rows:
+        shown.append(
+            [cell.text + (f" [{table.mark(cell.note)}]" if cell.note else "") for cell in row]
+        )
+    lines = [f"| {' | '.join(cells)} |" for cells in shown]
+    notes = [f"[{table.mark(note)}] {note}\n" for note in table.notes]
+    return "\n".join([f"{table.caption}\n", *lines, "", *notes])
+
+
+def write_page(path: pathlib.Path, tables: str) -> None:
+    """Puts the tables between the page's markers, or into a page of their own."""
+    if not path.exists():
+        path.write_text(f"# The paper in miniature, measured\n\n{BEGIN}{END}", encoding="utf-8")
+    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    path.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
+
+
+def _run(*arguments: str, expected: Sequence[int] = (0,)) -> None:
+    """Runs a command of this package, and ends with it unless its exit code is one of those expected."""
+    command = [sys.executable, "-m", "prompt_tuning", *arguments]
+    code = subprocess.run(command, check=False).returncode
+    if code not in expected:
+        raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

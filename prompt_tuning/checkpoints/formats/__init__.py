@@ -1,0 +1,1 @@
+"""Every format of checkpoints that is read, a module each."""

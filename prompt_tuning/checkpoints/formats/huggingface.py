@@ -1,0 +1,248 @@
+"""Reads T5 models as Hugging Face saves them: `config.json` beside safetensors or PyTorch files, whole or in shards.
+
+| here (unscanned) | there |
+|---|---|
+| `token_embedder/embedding` | `shared.weight` |
+| `encoder/layers_{i}/attention/query/kernel` | `encoder.block.{i}.layer.0.SelfAttention.q.weight` |
+| `decoder/layers_{i}/encoder_decoder_attention/out/kernel` | `decoder.block.{i}.layer.1.EncDecAttention.o.weight` |
+| `encoder/layers_{i}/mlp/wi_0/kernel` | `encoder.block.{i}.layer.1.DenseReluDense.wi_0.weight` |
+| `encoder/layers_{i}/pre_mlp_layer_norm/scale` | `encoder.block.{i}.layer.1.layer_norm.weight` |
+| `encoder/relpos_bias/rel_embedding` | `encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight` |
+| `decoder/logits_dense/kernel` | `lm_head.weight` |
+
+Kernels and relative position tables are transposed there.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints.formats import huggingface_config
+from prompt_tuning.checkpoints.formats.safetensors_files import SafetensorsFiles
+from prompt_tuning.checkpoints.formats.torch_files import TorchFiles
+from prompt_tuning.errors import CheckpointError
+
+EMBEDDING = "token_embedder/embedding"
+HEAD = "decoder/logits_dense/kernel"
+_STORED_HEAD = "lm_head.weight"
+# The names one table may have; each file has at least one of them.
+_STORED_TABLES = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+# T5 1.0 was converted with this table, which no version of transformers has read.
+_UNUSED = frozenset({"decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"})
+# Weight files by preference.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+def is_huggingface_checkpoint(path: epath.PathLike) -> bool:
+    """Returns whether `path` is the directory of a Hugging Face model."""
+    return (epath.Path(path) / huggingface_config.CONFIG_FILE).is_file()
+
+
+class HuggingFaceSource:
+    """The parameters of one Hugging Face model; a `ParamSource` in the unscanned layout.
+
+    Args:
+      path: Directory with `config.json` and the weights; local, or gs:// for safetensors.
+
+    Attributes:
+      config: The parsed `config.json`.
+      settings: What it says about the model, by the names of `T5Config`.
+
+    Raises:
+      CheckpointError: If it is no T5, a file is missing or damaged, a parameter is missing, or one is not known.
+    """
+
+    kind = "huggingface"
+    step: int | None = None
+    frozen_digest: str | None = None
+    trainable_paths: frozenset[str] = frozenset()
+
+    def __init__(self, path: epath.PathLike):
+        """Reads the configuration and the names and shapes of all tensors."""
+        self.path = paths.absolute(path)
+        self.config: dict[str, Any] = huggingface_config.read_config(self.path)
+        self.settings: Mapping[str, Any] | None = huggingface_config.t5_settings(self.config)
+        self._tensors = _open_weights(self.path)
+        stored = self._tensors.shapes()
+        head_is_embedding = self.settings["logits_via_embedding"]
+        tables = (*_STORED_TABLES, _STORED_HEAD) if head_is_embedding else _STORED_TABLES
+        # The first is read, the others have to equal it.
+        table, *self._copies = [name for name in tables if name in stored] or tables[:1]
+        # Path here -> name there.
+        self._names = {**dict(layer_names(self.settings)), EMBEDDING: table}
+        if not head_is_embedding:
+            # A tied head that does not rescale is stored once.
+            tied = self.config.get("tie_word_embeddings") is not False
+            self._names[HEAD] = table if tied and _STORED_HEAD not in stored else _STORED_HEAD
+        self._check_names(stored)
+
+    def _check_names(self, stored: Mapping[str, Any]) -> None:
+        """Raises CheckpointError unless the stored names are those of the model, no more and no fewer."""
+        missing = sorted(set(self._names.values()) - set(stored))
+        if missing:
+            raise CheckpointError(
+                f"{len(missing)} tensors are missing in {self.path}",
+                got=f"no {', '.join(missing[:3])}",
+                expected="every tensor of the model that its config.json describes",
+                fix="use a whole T5ForConditionalGeneration model, and all of its files",
+                name=missing[0],
+                candidates=stored,
+            )
+        extra = sorted(set(stored) - set(self._names.values()) - {*self._copies} - _UNUSED)
+        if extra:
+            raise CheckpointError(
+                f"{len(extra)} tensors in {self.path} are not known",
+                got=", ".join(extra[:3]),
+                expected="only the tensors of the model that its config.json describes",
+                fix="use a plain T5 model; merge adapters into it before saving it",
+            )
+
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Returns path -> (shape, dtype) of every parameter."""
+        stored = self._tensors.shapes()
+        shapes = {}
+        for path, name in self._names.items():
+            shape, dtype = stored[name]
+            shapes[path] = (shape[::-1] if is_transposed(path) else shape, dtype)
+        return shapes
+
+    def chunks(self, path: str) -> tuple[int, ...]:
+        """Returns the shape of the blocks in which a parameter is stored: rows of the tensor as it is stored."""
+        shape, _ = self.shapes()[path]
+        return (*shape[:-1], 1) if is_transposed(path) else (1, *shape[1:])
+
+    def read(self, path: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
+        """Returns one parameter or a part of it, in the dtype it is stored in.
+
+        Reads only the rows of the stored tensor that hold the part, which are columns of a transposed one.
+
+        Args:
+          path: One of `shapes()`.
+          index: Range of each axis, with step 1; None for the whole.
+
+        Raises:
+          CheckpointError: If a file was cut short, or a copy of the embedding differs from it.
+        """
+        name = self._names[path]
+        if index is None:
+            index = (slice(None),) * len(self.shapes()[path][0])
+        if is_transposed(path):
+            return self._tensors.read(name, index[1]).T[index[0]]
+        rows = self._tensors.read(name, index[0])
+        if path == EMBEDDING:
+            for copy in self._copies:
+                self._check_copy(copy, rows, index[0])
+        return rows[(slice(None), *index[1:])]
+
+    def _check_copy(self, copy: str, rows: np.ndarray, index: slice) -> None:
+        """Raises CheckpointError unless a copy of the embedding has the same bits in the rows of `index`."""
+        name = self._names[EMBEDDING]
+        stored = self._tensors.shapes()
+        same = stored[copy] == stored[name]
+        # Bits, because NaN differs from itself.
+        bits = rows.view(np.uint8)
+        if same and np.array_equal(bits, self._tensors.read(copy, index).view(np.uint8)):
+            return
+        fix = "download the model again"
+        if copy == _STORED_HEAD:
+            fix = (
+                'if the head was trained apart, set "tie_word_embeddings" (and "scale_decoder_outputs", where it'
+                " stands) to false in config.json"
+            )
+        raise CheckpointError(
+            f"{copy} in {self.path} should be {name}",
+            got="other values",
+            expected="the same table under both names, as config.json says",
+            fix=fix,
+        )
+
+
+def is_transposed(path: str) -> bool:
+    """Returns whether Hugging Face stores a parameter with its axes the other way round."""
+    return path.endswith(("/kernel", "/rel_embedding"))
+
+
+def layer_names(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields (path here, name there) of every parameter of both stacks.
+
+    Args:
+      settings: The model, by the names of `T5Config`.
+    """
+    gated = len(settings["mlp_activations"]) > 1
+    projections = ("wi_0", "wi_1", "wo") if gated else ("wi", "wo")
+    # The parts of a layer, in order: (our module, its norm, their module).
+    mlp = ("mlp", "pre_mlp_layer_norm", "DenseReluDense")
+    parts = {
+        "encoder": [("attention", "pre_attention_layer_norm", "SelfAttention"), mlp],
+        "decoder": [
+            ("self_attention", "pre_self_attention_layer_norm", "SelfAttention"),
+            ("encoder_decoder_attention", "pre_cross_attention_layer_norm", "EncDecAttention"),
+            mlp,
+        ],
+    }
+    attention = (("query", "q"), ("key", "k"), ("value", "v"), ("out", "o"))
+    table = "relpos_bias/rel_embedding"
+    for stack, modules in parts.items():
+        yield f"{stack}/{stack}_norm/scale", f"{stack}.final_layer_norm.weight"
+        for i in range(settings[f"num_{stack}_layers"]):
+            here, there = f"{stack}/layers_{i}", f"{stack}.block.{i}.layer"
+            for j, (module, norm, theirs) in enumerate(modules):
+                yield f"{here}/{norm}/scale", f"{there}.{j}.layer_norm.weight"
+                pairs = [(p, p) for p in projections] if module == "mlp" else attention
+                for ours, letter in pairs:
+                    yield f"{here}/{module}/{ours}/kernel", f"{there}.{j}.{theirs}.{letter}.weight"
+            bias = f"{there}.0.SelfAttention.relative_attention_bias.weight"
+            if settings["relative_bias_per_layer"]:
+                yield f"{here}/{table}", bias
+            elif i == 0:
+                yield f"{stack}/{table}", bias
+
+
+def _open_weights(folder: epath.Path) -> SafetensorsFiles | TorchFiles:
+    """The tensors of a model's folder: safetensors before PyTorch files, a single file before shards."""
+    for name in _WEIGHTS:
+        kind = SafetensorsFiles if name.endswith(".safetensors") else TorchFiles
+        if (folder / name).is_file():
+            return kind([folder / name])
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            weight_map = _read_index(index)
+            tensors = kind([folder / file for file in sorted({*weight_map.values()})])
+            missing = sorted(set(weight_map) - set(tensors.shapes()))
+            if missing:
+                raise _bad_index(index, f"no {missing[0]} in {weight_map[missing[0]]}")
+            return tensors
+    raise CheckpointError(
+        f"No weights in {folder}",
+        got=_shown(sorted(p.name for p in folder.iterdir())),
+        expected=" or ".join(_WEIGHTS) + ", or their .index.json and shards",
+        fix="download the model's model.safetensors into this folder",
+    )
+
+
+def _read_index(path: epath.Path) -> dict[str, str]:
+    """Tensor name -> file name, from the index of a model in shards."""
+    try:
+        weight_map = json.loads(path.read_text())["weight_map"]
+        return {str(name): str(file) for name, file in weight_map.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise _bad_index(path, f"{type(e).__name__}: {e}") from e
+
+
+def _bad_index(path: epath.Path, got: str) -> CheckpointError:
+    """The error for an index that is damaged or does not belong to its shards."""
+    return CheckpointError(
+        f"The index {path} does not describe the files beside it",
+        got=got,
+        expected="a weight_map from every tensor to the shard that holds it",
+        fix="download the index and all shards of one version of the model",
+    )
+
+
+def _shown(names: Sequence[str]) -> str:
+    """The first few file names."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

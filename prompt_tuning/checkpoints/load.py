@@ -1,0 +1,327 @@
+"""Loads the parameters that a run starts from, whoever wrote them.
+
+A *source* (`sources.py`) names its parameters and hands them out part by part; `load_params` compares them with the
+model before it reads anything, and `placement.py` moves what each device holds into place, converting between the
+scanned and the unscanned layout. Peak host memory is what the host's devices hold plus a few pieces in flight. Kernels
+that are to be int8 are placed in bfloat16 first, one array at a time: a channel's scale depends on all of its inputs,
+wherever they are.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from prompt_tuning.checkpoints import placement, shared_reads
+from prompt_tuning.checkpoints.placement import Link
+from prompt_tuning.checkpoints.source import ParamSource, open_source
+from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.params import int8, layouts
+
+__all__ = ["ParamSource", "links_of", "load_params", "open_source"]
+
+_DTYPES = ("float32", "bfloat16", "int8")
+_STORED_DTYPES = ("float32", "bfloat16", "float16", "int8")
+# Differences shown in an error; a checkpoint of another size differs everywhere.
+_MAX_SHOWN = 3
+_TABLE = "relpos_bias/rel_embedding"
+
+_Shapes = Mapping[str, tuple[int, ...]]
+
+
+def load_params(
+    source: ParamSource,
+    shapes: Mapping[str, Any],
+    shardings: Mapping[str, jax.sharding.Sharding],
+    *,
+    dtype: str | Callable[[str], str] = "float32",
+    model_shapes: Mapping[str, Any] | None = None,
+) -> dict[str, jax.Array]:
+    """Returns parameters on their devices. Each process reads what its devices hold, once, and a piece at a time.
+
+    What several processes hold alike is read by them in equal shares (`shared_reads`).
+
+    Args:
+      source: Where they are stored, in either layout.
+      shapes: Path -> anything with a `shape`: the parameters to load, all or some of the model's; for int8 with the
+        kernels' scales (`quantization.with_scales`).
+      shardings: Path -> sharding, at least for the paths of `shapes`.
+      dtype: "float32", "bfloat16" or "int8"; or a function of the path, of scales too.
+      model_shapes: As `shapes`, of all the model's; if given, stored parameters that it does not have are an error.
+
+    Returns:
+      Path -> array of the shape asked for, in the order of `shapes`.
+
+    Raises:
+      CheckpointError: If names, shapes or dtypes differ (the first are listed), or an array cannot be read.
+      ConfigError: If `dtype` is unknown.
+    """
+    dtype_of = dtype if callable(dtype) else lambda path: int8.held_dtype(path, dtype)
+    wanted = {path: tuple(leaf.shape) for path, leaf in shapes.items()}
+    dtypes = {path: _dtype(dtype_of(path)) for path in wanted}
+    read = stored_dtypes(source, wanted, dtypes)
+    groups = links_of(source, {path: wanted[path] for path in read})
+    if model_shapes is not None:
+        _check_leftovers(source, model_shapes)
+    read_as = {
+        path: shared_reads.shares_of(shardings[path], wanted[path], dtype)
+        for path, dtype in read.items()
+    }
+    targets = {
+        path: placement.Target(wanted[path], dtype, _boxes_here(read_as[path], wanted[path]))
+        for path, dtype in read.items()
+    }
+    loaded: dict[str, jax.Array] = {}
+    for parts in placement.assemble(source, groups, targets):
+        names = list(parts)
+        for path in names:
+            assert path not in loaded, f"{path} was loaded twice"
+            array = _place(parts.pop(path), targets[path], read_as[path])
+            if array.dtype == dtypes[path]:
+                loaded[path] = shared_reads.exchange(array, shardings[path])
+            else:
+                scale = int8.scale_path(path)
+                loaded[path], loaded[scale] = int8.quantize(
+                    path, array, (shardings[path], shardings[scale])
+                )
+            del array
+        # Not more than one group at a time is on its way to the devices.
+        jax.block_until_ready([loaded[path] for path in names])
+    assert set(loaded) == set(wanted), sorted(set(loaded) ^ set(wanted))[:_MAX_SHOWN]
+    num_stored = len({link.stored for links in groups for link in links})
+    logging.info("Loaded %d parameters from %d stored arrays", len(loaded), num_stored)
+    return {path: loaded[path] for path in wanted}
+
+
+def stored_dtypes(
+    source: ParamSource, wanted: _Shapes, dtypes: Mapping[str, np.dtype]
+) -> dict[str, np.dtype]:
+    """Returns what to read in which dtype, so that it can be held as asked: kernels for int8 may be stored as floats.
+
+    Args:
+      source: Where they are stored, in either layout.
+      wanted: Path -> shape of the parameters to hold, scales included.
+      dtypes: Path -> dtype to hold them in.
+
+    Returns:
+      `dtypes`, with bfloat16 for kernels that are still to be made int8, and without the scales of these.
+
+    Raises:
+      CheckpointError: If something is stored as int8 and wanted as floats.
+    """
+    stored = {path: tuple(shape) for path, (shape, _) in source.shapes().items()}
+    origins = {path: _origin(path, shape, stored) for path, shape in wanted.items()}
+    is_int8 = {
+        path: any(source.shapes()[name][1] == jnp.int8 for name in names)
+        for path, names in origins.items()
+    }
+    floats = [path for path, held in dtypes.items() if is_int8[path] and held != jnp.int8]
+    if floats:
+        raise CheckpointError(
+            f"The checkpoint {getattr(source, 'path', source)} holds int8, from which the weights do not come back",
+            got=f"{floats[0]} wanted as {dtypes[floats[0]]}",
+            expected="'int8' for all of its kernels, none of which can be trained",
+            fix="bind utils.RestoreCheckpointConfig.dtype = 'int8', or use the checkpoint that was converted",
+        )
+    made = {p for p, held in dtypes.items() if held == jnp.int8 and not is_int8[p]}
+    scales = {int8.scale_path(path) for path in made}
+    return {
+        path: jnp.dtype(jnp.bfloat16) if path in made else held
+        for path, held in dtypes.items()
+        if path not in scales
+    }
+
+
+def links_of(source: ParamSource, wanted: _Shapes) -> list[list[Link]]:
+    """Returns which stored arrays make up which parameters; reads none.
+
+    Args:
+      source: Where they are stored, in either layout.
+      wanted: Path -> shape of the parameters to make.
+
+    Returns:
+      Groups of links; those that share a stored array or a parameter are in one group.
+
+    Raises:
+      CheckpointError: If a parameter is missing or of another shape, or stored in a dtype that no T5 has.
+    """
+    stored = {path: tuple(shape) for path, (shape, _) in source.shapes().items()}
+    origins = {path: _origin(path, shape, stored) for path, shape in wanted.items()}
+    _check_shapes(source, wanted, origins, stored)
+    _check_dtypes(source, origins)
+    groups: dict[str, list[Link]] = {}
+    for path, names in origins.items():
+        # Unscanned parameters that come from one scanned array are made together.
+        groups.setdefault(names[0], []).extend(_links(path, names, wanted[path], stored))
+    used = [link.stored for links in groups.values() for link in links if link.layers == ()]
+    assert len(used) == len(set(used)), "an array enters two parameters"
+    return list(groups.values())
+
+
+def _links(path: str, names: Sequence[str], shape: tuple[int, ...], stored: _Shapes) -> list[Link]:
+    """The links of one parameter."""
+    if names == [path]:
+        return [Link(path, path)]
+    if layouts.is_stacked(path):
+        num_layers = shape[layouts.LAYERS_AXIS]
+        if len(names) == 1:
+            return [Link(names[0], path, tuple(range(num_layers)))]
+        return [Link(name, path, (layer,)) for layer, name in enumerate(names)]
+    _, layer = layouts.scanned_path(path)
+    layers = range(_num_layers(stored[names[0]])) if layer is None else [layer]
+    return [Link(names[0], path, tuple(layers))]
+
+
+def _boxes_here(
+    sharding: jax.sharding.Sharding, shape: tuple[int, ...]
+) -> frozenset[placement.Box]:
+    """The regions that the devices of this process hold."""
+    indices = sharding.addressable_devices_indices_map(shape).values()
+    return frozenset(placement.to_box(index or (), shape) for index in indices)
+
+
+def _place(
+    by_box: Mapping[placement.Box, np.ndarray],
+    target: placement.Target,
+    sharding: jax.sharding.Sharding,
+) -> jax.Array:
+    """The array on the devices of all processes, each of which has its regions on its host."""
+    return jax.make_array_from_callback(
+        target.shape,
+        sharding,
+        lambda index: by_box[placement.to_box(index or (), target.shape)],
+        dtype=target.dtype,
+    )
+
+
+def _origin(path: str, shape: tuple[int, ...], stored: _Shapes) -> list[str]:
+    """The stored arrays that make up a parameter; empty if the source does not have them."""
+    if layouts.is_stacked(path):
+        candidates = layouts.all_unscanned_paths(path, shape[layouts.LAYERS_AXIS])
+        if path in stored:
+            _check_not_twice(path, candidates, stored)
+            return [path]
+        return next((c for c in candidates if all(name in stored for name in c)), [])
+    if path in stored:
+        return [path]
+    scanned, layer = layouts.scanned_path(path)
+    if scanned not in stored or (layer or 0) >= _num_layers(stored[scanned]):
+        return []
+    return [scanned]
+
+
+def _check_not_twice(path: str, candidates: Sequence[Sequence[str]], stored: _Shapes) -> None:
+    """Raises CheckpointError if some layers of a stacked parameter were trained apart from it."""
+    apart = [name for names in candidates for name in names if name in stored]
+    if apart:
+        raise CheckpointError(
+            f"{path} is stored as a whole, and some of its layers once more as they were trained",
+            got=apart[:_MAX_SHOWN],
+            expected="every layer under one name",
+            fix="load it with scan_layers = False, as it was trained",
+        )
+
+
+def _num_layers(shape: tuple[int, ...]) -> int:
+    """Layers in a stacked parameter, 0 if it is none."""
+    return shape[layouts.LAYERS_AXIS] if len(shape) > layouts.LAYERS_AXIS else 0
+
+
+def _converted_shape(
+    path: str, shape: tuple[int, ...], origin: Sequence[str], stored: _Shapes
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(shape that the source gives, shape that the model wants), both in the layout of the source or of the model."""
+    if list(origin) == [path]:
+        return stored[path], shape
+    if layouts.is_stacked(path):
+        wanted = placement.layer_shape(path, shape)
+        # All layers are alike; the first that is not is the one to show.
+        odd = [name for name in origin if stored[name] != wanted]
+        return stored[odd[0] if odd else origin[0]], wanted
+    return placement.layer_shape(origin[0], stored[origin[0]]), shape
+
+
+def _check_shapes(
+    source: ParamSource,
+    wanted: _Shapes,
+    origins: Mapping[str, list[str]],
+    stored: _Shapes,
+) -> None:
+    """Raises CheckpointError unless every parameter is stored, in the right shape."""
+    got: dict[str, str] = {}
+    expected: dict[str, str] = {}
+    for path, origin in origins.items():
+        if not origin:
+            got[path], expected[path] = "missing", str(list(wanted[path]))
+            continue
+        has, needs = _converted_shape(path, wanted[path], origin, stored)
+        if has != needs:
+            got[path], expected[path] = str(list(has)), str(list(needs))
+    if not got:
+        return
+    shown = list(got)[:_MAX_SHOWN]
+    nothing_fits = len(got) == len(origins)
+    raise CheckpointError(
+        f"The checkpoint {getattr(source, 'path', source)} is of another size or model:"
+        f" {len(got)} of {len(origins)} parameters differ",
+        got={path: got[path] for path in shown},
+        expected=", ".join(f"{path} {expected[path]}" for path in shown),
+        fix="use the model gin file of this checkpoint's size and version, or another checkpoint",
+        name=shown[0] if nothing_fits and got[shown[0]] == "missing" else None,
+        candidates=stored,
+    )
+
+
+def _check_dtypes(source: ParamSource, origins: Mapping[str, list[str]]) -> None:
+    """Raises CheckpointError if a parameter is not stored in a dtype that checkpoints of a T5 have."""
+    names = [name for origin in origins.values() for name in origin]
+    dtypes = {name: str(source.shapes()[name][1]) for name in dict.fromkeys(names)}
+    wrong = {name: dtype for name, dtype in dtypes.items() if dtype not in _STORED_DTYPES}
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} of {len(dtypes)} arrays in the checkpoint {getattr(source, 'path', source)} cannot be"
+            " parameters",
+            got=dict(list(wrong.items())[:_MAX_SHOWN]),
+            expected=f"one of {list(_STORED_DTYPES)}",
+            fix="save the checkpoint again with parameters in one of these dtypes",
+        )
+
+
+def _check_leftovers(source: ParamSource, model_shapes: Mapping[str, Any]) -> None:
+    """Raises CheckpointError if the source has parameters that the model has not."""
+    stored = {path: tuple(shape) for path, (shape, _) in source.shapes().items()}
+    model = {path: tuple(leaf.shape) for path, leaf in model_shapes.items()}
+    extra = _unscanned_names(stored) - _unscanned_names(model)
+    if extra:
+        raise CheckpointError(
+            f"The checkpoint {getattr(source, 'path', source)} has {len(extra)} parameters that the model has not",
+            got=sorted(extra)[:_MAX_SHOWN],
+            expected="exactly the parameters of the model",
+            fix="use the model gin file of this checkpoint's size and version",
+        )
+
+
+def _unscanned_names(shapes: _Shapes) -> set[str]:
+    """The names of all parameters in the unscanned layout; a stack's relative position tables go by one name."""
+    return {
+        f"{name.split('/')[0]}/{_TABLE}" if name.endswith(_TABLE) else int8.kernel_of(name)
+        for path, shape in shapes.items()
+        for name in layouts.unscanned_paths(path, _num_layers(shape))
+    }
+
+
+def _dtype(name: str) -> np.dtype:
+    """The dtype called `name`, one that parameters may have."""
+    if str(name) not in _DTYPES:
+        raise ConfigError(
+            "Unknown dtype of parameters",
+            got=str(name),
+            expected=f"one of {list(_DTYPES)}",
+            fix="bind utils.RestoreCheckpointConfig.dtype to one of these",
+            name=str(name),
+            candidates=_DTYPES,
+        )
+    return jnp.dtype(name)

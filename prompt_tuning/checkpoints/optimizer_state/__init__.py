@@ -1,0 +1,1 @@
+"""Second moments in checkpoints, for runs that go on from another one's."""

@@ -1,0 +1,179 @@
+"""Prompt-tuning adapters of Hugging Face's PEFT: a directory with a configuration and one tensor.
+
+What PEFT computes for a T5 with such an adapter, from version 0.4 (2023) to 0.21: the first `num_virtual_tokens` rows
+of the tensor go in front of the encoder's embedded input, with an attention mask of 1; the decoder gets nothing. So
+`num_transformer_submodules` is 1 in what is written here. With 2, PEFT's default for T5, the tensor has twice as many
+rows, and the second half, meant for a decoder, is never read.
+
+Source: PEFT 0.21, `peft_model.py` `PeftModelForSeq2SeqLM.forward` and `.generate`, `tuners/prompt_tuning/model.py`.
+"""
+
+import importlib
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+from etils import epath
+from jaxtyping import Float
+
+from prompt_tuning.checkpoints.prompt_files import matrices
+from prompt_tuning.errors import CheckpointError
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLED_FILE = "adapter_model.bin"
+FILES = (CONFIG_FILE, WEIGHTS_FILE, PICKLED_FILE)
+_KIND = "PROMPT_TUNING"
+_TASK = "SEQ_2_SEQ_LM"
+_TENSOR = "prompt_embeddings"
+
+
+def is_adapter(path: epath.Path) -> bool:
+    """Returns whether `path` is the directory of an adapter of any kind."""
+    return (path / CONFIG_FILE).is_file()
+
+
+def read_adapter(
+    path: epath.Path, *, setting: str, width: int | None = None
+) -> tuple[Float[np.ndarray, "P H"], dict[str, Any] | None]:
+    """Reads the prompt that PEFT puts in front of the encoder's input.
+
+    Args:
+      path: The adapter's directory; local or gs://.
+      setting: The setting that names it, for messages.
+      width: H of the model; None allows any.
+
+    Returns:
+      [P, H] float32, and what the prompt belongs to if `encode_adapter` wrote it.
+
+    Raises:
+      CheckpointError: If the adapter is of another kind than prompt tuning or for another kind of model, is damaged,
+        or its prompt is of another width.
+    """
+    config = _read_config(path)
+    tensors, info = _read_tensors(path)
+    if set(tensors) != {_TENSOR}:
+        raise CheckpointError(
+            f"The adapter {path} holds something else than a prompt",
+            got=sorted(tensors),
+            expected=f"the tensor {_TENSOR} alone",
+            fix="train a prompt-tuning adapter without modules_to_save",
+        )
+    rows = config.get("num_virtual_tokens")
+    stacks = config.get("num_transformer_submodules")
+    if stacks is None:
+        stacks = 2 if config.get("task_type") == _TASK else 1
+    named = [rows * stacks if isinstance(rows, int) else None, config.get("token_dim")]
+    shape = list(tensors[_TENSOR].shape)
+    if shape != named:
+        raise CheckpointError(
+            f"The adapter {path} contradicts its own {CONFIG_FILE}",
+            got=f"{_TENSOR} {shape}",
+            expected=f"{named}: num_virtual_tokens x num_transformer_submodules, and token_dim",
+            fix="save the adapter again, or copy it again",
+        )
+    if stacks > 1:
+        logging.info(
+            "%s: PEFT reads the first %d rows of %d only; so does this", path, rows, shape[0]
+        )
+    prompt = matrices.check_matrix(
+        tensors[_TENSOR][:rows], path, what="prompt", setting=setting, width=width
+    )
+    return prompt, info
+
+
+def encode_adapter(
+    prompt: Float[np.ndarray, "P H"], info: Mapping[str, Any], *, base_model: str | None
+) -> dict[str, bytes]:
+    """Returns the files of an adapter, by name, that `peft.PeftModel.from_pretrained` loads.
+
+    The configuration, by which a folder is taken for an adapter, comes last.
+
+    Args:
+      prompt: [P, H] float32.
+      info: What the prompt belongs to; kept in the metadata of the tensor's file.
+      base_model: Name on the Hugging Face hub, or path, of the model that the prompt is for.
+    """
+    config = {
+        "base_model_name_or_path": base_model,
+        "inference_mode": True,
+        "num_transformer_submodules": 1,
+        "num_virtual_tokens": prompt.shape[0],
+        "peft_type": _KIND,
+        "prompt_tuning_init": "RANDOM",
+        "task_type": _TASK,
+        "token_dim": prompt.shape[1],
+    }
+    return {
+        WEIGHTS_FILE: matrices.encode_safetensors(_TENSOR, prompt, info),
+        CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
+    }
+
+
+def _read_config(path: epath.Path) -> dict[str, Any]:
+    """The configuration of an adapter that holds a prompt for a T5."""
+    try:
+        config = json.loads((path / CONFIG_FILE).read_text())
+        if not isinstance(config, dict):
+            raise ValueError(f"a {type(config).__name__}")
+    except ValueError as e:
+        raise CheckpointError(
+            f"{path / CONFIG_FILE} is damaged",
+            got=str(e),
+            expected="the JSON that PEFT wrote",
+            fix="copy the adapter again",
+        ) from e
+    kind = config.get("peft_type")
+    if kind != _KIND:
+        raise CheckpointError(
+            f"{path} is a PEFT adapter of another kind",
+            got=f"peft_type {kind}",
+            expected=f"peft_type {_KIND}: one prompt in front of the encoder's input",
+            fix="use a prompt-tuning adapter; what other kinds train is no prompt",
+        )
+    task = config.get("task_type")
+    if task not in (None, _TASK):
+        raise CheckpointError(
+            f"{path} is a PEFT adapter for another kind of model",
+            got=f"task_type {task}",
+            expected=f"task_type {_TASK}, as of a T5",
+            fix="use an adapter that was trained on a T5",
+        )
+    return config
+
+
+def _read_tensors(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
+    """The tensors of an adapter and what is recorded of them; from a pickled file through PyTorch."""
+    if (path / WEIGHTS_FILE).is_file():
+        return matrices.read_safetensors(path / WEIGHTS_FILE)
+    pickled = path / PICKLED_FILE
+    if not pickled.is_file():
+        raise CheckpointError(
+            f"The adapter {path} has no weights",
+            got=sorted(p.name for p in path.iterdir()),
+            expected=WEIGHTS_FILE,
+            fix="copy the adapter again",
+        )
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError as e:
+        raise CheckpointError(
+            f"{pickled} needs PyTorch to be read",
+            got="no module torch",
+            expected=f"{WEIGHTS_FILE}, or PyTorch",
+            fix='save the adapter with safe_serialization=True, or pip install "prompt-tuning[hf]"',
+        ) from e
+    try:
+        # Weights only: a pickle may otherwise run any code.
+        loaded = torch.load(io.BytesIO(pickled.read_bytes()), map_location="cpu", weights_only=True)
+        return {name: tensor.detach().float().numpy() for name, tensor in loaded.items()}, None
+    except Exception as e:  # torch raises its own errors and pickle's
+        raise CheckpointError(
+            f"{pickled} cannot be read",
+            got=str(e).splitlines()[0][:300],
+            expected="tensors by name, saved by torch.save",
+            fix="save the adapter with safe_serialization=True",
+        ) from e

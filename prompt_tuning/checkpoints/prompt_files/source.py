@@ -1,0 +1,116 @@
+"""The prompt of a run, of a checkpoint or of a file, whichever is named."""
+
+import json
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import Float
+
+from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints.formats import run, t5x, t5x_orbax
+from prompt_tuning.checkpoints.paths import LEDGER, STEP_PREFIX
+from prompt_tuning.checkpoints.prompt_files import matrices
+from prompt_tuning.checkpoints.prompt_files.read import FOLDER, load_prompt, steps_of_prompts
+from prompt_tuning.checkpoints.source import open_source
+from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.params.names import PROMPT_PATH
+
+# The steps that a MODEL_DIR names itself.
+LATEST, BEST = "latest", "best"
+
+
+def read_source(
+    source: epath.PathLike, *, step: str | None = None, setting: str = "SOURCE"
+) -> tuple[Float[np.ndarray, "P H"], dict[str, Any]]:
+    """Returns the prompt [P, H] float32 at a source, and what it belongs to.
+
+    Args:
+      source: What the command takes as SOURCE; local or gs://.
+      step: A step of a MODEL_DIR, "latest" or "best"; None means "latest".
+      setting: What names it, for messages.
+
+    Raises:
+      CheckpointError: If there is no prompt, or it is damaged.
+      ConfigError: If a step is asked for that is not there, or of something that has no steps.
+    """
+    path = paths.absolute(source)
+    folder = path / FOLDER
+    if folder.is_dir():
+        path = folder / f"{STEP_PREFIX}{_choose_step(path, folder, step)}"
+    elif step is not None:
+        raise ConfigError(
+            "--step chooses among the prompts of a run",
+            got=f"--step={step} of {path}",
+            expected=f"a MODEL_DIR that holds {FOLDER}",
+            fix="leave --step out, or name the MODEL_DIR",
+        )
+    if run.is_run_checkpoint(path):
+        shapes = run.read_trainable(path)
+        _check_place(path, shapes)
+        prompt = run.read_leaf(path, run.TRAINABLE + PROMPT_PATH)
+        info: dict[str, Any] = run.read_metadata(path)
+    elif t5x.is_t5x_checkpoint(path) or t5x_orbax.is_t5x_orbax_checkpoint(path):
+        checkpoint = open_source(path)
+        _check_place(path, checkpoint.shapes())
+        prompt = checkpoint.read(PROMPT_PATH)
+        info = {"step": checkpoint.step}
+    else:
+        prompt, recorded = load_prompt(path, setting=setting)
+        info = recorded or {}
+    model = info.get("model")
+    width = model.get("emb_dim") if isinstance(model, dict) else None
+    prompt = matrices.check_matrix(prompt, path, what="prompt", setting=setting, width=width)
+    return prompt, {**info, "exported_from": str(path)}
+
+
+def _choose_step(model_dir: epath.Path, folder: epath.Path, step: str | None) -> int:
+    """The step that --step means, of those that a run saved prompts of."""
+    steps = steps_of_prompts(folder)
+    if not steps:
+        raise CheckpointError(
+            "The run has saved no prompt",
+            got=f"nothing in {folder}",
+            expected="at least one checkpoint_{step} folder",
+            fix="let the run reach its first save",
+        )
+    if step in (None, LATEST):
+        return steps[-1]
+    chosen = _best_step(model_dir) if step == BEST else step
+    if str(chosen) not in map(str, steps):
+        raise ConfigError(
+            "The run has no prompt of this step",
+            got=f"--step={chosen}",
+            expected=f"{LATEST}, {BEST}, or one of {steps[-10:]}",
+            fix="name a step that was saved",
+        )
+    return int(chosen)
+
+
+def _best_step(model_dir: epath.Path) -> int:
+    """The step that the run's ledger says is best by its dev metric."""
+    ledger = model_dir / LEDGER
+    best = json.loads(ledger.read_text()) if ledger.is_file() else {}
+    steps = {entry["step"] for entry in best.values()}
+    if len(steps) != 1:
+        raise ConfigError(
+            "There is no one best step",
+            got={name: entry["step"] for name, entry in best.items()},
+            expected=f"one best step in {ledger}",
+            fix="name the step by its number",
+        )
+    return steps.pop()
+
+
+def _check_place(path: epath.Path, shapes: Any) -> None:
+    """Raises CheckpointError unless a checkpoint holds one prompt, in front of the encoder's input."""
+    found = [name for name in shapes if "/prompt/" in name]
+    if found != [PROMPT_PATH]:
+        raise CheckpointError(
+            f"The checkpoint {path} holds no prompt"
+            if not found
+            else "This prompt has another place",
+            got=found,
+            expected=f"one prompt, {PROMPT_PATH}",
+            fix="name a checkpoint of a run that tuned one prompt for the encoder",
+        )

@@ -1,0 +1,186 @@
+"""Writes prompts as plain NumPy files, with a JSON file beside each that says what they belong to.
+
+`numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt` is a `.npy` file without suffix, as the original
+prompt tuning code leaves it. These files are written at every save and never deleted: they are kilobytes.
+"""
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+from jaxtyping import Float
+
+from prompt_tuning.checkpoints import json_files, paths
+from prompt_tuning.checkpoints.paths import STEP_PREFIX
+from prompt_tuning.checkpoints.prompt_files import matrices, peft
+from prompt_tuning.checkpoints.prompt_files.read import FOLDER
+from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.params.names import PROMPT_PATH
+from prompt_tuning.types import Array
+
+FORMATS = ("npy", "safetensors", "peft")
+
+
+def folder(model_dir: epath.PathLike, step: int) -> epath.Path:
+    """Returns the directory of the prompts of `step`."""
+    return epath.Path(model_dir) / FOLDER / f"{STEP_PREFIX}{step}"
+
+
+def save_prompts(
+    model_dir: epath.PathLike, step: int, flat_prompts: Mapping[str, Array], info: Mapping[str, Any]
+) -> None:
+    """Writes each prompt, and `info` beside it, so that a reader sees all files of the step or none.
+
+    Every process calls this; process 0 writes.
+
+    Args:
+      model_dir: Output folder of the run.
+      step: Updates applied to these prompts.
+      flat_prompts: Parameter path -> prompt [P, H].
+      info: What the prompts belong to (model, task, length, digests); anything JSON can hold.
+    """
+    arrays = {path: _to_host(array) for path, array in flat_prompts.items()}
+    if jax.process_index() != 0:
+        return
+    final = folder(model_dir, step)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # A killed predecessor may have left its temporary folder: it is simply written over.
+    target = final if final.exists() else final.parent / f"{final.name}.tmp"
+    target.mkdir(parents=True, exist_ok=True)
+    for path, array in arrays.items():
+        name = path.replace("/", ".")
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        json_files.write_atomically(target / name, buffer.getvalue())
+        side = {**info, "parameter": path, "shape": list(array.shape), "step": step}
+        json_files.write_atomically(target / f"{name}.json", json_files.encode(side))
+    if target != final:
+        target.rename(final)
+
+
+def update_info(model_dir: epath.PathLike, step: int, info: Mapping[str, Any]) -> None:
+    """Adds `info`, such as metrics measured after the save, to the JSON files of `step`; process 0 writes.
+
+    Args:
+      model_dir: Output folder of the run.
+      step: A step whose prompts were saved.
+      info: Keys to add or replace.
+    """
+    if jax.process_index() != 0:
+        return
+    for path in sorted(folder(model_dir, step).glob("*.json")):
+        json_files.write_atomically(
+            path, json_files.encode({**json.loads(path.read_text()), **info})
+        )
+
+
+def write_prompt(
+    target: epath.PathLike,
+    prompt: Float[np.ndarray, "P H"],
+    info: Mapping[str, Any],
+    *,
+    file_format: str,
+    base_model: str | None = None,
+) -> None:
+    """Writes a prompt and what it belongs to, so that a reader sees all of it or none.
+
+    Args:
+      target: A file, for "peft" a folder, that does not exist; local or gs://.
+      prompt: [P, H] float32.
+      info: What it belongs to: in a JSON file beside a `.npy`, in the metadata of a `.safetensors` file.
+      file_format: One of `FORMATS`.
+      base_model: Of a PEFT adapter, what it records as its model; None for the Hugging Face folder that the run
+        started from, if it did.
+
+    Raises:
+      ConfigError: If `target` exists, its ending is not that of its format, or `base_model` is given with another
+        format.
+      CheckpointError: If the base model is a folder here, and of another width than the prompt.
+    """
+    target = epath.Path(target)
+    if base_model and file_format != "peft":
+        raise ConfigError(
+            "--base_model is written into PEFT adapters only",
+            got=f"--format={file_format}",
+            expected="--format=peft",
+            fix="leave --base_model out",
+        )
+    if file_format != "peft" and target.suffix != f".{file_format}":
+        raise ConfigError(
+            "The name of TARGET does not fit its format, by which it is read",
+            got=target.name,
+            expected=f"a name that ends in .{file_format}",
+            fix=f"write {target.name}.{file_format}",
+        )
+    if target.exists():
+        raise ConfigError(
+            "TARGET exists already",
+            got=str(target),
+            expected="a name that is free",
+            fix="choose another name, or remove what is there",
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if file_format == "peft":
+        base_model = base_model or _recorded_base_model(info)
+        _check_base_model(base_model, prompt.shape[1])
+        files = peft.encode_adapter(prompt, info, base_model=base_model)
+        _write_folder(target, files)
+    elif file_format == "safetensors":
+        name = PROMPT_PATH.replace("/", ".")
+        content = matrices.encode_safetensors(name, prompt, info)
+        json_files.write_atomically(target, content)
+    else:
+        buffer = io.BytesIO()
+        np.save(buffer, prompt, allow_pickle=False)
+        # In this order a prompt never lies there without what it belongs to.
+        json_files.write_atomically(target.parent / f"{target.name}.json", json_files.encode(info))
+        json_files.write_atomically(target, buffer.getvalue())
+
+
+def _to_host(array: Array) -> np.ndarray:
+    """The whole array on every host, also if it is spread over several."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        if not array.is_fully_replicated:
+            return multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)
+
+
+def _recorded_base_model(info: Mapping[str, Any]) -> str | None:
+    """The checkpoint that the run started from, if it is Hugging Face's."""
+    recorded = info.get("initial_checkpoint_path")
+    # PEFT opens local folders only; a bucket would be asked over the network for nothing.
+    if not recorded or "://" in recorded:
+        return None
+    return recorded if (epath.Path(recorded) / "config.json").is_file() else None
+
+
+def _check_base_model(base_model: str | None, width: int) -> None:
+    """Raises CheckpointError if the base model is a folder here and of another width than the prompt."""
+    config = None if base_model is None else epath.Path(base_model) / "config.json"
+    if config is None or not config.is_file():
+        return
+    model_width = json.loads(config.read_text()).get("d_model")
+    if model_width != width:
+        raise CheckpointError(
+            f"The prompt does not fit {base_model}",
+            got=f"a prompt of width {width}",
+            expected=f"the model's width {model_width} (d_model)",
+            fix="name the model that the prompt was trained on as --base_model",
+        )
+
+
+def _write_folder(target: epath.Path, files: Mapping[str, bytes]) -> None:
+    """Writes a folder that is whole or not there; in an object store, one that its last file makes whole."""
+    at_once = not paths.in_object_store(target)
+    folder = target.parent / f".{target.name}.{os.getpid()}.tmp" if at_once else target
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    if at_once:
+        folder.rename(target)

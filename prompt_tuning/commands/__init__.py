@@ -1,0 +1,1 @@
+"""The commands, each named as it is typed: `prompt-tuning NAME`."""

@@ -1,0 +1,184 @@
+"""Write a T5X or Hugging Face checkpoint once in a form that loads fast."""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prompt_tuning.checkpoints.source import ParamSource
+
+_DTYPES = ("float32", "bfloat16", "int8")
+_TABLE = "relpos_bias/rel_embedding"
+_DESCRIPTION = """\
+Writes the weights of a T5X checkpoint, a Hugging Face model or a checkpoint of a run into TARGET, in a form that loads
+faster. TARGET then goes wherever a checkpoint does: INITIAL_CHECKPOINT_PATH, CHECKPOINT_PATH. Weights that only stay
+frozen may be stored as bfloat16, in half the room, or as int8, in a quarter: the matrices as whole numbers with a scale
+for each output, everything else in bfloat16. Nothing else can be made of int8 again.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Converts one checkpoint and says how large the result is and how long it took.
+
+    Args:
+      argv: Flags.
+
+    Returns:
+      Exit code 0.
+
+    Raises:
+      CheckpointError: If the source cannot be read, or the target is not empty.
+    """
+    parser = argparse.ArgumentParser("prompt-tuning convert", description=_DESCRIPTION)
+    parser.add_argument("source", help="the checkpoint's directory; local or gs://")
+    parser.add_argument("target", help="directory to make; local or gs://")
+    parser.add_argument(
+        "--dtype",
+        choices=_DTYPES,
+        help="how to store the weights (default: as they are, float16 as float32); a prompt is always kept as it is",
+    )
+    parser.add_argument(
+        "--scan_layers",
+        action="store_true",
+        help="stack the layers, for models with network.T5Config.scan_layers = True (default: layer by layer, as the"
+        " shipped sizes have them); either one loads into both",
+    )
+    flags = parser.parse_args(list(argv))
+    began = time.perf_counter()
+    num_params, num_bytes = convert(
+        flags.source, flags.target, dtype=flags.dtype, scan_layers=flags.scan_layers
+    )
+    seconds = time.perf_counter() - began
+    print(
+        f"{flags.target}: {num_params:,} parameters, {num_bytes / 2**20:,.0f} MiB, {seconds:.1f} s"
+    )
+    return 0
+
+
+def convert(
+    source_path: str,
+    target_path: str,
+    *,
+    dtype: str | None = None,
+    scan_layers: bool = False,
+    **writer_options: Any,
+) -> tuple[int, int]:
+    """Writes the weights of a checkpoint into a directory of this project's own form.
+
+    Args:
+      source_path: Any checkpoint that a run can start from.
+      target_path: Directory to make.
+      dtype: "float32", "bfloat16" or "int8"; None keeps what is stored, but makes float16 float32. Prompts keep theirs.
+      scan_layers: Whether to stack the layers.
+      **writer_options: Of `weights_format.WeightsWriter`.
+
+    Returns:
+      How many parameters there are, and the size in bytes of what holds them.
+
+    Raises:
+      CheckpointError: If the source cannot be read, or the target is not empty.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from prompt_tuning import tree
+    from prompt_tuning.checkpoints import digest, load, placement
+    from prompt_tuning.checkpoints.formats import weights
+    from prompt_tuning.params import int8
+    from prompt_tuning.params.names import PROMPT_REGEX
+
+    source = load.open_source(source_path)
+    shapes = _scanned_shapes(source) if scan_layers else _unscanned_shapes(source)
+    groups = load.links_of(source, shapes)
+    stored = {link.target: source.shapes()[link.stored][1] for links in groups for link in links}
+    is_prompt = tree.match_any(PROMPT_REGEX)
+
+    def dtype_of(path: str) -> str:
+        kept = stored[path].name if path in stored and stored[path].name in _DTYPES else "float32"
+        return int8.held_dtype(path, dtype) if dtype and not is_prompt(path) else kept
+
+    held = {path: tuple(shape) for path, shape in shapes.items()}
+    if dtype == int8.INT8:
+        held = int8.with_scales(held)
+    dtypes = {path: jnp.dtype(dtype_of(path)) for path in held}
+    read = load.stored_dtypes(source, held, dtypes)
+    targets = {
+        path: placement.Target(held[path], read[path], frozenset({placement.whole(held[path])}))
+        for path in read
+    }
+    writer = weights.WeightsWriter(target_path, **writer_options)
+    fingerprint = digest.Digest()
+    num_bytes = done = 0
+    for parts in placement.assemble(source, groups, targets):
+        for path, by_box in parts.items():
+            (array,) = by_box.values()
+            whole = {path: array}
+            if read[path] != dtypes[path]:
+                whole = jax.device_get(int8.hold(whole, int8.INT8))
+            for name, leaf in whole.items():
+                writer.write(name, leaf)
+                num_bytes += leaf.nbytes
+            fingerprint.add(whole)
+            done += 1
+            _show_progress(done, len(targets))
+    writer.finish(source=_origin_of(source), digest=fingerprint.hexdigest())
+    sizes = {path: math.prod(shape) for path, shape in shapes.items()}
+    return sum(n for path, n in sizes.items() if int8.kernel_of(path) == path), num_bytes
+
+
+def _origin_of(source: "ParamSource") -> dict[str, Any]:
+    """What is recorded of a checkpoint that was converted."""
+    return {
+        "kind": getattr(source, "source_kind", source.kind),
+        "path": str(source.path),
+        "step": source.step,
+        "frozen_digest": source.frozen_digest,
+        "trainable_paths": sorted(source.trainable_paths),
+        "settings": source.settings,
+        "metadata": getattr(source, "metadata", {}),
+    }
+
+
+def _unscanned_shapes(source: "ParamSource") -> dict[str, tuple[int, ...]]:
+    """Path -> shape of the source's parameters, layer by layer."""
+    import numpy as np
+
+    from prompt_tuning.checkpoints import placement
+    from prompt_tuning.params import layouts
+
+    model = source.settings or getattr(source, "metadata", {}).get("model", {})
+    recorded = model.get("relative_bias_per_layer")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, (shape, _) in source.shapes().items():
+        if not layouts.is_stacked(path):
+            shapes[path] = tuple(shape)
+            continue
+        per_layer = bool(recorded)
+        if path.endswith(_TABLE) and recorded is None:
+            # Models with a table per layer and those that repeat one look alike when they are scanned.
+            tables = np.moveaxis(source.read(path), layouts.LAYERS_AXIS, 0)
+            per_layer = any(not np.array_equal(table, tables[0]) for table in tables)
+        num_layers = shape[layouts.LAYERS_AXIS]
+        names = layouts.unscanned_paths(path, num_layers, relative_bias_per_layer=per_layer)
+        shapes |= dict.fromkeys(names, placement.layer_shape(path, tuple(shape)))
+    return shapes
+
+
+def _scanned_shapes(source: "ParamSource") -> dict[str, tuple[int, ...]]:
+    """Path -> shape of the source's parameters, layers stacked."""
+    import jax
+
+    from prompt_tuning.params import layouts
+
+    stored = {path: jax.ShapeDtypeStruct(*leaf) for path, leaf in source.shapes().items()}
+    scanned = jax.eval_shape(layouts.to_scanned, stored)
+    return {path: leaf.shape for path, leaf in scanned.items()}
+
+
+def _show_progress(done: int, total: int) -> None:
+    """Says how far it is, on a terminal only."""
+    if sys.stderr.isatty():
+        print(f"\r{done} of {total} arrays", end="\n" if done == total else "", file=sys.stderr)

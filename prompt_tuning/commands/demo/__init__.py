@@ -1,0 +1,1 @@
+"""Prompt tuning explained by doing it, on a small T5 that comes with the package."""

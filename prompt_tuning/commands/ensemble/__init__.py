@@ -1,0 +1,1 @@
+"""Evaluate several prompts of one frozen model together: average, best, and majority vote."""

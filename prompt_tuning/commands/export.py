@@ -1,0 +1,81 @@
+"""Write a tuned prompt as .npy, safetensors or a PEFT adapter."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from etils import epath
+
+from prompt_tuning.checkpoints.prompt_files import source, write
+from prompt_tuning.errors import ConfigError
+from prompt_tuning.params.names import PROMPT_REGEX
+
+_EPILOG = """\
+SOURCE is a run's MODEL_DIR, one checkpoint_{step} of a run or of T5X, a numpy_checkpoints/checkpoint_{step} folder or
+the file in it, a .npy or .safetensors file, or a PEFT adapter. TARGET is a file, for peft a folder; it must not exist
+yet.
+"""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes the prompt at SOURCE to TARGET.
+
+    Args:
+      argv: Flags.
+
+    Raises:
+      CheckpointError: If there is no prompt at SOURCE, or it is not one in front of the encoder's input.
+      ConfigError: If the flags do not fit SOURCE or TARGET.
+    """
+    flags = _parser().parse_args(list(argv))
+    target = epath.Path(flags.target)
+    file_format = flags.format or _format_of(target)
+    prompt, info = source.read_source(flags.source, step=flags.step)
+    write.write_prompt(target, prompt, info, file_format=file_format, base_model=flags.base_model)
+    if info.get("trainable_regex") not in (None, [*PROMPT_REGEX]):
+        print(
+            "warning: the run did not tune the prompt alone; what else it tuned is not exported",
+            file=sys.stderr,
+        )
+    length, width = prompt.shape
+    print(f"{target}: a prompt of length {length} and width {width}, from {info['exported_from']}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command's flags."""
+    parser = argparse.ArgumentParser(
+        "prompt-tuning export",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="where the prompt is")
+    parser.add_argument("target", metavar="TARGET", help="what is written")
+    parser.add_argument(
+        "--format",
+        choices=write.FORMATS,
+        help="default: as the ending of TARGET says, .npy or .safetensors",
+    )
+    parser.add_argument(
+        "--step", help="of a MODEL_DIR: a number, latest (the default) or best, by the dev metric"
+    )
+    parser.add_argument(
+        "--base_model",
+        help="of a PEFT adapter: name or path of the model it is for, as PEFT records it"
+        " (default: the Hugging Face folder that the run started from, else none)",
+    )
+    return parser
+
+
+def _format_of(target: epath.Path) -> str:
+    """The format that the ending of TARGET means."""
+    ending = target.suffix.removeprefix(".")
+    if ending not in ("npy", "safetensors"):
+        raise ConfigError(
+            "The format of TARGET is not known",
+            got=str(target),
+            expected="a name that ends in .npy or .safetensors, or --format",
+            fix=f"add --format, one of {', '.join(write.FORMATS)}",
+        )
+    return ending

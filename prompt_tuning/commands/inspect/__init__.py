@@ -1,0 +1,1 @@
+"""Nearest words, clusters and class labels of a tuned prompt, over time too."""

@@ -1,0 +1,60 @@
+"""The command `prompt-tuning report`: draws the results of sweeps beside the published numbers."""
+
+import argparse
+import importlib.util
+import shlex
+import sys
+from collections.abc import Sequence
+
+from prompt_tuning.errors import ConfigError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes the report.
+
+    Args:
+      argv: Flags.
+
+    Returns:
+      Exit code 0.
+
+    Raises:
+      ConfigError: If the library of the `[report]` extra is missing.
+      DataError: If the results are missing or no results.
+    """
+    parser = argparse.ArgumentParser(
+        "prompt-tuning report",
+        description="Draws the results of sweeps beside the paper's numbers: an HTML page, and figures as PNG and SVG.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "results",
+        nargs="+",
+        help="folders that `prompt-tuning sweep` wrote, or results.jsonl files",
+    )
+    add("--output_dir", required=True, help="folder for index.html and figures/")
+    flags = parser.parse_args(list(argv))
+    if importlib.util.find_spec("jinja2") is None:
+        raise ConfigError(
+            "The report needs a library that is not installed",
+            got="no jinja2",
+            expected="jinja2",
+            fix="pip install 'prompt-tuning[report]'",
+        )
+    from etils import epath
+
+    from prompt_tuning.commands.report import contents, page, rows
+
+    results = rows.read(flags.results)
+    for note in results.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    command = shlex.join(["prompt-tuning", "report", *argv])
+    path = page.write(results, contents.sections(results), epath.Path(flags.output_dir), command)
+    for sweep in results.sweeps:
+        print(
+            f"{sweep.name}, {sweep.scale_text}: {len(sweep.done)} cells done, {len(sweep.failed)} failed,"
+            f" {len(sweep.missing)} missing"
+        )
+    print(f"The report: {path}")
+    return 0

@@ -1,0 +1,1 @@
+"""Measure published numbers again, expected beside got."""

@@ -1,0 +1,1 @@
+"""Run an experiment: every combination of sizes, tasks, seeds, ...; finished ones never again."""

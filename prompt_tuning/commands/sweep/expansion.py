@@ -1,0 +1,320 @@
+"""From sweep files to cells: reads, combines, resolves each cell as its command would, and gives it a key."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import pathlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prompt_tuning.commands.sweep.sweep import (
+    COMMANDS,
+    ENSEMBLE,
+    SELECTOR,
+    Cell,
+    Change,
+    Sweep,
+    change_of,
+    gin_text,
+)
+from prompt_tuning.config import files as config_files
+from prompt_tuning.config import names
+from prompt_tuning.config import resolve as config
+from prompt_tuning.errors import ConfigError, PromptTuningError
+
+SCALES = ("full", "mini")
+_SCALE_FILE = "prompt_tuning/configs/paper/scales/{}.gin"
+# Macro that holds the output folder of a command; its value is no setting of the run.
+OUTPUT_MACROS = {"train": "MODEL_DIR", "eval": "EVAL_OUTPUT_DIR"}
+_KEY_CHARACTERS = 16
+# What stands for the output folder while cells are checked.
+_FOLDER = "output"
+# A flag as `config.read` takes it: text, and how it was typed.
+Flag = tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Expansion:
+    """What sweep files come to.
+
+    Attributes:
+      cells: All cells, checked, with their keys; those of an ensemble behind their members.
+      warnings: Texts for the user.
+      restores: Checkpoints that cells start from, as `RestoreCheckpointConfig` -> one of the cells.
+    """
+
+    cells: tuple[Cell, ...]
+    warnings: tuple[str, ...]
+    restores: Mapping[Any, Cell]
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A cell that resolves.
+
+    Attributes:
+      cell: With its key.
+      warnings: Of its run.
+      has_prompt: Whether it trains a prompt.
+      restore: What it starts from, `RestoreCheckpointConfig`; None if nothing is read.
+    """
+
+    cell: Cell
+    warnings: tuple[str, ...] = ()
+    has_prompt: bool = False
+    restore: Any = None
+
+
+def expand(
+    files: Sequence[str],
+    *,
+    scale: str | None = None,
+    flags: Sequence[Flag] = (),
+    search_paths: Sequence[str] = (),
+) -> Expansion:
+    """Returns the cells of sweep files, after resolving every one of them and looking up its tasks.
+
+    Args:
+      files: Gin files, each with one sweep.
+      scale: One of `SCALES`: a gin file of macros that is read before each of them. None reads none.
+      flags: A flag that names a macro of the sweep's files or a parameter of `sweeps.Sweep` sets it there; any other is
+        the last binding of every cell.
+      search_paths: Folders of gin files.
+
+    Raises:
+      ConfigError: If a file, a name or a value is wrong, in any cell.
+      DataError: If a task is unknown.
+    """
+    cells: list[Cell] = []
+    warnings: list[str] = []
+    restores: dict[Any, Cell] = {}
+    for file in files:
+        sweep, cell_flags = read_sweep(file, scale, flags, search_paths)
+        checked = [check(cell) for cell in combine(sweep, scale, cell_flags, search_paths)]
+        # What no cell reads is a slip of the pen; what some do not read is how axes work.
+        notes = Counter(text for found in checked for text in set(found.warnings))
+        warnings += [f"{sweep.name}: {text}" for text, n in notes.items() if n == len(checked)]
+        # Where an axis changes nothing, as a seed for a model that is not trained, the first value stands for all.
+        unique: dict[str, Checked] = {}
+        for found in checked:
+            unique.setdefault(found.cell.key, found)
+            if found.restore and found.restore.path:
+                restores.setdefault(found.restore, found.cell)
+        cells += [found.cell for found in unique.values()]
+        cells += _ensembles(sweep, [found.cell for found in unique.values() if found.has_prompt])
+    return Expansion(tuple(cells), tuple(warnings), restores)
+
+
+def read_sweep(
+    file: str, scale: str | None, flags: Sequence[Flag], search_paths: Sequence[str] = ()
+) -> tuple[Sweep, list[Flag]]:
+    """Returns the sweep of a file, and the flags that are for its cells."""
+    files = ([_SCALE_FILE.format(scale)] if scale else []) + [file]
+    macros = {b.selector for b in _bindings(config.read(files, (), search_paths)) if not b.arg}
+    own, others = [], []
+    for flag in flags:
+        (binding,) = _bindings(config.read([], [flag]))
+        is_own = _names_sweep(binding) if binding.arg else binding.selector in macros
+        (own if is_own else others).append(flag)
+    # A sweep is what gin files describe here alone; no run reads one.
+    names.add("prompt_tuning", "sweeps.Sweep", Sweep)
+    values = config.query_literals(config.read(files, own, search_paths), SELECTOR)
+    missing = [name for name in ("name", "axes") if name not in values]
+    if missing:
+        raise ConfigError(
+            f"{file} describes no sweep",
+            got=f"no sweeps.Sweep.{missing[0]}",
+            expected="bindings of sweeps.Sweep.name and sweeps.Sweep.axes",
+            fix="name a sweep file, or add them (docs/sweeps.md)",
+        )
+    return Sweep(**values), others
+
+
+def combine(
+    sweep: Sweep, scale: str | None, flags: Sequence[Flag], search_paths: Sequence[str] = ()
+) -> list[Cell]:
+    """Returns every combination of a sweep's values, the last axis fastest, without keys."""
+    common = Change((), change_of({"bindings": sweep.bindings}).bindings)
+    last = Change((), tuple(_split(text) for text, _ in flags))
+    folders = tuple(_absolute(folder) for folder in search_paths)
+    cells = []
+    for combination in itertools.product(*(axis.items() for axis in sweep.axes.values())):
+        values = [value for _, value in combination]
+        run = common
+        for value in values:
+            run = run + change_of(value)
+        evaluations = dict(sweep.evaluations)
+        for value in values:
+            evaluations |= value.get("evaluations", {})
+        run = run + Change(tuple(sweep.gin_files)) + last
+        commands = [value["command"] for value in values if "command" in value]
+        cells.append(
+            Cell(
+                sweep=sweep.name,
+                title=sweep.title,
+                scale=scale,
+                axes={a: str(name) for a, (name, _) in zip(sweep.axes, combination, strict=True)},
+                command=commands[-1] if commands else COMMANDS[0],
+                run=_with_found_files(run, search_paths),
+                evaluations={
+                    name: _with_found_files(change_of(change), search_paths)
+                    for name, change in evaluations.items()
+                },
+                search_paths=folders,
+            )
+        )
+    return cells
+
+
+def resolve(cell: Cell, output_dir: str, change: Change | None = None) -> config.ResolvedConfig:
+    """Returns the run of a cell as `prompt-tuning train` or `prompt-tuning eval` would resolve it.
+
+    Args:
+      cell: A cell; an ensemble has the run of its first member.
+      output_dir: Its output folder.
+      change: What is added to the run, for an evaluation.
+    """
+    from prompt_tuning import evaluate, train
+
+    command = "eval" if cell.command == "eval" else "train"
+    runnable = evaluate.evaluate if command == "eval" else train.train
+    macro = OUTPUT_MACROS[command]
+    run = cell.run + change if change else cell.run
+    run = run + Change((), ((macro, gin_text(output_dir)),))
+    parsed = config.read(run.gin_files, run.flags, cell.search_paths)
+    return config.resolve(parsed, runnable, command=command)
+
+
+def check(cell: Cell) -> Checked:
+    """Returns a cell with its key, after building everything that its run and its evaluations describe.
+
+    Raises:
+      ConfigError, DataError: Which name the cell.
+    """
+    from prompt_tuning.data import batches
+
+    try:
+        if cell.command == "count":
+            model, regex = countable(cell)
+            prompt_length = model.prompt.length if model.prompt else 0
+            read = [dataclasses.asdict(model.config), prompt_length, list(regex)]
+            return Checked(_with_key(cell, read))
+        resolved = resolve(cell, _FOLDER)
+        arguments = resolved.arguments()
+        changed = {name: resolve(cell, _FOLDER, c) for name, c in cell.evaluations.items()}
+        for found in (arguments, *(evaluation.arguments() for evaluation in changed.values())):
+            for cfg in filter(None, (found.get("train_dataset_cfg"), scored_data(found))):
+                batches.get_task(cfg)
+    except PromptTuningError as error:
+        # An error's text is complete; its class says what it is about.
+        raise Exception.__new__(type(error), f"{cell.sweep} {cell.label}: {error}") from error
+    trains = cell.command == "train"
+    return Checked(
+        _with_key(cell, {"": resolved.identity(), **{n: c.identity() for n, c in changed.items()}}),
+        resolved.warnings,
+        trains and arguments["model"].prompt is not None,
+        arguments["checkpoint_cfg"].restore if trains else arguments["restore_checkpoint_cfg"],
+    )
+
+
+def check_checkpoints(restores: Mapping[Any, Cell]) -> None:
+    """Opens every checkpoint that cells start from, which reads its index alone.
+
+    Args:
+      restores: `Expansion.restores`.
+
+    Raises:
+      CheckpointError: If one is missing; names a cell that needs it.
+    """
+    from prompt_tuning.run import start
+
+    for restore, cell in restores.items():
+        try:
+            start.open_initial(restore, from_scratch=False)
+        except PromptTuningError as error:
+            raise Exception.__new__(type(error), f"{cell.sweep} {cell.label}: {error}") from error
+
+
+def countable(cell: Cell) -> tuple[Any, Sequence[str]]:
+    """Returns the model of a cell and what it would train; neither data nor weights have to be there."""
+    from prompt_tuning.commands.plan import run_step
+
+    parsed = config.read(cell.run.gin_files, cell.run.flags, cell.search_paths)
+    names = ("model", "trainable_regex")
+    _, found = config.query_arguments(parsed, names, run_step.STAND_INS, run_step.MAY_BE_UNSET)
+    return found["model"], found.get("trainable_regex", (".*",))
+
+
+def scored_data(arguments: Mapping[str, Any]) -> Any:
+    """Returns the dataset that the score of a run comes from; None if it is evaluated on none."""
+    return arguments.get("infer_eval_dataset_cfg") or arguments.get("dataset_cfg")
+
+
+def _ensembles(sweep: Sweep, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells in which the prompts of others vote: one for each combination of the axes besides `ensemble_over`."""
+    axis = sweep.ensemble_over
+    if axis is None:
+        return []
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        others = tuple(value for name, value in cell.axes.items() if name != axis)
+        groups.setdefault(others, []).append(cell)
+    return [
+        _with_key(
+            dataclasses.replace(
+                members[0],
+                axes={**members[0].axes, axis: ENSEMBLE},
+                command=ENSEMBLE,
+                evaluations={},
+                members=tuple(member.key for member in members),
+            ),
+            None,
+        )
+        for members in groups.values()
+        if len(members) > 1
+    ]
+
+
+def _with_key(cell: Cell, read: Any) -> Cell:
+    """The cell with the digest of what its run and its evaluations read."""
+    text = json.dumps([cell.command, read, sorted(cell.members)], sort_keys=True, default=str)
+    return dataclasses.replace(
+        cell, key=hashlib.sha256(text.encode()).hexdigest()[:_KEY_CHARACTERS]
+    )
+
+
+def _with_found_files(change: Change, search_paths: Sequence[str]) -> Change:
+    """The change with names of gin files that mean the same in any folder, on any machine with this package."""
+    names = []
+    for name in change.gin_files:
+        path = config_files.find_file(name, search_paths, where="sweeps.Sweep")
+        inside = pathlib.Path(path)
+        if inside.is_relative_to(config_files.PACKAGE_CONFIGS):
+            relative = inside.relative_to(config_files.PACKAGE_CONFIGS).as_posix()
+            names.append(f"prompt_tuning/configs/{relative}")
+        else:
+            names.append(_absolute(str(path)))
+    return dataclasses.replace(change, gin_files=tuple(names))
+
+
+def _absolute(path: str) -> str:
+    """A path that means the same in any folder."""
+    return path if "://" in path else str(pathlib.Path(path).absolute())
+
+
+def _bindings(parsed: config.Parsed) -> list[config_files.Binding]:
+    """The bindings of what was read."""
+    return [s for s in parsed.statements if isinstance(s, config_files.Binding)]
+
+
+def _names_sweep(binding: config_files.Binding) -> bool:
+    """Whether a binding is of a parameter of the sweep."""
+    return SELECTOR.endswith(binding.selector) and binding.selector.endswith("Sweep")
+
+
+def _split(text: str) -> tuple[str, str]:
+    """`NAME = VALUE` as a pair."""
+    name, _, value = text.partition("=")
+    return name.strip(), value.strip()

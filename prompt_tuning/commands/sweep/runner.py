@@ -1,0 +1,180 @@
+"""Runs a sweep on this machine: several worker processes, each of which runs cell after cell."""
+
+import glob
+import multiprocessing
+import os
+import pathlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from prompt_tuning.commands.sweep import progress, worker
+from prompt_tuning.commands.sweep.claims import Claims
+from prompt_tuning.commands.sweep.progress import MISSING, Session
+from prompt_tuning.commands.sweep.results import FAILED, Table
+from prompt_tuning.errors import ConfigError
+
+# A cell whose worker has died so often is recorded as failed.
+MAX_TRIES = 3
+_POLL_SECONDS = 1.0
+_GIB = 2**30
+# What a worker takes for TensorFlow, JAX, the compiler and a small model.
+_BYTES_PER_WORKER = 4 * _GIB
+_SECONDS_TO_SAVE = 60.0
+
+
+def default_jobs() -> int:
+    """Returns how many workers suit this machine: one a core with four GiB of memory; one on a TPU."""
+    # Only one process can hold the chips.
+    if glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*"):
+        return 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, min(cores, memory // _BYTES_PER_WORKER))
+
+
+def run(session: Session, jobs: int, report: Callable[[str], None] = print) -> None:
+    """Runs all cells that are missing, and waits for those that other runners have in work.
+
+    Args:
+      session: What is to be done.
+      jobs: Worker processes.
+      report: Called with a line for each cell that is finished.
+
+    Raises:
+      ConfigError: If workers end again and again and no cell is finished meanwhile.
+    """
+    table = Table(session.place.directory)
+    runner = _Runner(session, table, Claims(table), jobs, report)
+    try:
+        while runner.goes_on():
+            time.sleep(_POLL_SECONDS)
+    finally:
+        runner.stop()
+
+
+class _Runner:
+    """The workers of one runner."""
+
+    def __init__(
+        self,
+        session: Session,
+        table: Table,
+        claims: Claims,
+        jobs: int,
+        report: Callable[[str], None],
+    ):
+        self._session, self._table, self._claims, self._jobs = session, table, claims, jobs
+        self._progress = Reporter(session, report)
+        self._processes: list[Any] = []
+        self._deaths: Counter[str] = Counter()
+        self._fruitless_deaths = 0
+        self._num_rows = 0
+
+    def goes_on(self) -> bool:
+        """Looks after the workers once; returns whether anything is left to do or to wait for."""
+        for process in [p for p in self._processes if not p.is_alive()]:
+            self._processes.remove(process)
+            self._look_into_end_of(process)
+        rows = self._table.read()
+        self._progress.show(rows)
+        states = progress.states(self._session, rows)
+        missing = [c for c, s in zip(self._session.cells, states, strict=True) if s == MISSING]
+        owners = [self._claims.owner(cell.key) for cell in missing]
+        pids = {process.pid for process in self._processes}
+        num_elsewhere = sum(o is not None and not (o.is_local and o.pid in pids) for o in owners)
+        wanted = min(self._jobs, len(missing) - num_elsewhere)
+        if None in owners:
+            for _ in range(wanted - len(self._processes)):
+                self._start()
+        return bool(missing or self._processes)
+
+    def stop(self) -> None:
+        """Tells all workers to save and end, and waits for them."""
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join(_SECONDS_TO_SAVE)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+    def _start(self) -> None:
+        """Starts a worker."""
+        place = self._session.place
+        # The number keeps apart what workers say that live one after another.
+        log = pathlib.Path(place.directory) / "logs" / "workers.log"
+        process = multiprocessing.get_context("spawn").Process(
+            target=worker.main,
+            args=(self._session, worker.environment(place), os.getpid(), str(log)),
+        )
+        process.start()
+        self._processes.append(process)
+
+    def _look_into_end_of(self, process: Any) -> None:
+        """Counts the death of a worker against the cell that it had in its hands."""
+        keys = self._claims.left_by(process.pid)
+        if process.exitcode == 0:
+            return
+        # Without one it did not start, was told to end (SIGTERM) and saved, or could not write its row.
+        if not keys:
+            before, self._num_rows = self._num_rows, len(self._table.read())
+            self._fruitless_deaths = 1 + self._fruitless_deaths * (self._num_rows == before)
+            if self._fruitless_deaths >= MAX_TRIES:
+                raise ConfigError(
+                    "The sweep's workers end outside of cells",
+                    got=f"exit code {process.exitcode}, and no cell finished by the last {MAX_TRIES} of them",
+                    expected="workers that start, and a folder that can be written",
+                    fix=f"see {self._session.place.directory}/logs/workers.log",
+                )
+        self._deaths.update(keys)
+        # Sweeps share runs: a cell of each has the key.
+        for cell in self._session.cells:
+            if cell.key in keys and self._deaths[cell.key] >= MAX_TRIES:
+                self._record_death(cell, process.exitcode)
+
+    def _record_death(self, cell: Any, exit_code: int) -> None:
+        """Records a cell as failed that kills its workers."""
+        from prompt_tuning.commands.sweep.cell import first_row
+
+        error = f"its worker ended {MAX_TRIES} times, with exit code {exit_code} (-9: killed, perhaps for memory)"
+        row = {**first_row(cell, self._session.place), "status": FAILED, "error": error}
+        progress.record(self._session, cell, row)
+
+
+class Reporter:
+    """Says which cells were finished since it last looked.
+
+    Args:
+      session: The session.
+      report: Called with each line.
+    """
+
+    def __init__(self, session: Session, report: Callable[[str], None]):
+        rows = Table(session.place.directory).read()
+        self._cells = {cell.row_key for cell in session.cells}
+        self._num_seen = len(rows)
+        self._report = report
+        self._finished = {(row["sweep"], row["key"]) for row in rows} & self._cells
+        self._finished -= session.retried.keys()
+
+    def show(self, rows: list[dict[str, Any]]) -> None:
+        """Reports the rows that are new."""
+        new, self._num_seen = rows[self._num_seen :], len(rows)
+        for row in new:
+            row_key = (row["sweep"], row["key"])
+            if row_key in self._cells:
+                self._finished.add(row_key)
+                self._report(f"{len(self._finished)} of {len(self._cells)}: {describe(row)}")
+
+
+def describe(row: dict[str, Any]) -> str:
+    """Returns a line about a row."""
+    name = f"{row['sweep']} {row['cell']}"
+    if row["status"] == FAILED:
+        return f"{name} failed: {row['error']} (log: {row['log']})"
+    score = "" if row["score"] is None else f" score {row['score']:.2f}"
+    return f"{name}{score} ({row['seconds']:.0f} s)"

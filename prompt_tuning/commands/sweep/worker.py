@@ -1,0 +1,83 @@
+"""A worker: takes cell after cell until none is left. Imports nothing heavy before its environment is set."""
+
+import os
+import pathlib
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+from prompt_tuning.commands.sweep import progress
+from prompt_tuning.commands.sweep.claims import Claims
+from prompt_tuning.commands.sweep.place import Place
+from prompt_tuning.commands.sweep.progress import Session
+from prompt_tuning.commands.sweep.results import Table
+
+# As `compilation_cache` calls it, which imports JAX.
+_COMPILED = "compilation_cache"
+_PARENT_POLL_SECONDS = 0.5
+
+
+def environment(place: Place) -> dict[str, str]:
+    """Returns the variables of a worker, without those that the user has set.
+
+    All workers share one folder of compiled programs, small ones too; those that share a GPU take its memory as they
+    need it.
+    """
+    wanted = {
+        "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(place.directory).absolute() / _COMPILED),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+def run_cells(session: Session, claims: Claims | None = None) -> int:
+    """Runs what is missing in this process, cell after cell, and returns how many cells it took.
+
+    Args:
+      session: What is to be done.
+      claims: The claims of this process; None makes its own.
+    """
+    from prompt_tuning.commands.sweep import cell as cells
+
+    claims = claims or Claims(Table(session.place.directory))
+    count = 0
+    while (cell := progress.take_next(session, claims)) is not None:
+        try:
+            row = cells.run(cell, session.place)
+            progress.record(session, cell, row)
+            cells.discard_checkpoints(cell, session.place, row)
+        finally:
+            claims.release(cell.key)
+        count += 1
+    return count
+
+
+def main(session: Session, variables: Mapping[str, str], parent: int, log: str) -> None:
+    """Runs a worker process.
+
+    Args:
+      session: What is to be done.
+      variables: Of the environment, set before JAX is imported.
+      parent: Process that started it; the worker ends when that one does.
+      log: File of what it prints outside cells.
+    """
+    os.environ.update(variables)
+    pathlib.Path(log).parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for standard in (sys.stdout, sys.stderr):
+        os.dup2(descriptor, standard.fileno())
+    claims = Claims(Table(session.place.directory))
+    threading.Thread(target=_end_with_parent, args=(parent, claims), daemon=True).start()
+    run_cells(session, claims)
+
+
+def _end_with_parent(parent: int, claims: Claims) -> None:
+    """Gives the worker's cell back and ends the process as soon as its parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_POLL_SECONDS)
+    claims.release_all()
+    # Python would wait for the cell.
+    os._exit(1)

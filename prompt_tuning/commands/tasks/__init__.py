@@ -1,0 +1,1 @@
+"""List, show, measure, check and cache SeqIO tasks."""

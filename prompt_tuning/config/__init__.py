@@ -1,0 +1,1 @@
+"""Gin: text in, checked objects out. The only home of gin."""

@@ -1,0 +1,297 @@
+"""What a plan must satisfy before anything is loaded: nothing unset, nothing mistyped, nothing that no one reads."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from gin import config as gin_config
+
+from prompt_tuning.config.files import Macro, Reference, leaves
+from prompt_tuning.config.names import RUNNABLES
+from prompt_tuning.config.plan import FROM_FILES, REQUIRED, Key, Plan, show
+from prompt_tuning.errors import ConfigError, closest_matches
+
+# Macro -> flag that sets it, for those whose value is not simply a path or a number.
+_EXAMPLES = {
+    "MODEL": "--gin_file=prompt_tuning/configs/models/t5_1_1_base_prompt.gin",
+    "NUM_HEADS": "--gin_file=prompt_tuning/configs/models/sizes/base.gin",
+    "MIXTURE_OR_TASK_NAME": "--gin.MIXTURE_OR_TASK_NAME=\"'taskless_super_glue_boolq_v102'\"",
+    "TASK_FEATURE_LENGTHS": "--gin.TASK_FEATURE_LENGTHS=\"{'inputs': 512, 'targets': 8}\"",
+    "CLASS_LABELS": "--gin.CLASS_LABELS=\"['positive', 'negative']\"",
+    "PROMPT_TEXT": "--gin.PROMPT_TEXT=\"'Is it true?'\"",
+}
+_SIZES = ("EMBED_DIM", "HEAD_DIM", "MLP_DIM", "NUM_DECODER_LAYERS", "NUM_ENCODER_LAYERS")
+_EXAMPLES |= dict.fromkeys(_SIZES, _EXAMPLES["NUM_HEADS"])
+_RUN_FILES = {"train": "prompt_finetune", "eval": "prompt_eval", "infer": "prompt_infer"}
+
+
+def _is_int(value: Any, at_least: int = 1) -> bool:
+    """Whether `value` is a whole number (not a truth value) of at least `at_least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
+
+
+def _is_texts(value: Any) -> bool:
+    """Whether `value` is a list or tuple of text."""
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+def _is_lengths(value: Any) -> bool:
+    """Whether `value` maps feature names to numbers of tokens."""
+    return isinstance(value, dict) and all(
+        isinstance(k, str) and _is_int(v) for k, v in value.items()
+    )
+
+
+_COUNT = "a whole number >= 1, without quotes"
+_Row = tuple[Callable[[Any], bool], str, bool]
+
+
+def _rows(is_valid: Callable[[Any], bool], expected: str, names: str) -> dict[str, _Row]:
+    """Returns name -> (test, what is expected, whether None is allowed, marked by a trailing `?`)."""
+    return {name.rstrip("?"): (is_valid, expected, name.endswith("?")) for name in names.split()}
+
+
+_TYPES: dict[str, _Row] = {
+    **_rows(
+        lambda value: isinstance(value, str),
+        "text, in quotes of its own",
+        "MODEL_DIR MIXTURE_OR_TASK_NAME? MIXTURE_OR_TASK_MODULE? INITIAL_CHECKPOINT_PATH? CHECKPOINT_PATH "
+        "EVAL_OUTPUT_DIR INFER_OUTPUT_DIR PROMPT_FILE? EMBEDDING_FILE? PROMPT_TEXT TASK_DATA_DIR? INFER_INPUT_FILE? "
+        "ACTIVATION_DTYPE",
+    ),
+    **_rows(
+        _is_int,
+        _COUNT,
+        "TRAIN_STEPS? TRAIN_STEPS_RELATIVE? BATCH_SIZE EVAL_PERIOD PROMPT_LENGTH NUM_EMBEDDINGS NUM_HEADS "
+        "NUM_ENCODER_LAYERS NUM_DECODER_LAYERS HEAD_DIM EMBED_DIM MLP_DIM EVALUATOR_NUM_EXAMPLES?",
+    ),
+    **_rows(
+        lambda value: _is_int(value, 0),
+        "a whole number >= 0, without quotes",
+        "EVAL_STEPS JSON_WRITE_N_RESULTS? RANDOM_SEED?",
+    ),
+    **_rows(
+        lambda value: isinstance(value, float) or _is_int(value, 0),
+        "a number, without quotes",
+        "DROPOUT_RATE Z_LOSS LABEL_SMOOTHING",
+    ),
+    **_rows(
+        lambda value: isinstance(value, bool),
+        "True or False, without quotes",
+        "USE_CACHED_TASKS INITIALIZE_FROM_SCRATCH",
+    ),
+    **_rows(
+        _is_texts, "a list of texts, like ['a', 'b']", "CLASS_LABELS PROMPT_REGEX TRAINABLE_REGEX"
+    ),
+    **_rows(
+        _is_lengths,
+        "lengths in tokens, like {'inputs': 512, 'targets': 8}",
+        "TASK_FEATURE_LENGTHS?",
+    ),
+}
+
+
+@dataclasses.dataclass
+class Reach:
+    """What a run would read, found by following references and macros from its runnable.
+
+    Attributes:
+      settings: Keys that some call takes.
+      macros: Names that are read.
+      unset: Names that are read and have no value, with who reads them.
+    """
+
+    settings: set[Key] = dataclasses.field(default_factory=set)
+    macros: set[str] = dataclasses.field(default_factory=set)
+    unset: dict[str, str] = dataclasses.field(default_factory=dict)
+    _calls: set[tuple[str, tuple[str, ...], bool]] = dataclasses.field(default_factory=set)
+
+    def follow_call(self, plan: Plan, selector: str, scope: tuple[str, ...], called: bool) -> None:
+        """Follows the settings that a call of `selector` inside `scope` takes."""
+        if (selector, scope, called) in self._calls:
+            return
+        self._calls.add((selector, scope, called))
+        bound = plan.bound(selector, scope)
+        for key in bound.values():
+            self.settings.add(key)
+            self.follow_value(plan, plan.settings[key].value, scope, show(plan, key))
+        configurable = plan.configurables[selector]
+        if called and configurable.is_ours and configurable.wrapped is not None:
+            for name, parameter in configurable.parameters().items():
+                is_named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+                if is_named and parameter.default is inspect.Parameter.empty and name not in bound:
+                    full = show(plan, ("/".join(scope), selector, name))
+                    self.unset.setdefault(full, configurable.display)
+
+    def follow_value(self, plan: Plan, value: Any, scope: tuple[str, ...], reader: str) -> None:
+        """Follows the references and macros inside a value."""
+        if value == REQUIRED:
+            self.unset.setdefault(reader, reader)
+            return
+        for leaf in leaves(value):
+            if isinstance(leaf, Reference):
+                *scopes, selector = leaf.name.split("/")
+                self.follow_call(plan, selector, tuple(scopes) or scope, leaf.called)
+            elif isinstance(leaf, Macro) and leaf.name not in self.macros:
+                if leaf.name in plan.macros:
+                    self.macros.add(leaf.name)
+                    # gin evaluates a macro inside the scope of the macro's own name.
+                    inner = tuple(leaf.name.split("/"))
+                    self.follow_value(plan, plan.macros[leaf.name].value, inner, leaf.name)
+                # gin has no public way to ask for constants.
+                elif not gin_config._CONSTANTS.matching_selectors(leaf.name):
+                    self.unset.setdefault(leaf.name, reader)
+
+
+def check(plan: Plan, *, starts: bool = True) -> list[str]:
+    """Checks a plan as a whole.
+
+    Args:
+      plan: The plan.
+      starts: Whether the run is to start, which takes a number of steps and initial weights.
+
+    Returns:
+      Warnings: settings of the user's that nothing reads, each with the closest names that are read.
+
+    Raises:
+      ConfigError: If the config is for another command, a value is missing, or a macro has the wrong type.
+    """
+    _check_command(plan, RUNNABLES[plan.command])
+    reach = reach_of_command(plan)
+    if reach.unset:
+        raise _unset_error(plan, reach.unset)
+    _check_types(plan, reach)
+    if starts:
+        _check_steps(plan)
+        _check_initial_weights(plan)
+    read = reach_of_all(plan)
+    return _unread(plan, read)
+
+
+def reach_of_command(plan: Plan) -> Reach:
+    """Returns what the command's runnable reads."""
+    reach = Reach()
+    reach.follow_call(plan, RUNNABLES[plan.command], (), True)
+    if plan.describes_task:
+        reach.follow_call(plan, FROM_FILES, (), True)
+    return reach
+
+
+def reach_of_all(plan: Plan) -> Reach:
+    """Returns what is read by any runnable or by users' own code, whether or not this command calls it."""
+    reach = Reach()
+    for selector, configurable in list(plan.configurables.items()):
+        if configurable.is_runnable or not configurable.is_ours:
+            for scope in {key[0] for key in plan.settings if key[1] == selector} | {""}:
+                reach.follow_call(plan, selector, tuple(scope.split("/")) if scope else (), False)
+    if plan.describes_task:
+        reach.follow_call(plan, FROM_FILES, (), False)
+    return reach
+
+
+def _check_command(plan: Plan, root: str) -> None:
+    """Raises ConfigError if no file says what the command does."""
+    if plan.bound(root):
+        return
+    other = [c for c, name in RUNNABLES.items() if plan.bound(name)]
+    run_file = f"--gin_file=prompt_tuning/configs/runs/{_RUN_FILES[plan.command]}.gin"
+    raise ConfigError(
+        f"The gin files say nothing about `prompt-tuning {plan.command}`",
+        got=f"a config for `prompt-tuning {other[0]}`" if other else "no run file",
+        expected=f"bindings of {root}",
+        fix=f"add {run_file}" + (f", or run `prompt-tuning {other[0]}`" if other else ""),
+    )
+
+
+def _unset_error(plan: Plan, unset: dict[str, str]) -> ConfigError:
+    """Returns the error that names everything without a value and shows how to give the first one."""
+    first, reader = next(iter(unset.items()))
+    known = _TYPES.get(first)
+    example = _EXAMPLES.get(first)
+    if example is None:
+        value = "10" if known and known[1] == _COUNT else "\"'/path'\""
+        example = f"--gin.{first}={value if known else 'VALUE'}"
+    hint = f" ({reader} reads it)" if reader != first else ""
+    return ConfigError(
+        f"{'A required value is' if len(unset) == 1 else 'Required values are'} not set{hint}",
+        got=", ".join(unset),
+        expected="a value for each",
+        fix=f"add for example {example}",
+        name=first if first not in _TYPES and first not in _EXAMPLES else None,
+        candidates=[name for name in plan.macros if name not in unset],
+    )
+
+
+def _check_types(plan: Plan, reach: Reach) -> None:
+    """Raises ConfigError for the first macro that is read and has a value of the wrong type."""
+    for name in sorted(reach.macros & _TYPES.keys()):
+        value = plan.literal(plan.macros[name].value)
+        if any(isinstance(leaf, (Macro, Reference)) for leaf in leaves(value)):
+            continue
+        is_valid, expected, allows_none = _TYPES[name]
+        if not (is_valid(value) or (value is None and allows_none)):
+            raise ConfigError(
+                f"{name} has a value of the wrong type ({plan.macros[name].binding.where})",
+                got=value,
+                expected=expected + (", or None" if allows_none else ""),
+                fix=f"correct {name}",
+            )
+
+
+def _check_steps(plan: Plan) -> None:
+    """Raises ConfigError if training does not say how long."""
+    if plan.command != "train":
+        return
+    bound = plan.bound(RUNNABLES["train"])
+    keys = [bound.get("total_steps"), bound.get("relative_steps")]
+    if keys[0] and all(
+        key is None or plan.literal(plan.settings[key].value) is None for key in keys
+    ):
+        raise ConfigError(
+            "The number of steps is not set",
+            got=None,
+            expected="TRAIN_STEPS, which includes the steps of a T5X checkpoint, or TRAIN_STEPS_RELATIVE",
+            fix="add for example --gin.TRAIN_STEPS_RELATIVE=30_000",
+        )
+
+
+def _check_initial_weights(plan: Plan) -> None:
+    """Raises ConfigError if training has no initial checkpoint and does not ask for random weights by name."""
+    if plan.command != "train":
+        return
+    bound = plan.bound(RUNNABLES["train"])
+    restore = plan.bound("t5x.utils.RestoreCheckpointConfig")
+    keys = (bound.get("initialize_from_scratch"), restore.get("path"))
+    if None in keys:
+        return
+    from_scratch, path = (plan.literal(plan.settings[key].value) for key in keys if key)
+    if path is None and from_scratch is False:
+        raise ConfigError(
+            "INITIAL_CHECKPOINT_PATH is not set",
+            got=None,
+            expected="the checkpoint of a pre-trained model",
+            fix="add --gin.INITIAL_CHECKPOINT_PATH=\"'/path/checkpoint_1100000'\", "
+            "or --gin.INITIALIZE_FROM_SCRATCH=True for random weights",
+        )
+
+
+def _unread(plan: Plan, read: Reach) -> list[str]:
+    """Returns a warning for each setting of the user's that nothing reads."""
+    warnings = []
+    for name, setting in plan.macros.items():
+        if setting.is_users and name not in read.macros:
+            closest = closest_matches(name, read.macros)
+            warnings.append(_warning(setting.binding.where, name, closest))
+    for key, setting in plan.settings.items():
+        if setting.is_users and key not in read.settings and plan.configurables[key[1]].is_ours:
+            used = [show(plan, other) for other in read.settings]
+            closest = closest_matches(show(plan, key), used)
+            warnings.append(_warning(setting.binding.where, show(plan, key), closest))
+    return warnings
+
+
+def _warning(where: str, name: str, closest: list[str]) -> str:
+    """Returns the text of one warning."""
+    text = f"nothing in this run reads {name} ({where})"
+    return f"{text}. Closest matches: {', '.join(closest)}." if closest else f"{text}."

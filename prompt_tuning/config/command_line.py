@@ -1,0 +1,91 @@
+"""A run from its flags: reads the config, joins the other processes, and hands over to the run."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prompt_tuning.run import startup_times
+
+
+def run(
+    command: str,
+    flags: argparse.Namespace,
+    import_runnable: Callable[[], Callable[..., Any]],
+    *,
+    bindings: Sequence[tuple[str, str]] = (),
+    comment: str | None = None,
+) -> None:
+    """Reads the config, then imports and runs what it describes.
+
+    Args:
+      command: `train`, `eval` or `infer`: whose gin files these are.
+      flags: What `flags.parse_run` returned.
+      import_runnable: Imports the function to call, which takes seconds.
+      bindings: Bindings after those of `flags`, each with the flag that means it.
+      comment: First line of the saved config; None says how to run it again.
+    """
+    times = startup_times.begin()
+    from prompt_tuning.config import files, resolve
+    from prompt_tuning.run import processes
+
+    # Mistyped files and values are told before the seconds that the libraries take to import.
+    parsed = files.read(flags.gin_file, [*flags.bindings, *bindings], flags.gin_search_paths)
+    times.end("imports")
+    if not flags.dry_run:
+        _join_processes(flags, saves_on_sigterm=command == "train")
+        times.end("joining")
+    with processes.ending_together():
+        resolve.set_data_dirs(flags.tfds_data_dir, flags.seqio_additional_cache_dirs)
+        resolved = resolve.resolve(
+            parsed, import_runnable(), command=command, comments=_comments(command, flags, comment)
+        )
+        if _is_first_process(flags):
+            print(resolved.text, flush=True)
+            for warning in resolved.warnings:
+                print(f"warning: {warning}", file=sys.stderr)
+        times.end("imports")
+        if flags.dry_run:
+            resolved.arguments()
+        else:
+            resolved.run()
+
+
+def _is_first_process(flags: argparse.Namespace) -> bool:
+    """Whether this process speaks for all."""
+    # To ask JAX takes the accelerator, which a dry run can do without.
+    if flags.dry_run:
+        return True
+    import jax
+
+    return jax.process_index() == 0
+
+
+def _comments(command: str, flags: argparse.Namespace, comment: str | None) -> list[str]:
+    """Returns what the saved config cannot say in gin."""
+    again = f"Resolved by `prompt-tuning {command}`; runs again with --gin_file=THIS_FILE alone."
+    lines = [comment or again]
+    if flags.tfds_data_dir:
+        lines.append(f"It was given --tfds_data_dir={flags.tfds_data_dir}")
+    if flags.seqio_additional_cache_dirs:
+        dirs = ",".join(flags.seqio_additional_cache_dirs)
+        lines.append(f"It was given --seqio_additional_cache_dirs={dirs}")
+    return lines
+
+
+def _join_processes(flags: argparse.Namespace, *, saves_on_sigterm: bool) -> None:
+    """Joins the other processes of the run if there are any, before any device is touched."""
+    from prompt_tuning.run import processes
+
+    is_asked_for = flags.multiprocess_gpu
+    if is_asked_for is None:
+        is_asked_for = processes.on_tpu_pod()
+    if is_asked_for:
+        processes.join(
+            flags.coordinator_address,
+            flags.process_count,
+            flags.process_index,
+            initialization_timeout=flags.initialization_timeout,
+            heartbeat_timeout=flags.heartbeat_timeout,
+            saves_on_sigterm=saves_on_sigterm,
+        )

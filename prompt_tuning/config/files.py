@@ -1,0 +1,376 @@
+"""Reading gin: finds files, walks their statements and refuses what no run could mean. Imports nothing heavy."""
+
+import dataclasses
+import io
+import pathlib
+import re
+import tokenize
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from etils import epath
+from gin import config_parser
+
+from prompt_tuning.errors import ConfigError
+
+PACKAGE_CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+_PACKAGE_PREFIX = "prompt_tuning/configs/"
+_DYNAMIC = "__gin__.dynamic_registration"
+
+# File for T5X's programs -> the file of this package that stands in for it.
+_T5X_FILES = (
+    (r".*configs/t5x/(prompt_\w+\.gin)", r"prompt_tuning/configs/runs/\1"),
+    (r".*configs/t5x/(from_\w+\.gin)", r"prompt_tuning/configs/prompts/\1"),
+    (r".*configs/t5x/t5_1_1_prompt\.gin", "prompt_tuning/configs/models/t5_1_1_prompt.gin"),
+    (r".*runs/finetune\.gin", "prompt_tuning/configs/runs/model_finetune.gin"),
+    (r".*runs/eval\.gin", "prompt_tuning/configs/runs/prompt_eval.gin"),
+    (r".*runs/infer\.gin", "prompt_tuning/configs/runs/prompt_infer.gin"),
+    (
+        r".*(t5_1_1|t5_1_0|mt5|byt5)/(small|base|large|xl|xxl)\.gin",
+        r"prompt_tuning/configs/models/\1_\2.gin",
+    ),
+    (r".*t5_1_0/(3|11)B\.gin", r"prompt_tuning/configs/models/t5_1_0_\1b.gin"),
+    (r".*umt5/pretrain_(small|base|xl|xxl)\.gin", r"prompt_tuning/configs/models/umt5_\1.gin"),
+    (r".*architectures/.*", "prompt_tuning/configs/models/t5_1_1_base_prompt.gin"),
+)
+# Module of T5X or of the authors' code -> a binding that works here without importing anything.
+_T5X_MODULES = {
+    "t5x.utils": "utils.SaveCheckpointConfig.period = 1000",
+    "t5x.trainer": "trainer.Trainer.num_microbatches = 2",
+    "t5x.adafactor": "adafactor.Adafactor.decay_rate = 0.8",
+    "t5x.partitioning": "partitioning.PjitPartitioner.num_partitions = 1",
+    "t5x.decoding": "decoding.beam_search.alpha = 0.6",
+    "t5x.models": "models.EncoderDecoderModel.z_loss = 0.0001",
+    "t5x.examples.t5.network": "network.T5Config.dropout_rate = 0.1",
+    "t5x.examples.scalable_t5.network": "network.T5Config.scan_layers = True",
+    "t5x.gin_utils": "MODEL_DIR = '/path'  (config.gin is always written there)",
+    "prompt_tuning.train.prompts": "PROMPT_LENGTH = 100",
+    "prompt_tuning.train.utils": "PROMPT_REGEX = ['.*/prompt/.*']",
+}
+# Packages that T5X's and the authors' gin files import and that do not exist here; `prompt_tuning.train` is one file.
+_T5X_PACKAGES = ("t5x", "flaxformer", "prompt_tuning.train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """`@scope/name` or, where it is called, `@scope/name()`."""
+
+    name: str
+    called: bool
+
+    def __repr__(self) -> str:
+        """The gin text."""
+        return f"@{self.name}{'()' if self.called else ''}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Macro:
+    """`%NAME`."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        """The gin text."""
+        return f"%{self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One reading of one file, or one flag.
+
+    Attributes:
+      name: Path of the file, or the flag as it was typed.
+      is_file: Whether it is a file.
+      is_shipped: Whether it is a file of this package.
+      index: Position in the order of reading; a file read twice has two.
+    """
+
+    name: str
+    is_file: bool
+    is_shipped: bool
+    index: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Binding:
+    """`scope/selector.arg = value`, or the macro `selector = value` (`arg` empty)."""
+
+    scope: str
+    selector: str
+    arg: str
+    value: Any
+    source: Source
+    line: int
+
+    @property
+    def where(self) -> str:
+        """`file:line`, or the flag."""
+        return f"{self.source.name}:{self.line}" if self.source.is_file else self.source.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """`import module`, `from package import module`, each perhaps `as` another name."""
+
+    module: str
+    bound_name: str
+    binds_whole_path: bool
+    source: Source
+    line: int
+
+    @property
+    def where(self) -> str:
+        """`file:line`."""
+        return f"{self.source.name}:{self.line}"
+
+    @property
+    def is_dynamic_registration(self) -> bool:
+        """Whether this is `from __gin__ import dynamic_registration`."""
+        return self.module == _DYNAMIC
+
+
+@dataclasses.dataclass(frozen=True)
+class Parsed:
+    """What was read, in order; later statements override earlier ones.
+
+    Attributes:
+      statements: Of all files, includes in place, then of all flags.
+      files: Path of each file read, in order, once.
+    """
+
+    statements: tuple[Binding | Import, ...]
+    files: tuple[str, ...]
+
+
+class _Recorder(config_parser.ParserDelegate):
+    """Keeps references and macros as written; names are looked up later, when their place is known."""
+
+    def configurable_reference(self, scoped_configurable_name, evaluate):
+        """Returns the record of a reference."""
+        return Reference(scoped_configurable_name, evaluate)
+
+    def macro(self, macro_name):
+        """Returns the record of a macro."""
+        return Macro(macro_name)
+
+
+def map_value(fn: Callable[[Any], Any], value: Any) -> Any:
+    """Returns `value` with every leaf of its lists, tuples and dicts (keys too) replaced by `fn(leaf)`."""
+    if isinstance(value, dict):
+        return {map_value(fn, key): map_value(fn, item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_value(fn, item) for item in value)
+    return fn(value)
+
+
+def leaves(value: Any) -> list[Any]:
+    """Returns the leaves of nested lists, tuples and dicts (keys too)."""
+    found: list[Any] = []
+    map_value(found.append, value)
+    return found
+
+
+def shipped_files() -> list[str]:
+    """Returns the names of this package's gin files, as `prompt_tuning/configs/...`; not those for T5X's programs."""
+    names = (
+        path.relative_to(PACKAGE_CONFIGS).as_posix() for path in PACKAGE_CONFIGS.rglob("*.gin")
+    )
+    return sorted(_PACKAGE_PREFIX + name for name in names if not name.startswith("t5x/"))
+
+
+def find_file(
+    name: str, search_paths: Sequence[str] = (), *, where: str = "--gin_file"
+) -> epath.Path:
+    """Returns the gin file that `name` means.
+
+    `prompt_tuning/configs/...` is looked up in the installed package first, so that a search path that holds the
+    original authors' files of the same name does not hide this package's. Everything else is looked up as a path, in
+    `search_paths`, and then below the package's `configs`.
+
+    Args:
+      name: Path on disk, `gs://` address, or name below `prompt_tuning/configs`.
+      search_paths: Folders, in order.
+      where: What named the file, for the error.
+
+    Returns:
+      An existing path.
+
+    Raises:
+      ConfigError: If there is none; lists the closest names that exist.
+    """
+    tried: list[epath.Path] = []
+    if name.startswith(_PACKAGE_PREFIX):
+        tried.append(epath.Path(PACKAGE_CONFIGS / name.removeprefix(_PACKAGE_PREFIX)))
+    tried.append(epath.Path(name))
+    if not pathlib.PurePath(name).is_absolute() and "://" not in name:
+        tried += [epath.Path(folder) / name for folder in search_paths]
+        tried.append(epath.Path(PACKAGE_CONFIGS / name))
+    for path in tried:
+        if path.exists() and not path.is_dir():
+            return path
+    known = shipped_files()
+    neighbours = pathlib.Path(name).parent.glob("*.gin") if "://" not in name else ()
+    raise ConfigError(
+        f"gin file not found ({where})",
+        got=name,
+        expected="a path, a file in --gin_search_paths, or a file below prompt_tuning/configs",
+        fix="correct the name",
+        name=name,
+        candidates=[
+            *known,
+            *(full.removeprefix(_PACKAGE_PREFIX) for full in known),
+            *(str(path) for path in neighbours),
+        ],
+    )
+
+
+def read(
+    files: Iterable[str], bindings: Iterable[tuple[str, str]] = (), search_paths: Sequence[str] = ()
+) -> Parsed:
+    """Reads gin files, then single bindings.
+
+    Args:
+      files: Names, see `find_file`; in order, later ones override.
+      bindings: `(text, flag as typed)`, applied after all files, e.g. `("BATCH_SIZE = 8", "--gin.BATCH_SIZE=8")`.
+      search_paths: See `find_file`.
+
+    Returns:
+      All statements in the order in which they apply.
+
+    Raises:
+      ConfigError: If a file is missing, cannot be parsed, includes itself, or needs T5X.
+    """
+    statements: list[Binding | Import] = []
+    paths: list[str] = []
+    num_sources = 0
+
+    def add_file(name: str, where: str, open_files: tuple[str, ...]) -> None:
+        nonlocal num_sources
+        path = find_file(name, search_paths, where=where)
+        text = str(path)
+        if text in open_files:
+            raise ConfigError(
+                f"A gin file includes itself ({where})",
+                got=text,
+                expected="includes without a circle",
+                fix="remove that include",
+            )
+        # In a checkout the same files are also reached as configs/..., past the package's symlink.
+        shipped = pathlib.Path(text).resolve().is_relative_to(PACKAGE_CONFIGS.resolve())
+        source = Source(text, True, shipped, num_sources)
+        num_sources += 1
+        if text not in paths:
+            paths.append(text)
+        add(path.read_text(), source, (*open_files, text))
+
+    def add(text: str, source: Source, open_files: tuple[str, ...]) -> None:
+        for statement in _parse(text, source):
+            if isinstance(statement, config_parser.IncludeStatement):
+                here = f"{source.name}:{statement.location.line_num}"
+                _refuse_t5x_file(statement.filename, here)
+                add_file(statement.filename, here, open_files)
+            else:
+                statements.append(statement)
+
+    for name in files:
+        if not pathlib.Path(name).exists():
+            _refuse_t5x_file(name, "--gin_file")
+        add_file(name, "--gin_file", ())
+    for text, flag in bindings:
+        source = Source(flag, False, False, num_sources)
+        num_sources += 1
+        add(text, source, ())
+    return Parsed(tuple(statements), tuple(paths))
+
+
+def _parse(text: str, source: Source) -> list[Any]:
+    """Returns the bindings, imports and includes of one text, imports of T5X refused."""
+    statements: list[Any] = []
+    try:
+        for statement in config_parser.ConfigParser(io.StringIO(text), _Recorder()):
+            if isinstance(statement, config_parser.BindingStatement):
+                scope, selector, arg, value, location = statement
+                statements.append(Binding(scope, selector, arg, value, source, location.line_num))
+            elif isinstance(statement, config_parser.ImportStatement):
+                statements.append(_to_import(statement, source))
+            elif isinstance(statement, config_parser.IncludeStatement):
+                statements.append(statement)
+    except SyntaxError as error:
+        raise _syntax_error(text, source, error.lineno or 1, str(error.msg)) from None
+    except tokenize.TokenError as error:
+        raise _syntax_error(text, source, error.args[1][0], str(error.args[0])) from None
+    return statements
+
+
+def _to_import(statement: config_parser.ImportStatement, source: Source) -> Import:
+    """Returns the record of an import; raises if it is one that only works with T5X installed."""
+    line = statement.location.line_num
+    module = statement.module
+    if any(module == package or module.startswith(f"{package}.") for package in _T5X_PACKAGES):
+        instead = _T5X_MODULES.get(module)
+        written = (
+            f"delete the line; names of {module} need no import here, write for example `{instead}`"
+            if instead
+            else "delete the line; docs/from_t5x.md says what to write for each name of T5X"
+        )
+        raise ConfigError(
+            f"{source.name}:{line}: gin files here import nothing from T5X",
+            got=statement.format(),
+            expected="bindings of the names in docs/from_t5x.md, which are registered already",
+            fix=written,
+        )
+    binds_whole_path = not (statement.is_from or statement.alias)
+    return Import(module, statement.bound_name(), binds_whole_path, source, line)
+
+
+def _refuse_t5x_file(name: str, where: str) -> None:
+    """Raises ConfigError if `name` is a gin file of T5X or Flaxformer, or one of this package for T5X's programs."""
+    if not name.startswith(("t5x/", "flaxformer/")) and "configs/t5x/" not in name:
+        return
+    instead = next((re.sub(p, new, name) for p, new in _T5X_FILES if re.fullmatch(p, name)), None)
+    if where == "--gin_file":
+        written = f"--gin_file={instead}" if instead else "leave the flag out"
+    else:
+        written = f"include '{instead}'" if instead else "delete the line"
+    raise ConfigError(
+        f"{where}: gin files of T5X, and those for T5X's programs, cannot be used here",
+        got=name,
+        expected="a file of this package or of your own",
+        fix=f"write instead: {written}"
+        if instead
+        else f"{written} (docs/from_t5x.md has a row per name)",
+    )
+
+
+def _syntax_error(text: str, source: Source, line: int, reason: str) -> ConfigError:
+    """Returns the error for a text gin cannot read; shows the quoting where only quotes are missing."""
+    content = text.splitlines()[line - 1].strip() if line <= len(text.splitlines()) else ""
+    match = re.fullmatch(r"([\w./]+)\s*=\s*(.*?)\s*(#.*)?", content)
+    if match is None:
+        return ConfigError(
+            f"{source.name}:{line}: gin cannot read this line"
+            if source.is_file
+            else "gin cannot read a flag",
+            got=content if source.is_file else source.name,
+            expected=f"NAME = VALUE, an import or an include ({reason.splitlines()[0]})",
+            fix="correct the line" if source.is_file else "write --gin.NAME=VALUE",
+        )
+    name, value = match.group(1), match.group(2)
+    if re.fullmatch(r"[\d_.eE+\-*/() ]+", value):
+        fix = f"write the result of {value} as one number"
+    elif value.startswith(("[", "(", "{")):
+        example = "\"['a', 'b']\"" if not source.is_file else "['a', 'b']"
+        fix = f"quote each text inside and the whole outside, like --gin.{name}={example}"
+        if source.is_file:
+            fix = f"quote each text inside, like {name} = {example}"
+    else:
+        bare = value.strip("'\"")
+        fix = f"write {name} = '{bare}'" if source.is_file else f"write --gin.{name}=\"'{bare}'\""
+    return ConfigError(
+        f"{source.name}:{line}: {name} has a value gin cannot read"
+        if source.is_file
+        else f"{name} has a value gin cannot read",
+        got=value,
+        expected="a number, True, False, None, a list or dict, %MACRO, @name(), or text in quotes of its own",
+        fix=fix,
+    )

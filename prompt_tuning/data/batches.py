@@ -1,0 +1,318 @@
+"""Tasks and mixtures to batches: one global stream, fixed by the seed, that any number of processes can share."""
+
+import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from prompt_tuning.data import context, verbalizers
+from prompt_tuning.data.text import text_sources
+from prompt_tuning.data.vocabularies import check_vocabulary
+from prompt_tuning.errors import DataError
+
+Batch = dict[str, np.ndarray]
+_PREFETCHED_BATCHES = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """What to read and how to batch it; the fields and names are T5X's.
+
+    Attributes:
+      mixture_or_task_name: A registered SeqIO task or mixture.
+      task_feature_lengths: Tokens kept of each feature, for example {"inputs": 512, "targets": 32}. None is possible
+        only where SeqIO's Evaluator reads the data: there the longest example decides.
+      split: `train`, `validation` or `test`.
+      batch_size: Examples in a global batch.
+      shuffle: Whether to shuffle.
+      seed: Seed of evaluation data that is shuffled; training passes its own.
+      use_cached: Whether to read SeqIO's offline cache.
+      pack: Whether to pack several examples into a row (model tuning and pretraining only).
+      module: Python module whose import registers the task.
+      data_dir: Folder with the original files, instead of the run's (see `context`) or TensorFlow Datasets.
+    """
+
+    mixture_or_task_name: str
+    task_feature_lengths: Mapping[str, int] | None
+    split: str
+    batch_size: int
+    shuffle: bool = False
+    seed: int | None = None
+    use_cached: bool = False
+    pack: bool = False
+    module: str | None = None
+    data_dir: str | None = None
+
+
+def load_task_module(cfg: DatasetConfig) -> None:
+    """Imports the module that registers the configured task, if one is named.
+
+    Args:
+      cfg: `module` is used.
+
+    Raises:
+      DataError: There is no such module.
+    """
+    if not cfg.module:
+        return
+    try:
+        importlib.import_module(cfg.module)
+    except ModuleNotFoundError as error:
+        # A module that exists and misses a dependency of its own keeps its own error.
+        if error.name is None or not (cfg.module + ".").startswith(error.name + "."):
+            raise
+        raise DataError(
+            "The module of tasks cannot be imported",
+            got=cfg.module,
+            expected="an importable module that registers SeqIO tasks",
+            fix="set MIXTURE_OR_TASK_MODULE to such a module and put it on PYTHONPATH",
+            name=cfg.module,
+            candidates=[
+                "prompt_tuning.tasks.super_glue",
+                "prompt_tuning.tasks.glue",
+                "prompt_tuning.tasks.verbalizer_pairs",
+                "prompt_tuning.data.super_glue",
+                "prompt_tuning.data.glue",
+            ],
+        ) from error
+
+
+def get_task(cfg: DatasetConfig) -> seqio.Task | seqio.Mixture:
+    """Returns the configured task or mixture.
+
+    Args:
+      cfg: `module` is imported first.
+
+    Raises:
+      DataError: The module or the name is unknown.
+    """
+    load_task_module(cfg)
+    name = cfg.mixture_or_task_name
+    known = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
+    if name in known:
+        return seqio.get_mixture_or_task(name)
+    if cfg.module:
+        fix = (
+            f"correct MIXTURE_OR_TASK_NAME, or name the module that registers it (now {cfg.module})"
+        )
+    else:
+        fix = "set MIXTURE_OR_TASK_MODULE to the module that registers it, for example 'prompt_tuning.tasks.super_glue'"
+    raise DataError(
+        "Unknown task or mixture",
+        got=name,
+        expected=f"one of the {len(known)} registered names",
+        fix=fix,
+        name=name,
+        candidates=known,
+    )
+
+
+def eval_task_names(cfg: DatasetConfig) -> list[str]:
+    """Returns the tasks of the configured mixture (or the task itself) that have the split, in order.
+
+    Args:
+      cfg: The mixture and the split.
+
+    Raises:
+      DataError: None of them has it.
+    """
+    tasks = seqio.get_subtasks(get_task(cfg))
+    names = [task.name for task in tasks if cfg.split in task.splits]
+    if not names:
+        splits = sorted({split for task in tasks for split in task.splits})
+        raise DataError(
+            f"{cfg.mixture_or_task_name!r} has no such split",
+            got=cfg.split,
+            expected=f"one of {', '.join(splits)}",
+            fix="correct the split",
+            name=cfg.split,
+            candidates=splits,
+        )
+    return names
+
+
+def train_batches(cfg: DatasetConfig, *, seed: int, start_example: int = 0) -> Iterator[Batch]:
+    """Returns the endless stream of training batches.
+
+    The stream of examples is a function of `cfg` and `seed` alone. Its position is the number of examples (of rows,
+    where packed) consumed so far, so that `start_example = steps * batch_size` continues exactly where a run stopped.
+    Every process gets the same global batches and gives its devices their slices.
+
+    Args:
+      cfg: What to read.
+      seed: Seed of the order and of random preprocessing.
+      start_example: Examples of the stream to leave out at its start.
+
+    Returns:
+      Batches {encoder_input_tokens [B, L], decoder_input_tokens [B, T], decoder_target_tokens [B, T],
+      decoder_loss_weights [B, T]} int32, with segment ids and positions where packed.
+
+    Raises:
+      DataError: The task or its data is missing.
+    """
+    ds = _examples(cfg, num_epochs=None, seed=seed, start_example=start_example)
+    ds = ds.batch(cfg.batch_size, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
+    return _batches(ds)
+
+
+def eval_batches(cfg: DatasetConfig, *, num_batches: int | None = None) -> Iterator[Batch]:
+    """Returns one pass over a split in batches of one fixed size.
+
+    Args:
+      cfg: What to read; in its own order, unless `cfg.shuffle` says otherwise.
+      num_batches: Batches to stop after; None for the whole split.
+
+    Returns:
+      Batches as in `train_batches`. The last one is filled up with rows of zeros, whose loss weights are zero.
+
+    Raises:
+      DataError: The task or its data is missing.
+    """
+    ds = _examples(cfg, num_epochs=1, seed=cfg.seed or 0)
+    ds = ds.batch(cfg.batch_size, drop_remainder=False)
+    if num_batches is not None:
+        ds = ds.take(num_batches)
+    return (pad_batch(batch, cfg.batch_size) for batch in _batches(ds.prefetch(1)))
+
+
+def pad_batch(batch: Mapping[str, np.ndarray], batch_size: int) -> Batch:
+    """Returns `batch` with rows of zeros behind its own, so that it has `batch_size` rows.
+
+    Args:
+      batch: Arrays [n, …] with n <= batch_size.
+      batch_size: Rows of the result.
+    """
+    return {
+        name: np.pad(x, [(0, batch_size - len(x))] + [(0, 0)] * (x.ndim - 1))
+        for name, x in batch.items()
+    }
+
+
+def numpy_iterator(ds: tf.data.Dataset) -> Iterator[Any]:
+    """Returns the elements as numpy arrays, by an iterator that ends at once when it is dropped.
+
+    tf.data's autotuner wakes at growing intervals, up to a minute, and an iterator is only deleted after its next turn:
+    a run would wait that long at its end. Without it parallel maps use up to 16 threads.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return ds.with_options(options).as_numpy_iterator()
+
+
+def _batches(ds: tf.data.Dataset) -> Iterator[Batch]:
+    """Yields the elements as numpy arrays."""
+    elements = numpy_iterator(ds)
+    while True:
+        with text_sources.readable_errors():
+            batch = next(elements, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def _examples(
+    cfg: DatasetConfig, *, num_epochs: int | None, seed: int, start_example: int = 0
+) -> tf.data.Dataset:
+    """Returns the stream of single examples (packed: of rows) with the model's features, from `start_example` on."""
+    lengths = _lengths(cfg)
+    provider = get_task(cfg)
+    with context.overriding(data_dir=cfg.data_dir):
+        ds = provider.get_dataset(
+            lengths,
+            split=cfg.split,
+            use_cached=cfg.use_cached,
+            shuffle=cfg.shuffle,
+            seed=seed,
+            num_epochs=num_epochs,
+        )
+    converter = seqio.EncDecFeatureConverter(pack=cfg.pack)
+    if cfg.pack:
+        ds = converter(ds, lengths).skip(start_example)
+    else:
+        # One example is one row, so skipping before padding gives the same stream, three times as fast.
+        ds = converter(ds.skip(start_example), lengths)
+    options = tf.data.Options()
+    options.deterministic = True
+    return ds.with_options(options)
+
+
+def check_dataset(cfg: DatasetConfig) -> None:
+    """Checks everything that can be wrong with the data, before anything is compiled.
+
+    Reads one example of each task.
+
+    Args:
+      cfg: The configuration of a run's training, evaluation or inference data.
+
+    Raises:
+      DataError: The module, the task, the split, the lengths, the vocabulary, a label or the data itself is wrong.
+    """
+    provider = get_task(cfg)
+    names = eval_task_names(cfg)
+    lengths = None if cfg.task_feature_lengths is None else _lengths(cfg)
+    if cfg.batch_size < 1:
+        raise DataError(
+            "The batch size is too small",
+            got=cfg.batch_size,
+            expected="at least 1",
+            fix="set BATCH_SIZE",
+        )
+    for name in sorted(provider.output_features):
+        if lengths is not None:
+            _check_length(name, lengths)
+        check_vocabulary(provider.output_features[name].vocabulary)
+    for name in names:
+        task = seqio.TaskRegistry.get(name)
+        if lengths is not None and "targets" in task.output_features:
+            verbalizers.check_fit(
+                name, feature=task.output_features["targets"], length=lengths["targets"]
+            )
+        # Only SeqIO's Evaluator reads without lengths, and it leaves out tasks without metrics.
+        if lengths is not None or task.metric_fns or task.metric_objs:
+            _check_not_empty(dataclasses.replace(cfg, mixture_or_task_name=name), lengths)
+
+
+def _lengths(cfg: DatasetConfig) -> dict[str, int]:
+    """Returns the configured lengths as a plain dict."""
+    if not isinstance(cfg.task_feature_lengths, Mapping) or not cfg.task_feature_lengths:
+        raise DataError(
+            "The lengths of the features are not given",
+            got=cfg.task_feature_lengths,
+            expected='a dict such as {"inputs": 512, "targets": 32}',
+            fix="set TASK_FEATURE_LENGTHS",
+        )
+    return dict(cfg.task_feature_lengths)
+
+
+def _check_length(feature: str, lengths: Mapping[str, Any]) -> None:
+    """Checks that the length of one feature is a positive whole number."""
+    length = lengths.get(feature)
+    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+        raise DataError(
+            f"The length of feature {feature!r} is not a number of tokens",
+            got=length,
+            expected="a whole number of at least 1",
+            fix=f"set TASK_FEATURE_LENGTHS[{feature!r}]",
+        )
+
+
+def _check_not_empty(cfg: DatasetConfig, lengths: Mapping[str, int] | None) -> None:
+    """Checks that the split of one task yields an example."""
+    task = seqio.TaskRegistry.get(cfg.mixture_or_task_name)
+    with context.overriding(data_dir=cfg.data_dir):
+        ds = task.get_dataset(
+            lengths, split=cfg.split, use_cached=cfg.use_cached, shuffle=False, num_epochs=1
+        )
+    with text_sources.readable_errors():
+        is_empty = next(iter(ds.take(1)), None) is None
+    if is_empty:
+        raise DataError(
+            f"Split {cfg.split!r} of task {task.name!r} is empty",
+            got=0,
+            expected="at least one example after preprocessing",
+            fix="choose another split or correct the data",
+        )

@@ -1,0 +1,1 @@
+"""Published data sets: their original files, their texts and their averages."""

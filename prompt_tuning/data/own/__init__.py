@@ -1,0 +1,1 @@
+"""A user's files as tasks and as inputs."""

@@ -1,0 +1,1 @@
+"""Language modelling: documents, objectives and the tasks made of them."""

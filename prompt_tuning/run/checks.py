@@ -1,0 +1,84 @@
+"""What the runs check alike before anything is loaded or compiled."""
+
+from collections.abc import Sequence
+
+from prompt_tuning.data import batches, context, vocabularies
+from prompt_tuning.errors import ConfigError
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.partitioning import PjitPartitioner
+from prompt_tuning.run.start import split_paths
+from prompt_tuning.training.trainer import Trainer
+
+
+def enter(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> None:
+    """Shows registered tasks this run's vocabulary and folder of data; the first thing that a run does."""
+    context.set_context(vocabulary=model.output_vocabulary, data_dir=cfg.data_dir)
+
+
+def check_model(
+    model: EncoderDecoderModel, partitioner: PjitPartitioner, batch_sizes: Sequence[int]
+) -> None:
+    """Raises the first thing wrong with the vocabularies or with a batch size.
+
+    Raises:
+      ConfigError: If a vocabulary cannot be read or is larger than the model's table, or a batch does not divide over
+        the devices.
+    """
+    vocabularies.check_vocabulary(model.input_vocabulary)
+    vocabularies.check_vocabulary(model.output_vocabulary)
+    model.check_vocabulary_size()
+    for batch_size in batch_sizes:
+        partitioner.check_batch_size(batch_size)
+
+
+def check_data(
+    model: EncoderDecoderModel, partitioner: PjitPartitioner, cfgs: Sequence[batches.DatasetConfig]
+) -> None:
+    """Raises the first thing wrong with the vocabularies, a batch size or a dataset.
+
+    Raises:
+      ConfigError: As `check_model`.
+      DataError: If a task is unknown or a split empty.
+    """
+    check_model(model, partitioner, [cfg.batch_size for cfg in cfgs])
+    for cfg in cfgs:
+        batches.check_dataset(cfg)
+
+
+def check_training(
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    trainer: Trainer,
+    cfgs: Sequence[batches.DatasetConfig],
+    trainable_regex: Sequence[str],
+) -> None:
+    """Raises the first thing wrong with trainable parameters, vocabularies, data or batch sizes.
+
+    Args:
+      model: The model.
+      partitioner: Mesh and axis rules.
+      trainer: Optimizer, learning rate and microbatches.
+      cfgs: Training data, then those of evaluations.
+      trainable_regex: Regular expressions over whole parameter paths.
+
+    Raises:
+      ConfigError, DataError: As `check_data`; or if nothing is trainable or a microbatch does not divide.
+    """
+    check_model(model, partitioner, [cfg.batch_size for cfg in cfgs])
+    split_paths(model, trainable_regex)
+    check_microbatches(partitioner, trainer, cfgs[0].batch_size)
+    for cfg in cfgs:
+        batches.check_dataset(cfg)
+
+
+def check_microbatches(partitioner: PjitPartitioner, trainer: Trainer, batch_size: int) -> None:
+    """Raises ConfigError unless every data replica gets the same number of examples of each microbatch."""
+    microbatches = trainer.num_microbatches or 1
+    if batch_size % microbatches:
+        raise ConfigError(
+            "BATCH_SIZE cannot be cut into microbatches",
+            got=batch_size,
+            expected=f"a multiple of trainer.Trainer.num_microbatches = {microbatches}",
+            fix="change either of the two",
+        )
+    partitioner.check_batch_size(batch_size // microbatches)

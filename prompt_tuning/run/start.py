@@ -1,0 +1,387 @@
+"""Where every parameter comes from.
+
+1. `frozen` always comes from INITIAL_CHECKPOINT_PATH; its digest is recorded in every checkpoint and prompt file.
+2. `trainable` comes from this run's latest checkpoint, if there is one;
+3. else from the initial checkpoint, prompts too if it holds them (prompt transfer);
+4. else from its initializer: prompts; other parameters only with INITIALIZE_FROM_SCRATCH = True.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from absl import logging
+
+from prompt_tuning import tree
+from prompt_tuning.checkpoints import digest, load, paths
+from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
+from prompt_tuning.checkpoints.formats import huggingface_config
+from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.prompt_files import read
+from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.params import int8
+from prompt_tuning.params.names import EMBEDDING, PROMPT_REGEX
+from prompt_tuning.partitioning import PjitPartitioner
+from prompt_tuning.prompts import initializers
+from prompt_tuning.prompts.config import PromptConfig
+from prompt_tuning.run.arrays import abstract_state, held_shapes, put_in_order, shardings_of
+from prompt_tuning.run.optimizer_start import OptimizerState, restore_moments
+from prompt_tuning.training.state import TrainState
+from prompt_tuning.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """The start of a run.
+
+    Attributes:
+      state: The state of the first step to run.
+      frozen: Nested dict of the frozen parameters.
+      metadata: What every checkpoint and prompt file records of where the weights came from.
+      resumed: What the resumed checkpoint recorded; empty for a fresh start.
+    """
+
+    state: TrainState
+    frozen: PyTree
+    metadata: dict[str, Any]
+    resumed: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """Parameters to predict with, and the step they are from."""
+
+    params: PyTree
+    step: int
+
+
+def split_paths(
+    model: EncoderDecoderModel, trainable_regex: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Returns the paths of the trainable and of the frozen parameters.
+
+    Raises:
+      ConfigError: If no parameter is trainable.
+    """
+    is_trainable = tree.match_any(trainable_regex)
+    trainable = [path for path in model.param_shapes if is_trainable(path)]
+    frozen = [path for path in model.param_shapes if not is_trainable(path)]
+    if not trainable:
+        raise ConfigError(
+            "No parameter is trainable",
+            got=list(trainable_regex),
+            expected="a regular expression that matches the path of at least one parameter",
+            fix="bind PROMPT_LENGTH to at least 1, or train.trainable_regex to ['.*'] for model tuning",
+        )
+    return trainable, frozen
+
+
+def open_initial(
+    restore: RestoreCheckpointConfig | None, *, from_scratch: bool
+) -> load.ParamSource | None:
+    """Returns the initial checkpoint, or None where the config asks for random weights by name.
+
+    Raises:
+      ConfigError: If there is no checkpoint path and `from_scratch` is False.
+    """
+    if restore is not None and restore.path:
+        return load.open_source(restore.path, mode=restore.mode)
+    if from_scratch:
+        return None
+    raise ConfigError(
+        "No initial checkpoint",
+        got=None,
+        expected="INITIAL_CHECKPOINT_PATH, the pre-trained weights that stay frozen",
+        fix="bind INITIAL_CHECKPOINT_PATH, or INITIALIZE_FROM_SCRATCH = True to train random weights on purpose",
+    )
+
+
+def split_key(rng: jax.Array) -> jax.Array:
+    """Returns the three keys that a run's own is split into: for random weights, for its prompt, for dropout."""
+    return jax.random.split(rng, 3)
+
+
+def initialize(
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    tx: optax.GradientTransformation,
+    *,
+    source: load.ParamSource | None,
+    frozen_dtype: str,
+    trainable_regex: Sequence[str],
+    checkpointer: Checkpointer,
+    rng: jax.Array,
+    optimizer_state: OptimizerState | None = None,
+) -> Start:
+    """Returns the state, the frozen parameters and where they came from, as this module's docstring says.
+
+    Args:
+      model: The model.
+      partitioner: Mesh and axis rules; every array lands sharded.
+      tx: Optimizer of the trainable parameters.
+      source: The opened initial checkpoint; None draws every parameter from `rng`.
+      frozen_dtype: "float32", "bfloat16" or "int8", of the frozen parameters; trainable ones are float32.
+      trainable_regex: Selects the trainable parameters by path.
+      checkpointer: Of this run; its latest checkpoint wins over the initial one.
+      rng: Key of this run: parameters, prompt and dropout each get their own.
+      optimizer_state: Second moments of the initial checkpoint, for a run that starts; None starts them at zero.
+
+    Raises:
+      CheckpointError: If a checkpoint does not fit the model, or the frozen weights are not those that the resumed
+        checkpoint was trained on.
+    """
+    trainable_paths, frozen_paths = split_paths(model, trainable_regex)
+    shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
+    init_rng, prompt_rng, dropout_rng = split_key(rng)
+    held = held_shapes(model, partitioner, frozen_paths, frozen_dtype)
+    if source is None:
+        flat = _random_params(model, partitioner, shardings, init_rng)
+        floats = {path: flat.pop(path) for path in frozen_paths}
+        held_shardings = {path: leaf.sharding for path, leaf in held.items()}
+        frozen = put_in_order(int8.hold(floats, frozen_dtype, held_shardings), held)
+    else:
+        flat = {}
+        frozen = _load(source, model, held)
+    is_prompt = tree.match_any(PROMPT_REGEX)
+    metadata = _origin(source, trainable_regex, frozen, frozen_dtype)
+
+    shapes = {path: model.param_shapes[path] for path in trainable_paths}
+    abstract = abstract_state(tx, shapes, shardings, partitioner)
+    latest = checkpointer.latest_step()
+    if latest is not None:
+        state, resumed = checkpointer.restore(latest, abstract)
+        check_digest(resumed, metadata["frozen_digest"], frozen_dtype, f"checkpoint {latest}")
+        logging.info("Resuming at step %d", latest)
+        for name in ("initial_trainable_digest", "initial_prompt"):
+            metadata[name] = resumed.get(name)
+        return Start(state, tree.unflatten(frozen), metadata, resumed)
+    if source is None:
+        trainable = {path: flat.pop(path) for path in trainable_paths if not is_prompt(path)}
+    else:
+        stored = set(source.shapes())
+        there = [path for path in trainable_paths if path in stored or not is_prompt(path)]
+        wanted = tree.flatten(abstract.trainable)
+        trainable = _load(source, model, {path: wanted[path] for path in there})
+        if trainable:
+            metadata["initial_trainable_digest"] = digest.params_digest(trainable)
+    for path in filter(is_prompt, trainable_paths):
+        if path in trainable:
+            logging.info("%s starts as it is in %s, not from its initializer", path, source)
+            continue
+        embedding = {**frozen, **trainable}[EMBEDDING]
+        trainable[path] = make_prompt(model, partitioner, embedding, shardings[path], prompt_rng)
+        metadata["initial_prompt"] = _prompt_origin(model.prompt)
+
+    state = _new_state(tx, trainable, dropout_rng, shardings_of(abstract))
+    if optimizer_state is not None:
+        state = state.replace(opt_state=restore_moments(state.opt_state, optimizer_state, shapes))
+    return Start(state, tree.unflatten(frozen), metadata, {})
+
+
+def _new_state(
+    tx: optax.GradientTransformation,
+    trainable: dict[str, jax.Array],
+    rng: jax.Array,
+    shardings: TrainState,
+) -> TrainState:
+    """The state before the first step; empties `trainable`, so that one parameter at a time is there twice."""
+    for path in list(trainable):
+        # The step takes the state's memory for its results; on a CPU it may still be NumPy's.
+        trainable[path] = jax.block_until_ready(jnp.copy(trainable.pop(path)))
+    params = tree.unflatten(trainable)
+    opt_state = jax.jit(tx.init, out_shardings=shardings.opt_state)(params)
+    step, key = jnp.zeros((), jnp.int32), jax.random.key_data(rng)
+    return TrainState(
+        jax.device_put(step, shardings.step), params, opt_state, jax.device_put(key, shardings.rng)
+    )
+
+
+def make_prompt(
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    embedding: jax.Array,
+    sharding: Any,
+    rng: jax.Array,
+) -> jax.Array:
+    """Returns the prompt [P, H] float32 that the model's initializer makes from the frozen embedding table."""
+    prompt = model.prompt
+    assert prompt is not None, "a prompt path exists only in a model with a prompt"
+    with partitioner.activate():
+        array = initializers.build_prompt(
+            prompt.prompt_init,
+            length=prompt.length,
+            embedding_table=embedding,
+            encode_text=model.input_vocabulary.encode,
+            rng=rng,
+        )
+    return jax.device_put(array, sharding)
+
+
+def load_for_inference(
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    restore: RestoreCheckpointConfig,
+    *,
+    initial_checkpoint: str | None = None,
+) -> Loaded:
+    """Returns all parameters of a checkpoint, and a prompt where the model has one.
+
+    The prompt comes from a file if the config names one (PROMPT_FILE), else from the checkpoint if it holds one, else
+    from the model's initializer: evaluating an untuned prompt is how "before" is measured.
+
+    Args:
+      model: The model.
+      partitioner: Mesh and axis rules; every array lands sharded.
+      restore: The checkpoint.
+      initial_checkpoint: Where the frozen weights of a run's checkpoint are now, if not where it was trained.
+
+    Raises:
+      CheckpointError: If the checkpoint does not fit the model, or the prompt was trained on other frozen weights.
+    """
+    source = load.open_source(
+        restore.path or "", mode=restore.mode, initial_checkpoint=initial_checkpoint
+    )
+    recorded, what = getattr(source, "metadata", {}), f"checkpoint {source.path}"
+    prompt_path = prompt_file_of(model.prompt)
+    if prompt_path is not None:
+        # Read before the weights, so that a prompt of another model is refused at once.
+        _, info = read.load_prompt(prompt_path, width=model.config.emb_dim)
+        recorded, what = info or {}, f"prompt file {prompt_path}"
+    shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
+    params, prompts = load_frozen(source, model, partitioner, restore.dtype)
+    stored = set(source.shapes())
+    for path in prompts:
+        if path in stored and prompt_path is None:
+            params |= _load(source, model, held_shapes(model, partitioner, [path], "float32"))
+        else:
+            rng = jax.random.key(0)
+            params[path] = make_prompt(model, partitioner, params[EMBEDDING], shardings[path], rng)
+    check_recorded([(what, recorded)], params, restore.dtype)
+    return Loaded(tree.unflatten(params), source.step or 0)
+
+
+def load_frozen(
+    source: load.ParamSource,
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    dtype: str,
+) -> tuple[dict[str, jax.Array], list[str]]:
+    """Returns all parameters but the prompt by path, and the prompt's paths, of which there is one or none."""
+    is_prompt = tree.match_any(PROMPT_REGEX)
+    frozen = [path for path in model.param_shapes if not is_prompt(path)]
+    params = _load(source, model, held_shapes(model, partitioner, frozen, dtype))
+    return params, [path for path in model.param_shapes if is_prompt(path)]
+
+
+def check_recorded(
+    records: Sequence[tuple[str, Mapping[str, Any]]], params: Mapping[str, jax.Array], dtype: str
+) -> None:
+    """Raises CheckpointError unless `params` are what each record, `(of what, record)`, was trained on."""
+    digests: dict[tuple[str, ...], str] = {}
+    for what, recorded in records:
+        if not recorded.get("frozen_digest"):
+            continue
+        regex = tuple(recorded.get("trainable_regex", PROMPT_REGEX))
+        if regex not in digests:
+            was_trained = tree.match_any(regex)
+            frozen = {p: x for p, x in params.items() if not was_trained(int8.kernel_of(p))}
+            digests[regex] = digest.params_digest(frozen)
+        check_digest(recorded, digests[regex], dtype, what)
+
+
+def prompt_file_of(prompt: PromptConfig | None) -> str | None:
+    """Returns PROMPT_FILE if the prompt comes from a file that the config names."""
+    spec = prompt.prompt_init if prompt else None
+    return spec.path if isinstance(spec, initializers.FromFile) else None
+
+
+def check_digest(recorded: Mapping[str, Any], actual: str | None, dtype: str, what: str) -> None:
+    """Checks the digest of the frozen weights.
+
+    Args:
+      recorded: What a run recorded.
+      actual: The digest now.
+      dtype: In what the weights are held now.
+      what: What the run left, in words.
+
+    Raises:
+      CheckpointError: Unless the frozen weights are those that `what` was trained on.
+    """
+    expected, then = recorded.get("frozen_digest"), recorded.get("frozen_dtype", "float32")
+    if expected == actual:
+        return
+    fix = "point INITIAL_CHECKPOINT_PATH or CHECKPOINT_PATH at the checkpoint the prompt was trained on"
+    if (then == int8.INT8) != (dtype == int8.INT8):
+        fix = (
+            f"bind utils.RestoreCheckpointConfig.dtype = {then!r}, as then; or use the prompt on these weights all the"
+            " same: set PROMPT_FILE to a copy of its .npy file without the .json file beside it"
+        )
+    raise CheckpointError(
+        f"The frozen weights are not those that {what} was trained on",
+        got=f"weights held as {dtype} with digest {actual}",
+        expected=f"weights held as {then} with digest {expected}",
+        fix=fix,
+    )
+
+
+def _origin(
+    source: load.ParamSource | None,
+    trainable_regex: Sequence[str],
+    frozen: Mapping[str, jax.Array],
+    frozen_dtype: str,
+) -> dict[str, Any]:
+    """What a run records of where its weights came from; the digest of trainable ones follows when they are read."""
+    return {
+        "trainable_regex": list(trainable_regex),
+        "frozen_digest": digest.params_digest(frozen) if frozen else None,
+        "frozen_dtype": frozen_dtype,
+        "initial_checkpoint_path": None if source is None else str(source.path),
+        "initial_checkpoint_step": None if source is None else source.step,
+        "initial_trainable_digest": None,
+        "initial_prompt": None,
+    }
+
+
+def _prompt_origin(prompt: PromptConfig | None) -> dict[str, Any] | None:
+    """What a run records of the prompt file that it starts from; None if it starts from none."""
+    path = prompt_file_of(prompt)
+    if path is None:
+        return None
+    array, info = read.load_prompt(path)
+    kept = {name: (info or {}).get(name) for name in ("task", "step", "frozen_digest")}
+    content = hashlib.sha256(array.tobytes()).hexdigest()
+    return {"path": str(paths.absolute(path)), "sha256": content, **kept}
+
+
+def _load(
+    source: load.ParamSource,
+    model: EncoderDecoderModel,
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+) -> dict[str, jax.Array]:
+    """The parameters that `held_shapes` describes, from the source."""
+    if not shapes:
+        return {}
+    if source.settings is not None:
+        huggingface_config.check_settings(source.settings, model.config, path=source.path)
+    params = load.load_params(
+        source,
+        shapes,
+        {path: leaf.sharding for path, leaf in shapes.items()},
+        dtype=lambda path: shapes[path].dtype.name,
+        model_shapes=model.param_shapes,
+    )
+    return put_in_order(params, shapes)
+
+
+def _random_params(
+    model: EncoderDecoderModel, partitioner: PjitPartitioner, shardings: Mapping, rng: jax.Array
+) -> dict[str, jax.Array]:
+    """Every parameter drawn from its initializer, made where it lives."""
+    with partitioner.activate():
+        init = jax.jit(model.init, out_shardings=tree.unflatten(dict(shardings)))
+        return tree.flatten(init(rng))

@@ -1,0 +1,59 @@
+"""What runs on the devices, as it is compiled: the train, evaluation, decoding and scoring steps with their shardings.
+
+Runs and `prompt-tuning plan` both take them from here, so that what is planned is what runs.
+"""
+
+from typing import Any
+
+import jax
+import optax
+
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.partitioning import PjitPartitioner
+from prompt_tuning.run.arrays import shardings_of
+from prompt_tuning.training.step import make_eval_step, make_train_step
+from prompt_tuning.training.trainer import Trainer
+from prompt_tuning.types import PyTree
+
+
+def train_step(
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    trainer: Trainer,
+    tx: optax.GradientTransformation,
+    state: PyTree,
+) -> Any:
+    """Returns the jitted `train_step(state, frozen, batch) -> (state, metrics)`, which reuses the state's memory.
+
+    Args:
+      model: The model.
+      partitioner: The mesh that the step runs on.
+      trainer: Learning rate and microbatches.
+      tx: The trainer's optimizer.
+      state: The state, or its abstract arrays; the new one has the same shardings.
+    """
+    step = make_train_step(
+        model.apply,
+        tx,
+        learning_rate_fn=trainer.learning_rate_fn,
+        loss_config=model.loss_config,
+        num_microbatches=trainer.num_microbatches or 1,
+    )
+    out_shardings = (shardings_of(state), partitioner.replicated)
+    return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
+
+
+def eval_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> Any:
+    """Returns the jitted `eval_step(params, batch) -> metric sums` under teacher forcing."""
+    step = make_eval_step(model.apply, loss_config=model.loss_config)
+    return jax.jit(step, out_shardings=partitioner.replicated)
+
+
+def predict_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> Any:
+    """Returns the jitted `predict(params, batch, max_decode_length) -> (tokens, aux)`."""
+    return jax.jit(model.predict, out_shardings=partitioner.replicated, static_argnums=2)
+
+
+def score_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> Any:
+    """Returns the jitted `score(params, batch) -> log-likelihoods [B]`."""
+    return jax.jit(model.score, out_shardings=partitioner.replicated)

@@ -1,1 +1,0 @@
-"""Many runs from one file: expands a sweep into cells, runs what is missing, and keeps a row a cell."""

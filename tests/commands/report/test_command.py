@@ -1,0 +1,36 @@
+"""The command: flags, what it prints, what it refuses."""
+
+import importlib.util
+
+import pytest
+
+from prompt_tuning import cli
+from prompt_tuning.commands.report import command
+from tests.commands.report import rows_fixture
+
+
+def test_the_command_line_reaches_the_report(tmp_path, capsys):
+    found = rows_fixture.rows("table_4")
+    folder = rows_fixture.write(tmp_path / "results", *found[1:], '{"torn')
+    out = tmp_path / "out"
+    assert cli.main(["report", str(folder), f"--output_dir={out}"]) == 0
+    printed = capsys.readouterr()
+    assert "table_4, mini scale: 23 cells done, 0 failed, 1 missing" in printed.out
+    assert f"The report: {out / 'index.html'}" in printed.out
+    assert "line 24 is torn" in printed.err
+    assert (out / "index.html").exists()
+
+
+def test_no_results_is_an_error_without_a_traceback(tmp_path, capsys):
+    assert cli.main(["report", str(tmp_path), f"--output_dir={tmp_path / 'out'}"]) == 2
+    assert "error: No results here" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_library_is_named(tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "jinja2" else found(name)
+    )
+    with pytest.raises(command.ConfigError, match=r"got 'no jinja2'.*prompt-tuning\[report\]"):
+        command.main([str(tmp_path), f"--output_dir={tmp_path}"])

@@ -1,0 +1,235 @@
+"""Real cells of a tiny sweep, run in this process: their rows, their failures, and what other sweeps take from them."""
+
+import json
+import math
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from clu import metric_writers
+
+from prompt_tuning import evaluate
+from prompt_tuning.commands.sweep import cell as cells
+from prompt_tuning.commands.sweep import overview, progress, worker
+from prompt_tuning.commands.sweep.results import Table
+from prompt_tuning.config.flags import parse_run
+from tests import tiny_run
+from tests.commands.sweep import tiny_sweep
+
+pytestmark = pytest.mark.loose_numerics(reason="optax adds Python floats to float32 arrays")
+TASK = "taskless_super_glue_cb_v102"
+# Scores the same task again, with the program that is compiled already.
+AGAIN = {"again": {"bindings": {"EVALUATOR_NUM_EXAMPLES": 4}}}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return tiny_run.make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory):
+    """A checkpoint that is not there yet."""
+    return tmp_path_factory.mktemp("later") / f"checkpoint_{tiny_run.STEP}"
+
+
+def _prompt(**more):
+    return {"gin_files": tiny_sweep.TRAIN, **more}
+
+
+def _write(path, inputs, later, **parameters):
+    """A sweep of prompts, of some whose checkpoint is missing, and of a model that is only counted."""
+    late = {"INITIAL_CHECKPOINT_PATH": str(later)}
+    methods = {
+        "prompt": _prompt(evaluations=AGAIN),
+        "count": _prompt(command="count"),
+        "late": _prompt(bindings=late),
+    }
+    axes = {
+        "size": {"tiny": {"gin_files": [tiny_sweep.MODEL]}},
+        "method": methods,
+        "seed": tiny_sweep.seeds(0, 1),
+    }
+    common = {"gin_files": [], "axes": axes, "bindings": tiny_sweep.bindings(inputs)}
+    return tiny_sweep.write(path, **{**common, **parameters})
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, later, tmp_path_factory):
+    """The folder after one start."""
+    directory = tmp_path_factory.mktemp("sweep")
+    file = _write(directory / "tiny.gin", inputs, later)
+    assert worker.run_cells(tiny_sweep.session(file, directory)) == 5
+    return directory
+
+
+def _rows(directory, **axes):
+    rows = Table(directory).read()
+    return [row for row in rows if axes.items() <= row["axes"].items()]
+
+
+def test_a_trained_cell_has_the_score_of_its_best_checkpoint(finished):
+    rows = _rows(finished, method="prompt")
+    labels = ["size=tiny,method=prompt,seed=0", "size=tiny,method=prompt,seed=1"]
+    assert [row["cell"] for row in rows] == labels
+    for row in rows:
+        assert (row["status"], row["error"], row["steps"]) == ("done", None, 4)
+        assert (row["sweep"], row["scale"], row["device"]) == ("tiny", None, "8 x cpu")
+        assert (row["trainable_params"], row["total_params"]) == (4 * 32, 66_304)
+        lines = (
+            pathlib.Path(row["model_dir"]) / f"inference_eval/{TASK}-metrics.jsonl"
+        ).read_text()
+        measured = {m.pop("step"): m for m in map(json.loads, lines.splitlines())}
+        scores = {step: np.mean(list(metrics.values())) for step, metrics in measured.items()}
+        assert row["curve"] == [[step, pytest.approx(scores[step])] for step in (2, 4)]
+        assert row["score"] == pytest.approx(max(scores.values()))
+        assert row["best_step"] == (2 if scores[2] >= scores[4] else 4)
+        assert row["metrics"] == measured[row["best_step"]]
+        assert set(row["evaluations"]) == {"again"}
+        assert set(row["evaluations"]["again"]) == set(row["metrics"])
+        assert 0 < row["train_seconds"] < row["seconds"]
+        assert "4/4" in pathlib.Path(row["log"]).read_text()
+
+
+def test_the_command_of_a_row_is_a_command(finished):
+    import shlex
+
+    (row,) = _rows(finished, method="prompt", seed="0")
+    program, name, *flags = shlex.split(row["command"])
+    assert (program, name) == ("prompt-tuning", "train")
+    parsed = parse_run("train", flags)
+    assert dict(text.split(" = ", 1) for text, _ in parsed.bindings)["RANDOM_SEED"] == "0"
+
+
+def test_parameters_are_counted_without_a_run(finished):
+    (counted,) = _rows(finished, method="count")
+    assert counted["cell"] == "size=tiny,method=count,seed=0"
+    assert (counted["trainable_params"], counted["total_params"]) == (4 * 32, 66_304)
+    assert counted["status"] == "done" and counted["score"] is None
+
+
+def test_a_failed_cell_stops_no_other_and_runs_again_on_request(finished, inputs, later):
+    file = str(finished / "tiny.gin")
+    failed = _rows(finished, method="late")
+    assert [row["status"] for row in failed] == ["failed", "failed"]
+    assert "No checkpoint at" in failed[0]["error"]
+    assert "Traceback" in pathlib.Path(failed[0]["log"]).read_text()
+    again = tiny_sweep.session(file, finished)
+    assert worker.run_cells(again) == 0
+    text = overview.text(again, Table(finished).read(), jobs=2)
+    assert text.splitlines()[1].split() == ["tiny", "5", "3", "2", "0", "0"]
+    assert "No checkpoint at" in text and failed[0]["log"] in text and "--retry_failed" in text
+
+    # The first fails again, and is not tried a third time; what the second lacked is there by now.
+    retried = tiny_sweep.session(file, finished, retry_failed=True)
+    progress.record(retried, retried.cells[-2], {**failed[0], "error": "again"})
+    shutil.copytree(inputs.checkpoint, later)
+    assert worker.run_cells(retried) == 1
+    statuses = [(row["axes"]["seed"], row["status"]) for row in _rows(finished, method="late")]
+    assert sorted(statuses) == [("0", "failed"), ("0", "failed"), ("1", "done"), ("1", "failed")]
+    assert worker.run_cells(tiny_sweep.session(file, finished)) == 0
+
+
+def test_another_sweep_takes_what_is_done_and_runs_nothing(finished, inputs, later, tmp_path):
+    file = _write(tmp_path / "other.gin", inputs, later, name="other")
+    tiny_sweep.session(file, finished)
+    rows = Table(finished).read()
+    copies = [row for row in rows if row["sweep"] == "other" and row["axes"]["method"] != "late"]
+    assert [row["cell"] for row in copies] == [
+        "size=tiny,method=prompt,seed=0",
+        "size=tiny,method=prompt,seed=1",
+        "size=tiny,method=count,seed=0",
+    ]
+    originals = {row["key"]: row for row in rows if row["sweep"] == "tiny"}
+    for row in copies:
+        original = originals[row["key"]]
+        assert row["sweep_command"] == f"prompt-tuning sweep {file}"
+        own = {name: original[name] for name in ("sweep", "sweep_command")}
+        assert {**row, **own} == original
+
+
+@pytest.mark.slow
+def test_untuned_models_are_scored_and_prompts_of_a_group_vote(inputs, tmp_path):
+    frozen = {"CHECKPOINT_PATH": str(inputs.checkpoint), "PROMPT": None}
+    frozen["utils.DatasetConfig.split"] = "validation"
+    methods = {
+        "prompt": _prompt(),
+        "frozen": {
+            "command": "eval",
+            "gin_files": tiny_sweep.EVAL,
+            "bindings": frozen,
+            "evaluations": AGAIN,
+        },
+    }
+    file = tiny_sweep.write(
+        tmp_path / "tiny.gin",
+        gin_files=[],
+        axes={
+            "size": {"tiny": {"gin_files": [tiny_sweep.MODEL]}},
+            "method": methods,
+            "seed": tiny_sweep.seeds(0, 1),
+        },
+        bindings=tiny_sweep.bindings(inputs),
+        ensemble_over="seed",
+    )
+    assert worker.run_cells(tiny_sweep.session(file, tmp_path)) == 4
+    (untuned,) = _rows(tmp_path, method="frozen")
+    assert (untuned["status"], untuned["axes"]["seed"]) == ("done", "0")
+    assert untuned["score"] == pytest.approx(np.mean(list(untuned["metrics"].values())))
+    assert untuned["trainable_params"] == 0 and untuned["best_step"] is None
+    assert set(untuned["evaluations"]["again"]) == set(untuned["metrics"])
+    (vote,) = _rows(tmp_path, seed="ensemble")
+    assert vote["status"] == "done" and vote["score"] == vote["metrics"]["ensemble"]
+    scores = [r["score"] for r in _rows(tmp_path, method="prompt") if r is not vote][:2]
+    assert vote["metrics"]["average"] == pytest.approx(np.mean(scores))
+    assert vote["metrics"]["best"] == pytest.approx(max(scores))
+
+
+@pytest.mark.slow
+def test_model_tuning_leaves_no_whole_models(inputs, tmp_path, monkeypatch):
+    bindings = tiny_sweep.bindings(inputs, TRAIN_STEPS_RELATIVE=2)
+    bindings |= {"PROMPT": None, "TRAINABLE_REGEX": [".*"]}
+    file = tiny_sweep.write(
+        tmp_path / "model.gin",
+        axes={"seed": tiny_sweep.seeds(0)},
+        bindings=bindings,
+        evaluations=AGAIN,
+    )
+    session = tiny_sweep.session(file, tmp_path)
+    seen = []
+    original = evaluate.evaluate
+
+    def fails_once(**kwargs):
+        seen.append(kwargs["restore_checkpoint_cfg"].path)
+        if len(seen) == 1:
+            raise OSError("the bucket is away")
+        return original(**kwargs)
+
+    monkeypatch.setattr(evaluate, "evaluate", fails_once)
+    assert worker.run_cells(session) == 1
+    (row,) = Table(tmp_path).read()
+    run_dir = pathlib.Path(row["model_dir"])
+    # What was trained is still there, and is not trained again.
+    assert row["status"] == "failed" and (run_dir / "checkpoint_2").is_dir()
+    assert worker.run_cells(tiny_sweep.session(file, tmp_path, retry_failed=True)) == 1
+    (_, row) = Table(tmp_path).read()
+    assert "| 0/2 [" not in pathlib.Path(row["log"]).read_text().split("=== ")[2]
+    assert row["status"] == "done" and row["trainable_params"] == row["total_params"] == 66_176
+    assert seen == [f"{run_dir}/checkpoint_2"] * 2
+    assert not list(run_dir.glob("checkpoint_*")) and (run_dir / "config.gin").exists()
+
+
+def test_updates_that_were_made_twice_are_timed_once(tmp_path):
+    for steps, rate in (((10, 20, 30, 40), 1.0), ((30, 40, 50), 2.0)):
+        writer = metric_writers.SummaryWriter(str(tmp_path / "train"))
+        for step in steps:
+            writer.write_scalars(step, {"timing/steps_per_second": rate})
+        writer.close()
+    assert cells._seconds_of_updates(str(tmp_path)) == 20 / 1.0 + 30 / 2.0
+
+
+def test_a_score_needs_a_number():
+    assert cells._score({"task": {"accuracy": math.nan}}) is None
+    assert cells._score({}) is None
+    assert cells._score({"a": {"x": 1.0, "y": 3.0}, "b": {"z": 4.0}}) == 3.0

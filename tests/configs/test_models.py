@@ -1,0 +1,141 @@
+"""The gin files of released checkpoints: sizes, parameter counts, vocabularies, and what their config.json says."""
+
+import dataclasses
+import math
+
+import gin
+import jax
+import numpy as np
+import pytest
+
+from prompt_tuning import tree
+from prompt_tuning.checkpoints.formats import huggingface_config
+from prompt_tuning.config import files as config_files
+from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.t5 import T5
+from prompt_tuning.params import layouts
+from tests.gin_runs import CONFIGS, DEMO_TRAIN, resolve
+
+# Parameters of the released checkpoints.
+TOTALS = {
+    "t5_1_0_small": 60_506_624,
+    "t5_1_0_base": 222_903_552,
+    "t5_1_0_large": 737_668_096,
+    "t5_1_0_3b": 2_851_598_336,
+    "t5_1_0_11b": 11_307_321_344,
+    "t5_1_1_small": 76_961_152,
+    "t5_1_1_xxl": 11_135_332_352,
+    "mt5_small": 300_176_768,
+    "mt5_base": 582_401_280,
+    "mt5_large": 1_229_581_312,
+    "mt5_xl": 3_742_619_648,
+    "mt5_xxl": 12_921_057_280,
+    "umt5_small": 306_601_984,
+    "umt5_base": 592_043_520,
+    "umt5_xl": 3_768_356_864,
+    "umt5_xxl": 12_972_531_712,
+    "byt5_small": 299_637_760,
+    "byt5_base": 581_653_248,
+    "byt5_large": 1_228_183_552,
+    "byt5_xl": 3_737_801_728,
+    "byt5_xxl": 12_906_899_328,
+    "ul2": 19_591_209_984,
+}
+# What the released config.json has; fields that equal the family's defaults may be missing there.
+RELEASED = {
+    "t5_1_0_small": {
+        **{"model_type": "t5", "vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048},
+        **{"num_layers": 6, "num_heads": 8, "relative_attention_num_buckets": 32},
+    },
+    "t5_1_0_11b": {
+        **{"model_type": "t5", "vocab_size": 32128, "d_model": 1024, "d_kv": 128, "d_ff": 65536},
+        **{"num_layers": 24, "num_heads": 128, "eos_token_id": 1, "decoder_start_token_id": 0},
+    },
+    "t5_1_1_xxl": {
+        **{"model_type": "t5", "vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240},
+        **{"num_layers": 24, "num_decoder_layers": 24, "num_heads": 64},
+        **{"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    },
+    "mt5_small": {
+        **{"model_type": "mt5", "vocab_size": 250112, "d_model": 512, "d_kv": 64, "d_ff": 1024},
+        **{"num_layers": 8, "num_decoder_layers": 8, "num_heads": 6},
+        **{"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    },
+    "umt5_base": {
+        **{"model_type": "umt5", "vocab_size": 256384, "d_model": 768, "d_kv": 64, "d_ff": 2048},
+        **{"num_layers": 12, "num_heads": 12, "dense_act_fn": "gelu_new", "is_gated_act": True},
+        **{"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    },
+    "byt5_base": {
+        **{"model_type": "t5", "vocab_size": 384, "d_model": 1536, "d_kv": 64, "d_ff": 3968},
+        **{"num_layers": 18, "num_decoder_layers": 6, "num_heads": 12},
+        **{"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    },
+    "ul2": {
+        **{"model_type": "t5", "vocab_size": 32128, "d_model": 4096, "d_kv": 256, "d_ff": 16384},
+        **{"num_layers": 32, "num_decoder_layers": 32, "num_heads": 16, "dense_act_fn": "silu"},
+        **{"feed_forward_proj": "gated-silu", "tie_word_embeddings": False},
+    },
+}
+SETTINGS = {k: v for k, v in DEMO_TRAIN.items() if k != "CLASS_LABELS"}
+
+
+@pytest.fixture(autouse=True)
+def empty_gin():
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+def resolve_model(name, run="prompt_finetune"):
+    files = [f"{CONFIGS}/models/{name}.gin", f"{CONFIGS}/runs/{run}.gin"]
+    resolved = resolve(files, SETTINGS)
+    assert resolved.warnings == ()
+    return resolved.arguments()["model"]
+
+
+def count_parameters(config: T5Config) -> int:
+    """Counted by the model itself, as the unscanned layout holds them; scanned, which traces one layer only."""
+    ids = np.ones((1, 1), np.int32)
+    model = T5(T5Config(**{**vars(config), "scan_layers": True}))
+    init = lambda rng: model.init({"params": rng}, ids, ids, ids, enable_dropout=False)  # noqa: E731
+    scanned = tree.flatten(jax.eval_shape(init, jax.random.key(0))["params"])
+    to_unscanned = lambda params: layouts.to_unscanned(  # noqa: E731
+        params, relative_bias_per_layer=config.relative_bias_per_layer
+    )
+    return sum(math.prod(leaf.shape) for leaf in jax.eval_shape(to_unscanned, scanned).values())
+
+
+@pytest.mark.parametrize("name", sorted(TOTALS))
+def test_each_model_has_its_checkpoints_parameters_with_a_prompt_and_without(name):
+    model, plain = resolve_model(f"{name}_prompt"), resolve_model(name, "model_finetune")
+    assert count_parameters(model.config) == TOTALS[name]
+    assert model.prompt.length == 100 and plain.prompt is None
+    # Model tuning keeps one relative position table a stack.
+    assert plain.config == dataclasses.replace(model.config, scan_layers=False)
+    assert plain.input_vocabulary == model.input_vocabulary
+
+
+@pytest.mark.parametrize("name", sorted(RELEASED))
+def test_each_model_is_what_its_config_json_says(name):
+    config = resolve_model(f"{name}_prompt").config
+    settings = huggingface_config.t5_settings(RELEASED[name])
+    assert len(settings) == 12
+    assert settings == {field: getattr(config, field) for field in settings}
+    huggingface_config.check_settings(settings, config, path="/model")
+
+
+def test_every_shipped_model_is_counted():
+    names = {p.stem for p in config_files.PACKAGE_CONFIGS.joinpath("models").glob("*.gin")}
+    sizes = {name for name in names if not name.endswith("_prompt")}
+    counted = {*TOTALS, *(f"t5_1_1_{size}" for size in ("base", "large", "xl"))}
+    assert sizes == counted and {f"{name}_prompt" for name in counted} <= names
+
+
+def test_vocabularies_are_those_of_the_checkpoints():
+    vocabulary = resolve_model("byt5_small_prompt").input_vocabulary
+    assert type(vocabulary).__name__ == "ByteVocabulary"
+    assert vocabulary.vocab_size == 259 and vocabulary.decode(vocabulary.encode("ü")) == "ü"
+    vocabulary = resolve_model("umt5_small_prompt").input_vocabulary
+    assert vocabulary.extra_ids == 300
+    assert vocabulary.sentencepiece_model_file.endswith("umt5.256000/sentencepiece.model")

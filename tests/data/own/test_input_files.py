@@ -1,0 +1,79 @@
+"""Files of inputs for inference."""
+
+import gzip
+
+import pytest
+
+from prompt_tuning.data.own.input_files import read_examples
+from prompt_tuning.errors import DataError
+from tests.data.local_data import write_jsonl
+
+
+def test_jsonl(tmp_path):
+    rows = [{"inputs": "ä b", "targets": "no"}, {"inputs": "", "targets": "yes", "id": 7}]
+    path = write_jsonl(tmp_path / "a.jsonl", [*rows, ""])
+    assert read_examples(str(path)) == rows
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.tsv.gz", "a.txt.gz"])
+def test_compressed_files_are_read_as_what_their_names_say(tmp_path, name):
+    content = {"jsonl": '{"inputs": "ä b"}\n', "tsv": "inputs\nä b\n", "txt": "ä b\n"}
+    packed = gzip.compress(content[name.split(".")[1]].encode())
+    (tmp_path / name).write_bytes(packed)
+    assert read_examples(str(tmp_path / name)) == [{"inputs": "ä b"}]
+    (tmp_path / name).write_bytes(packed[:-4])
+    with pytest.raises(DataError, match=f"{name} is no complete gzip file"):
+        read_examples(str(tmp_path / name))
+
+
+def test_tsv(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b'id\tinputs\ttargets\r\n1\t"a \tyes\r\n2\t b\tno\r\n')
+    assert read_examples(str(path)) == [
+        {"id": "1", "inputs": '"a ', "targets": "yes"},
+        {"id": "2", "inputs": " b", "targets": "no"},
+    ]
+
+
+def test_plain_text_keeps_one_example_a_line(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("one \n\ntwo\u2028half".encode())
+    assert [e["inputs"] for e in read_examples(str(path))] == ["one ", "", "two\u2028half"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.jsonl", '{"inputs": "a"}\n{"inputs": \n', ["a.jsonl:2", "not JSON"]),
+        ("a.jsonl", '{"inputs": "a"}\n{"input": "b"}\n', ["a.jsonl:2", "'inputs'"]),
+        ("a.jsonl", '{"inputs": ["a"]}\n', ["a.jsonl:1", "not text"]),
+        ("a.jsonl", '{"inputs": "a", "targets": 1}\n', ["a.jsonl:1", "'targets'"]),
+        ("a.jsonl", '{"inputs": "a\\ud83d"}\n', ["a.jsonl:1", "half a surrogate"]),
+        ("a.jsonl", f'{{"inputs": {"9" * 5000}}}\n', ["a.jsonl:1", "cannot be read"]),
+        ("a.jsonl", "[" * 100_000, ["a.jsonl:1", "cannot be read"]),
+        (
+            "a.jsonl",
+            '{"inputs": "a", "targets": "b"}\n\n{"inputs": "a"}\n',
+            ["a.jsonl:3", "'targets'", "1 of 2"],
+        ),
+        ("a.txt", "a\0\n", ["a.txt:1", "NUL byte"]),
+        ("a.jsonl", '"a"\n', ["a.jsonl:1", "not a JSON object"]),
+        ("a.jsonl", "\n", ["a.jsonl", "no examples"]),
+        ("a.tsv", "sentence\nb\n", ["a.tsv:1", "'inputs'"]),
+        ("a.tsv", "inputs\tinputs\nb\tc\n", ["a.tsv:1", "twice"]),
+        ("a.tsv", "inputs\tid\nb\n", ["a.tsv:2", "2 (inputs, id)"]),
+        ("a.txt", "", ["a.txt", "no examples"]),
+    ],
+)
+def test_a_malformed_file_is_named(tmp_path, name, text, words):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        read_examples(str(path))
+    for word in [str(path), *words]:
+        assert word in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match="none.jsonl"):
+        read_examples(str(tmp_path / "none.jsonl"))

@@ -1,0 +1,32 @@
+"""Compiled programs are kept beside the run, unless JAX was given a folder."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
+
+from prompt_tuning.run import compilation_cache
+
+
+@pytest.fixture
+def jax_folder():
+    """Sets JAX's own folder, and takes it back."""
+    name = "jax_compilation_cache_dir"
+    before = jax.config.values[name]
+    yield lambda value: jax.config.update(name, value)
+    jax.config.update(name, before)
+    jax_cache.reset_cache()
+
+
+def test_programs_are_kept_in_the_runs_folder(tmp_path, jax_folder):
+    jax_folder(None)
+    jax.jit(lambda x: x * 3)(jnp.ones(3)).block_until_ready()
+    compilation_cache.keep_in(tmp_path)
+    jax.jit(lambda x: x * 5 + 1)(jnp.ones(7)).block_until_ready()
+    assert list((tmp_path / "compilation_cache").glob("*-cache"))
+
+
+def test_a_folder_that_was_chosen_stays(tmp_path, jax_folder):
+    jax_folder(str(tmp_path / "mine"))
+    compilation_cache.keep_in(tmp_path)
+    assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / "mine")
