@@ -146,5 +146,5 @@ def _require(command: Command) -> None:
             "A program that the launcher calls is missing",
             got=command.argv[0],
             expected="a program on PATH",
-            fix="install it as docs/launch.md says",
+            fix="install it as docs/machines/launch.md says",
         )

@@ -4,7 +4,7 @@ r"""Runs prompt-tuning on Compute Engine's TPU VMs: v5p, v6e and TPU7x, of which
         --spot -- train --gin_file=models/t5_1_1_xxl_prompt.gin ... --gin.MODEL_DIR="'gs://my-bucket/run'"
 
 A slice of one VM is an instance; a slice of many is a managed instance group in bulk mode with a workload policy for
-its topology. As prompt_tuning.launch.tpu_vm otherwise. docs/launch/compute_engine.md walks through it.
+its topology. As prompt_tuning.launch.tpu_vm otherwise. docs/machines/compute_engine.md walks through it.
 """
 
 import argparse

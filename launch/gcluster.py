@@ -4,7 +4,7 @@ r"""Runs prompt-tuning on GKE through Cluster Toolkit's `gcluster job submit`.
         --topology=v6e:2x4 --spot --image=us-east5-docker.pkg.dev/my-project/images/prompt-tuning \
         -- train --gin_file=models/t5_1_1_xxl_prompt.gin ... --gin.MODEL_DIR="'gs://my-bucket/run'"
 
-Checks first, then calls `gcluster job submit`, which makes a JobSet in a Kueue queue of it. docs/launch/gke.md walks
+Checks first, then calls `gcluster job submit`, which makes a JobSet in a Kueue queue of it. docs/machines/gke.md walks
 through it.
 """
 

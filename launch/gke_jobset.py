@@ -5,7 +5,7 @@ r"""Runs prompt-tuning on GKE as a JobSet, without any tool besides gcloud and k
         -- train --gin_file=models/t5_1_1_xxl_prompt.gin ... --gin.MODEL_DIR="'gs://my-bucket/run'"
 
 Checks first, the last time by the cluster itself, then applies the manifest and ends; the cluster restarts the run.
-docs/launch/gke.md walks through it.
+docs/machines/gke.md walks through it.
 """
 
 import argparse
@@ -158,7 +158,7 @@ def checks(flags: argparse.Namespace, program: Program, text: str) -> list[Check
                 "Makes the cluster known to kubectl",
             ),
             "a cluster",
-            "correct --cluster and --location, or create the cluster as docs/launch/gke.md says",
+            "correct --cluster and --location, or create the cluster as docs/machines/gke.md says",
         ),
         Check(
             Command(
@@ -166,7 +166,7 @@ def checks(flags: argparse.Namespace, program: Program, text: str) -> list[Check
                 "Checks that the cluster knows JobSets",
             ),
             "JobSet installed in the cluster",
-            "install it as docs/launch/gke.md says",
+            "install it as docs/machines/gke.md says",
         ),
         Check(
             Command(

@@ -3,7 +3,7 @@ r"""Runs prompt-tuning on a TPU that is waited for in Google's queue: v2 to v6e,
     python -m prompt_tuning.launch.queued_resources --project=my-project --zone=us-central2-b --name=xxl \
         --topology=v4:2x2x1 --spot -- train --gin_file=models/t5_1_1_xxl_prompt.gin ...
 
-As prompt_tuning.launch.tpu_vm, except that a want of capacity means waiting. docs/launch/queued_resources.md walks
+As prompt_tuning.launch.tpu_vm, except that a want of capacity means waiting. docs/machines/queued_resources.md walks
 through it.
 """
 

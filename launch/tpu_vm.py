@@ -4,7 +4,7 @@ r"""Runs prompt-tuning on a Cloud TPU VM, one worker or many, over ssh.
         -- train --gin_file=models/t5_1_1_xxl_prompt.gin ... --gin.MODEL_DIR="'gs://my-bucket/run'"
 
 Checks first, then creates the TPU at once or fails; installs prompt-tuning, starts the run, shows it, creates the TPU
-again when it is taken away, and removes it at the end. docs/launch/tpu_vm.md walks through it.
+again when it is taken away, and removes it at the end. docs/machines/tpu_vm.md walks through it.
 """
 
 import argparse

@@ -22,7 +22,9 @@ from prompt_tuning.params.names import PROMPT_PATH
 from tests.helpers import REPO, SHARED, requires_shared
 from tests.tiny_run import EMB_DIM, PROMPT_FILE, STEP, TINY_SIZES
 
-pytest.importorskip("t5x", reason="T5X is not installed (docs/inside_t5x.md says how to have it)")
+pytest.importorskip(
+    "t5x", reason="T5X is not installed (docs/t5x/inside_t5x.md says how to have it)"
+)
 pytestmark = [pytest.mark.slow, requires_shared]
 
 assert SHARED is not None or not pytestmark

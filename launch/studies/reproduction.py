@@ -1,13 +1,13 @@
-"""Runs the paper in miniature and writes docs/reproduction.md and docs/reproduction/ from what it gave.
+"""Runs the paper in miniature and writes docs/measured/reproduction.md and the folder beside it from what it gave.
 
     python -m prompt_tuning.launch.studies.reproduction --output_dir=/path/results
     ... --superglue_dir=/path/superglue --glue_dir=/path/glue     real data too
 
 1. `prompt-tuning sweep` runs what is missing of `SWEEPS` at mini scale, of real data where its folders are named, and
    counts the parameters of Table 4 at full scale. A command that was stopped goes on.
-2. `docs/reproduction/results.jsonl` gets the rows of all cells, without what only this machine can use.
-3. `prompt-tuning report` draws them: `docs/reproduction/index.html` and figures.
-4. The tables of docs/reproduction.md are written between its markers: the paper's claims, what was run, and scores.
+2. `docs/measured/reproduction/results.jsonl` gets the rows of all cells, without what only this machine can use.
+3. `prompt-tuning report` draws them: `docs/measured/reproduction/index.html` and figures.
+4. The tables of docs/measured/reproduction.md are written between its markers: claims, what was run, and scores.
 """
 
 import argparse
@@ -69,7 +69,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--glue_dir", help="folder with the files of SST-2")
     parser.add_argument("--write_only", action="store_true", help="write what there is; run none")
     parser.add_argument(
-        "--docs_dir", type=pathlib.Path, default=pathlib.Path("docs"), help="default: docs, here"
+        "--docs_dir",
+        type=pathlib.Path,
+        default=pathlib.Path("docs/measured"),
+        help="default: docs/measured, here",
     )
     flags = parser.parse_args(argv)
     if bool(flags.superglue_dir) != bool(flags.glue_dir):
@@ -108,7 +111,7 @@ def copy_rows(results: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def page(results: Results) -> str:
-    """Returns the tables of docs/reproduction.md."""
+    """Returns the tables of docs/measured/reproduction.md."""
     found = [markdown(_overview(results))]
     claimed = claims.table(results)
     if claimed is not None:

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/tpu.md: what T5 1.1's sizes take on TPU slices, by `prompt-tuning plan`.
+"""Writes the tables of docs/machines/tpu.md: what T5 1.1's sizes take on TPU slices, by `prompt-tuning plan`.
 
 Run `python -m prompt_tuning.launch.studies.tpu_table --results=FILE`. A row compiles for one to ten minutes, in a
 process of its own: the compiler keeps several GiB of each. FILE keeps those that are done (a JSON list a line: key
@@ -19,7 +19,7 @@ from typing import Any
 from prompt_tuning.commands.plan import slices
 from prompt_tuning.commands.plan.search import Change, Variants
 
-PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "tpu.md"
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/machines/tpu.md"
 BEGIN, END = "<!-- tpu_table: begin -->\n", "<!-- tpu_table: end -->\n"
 SIZES = ("small", "base", "large", "xl", "xxl")
 SLICES = ("v3:2x2x1", "v5e:2x4", "v5e:2x2", "v5e:1x1", "v6e:1x1", "v5e:4x4")
@@ -228,7 +228,7 @@ def _keys(
 
 def main() -> None:
     """Compiles what is missing and writes the page."""
-    parser = argparse.ArgumentParser(description="Writes the tables of docs/tpu.md.")
+    parser = argparse.ArgumentParser(description="Writes the tables of docs/machines/tpu.md.")
     parser.add_argument("--results", type=pathlib.Path, required=True, help="JSONL file of rows")
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=RUNS, help="default: all")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES, help="default: all")

@@ -311,12 +311,12 @@ def _to_import(statement: config_parser.ImportStatement, source: Source) -> Impo
         written = (
             f"delete the line; names of {module} need no import here, write for example `{instead}`"
             if instead
-            else "delete the line; docs/from_t5x.md says what to write for each name of T5X"
+            else "delete the line; docs/t5x/from_t5x.md says what to write for each name of T5X"
         )
         raise ConfigError(
             f"{source.name}:{line}: gin files here import nothing from T5X",
             got=statement.format(),
-            expected="bindings of the names in docs/from_t5x.md, which are registered already",
+            expected="bindings of the names in docs/t5x/from_t5x.md, which are registered already",
             fix=written,
         )
     binds_whole_path = not (statement.is_from or statement.alias)
@@ -338,7 +338,7 @@ def _refuse_t5x_file(name: str, where: str) -> None:
         expected="a file of this package or of your own",
         fix=f"write instead: {written}"
         if instead
-        else f"{written} (docs/from_t5x.md has a row per name)",
+        else f"{written} (docs/t5x/from_t5x.md has a row per name)",
     )
 
 

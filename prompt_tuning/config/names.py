@@ -244,7 +244,7 @@ class Names:
             raise ConfigError(
                 f"{where}: no configurable has this name",
                 got=name,
-                expected="a name of docs/from_t5x.md, or one that an imported module registers",
+                expected="a name of docs/t5x/from_t5x.md, or one that an imported module registers",
                 fix="correct the name, or import the module that defines it",
                 name=name,
                 candidates=self.known(),

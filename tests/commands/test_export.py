@@ -239,7 +239,7 @@ def test_a_run_that_tuned_more_than_the_prompt_gives_a_warning(run, tmp_path, ca
 
 
 def test_the_commands_of_the_documents_work(run, tmp_path, capsys):
-    text = (REPO / "docs" / "prompts.md").read_text(encoding="utf-8")
+    text = (REPO / "docs/use/prompts.md").read_text(encoding="utf-8")
     commands = re.findall(r"^prompt-tuning (export .*)$", text, flags=re.MULTILINE)
     assert len(commands) == len(prompt_writer.FORMATS)
     for command in commands:

@@ -92,7 +92,9 @@ def test_a_notice_restarts_without_end_and_a_crash_does_not():
 def test_the_published_schema_accepts_it(topology):
     path = os.environ.get("JOBSET_CRD")
     if path is None:
-        pytest.skip("JOBSET_CRD names no copy of jobset.x-k8s.io_jobsets.yaml (docs/launch/gke.md)")
+        pytest.skip(
+            "JOBSET_CRD names no copy of jobset.x-k8s.io_jobsets.yaml (docs/machines/gke.md)"
+        )
     yaml = pytest.importorskip("yaml")
     jsonschema = pytest.importorskip("jsonschema")
     crd = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))

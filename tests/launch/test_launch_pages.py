@@ -9,8 +9,9 @@ import pytest
 from tests.helpers import REPO
 from tests.launch import stand_ins
 
-PAGES = sorted([REPO / "docs/launch.md", *(REPO / "docs/launch").glob("*.md")])
 LAUNCHERS = ("tpu_vm", "queued_resources", "compute_engine", "gke_jobset", "gcluster")
+NAMES = ("launch", "notebook", "tpu_vm", "queued_resources", "compute_engine", "gke")
+PAGES = [REPO / f"docs/machines/{name}.md" for name in NAMES]
 
 
 def _launches(page, tmp_path):

@@ -108,8 +108,8 @@ def shared_golden() -> Golden:
 
 
 def rows_of_the_page() -> dict[str, str]:
-    """The comparisons in docs/parity.md with their tolerances."""
-    lines = (REPO / "docs" / "parity.md").read_text(encoding="utf-8").splitlines()
+    """The comparisons in docs/measured/parity.md with their tolerances."""
+    lines = (REPO / "docs/measured/parity.md").read_text(encoding="utf-8").splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {row[0]: row[2] for row in cells if len(row) == 6 and "/" in row[0]}
 

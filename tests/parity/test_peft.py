@@ -107,7 +107,7 @@ def test_what_peft_saves_of_an_export_is_the_prompt_alone(tmp_path):
 
 
 def test_the_lines_of_the_documents_predict_with_an_export(tmp_path, capsys):
-    text = (REPO / "docs" / "prompts.md").read_text(encoding="utf-8")
+    text = (REPO / "docs/use/prompts.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     case = huggingface.CASES["t5_1_1"]
     # T5's tokenizer adds 100 ids to the 256 of the vocabulary.
@@ -121,6 +121,6 @@ def test_the_lines_of_the_documents_predict_with_an_export(tmp_path, capsys):
     assert name in block
     block = block.replace(name, str(tmp_path / "model")).replace("/path/to", str(tmp_path))
     names: dict = {}
-    exec(compile(block, "docs/prompts.md", "exec"), names)
+    exec(compile(block, "docs/use/prompts.md", "exec"), names)
     assert names["ids"].shape[0] == 1 and names["ids"].shape[1] > 1
     assert capsys.readouterr().out.startswith("[")

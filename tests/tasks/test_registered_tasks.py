@@ -100,7 +100,7 @@ def test_the_multi_task_baseline_mixes_by_examples_with_dpr():
 
 
 def test_the_page_makes_a_mixture_that_leaves_a_task_out(tmp_path, monkeypatch):
-    page = (REPO / "docs" / "data_sets.md").read_text(encoding="utf-8")
+    page = (REPO / "docs/use/data_sets.md").read_text(encoding="utf-8")
     (module,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "mixture_of_the_page.py").write_text(module)
     monkeypatch.syspath_prepend(tmp_path)

@@ -19,7 +19,7 @@ _OWN_SENTENCE = """\
   run = predict.load_run({directory!r})
   print(run.predict(["sentence: The soup was not cold, but the meal was awful."]))
   EOF"""
-# As docs/launch/tpu_vm.md has it.
+# As docs/machines/tpu_vm.md has it.
 _ON_A_TPU = """\
   {python} -m prompt_tuning.launch.tpu_vm \\
     --project=PROJECT --zone=us-west4-a --name=xxl --topology=v5e:2x4 --spot --dry_run \\
@@ -166,8 +166,8 @@ def show_end(
     _block(_OWN_SENTENCE.format(python=python, directory=directory))
     _say(
         "The same with T5 XXL, 11 billion weights that have read real text, on TPUs in your Google"
-        " Cloud project. This prints what it would do; docs/launch.md says how to get a project and a"
-        " bucket, and what it costs:"
+        " Cloud project. This prints what it would do; docs/machines/launch.md says how to get a"
+        " project and a bucket, and what it costs:"
     )
     _block(_ON_A_TPU.format(python=python))
 

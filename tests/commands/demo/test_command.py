@@ -93,7 +93,9 @@ def test_the_command_for_a_tpu_is_that_of_its_page(capsys, tmp_path):
     story.show_end("/run", prompt=f"{tmp_path}/prompt", curve="c", digests=("a", "a"), seconds=1)
     command_of = "-m prompt_tuning.launch.tpu_vm"
     printed = capsys.readouterr().out.partition(command_of)[2]
-    page = (REPO / "docs/launch/tpu_vm.md").read_text().partition(command_of)[2].partition("```")[0]
+    page = (
+        (REPO / "docs/machines/tpu_vm.md").read_text().partition(command_of)[2].partition("```")[0]
+    )
     page = page.replace("$PROJECT", "PROJECT").replace("$ZONE", "us-west4-a")
     page = page.replace("$BUCKET", "BUCKET")
     flags, expected = (shlex.split(text.replace("\\\n", " ")) for text in (printed, page))

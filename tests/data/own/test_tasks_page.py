@@ -1,4 +1,4 @@
-"""docs/tasks.md, followed to the letter: its files are written, its commands run, on a tiny model."""
+"""docs/use/tasks.md, followed to the letter: its files are written, its commands run, on a tiny model."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ from prompt_tuning.data import context
 from tests import tiny_run
 from tests.helpers import REPO
 
-PAGE = REPO / "docs" / "tasks.md"
+PAGE = REPO / "docs/use/tasks.md"
 # The name that the page gives each file, by the language of its block.
 FILES = {
     "json": "reviews/train.jsonl",

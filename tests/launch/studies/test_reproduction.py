@@ -102,7 +102,7 @@ def test_a_command_that_breaks_ends_it_and_a_failed_cell_does_not(monkeypatch):
 
 
 def test_the_page_in_the_repository_has_its_markers():
-    text = (_ROOT / "docs/reproduction.md").read_text()
+    text = (_ROOT / "docs/measured/reproduction.md").read_text()
     assert text.count(reproduction.BEGIN) == text.count(reproduction.END) == 1
     assert "python -m prompt_tuning.launch.studies.reproduction" in text
 

@@ -1,4 +1,4 @@
-"""The tables of docs/tpu.md, from figures that are made up."""
+"""The tables of docs/machines/tpu.md, from figures that are made up."""
 
 import dataclasses
 
