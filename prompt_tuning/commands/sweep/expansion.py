@@ -127,7 +127,7 @@ def read_sweep(
             f"{file} describes no sweep",
             got=f"no sweeps.Sweep.{missing[0]}",
             expected="bindings of sweeps.Sweep.name and sweeps.Sweep.axes",
-            fix="name a sweep file, or add them (docs/use/sweeps.md)",
+            fix="name a sweep file, or add them (docs/use/experiments.md)",
         )
     return Sweep(**values), others
 
