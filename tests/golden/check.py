@@ -7,6 +7,8 @@ name, measured difference, tolerance, ok. The exit status is 0 only if every row
 """
 
 import argparse
+import csv
+import io
 import json
 import math
 import os
@@ -23,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparisons and prints them; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("directory", type=pathlib.Path, help="folder of reference numbers")
-    parser.add_argument("--format", choices=("json", "table"), default="table")
+    parser.add_argument("--format", choices=tuple(_FORMATS), default="table")
     parser.add_argument("--vocabulary", type=pathlib.Path, help="T5's SentencePiece model")
     parser.add_argument(
         "--huggingface", action="store_true", help="compare with transformers and PEFT as well"
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = _compare(args.directory, _vocabulary(args), huggingface=args.huggingface)
     finally:
         sys.stdout = stdout
-    print(_as_json(report) if args.format == "json" else as_table(report))
+    print(_FORMATS[args.format](report))
     return 0 if report.ok else 1
 
 
@@ -114,6 +116,19 @@ def as_table(report: Any) -> str:
         lines += [f"| {item.name} | {item.reason} |" for item in report.not_checked]
     return "\n".join(lines)
 
+
+def _as_csv(report: Any) -> str:
+    """The rows alone, as docs/measured/parity.csv keeps them."""
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n").writerow
+    write(("comparison", "measured", "tolerance", "unit", "ok", "note"))
+    for row in report.rows:
+        ok = "yes" if row.ok else "NO"
+        write((row.name, f"{row.measured:.2g}", f"{row.tolerance:.2g}", row.unit, ok, row.note))
+    return text.getvalue().rstrip("\n")
+
+
+_FORMATS = {"csv": _as_csv, "json": _as_json, "table": as_table}
 
 if __name__ == "__main__":
     sys.exit(main())

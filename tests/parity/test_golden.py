@@ -1,5 +1,6 @@
 """Every comparison with reference numbers: the small copies here, and the larger set beside a checkout."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -108,10 +109,9 @@ def shared_golden() -> Golden:
 
 
 def rows_of_the_page() -> dict[str, str]:
-    """The comparisons in docs/measured/parity.md with their tolerances."""
-    lines = (REPO / "docs/measured/parity.md").read_text(encoding="utf-8").splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {row[0]: row[2] for row in cells if len(row) == 6 and "/" in row[0]}
+    """The comparisons in docs/measured/parity.csv with their tolerances."""
+    with (REPO / "docs/measured/parity.csv").open(encoding="utf-8", newline="") as file:
+        return {row["comparison"]: row["tolerance"] for row in csv.DictReader(file)}
 
 
 def failing(folder, name) -> set[str]:
