@@ -187,8 +187,7 @@ def test_every_module_on_a_command_line_is_there():
 def _defined(path: pathlib.Path) -> set[str]:
     """The classes, functions and constants of a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    kinds = ast.ClassDef | ast.FunctionDef
-    found = {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
+    found = {n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef | ast.FunctionDef)}
     targets = [t for n in tree.body if isinstance(n, ast.Assign) for t in n.targets]
     return found | {target.id for target in targets if isinstance(target, ast.Name)}
 
