@@ -110,7 +110,7 @@ def _train(cell: Cell, place: Place) -> Row:
     arguments = resolved.arguments()
     resolved.run()
     by_step = recorded_results(epath.Path(run_dir))
-    scores = {step: s for step, r in by_step.items() if (s := _score(r)) is not None}
+    scores, best = _scores(by_step)
     row = {
         **_counts(arguments["model"], arguments["trainable_regex"]),
         "curve": [[step, score] for step, score in scores.items()],
@@ -118,10 +118,8 @@ def _train(cell: Cell, place: Place) -> Row:
         "steps": max(by_step, default=None),
         "evaluations": {},
     }
-    if not scores:
+    if best is None:
         return row
-    # The earliest of equals, as the run itself decides which checkpoint it keeps.
-    best = max(scores, key=lambda step: (scores[step], -step))
     row |= {"best_step": best, "score": scores[best], "metrics": _flat(by_step[best])}
     path = f"{run_dir}/{STEP_PREFIX}{best}"
     for name, change in cell.evaluations.items():
@@ -175,16 +173,12 @@ def _ensemble(cell: Cell, place: Place) -> Row:
         output_dir=run_dir,
         config_text=resolved.text,
     )
+    scores = {name: _score(results[name]) for name in ("average", "best", "ensemble")}
     return {
-        **_ensemble_scores(results),
+        "score": scores["ensemble"],
+        "metrics": scores,
         **_counts(arguments["model"], arguments["trainable_regex"]),
     }
-
-
-def _ensemble_scores(results: Mapping[str, Any]) -> Row:
-    """The score of the vote, and beside it the mean and the best of its members."""
-    scores = {name: _score(results[name]) for name in ("average", "best", "ensemble")}
-    return {"score": scores["ensemble"], "metrics": scores}
 
 
 _RUNS = {"train": _train, "eval": _eval, "count": _count, ENSEMBLE: _ensemble}
@@ -209,6 +203,15 @@ def _score(results: Mapping[str, Mapping[str, float]]) -> float | None:
     """The mean of the tasks' default metrics; None if there is none that is a number."""
     selected = evaluation.default_metric(results)
     return selected[1] if selected and math.isfinite(selected[1]) else None
+
+
+def _scores(
+    by_step: Mapping[int, Mapping[str, Mapping[str, float]]],
+) -> tuple[dict[int, float], int | None]:
+    """The scores that are numbers by step, and the step of the best; None if there is none."""
+    scores = {step: s for step, results in by_step.items() if (s := _score(results)) is not None}
+    # The earliest of equals, as the run itself decides which checkpoint it keeps.
+    return scores, max(scores, key=lambda step: (scores[step], -step), default=None)
 
 
 def _flat(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -264,9 +267,7 @@ def _seconds_of_updates(run_dir: str) -> float | None:
 
 def _best_prompt(run_dir: epath.Path) -> epath.Path:
     """The prompt file of a run's best step."""
-    scores = {step: _score(r) for step, r in recorded_results(run_dir).items()}
-    known = {step: score for step, score in scores.items() if score is not None}
-    best = max(known, key=lambda step: (known[step], -step), default=None)
+    _, best = _scores(recorded_results(run_dir))
     folder = run_dir / PROMPTS_FOLDER / f"{STEP_PREFIX}{best}"
     files = [path for path in folder.glob("*") if path.suffix != ".json"] if best else []
     if len(files) != 1:

@@ -55,16 +55,15 @@ def announce(session: Session) -> None:
     Table(session.place.directory).write_cells(cells)
 
 
-def states(session: Session, rows: Sequence[Row]) -> list[str]:
-    """Returns the state of each cell: `DONE`, `FAILED`, `WAITING` (for the members of an ensemble) or `MISSING`."""
-    counted = latest(list(rows))
-    found = [_own_state(session, cell, rows, counted) for cell in session.cells]
-    by_key = dict(zip((cell.row_key for cell in session.cells), found, strict=True))
-    for index, cell in enumerate(session.cells):
-        members = [by_key[cell.sweep, key] for key in cell.members]
-        if found[index] == MISSING and any(state != DONE for state in members):
-            found[index] = WAITING
-    return found
+def states(session: Session, rows: Sequence[Row]) -> list[tuple[Cell, str]]:
+    """Returns every cell with its state: `DONE`, `FAILED`, `WAITING` (for the members of an ensemble) or `MISSING`."""
+    counted = latest(rows)
+    found = {cell.row_key: _own_state(session, cell, rows, counted) for cell in session.cells}
+    for cell in session.cells:
+        is_ready = all(found[cell.sweep, key] == DONE for key in cell.members)
+        if found[cell.row_key] == MISSING and not is_ready:
+            found[cell.row_key] = WAITING
+    return [(cell, found[cell.row_key]) for cell in session.cells]
 
 
 def take_next(session: Session, claims: Claims) -> Cell | None:
@@ -73,9 +72,9 @@ def take_next(session: Session, claims: Claims) -> Cell | None:
     with table.locked():
         rows = table.read()
         _copy_shared(table, session.place, rows, session.cells)
-        for cell, state in zip(session.cells, states(session, rows), strict=True):
+        for cell, state in states(session, rows):
             is_asked_for = session.only in (None, cell.key)
-            if is_asked_for and state == MISSING and claims.take_locked(cell.key):
+            if is_asked_for and state == MISSING and claims.take(cell.key):
                 return cell
     return None
 
@@ -86,7 +85,7 @@ def record(session: Session, cell: Cell, row: Row) -> None:
     with table.locked():
         counted = latest(table.read()).get(cell.row_key)
         if counted is None or counted["status"] != DONE:
-            table.append_locked(row)
+            table.append(row)
 
 
 def _own_state(
@@ -118,6 +117,6 @@ def _copy_shared(table: Table, place: Place, rows: list[Row], cells: Sequence[Ce
         own = {"sweep": cell.sweep, "title": cell.title, "scale": cell.scale, "cell": cell.label}
         command = shlex.join(place.sweep_command)
         copy = {**row, **own, "axes": dict(cell.axes), "sweep_command": command}
-        table.append_locked(copy)
+        table.append(copy)
         rows.append(copy)
         counted[cell.row_key] = copy

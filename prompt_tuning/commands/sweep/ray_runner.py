@@ -56,7 +56,7 @@ def run(
     from prompt_tuning.commands.sweep import cell as cells
 
     table = Table(session.place.directory)
-    claims, reporter = Claims(table), Reporter(session, report)
+    claims, reporter = Claims(session.place.directory), Reporter(session, report)
     task = ray.remote(**_options(resources, session.place))(run_cell)
     running: dict[Any, Cell] = {}
     try:
@@ -76,7 +76,6 @@ def run(
     finally:
         for left in running:
             ray.cancel(left, force=True)
-        claims.release_all()
         ray.shutdown()
 
 

@@ -1,22 +1,22 @@
 """The table of a sweep: `results.jsonl`, a row a finished cell, to which several processes and hosts may append."""
 
-import contextlib
-import fcntl
 import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import logging
 from etils import epath
+from filelock import FileLock
 
 from prompt_tuning.checkpoints import json_files
 
 TABLE = "results.jsonl"
 CELLS = "cells.json"
 _LOCK = "results.lock"
+_LOCK_POLL_SECONDS = 0.01
 DONE, FAILED = "done", "failed"
 Row = dict[str, Any]
 
@@ -32,24 +32,13 @@ class Table:
         self.directory = pathlib.Path(directory)
         self.path = self.directory / TABLE
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Lets one process at a time run the block; the system opens the lock when that process dies."""
+    def locked(self) -> FileLock:
+        """Lets one process at a time run a `with` block; the system opens the lock when that process dies."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+        return FileLock(self.directory / _LOCK, poll_interval=_LOCK_POLL_SECONDS)
 
     def append(self, row: Row) -> None:
-        """Adds a row, whole or not at all as far as readers can tell; not to be called inside `locked`."""
-        with self.locked():
-            self.append_locked(row)
-
-    def append_locked(self, row: Row) -> None:
-        """Adds a row inside `locked`."""
+        """Adds a row inside `locked`, whole or not at all as far as readers can tell."""
         text = json.dumps(_finite(row)).encode() + b"\n"
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -96,7 +85,7 @@ class Table:
         return rows
 
 
-def latest(rows: list[Row]) -> dict[tuple[str, str], Row]:
+def latest(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
     """Returns the row that counts for each sweep and key: the first that is done, else the last that failed."""
     found: dict[tuple[str, str], Row] = {}
     for row in rows:
