@@ -18,10 +18,12 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 
-from prompt_tuning.commands.report import claims, contents, rows
+from prompt_tuning.commands.report import claims, rows
 from prompt_tuning.commands.report.rows import Results
+from prompt_tuning.commands.report.sections import sections
 from prompt_tuning.commands.report.tables import Table, duration, text
 from prompt_tuning.commands.sweep.command import CELLS_FAILED
+from prompt_tuning.commands.sweep.results import TABLE
 
 _PAPER = "prompt_tuning/configs/paper"
 SWEEPS = (
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             _run("sweep", *arguments, expected=(0, CELLS_FAILED))
     folder = flags.docs_dir / "reproduction"
     folder.mkdir(parents=True, exist_ok=True)
-    copy_rows(pathlib.Path(flags.output_dir), folder / rows.FILE_NAME)
+    copy_rows(pathlib.Path(flags.output_dir), folder / TABLE)
     # The report shows this command, which should name no folder of this machine.
     shown = os.path.relpath(folder)
     _run("report", shown, f"--output_dir={shown}")
@@ -113,7 +115,7 @@ def page(results: Results) -> str:
     claimed = claims.table(results)
     if claimed is not None:
         found.append(markdown(claimed))
-    for section in contents.sections(results):
+    for section in sections(results):
         if section.tables:
             found += [f"## {section.title}\n\n{section.about}\n", *map(markdown, section.tables)]
     return "\n".join(found)

@@ -5,12 +5,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from prompt_tuning.commands.report.rows import DONE, Key, Row, Sweep, key_of
+from prompt_tuning.commands.report.rows import Key, Row, Sweep, key_of
+from prompt_tuning.commands.sweep.results import DONE
 
-FORMULA = (
-    "Score of a seed: mean over its tasks. Point: mean over seeds."
-    " Error bar: standard deviation over seeds, with n - 1 in the denominator."
-)
 # Table 5 asks when a run comes this close to the mean score.
 _CLOSE = 0.99
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from prompt_tuning.commands.report import claims, figures, paper_numbers
+from prompt_tuning.commands.report import claims, figures, published
+from prompt_tuning.commands.report.measured import cells_table
 from prompt_tuning.commands.report.rows import Results
 from prompt_tuning.commands.report.sections import Section
 from prompt_tuning.commands.report.tables import Table, count, duration, text
 
-_ASSETS = "commands/report/assets"
 TITLE = "The paper's experiments, measured"
 # Colours of the drawn figures -> those of the page, which follow the reader's colour scheme.
 _VARIABLES = {
@@ -80,14 +80,13 @@ def _render(
     """The page's text."""
     import jinja2
 
-    assets = epath.resource_path("prompt_tuning") / _ASSETS
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string((assets / "page.html.jinja").read_text())
+    template = environment.from_string((published.ASSETS / "page.html.jinja").read_text())
     return template.render(
         title=TITLE,
-        paper=paper_numbers.PAPER,
+        paper=published.PAPER["paper"],
         version=importlib.metadata.version("prompt-tuning"),
         command=command,
         notes=results.notes,
@@ -95,8 +94,9 @@ def _render(
         claims=claims.table(results),
         sections=sections,
         svgs=svgs,
-        css=(assets / "page.css").read_text(),
-        js=(assets / "page.js").read_text(),
+        cells_table=cells_table,
+        css=(published.ASSETS / "page.css").read_text(),
+        js=(published.ASSETS / "page.js").read_text(),
     )
 
 
@@ -104,16 +104,16 @@ def _overview(sections: Sequence[Section]) -> Table:
     """What was measured, a row for each sweep and scale."""
     rows = [
         [
-            text(section.title if made.sweep.name == section.name else made.sweep.name),
-            text(made.sweep.scale),
-            count(len(made.sweep.done)),
-            count(len(made.failed)),
-            count(len(made.sweep.missing)),
-            duration(made.seconds),
-            text("; ".join(made.devices) or "not recorded"),
+            text(section.title if sweep.name == section.name else sweep.name),
+            text(sweep.scale),
+            count(len(sweep.done)),
+            count(len(sweep.failed)),
+            count(len(sweep.missing)),
+            duration(sum(cell.get("train_seconds") or 0.0 for cell in sweep.cells)),
+            text("; ".join(sweep.known("device")) or "not recorded"),
         ]
         for section in sections
-        for made in section.made
+        for sweep in section.sweeps
     ]
     columns = ("experiment", "scale", "done", "failed", "missing", "training, all cells", "device")
     return Table("What the results hold", columns, rows)

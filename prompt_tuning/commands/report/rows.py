@@ -11,18 +11,23 @@ from typing import Any
 
 from etils import epath
 
+from prompt_tuning.commands.sweep.results import CELLS, DONE, TABLE
+from prompt_tuning.commands.sweep.sweep import ENSEMBLE
 from prompt_tuning.errors import DataError
 
-FILE_NAME = "results.jsonl"
-# Which cells sweeps had when they were last started; `prompt-tuning sweep` writes it beside the rows.
-_CELLS_NAME = "cells.json"
-DONE = "done"
-# Value of the axis over which the prompts of an ensemble vote.
-ENSEMBLE = "ensemble"
 _REQUIRED = ("sweep", "scale", "cell", "axes", "status")
+# Values of the axis `method`, as they are written.
+METHODS = {
+    "prompt": "Prompt tuning",
+    "model": "Model tuning",
+    "multitask": "Multi-task model tuning",
+    "text": "Text prompt",
+    "frozen": "Frozen model, no prompt",
+    "spot": "SPoT",
+}
 # Values in the order of legends; sizes follow their parameters, numbers their value, other text the alphabet.
 _ORDERS = {
-    "method": ("prompt", "model", "multitask", "text", "frozen"),
+    "method": tuple(METHODS),
     "init": ("random_uniform", "sampled_vocab", "class_label"),
     "objective": ("span_corruption", "span_corruption_sentinel", "lm_adaptation"),
 }
@@ -76,6 +81,18 @@ class Sweep:
     def ensembles(self) -> list[Row]:
         """The cells with a result in which the prompts of others vote."""
         return [cell for cell in self.done if _is_ensemble(cell)]
+
+    def known(self, name: str) -> list[str]:
+        """Returns the different values that rows have of a field, as text, sorted; without empty ones."""
+        values = (cell.get(name) for cell in self.cells)
+        texts = {
+            ", ".join(f"{k} {v}" for k, v in sorted(value.items()))
+            if isinstance(value, Mapping)
+            else str(value)
+            for value in values
+            if value
+        }
+        return sorted(texts)
 
     def values(self, axis: str) -> list[str]:
         """Returns the values of an axis that runs have, in the order of a legend; [] if the sweep lacks the axis."""
@@ -168,7 +185,7 @@ def read(paths: Sequence[str]) -> Results:
     planned: dict[tuple[str, str], dict[str, str]] = {}
     changed: set[str] = set()
     for file in itertools.chain.from_iterable(_files(path) for path in paths):
-        plan = _read_plan(file.parent / _CELLS_NAME)
+        plan = _read_plan(file.parent / CELLS)
         for name, keys in plan.items():
             planned.setdefault(name, {}).update(keys)
         found = list(_read_file(file, notes))
@@ -190,7 +207,7 @@ def read(paths: Sequence[str]) -> Results:
         raise DataError(
             "The results hold no row",
             got=", ".join(paths),
-            expected=f"at least one row in {FILE_NAME}",
+            expected=f"at least one row in {TABLE}",
             fix="run `prompt-tuning sweep` first",
         )
     if changed:
@@ -210,13 +227,13 @@ def _files(path: str) -> list[epath.Path]:
     folder = epath.Path(path)
     if folder.is_file():
         return [folder]
-    own = folder / FILE_NAME
-    found = [own] if own.exists() else sorted(folder.glob(f"*/{FILE_NAME}"))
+    own = folder / TABLE
+    found = [own] if own.exists() else sorted(folder.glob(f"*/{TABLE}"))
     if not found:
         raise DataError(
             "No results here",
             got=str(path),
-            expected=f"a folder with {FILE_NAME}, or with folders that have one",
+            expected=f"a folder with {TABLE}, or with folders that have one",
             fix="name the --output_dir of `prompt-tuning sweep`",
         )
     return found
