@@ -13,17 +13,6 @@ AGREES, IN_PART, DIFFERS = "agrees", "agrees in part", "does not agree"
 UNDECIDED = "undecided"
 # Points on the scale of 0 to 100 that the paper's "marginal" is taken to mean.
 MARGINAL = 2.0
-RULE = (
-    "A difference counts, and has a *, if it is more than twice its standard error over seeds,"
-    " sqrt(sd_a² / n_a + sd_b² / n_b); what has one run has no error of its own, and two such never count."
-    " A claim agrees if the difference counts wherever the claim speaks of one (for most sizes: at more than half),"
-    " agrees in part if it does somewhere and counts nowhere the other way round,"
-    f" is {UNDECIDED} if no difference counts, and does not agree otherwise."
-    f" That something helps little counts where the difference and twice its error are below {MARGINAL:.0f} points,"
-    f" and counts the other way round where the difference less twice its error is not."
-    " Claims about ensembles, which have one run a task, go by the mean over tasks, and agree in part if some task"
-    " is the other way round."
-)
 _ERRORS = 2.0
 
 
@@ -67,8 +56,9 @@ def table(results: Results) -> Table | None:
                     f"{sweep.name}, {sweep.scale_text}",
                 )
                 rows.append([*map(Cell, cells)])
+    rule = published.PAPER["rule"].format(marginal=f"{MARGINAL:.0f}", undecided=UNDECIDED)
     columns = ("the paper", "what it says", "measured", "differences", "cells")
-    return Table(f"Claims of the paper. {RULE}", columns, rows) if rows else None
+    return Table(f"Claims of the paper. {rule}", columns, rows) if rows else None
 
 
 def difference(where: str, one: Point, other: Point) -> Difference:

@@ -4,6 +4,7 @@ import html
 import importlib.metadata
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from etils import epath
 
@@ -48,8 +49,36 @@ def write(
         for panel in (*section.measured, *section.published)
     }
     page = folder / "index.html"
-    page.write_text(_render(results, sections, svgs, command))
+    values = {
+        "title": TITLE,
+        "paper": published.PAPER["paper"],
+        "version": importlib.metadata.version("prompt-tuning"),
+        "command": command,
+        "notes": results.notes,
+        "overview": _overview(sections),
+        "claims": claims.table(results),
+        "sections": sections,
+        "svgs": svgs,
+        "cells_table": cells_table,
+        "css": (published.ASSETS / "page.css").read_text(),
+        "js": (published.ASSETS / "page.js").read_text(),
+    }
+    page.write_text(render("page.html.jinja", **values))
     return page
+
+
+def render(template: str, **values: Any) -> str:
+    """Returns a template of the assets with these values in their places; HTML has what they hold escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (published.ASSETS / name).read_text()),
+        autoescape=template.endswith(".html.jinja"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(values)
 
 
 def inline(document: str, panel: figures.Panel) -> str:
@@ -72,32 +101,6 @@ def inline(document: str, panel: figures.Panel) -> str:
         f"{panel.title}, {panel.subtitle}: {', '.join(series.label for series in panel.series)}"
     )
     return body.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
-
-
-def _render(
-    results: Results, sections: Sequence[Section], svgs: dict[str, str], command: str
-) -> str:
-    """The page's text."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((published.ASSETS / "page.html.jinja").read_text())
-    return template.render(
-        title=TITLE,
-        paper=published.PAPER["paper"],
-        version=importlib.metadata.version("prompt-tuning"),
-        command=command,
-        notes=results.notes,
-        overview=_overview(sections),
-        claims=claims.table(results),
-        sections=sections,
-        svgs=svgs,
-        cells_table=cells_table,
-        css=(published.ASSETS / "page.css").read_text(),
-        js=(published.ASSETS / "page.js").read_text(),
-    )
 
 
 def _overview(sections: Sequence[Section]) -> Table:

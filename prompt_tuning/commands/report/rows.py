@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from prompt_tuning.commands.sweep.results import CELLS, DONE, TABLE
+from prompt_tuning.commands.sweep.results import CELLS, DONE, TABLE, parse
 from prompt_tuning.commands.sweep.sweep import ENSEMBLE
 from prompt_tuning.errors import DataError
 
@@ -253,13 +253,8 @@ def _is_current(row: Row, plan: Mapping[tuple[str, str], Mapping[str, str]]) -> 
 
 def _read_file(file: epath.Path, notes: list[str]) -> Iterable[Row]:
     """Yields the rows of one file; lines that a writer did not finish are noted."""
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            # A writer that was killed leaves a part of a line; the next one begins a new line.
+    for number, row in parse(file.read_text()):
+        if row is None:
             notes.append(f"{file}, line {number} is torn and was left out.")
             continue
         lacking = [key for key in _REQUIRED if key not in row] if isinstance(row, dict) else ["all"]

@@ -30,7 +30,6 @@ from prompt_tuning.commands.sweep.results import DONE, FAILED, Row
 from prompt_tuning.commands.sweep.sweep import ENSEMBLE, Cell
 from prompt_tuning.config import resolve
 from prompt_tuning.data import evaluation
-from prompt_tuning.errors import CheckpointError
 from prompt_tuning.run import start
 
 _METRICS_SUFFIX = "-metrics.jsonl"
@@ -85,6 +84,11 @@ def first_row(cell: Cell, place: Place) -> Row:
         "sweep_command": shlex.join(place.sweep_command),
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
+
+
+def failed_row(cell: Cell, place: Place, error: str) -> Row:
+    """Returns the row of a cell whose process could not make one."""
+    return {**first_row(cell, place), "status": FAILED, "error": error[:_MAX_ERROR_CHARACTERS]}
 
 
 def discard_checkpoints(cell: Cell, place: Place, row: Row) -> None:
@@ -165,9 +169,8 @@ def _ensemble(cell: Cell, place: Place) -> Row:
     run_dir = place.run_dir(cell.key)
     resolved = expansion.resolve(cell, run_dir)
     arguments = resolved.arguments()
-    prompts = [_best_prompt(epath.Path(place.run_dir(member))) for member in cell.members]
     results = voting.evaluate_ensemble(
-        [str(path) for path in prompts],
+        [_best_prompt(place.run_dir(member)) for member in cell.members],
         **_shared(arguments),
         restore_checkpoint_cfg=arguments["checkpoint_cfg"].restore,
         output_dir=run_dir,
@@ -265,19 +268,10 @@ def _seconds_of_updates(run_dir: str) -> float | None:
     return round(seconds, 3)
 
 
-def _best_prompt(run_dir: epath.Path) -> epath.Path:
-    """The prompt file of a run's best step."""
-    _, best = _scores(recorded_results(run_dir))
-    folder = run_dir / PROMPTS_FOLDER / f"{STEP_PREFIX}{best}"
-    files = [path for path in folder.glob("*") if path.suffix != ".json"] if best else []
-    if len(files) != 1:
-        raise CheckpointError(
-            f"{run_dir} holds no prompt of its best step",
-            got=[path.name for path in files],
-            expected=f"one prompt file in {folder}",
-            fix="run its cell again in another --output_dir",
-        )
-    return files[0]
+def _best_prompt(run_dir: str) -> str:
+    """The folder with the prompt of a run's best step."""
+    _, best = _scores(recorded_results(epath.Path(run_dir)))
+    return f"{run_dir}/{PROMPTS_FOLDER}/{STEP_PREFIX}{best}"
 
 
 def _device() -> str:

@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     session = progress.begin(place, found.cells, retry_failed=retries)
     table = Table(flags.output_dir)
     if not flags.dry_run:
-        progress.announce(session)
+        table.write_cells(session.cells)
     if flags.print_commands:
         _say(overview.commands(session, table.read()))
         return 0

@@ -2,11 +2,11 @@
 
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from prompt_tuning.commands.sweep.claims import Claims
 from prompt_tuning.commands.sweep.place import Place
-from prompt_tuning.commands.sweep.results import DONE, FAILED, Row, Table, latest
+from prompt_tuning.commands.sweep.results import DONE, Row, Table, latest
 from prompt_tuning.commands.sweep.sweep import Cell
 
 MISSING, WAITING = "missing", "waiting"
@@ -19,13 +19,13 @@ class Session:
     Attributes:
       place: Folders.
       cells: All cells.
-      retried: Cells that failed before and are to run again: sweep and key -> how often they have failed so far.
+      num_forgotten: How many rows there were when cells that had failed by then were given another try; else 0.
       only: Key of the one cell to run; None for all.
     """
 
     place: Place
     cells: tuple[Cell, ...]
-    retried: Mapping[tuple[str, str], int]
+    num_forgotten: int = 0
     only: str | None = None
 
 
@@ -41,24 +41,18 @@ def begin(place: Place, cells: Sequence[Cell], *, retry_failed: bool) -> Session
     with table.locked():
         rows = table.read()
         _copy_shared(table, place, rows, cells)
-    failed = [key for key, row in latest(rows).items() if row["status"] == FAILED]
-    tries = {key: _failures(rows, key) for key in failed} if retry_failed else {}
-    return Session(place, tuple(cells), tries)
-
-
-def announce(session: Session) -> None:
-    """Writes down which cells the session's sweeps have: rows of others are not of these settings."""
-    cells: dict[str, dict[str, dict[str, str]]] = {}
-    for cell in session.cells:
-        keys = cells.setdefault(cell.sweep, {}).setdefault(cell.scale or "", {})
-        keys[cell.key] = cell.label
-    Table(session.place.directory).write_cells(cells)
+    return Session(place, tuple(cells), len(rows) if retry_failed else 0)
 
 
 def states(session: Session, rows: Sequence[Row]) -> list[tuple[Cell, str]]:
     """Returns every cell with its state: `DONE`, `FAILED`, `WAITING` (for the members of an ensemble) or `MISSING`."""
-    counted = latest(rows)
-    found = {cell.row_key: _own_state(session, cell, rows, counted) for cell in session.cells}
+    forgotten = session.num_forgotten
+    fresh = [row for n, row in enumerate(rows) if n >= forgotten or row["status"] == DONE]
+    counted = latest(fresh)
+    found = {
+        cell.row_key: counted[cell.row_key]["status"] if cell.row_key in counted else MISSING
+        for cell in session.cells
+    }
     for cell in session.cells:
         is_ready = all(found[cell.sweep, key] == DONE for key in cell.members)
         if found[cell.row_key] == MISSING and not is_ready:
@@ -86,24 +80,6 @@ def record(session: Session, cell: Cell, row: Row) -> None:
         counted = latest(table.read()).get(cell.row_key)
         if counted is None or counted["status"] != DONE:
             table.append(row)
-
-
-def _own_state(
-    session: Session, cell: Cell, rows: Sequence[Row], counted: Mapping[tuple[str, str], Row]
-) -> str:
-    """The state of a cell by its own rows."""
-    row = counted.get(cell.row_key)
-    if row is None:
-        return MISSING
-    if row["status"] == DONE:
-        return DONE
-    tries = session.retried.get(cell.row_key)
-    return MISSING if tries is not None and _failures(rows, cell.row_key) <= tries else FAILED
-
-
-def _failures(rows: Sequence[Row], row_key: tuple[str, str]) -> int:
-    """How often a cell has failed."""
-    return sum((row["sweep"], row["key"]) == row_key and row["status"] == FAILED for row in rows)
 
 
 def _copy_shared(table: Table, place: Place, rows: list[Row], cells: Sequence[Cell]) -> None:

@@ -12,7 +12,7 @@ from prompt_tuning.commands.sweep import progress, worker
 from prompt_tuning.commands.sweep.claims import Claims
 from prompt_tuning.commands.sweep.place import Place
 from prompt_tuning.commands.sweep.progress import Session
-from prompt_tuning.commands.sweep.results import FAILED, Row, Table
+from prompt_tuning.commands.sweep.results import Table
 from prompt_tuning.commands.sweep.runner import MAX_TRIES, Reporter
 from prompt_tuning.commands.sweep.sweep import Cell
 from prompt_tuning.errors import ConfigError
@@ -57,7 +57,7 @@ def run(
 
     table = Table(session.place.directory)
     claims, reporter = Claims(session.place.directory), Reporter(session, report)
-    task = ray.remote(**_options(resources, session.place))(run_cell)
+    task = ray.remote(**_options(resources, session.place))(cells.run)
     running: dict[Any, Cell] = {}
     try:
         while True:
@@ -68,7 +68,12 @@ def run(
                 break
             (done, *_), _ = ray.wait(list(running))
             cell = running.pop(done)
-            row = _result(ray, done, cell, session.place)
+            try:
+                row = ray.get(done)
+            except ray.exceptions.RayError as error:
+                # Its process has died too often.
+                text = f"{type(error).__name__}: {error}"
+                row = cells.failed_row(cell, session.place, text)
             progress.record(session, cell, row)
             cells.discard_checkpoints(cell, session.place, row)
             claims.release(cell.key)
@@ -77,18 +82,6 @@ def run(
         for left in running:
             ray.cancel(left, force=True)
         ray.shutdown()
-
-
-def run_cell(cell: Cell, place: Place) -> Row:
-    """Runs a cell on a machine of the cluster and returns its row.
-
-    Args:
-      cell: The cell.
-      place: Folders.
-    """
-    from prompt_tuning.commands.sweep import cell as cells
-
-    return cells.run(cell, place)
 
 
 def _options(resources: Mapping[str, float], place: Place) -> dict[str, Any]:
@@ -103,14 +96,3 @@ def _options(resources: Mapping[str, float], place: Place) -> dict[str, Any]:
         "max_retries": MAX_TRIES - 1,
         "runtime_env": {"env_vars": {name: variables[name] for name in sorted(variables)}},
     }
-
-
-def _result(ray: Any, done: Any, cell: Cell, place: Place) -> Row:
-    """The row of a task, also of one whose process has died too often."""
-    from prompt_tuning.commands.sweep.cell import first_row
-
-    try:
-        return ray.get(done)
-    except ray.exceptions.RayError as error:
-        text = f"{type(error).__name__}: {error}"
-        return {**first_row(cell, place), "status": FAILED, "error": text[:2000], "seconds": None}

@@ -5,13 +5,13 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prompt_tuning.commands.sweep import progress, worker
 from prompt_tuning.commands.sweep.claims import Claims
 from prompt_tuning.commands.sweep.progress import MISSING, Session
-from prompt_tuning.commands.sweep.results import FAILED, Table
+from prompt_tuning.commands.sweep.results import DONE, FAILED, Row, Table, row_key
 from prompt_tuning.commands.sweep.sweep import Cell
 from prompt_tuning.errors import ConfigError
 
@@ -128,11 +128,10 @@ class _Runner:
 
     def _record_death(self, cell: Cell, exit_code: int) -> None:
         """Records a cell as failed that kills its workers."""
-        from prompt_tuning.commands.sweep.cell import first_row
+        from prompt_tuning.commands.sweep.cell import failed_row
 
         error = f"its worker ended {MAX_TRIES} times, with exit code {exit_code} (-9: killed, perhaps for memory)"
-        row = {**first_row(cell, self._session.place), "status": FAILED, "error": error}
-        progress.record(self._session, cell, row)
+        progress.record(self._session, cell, failed_row(cell, self._session.place, error))
 
 
 class Reporter:
@@ -144,24 +143,21 @@ class Reporter:
     """
 
     def __init__(self, session: Session, report: Callable[[str], None]):
-        rows = Table(session.place.directory).read()
-        self._cells = {cell.row_key for cell in session.cells}
-        self._num_seen = len(rows)
-        self._report = report
-        self._finished = {(row["sweep"], row["key"]) for row in rows} & self._cells
-        self._finished -= session.retried.keys()
+        self._session, self._report = session, report
+        self._num_seen = len(Table(session.place.directory).read())
 
-    def show(self, rows: list[dict[str, Any]]) -> None:
+    def show(self, rows: Sequence[Row]) -> None:
         """Reports the rows that are new."""
-        new, self._num_seen = rows[self._num_seen :], len(rows)
-        for row in new:
-            row_key = (row["sweep"], row["key"])
-            if row_key in self._cells:
-                self._finished.add(row_key)
-                self._report(f"{len(self._finished)} of {len(self._cells)}: {describe(row)}")
+        cells = {cell.row_key for cell in self._session.cells}
+        for number, row in enumerate(rows[self._num_seen :], self._num_seen + 1):
+            if row_key(row) in cells:
+                states = progress.states(self._session, rows[:number])
+                finished = sum(state in (DONE, FAILED) for _, state in states)
+                self._report(f"{finished} of {len(cells)}: {describe(row)}")
+        self._num_seen = len(rows)
 
 
-def describe(row: dict[str, Any]) -> str:
+def describe(row: Row) -> str:
     """Returns a line about a row."""
     name = f"{row['sweep']} {row['cell']}"
     if row["status"] == FAILED:

@@ -137,15 +137,6 @@ class Sweep:
             )
 
 
-def change_of(value: Mapping[str, Any]) -> Change:
-    """Returns the files and bindings of an axis value or of an evaluation; values become gin text."""
-    bindings = value.get("bindings", {})
-    return Change(
-        tuple(value.get("gin_files", ())),
-        tuple((name, gin_text(item)) for name, item in bindings.items()),
-    )
-
-
 def gin_text(value: Any) -> str:
     """Returns a value as gin reads it, texts in double quotes: a shell's single quotes then go around the whole."""
     if isinstance(value, str):
