@@ -25,21 +25,13 @@ from prompt_tuning.commands.report.sections import sections
 from prompt_tuning.commands.report.tables import duration
 from prompt_tuning.commands.sweep.command import CELLS_FAILED
 from prompt_tuning.commands.sweep.results import TABLE
+from prompt_tuning.config.files import PACKAGE_CONFIGS
 
 _PAPER = "prompt_tuning/configs/paper"
-SWEEPS = (
-    "figure_1",
-    "figure_1_ranked",
-    "figure_1_multitask",
-    "figure_3a",
-    "figure_3b",
-    "figure_3c",
-    "figure_3d",
-    "table_1",
-    "table_2",
-    "table_3",
-    "table_5",
-    "appendix_search",
+# Counted at full scale, run where its folders are named, and evaluated by another command.
+_NOT_IN_MINIATURE = {"table_4", "real_data", "released_prompts"}
+SWEEPS = sorted(
+    {path.stem for path in (PACKAGE_CONFIGS / "paper").glob("*.gin")} - _NOT_IN_MINIATURE
 )
 BEGIN, END = "<!-- reproduction: begin -->\n", "<!-- reproduction: end -->\n"
 # Paths of the machine that ran a cell.

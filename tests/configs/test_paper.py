@@ -14,6 +14,7 @@ from prompt_tuning.checkpoints import load
 from prompt_tuning.checkpoints.formats import weights
 from prompt_tuning.commands.report import published
 from prompt_tuning.commands.sweep import expansion
+from prompt_tuning.commands.sweep.sweep import bound
 from prompt_tuning.config import files as config_files
 from prompt_tuning.data import batches, context
 from prompt_tuning.data.verbalizers import get_verbalizers
@@ -244,8 +245,8 @@ def test_table_4_counts_what_the_paper_prints(size, folders):
     # The longest first, with all its layers. On them no prompt depends: the others are counted with one, in less time.
     for cell in reversed(cells):
         if frozen is not None:
-            one = {"NUM_ENCODER_LAYERS": "1", "NUM_DECODER_LAYERS": "1"}
-            run = cell.run + expansion.Change((), tuple(one.items()))
+            one = {"NUM_ENCODER_LAYERS": 1, "NUM_DECODER_LAYERS": 1}
+            run = cell.run + expansion.Change((), tuple(map(bound, one, one.values())))
             cell = dataclasses.replace(cell, run=run)
         model, regex = expansion.countable(cell)
         is_trainable = tree.match_any(regex)

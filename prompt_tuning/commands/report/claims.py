@@ -1,6 +1,7 @@
 """What the paper says of its figures and tables, held against the cells that were measured."""
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -161,19 +162,16 @@ def _verdict(found: Sequence[Difference], bearing_out: int, *, against: int) -> 
 
 def higher_on_the_whole(found: Sequence[Difference]) -> str:
     """Returns the verdict on a claim that the mean over tasks, which have one run each, is higher."""
-    return DIFFERS if _mean(found) <= 0 else not_lower_on_the_whole(found)
+    mean = statistics.fmean(d.value for d in found)
+    return DIFFERS if mean <= 0 else not_lower_on_the_whole(found)
 
 
 def not_lower_on_the_whole(found: Sequence[Difference]) -> str:
     """Returns the verdict on a claim that the mean over tasks, which have one run each, is as high or higher."""
-    if _mean(found) < 0:
+    values = [d.value for d in found]
+    if statistics.fmean(values) < 0:
         return DIFFERS
-    return AGREES if min(d.value for d in found) >= 0 else IN_PART
-
-
-def _mean(found: Sequence[Difference]) -> float:
-    """The mean difference."""
-    return sum(d.value for d in found) / len(found)
+    return AGREES if min(values) >= 0 else IN_PART
 
 
 # What `paper.toml` calls them.

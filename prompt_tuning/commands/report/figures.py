@@ -20,6 +20,7 @@ _STYLES = {MEASURED: ("-", True), PAPER: ("--", False), OTHER: (":", False)}
 # Inches. Small enough that the text can be read where a phone shows the panel at its own width.
 _SIZE = (4.5, 4.2)
 _SETTINGS = {
+    # Letters are outlines: the page brings no font.
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
     "font.size": 10,

@@ -27,11 +27,7 @@ def points_table(sweep: Sweep, axis: str) -> Table | None:
     """Returns the numbers of a panel, with a column for each task."""
     by = [name for name in ("size", axis) if name in sweep.axes]
     tasks = sweep.values("task")
-    by_task = points(sweep, (*by, "task")) if tasks else {}
-    rows = [
-        [*cells, *(point(by_task.get((*key, task))) for task in tasks)]
-        for key, cells in _average_cells(sweep, by).items()
-    ]
+    rows = _average_cells(sweep, by, tasks)
     # Headings have to be short: what all tasks begin with, up to the last `_`, is above the table.
     prefix = os.path.commonprefix(tasks) if len(tasks) > 1 else ""
     prefix = prefix[: prefix.rfind("_") + 1]
@@ -50,7 +46,7 @@ def scores_table(sweep: Sweep, *left_out: str) -> Table:
       *left_out: Axes to average over, besides the seed.
     """
     by = sweep.varying("seed", *left_out)
-    rows = list(_average_cells(sweep, by).values())
+    rows = _average_cells(sweep, by)
     return Table(_caption(sweep, "seed", *left_out), (*by, "parameters", "score", "seeds"), rows)
 
 
@@ -66,12 +62,19 @@ def best_first(sweep: Sweep) -> Table:
     return Table(table.caption, table.columns, sorted(table.rows, key=place))
 
 
-def _average_cells(sweep: Sweep, by: Sequence[str]) -> dict[Key, list[Cell]]:
-    """The averages by some axes: the values of these, parameters, score and number of seeds."""
-    return {
-        key: [*_values(by, key), count(p.total_params), point(p), count(p.seeds)]
+def _average_cells(sweep: Sweep, by: Sequence[str], tasks: Sequence[str] = ()) -> list[list[Cell]]:
+    """The averages by some axes: the values of these, parameters, score, number of seeds, score of each task."""
+    by_task = points(sweep, (*by, "task")) if tasks else {}
+    return [
+        [
+            *_values(by, key),
+            count(p.total_params),
+            point(p),
+            count(p.seeds),
+            *(point(by_task.get((*key, task))) for task in tasks),
+        ]
         for key, p in points(sweep, by).items()
-    }
+    ]
 
 
 def _values(by: Sequence[str], key: Key) -> list[Cell]:
@@ -87,14 +90,20 @@ def times_table(sweep: Sweep) -> Table:
         [
             *_values(by, key),
             point(scores[key]),
-            duration(time.seconds),
+            duration(time.mean),
             duration(time.sd),
-            Cell(f"{time.reached} of {time.runs}", time.reached / time.runs),
+            _of_all(time),
         ]
         for key, time in times_to_mean(sweep, by).items()
     ]
     columns = (*by, "score", "time", "± time", "runs that reach it")
     return Table(_caption(sweep, "seed"), columns, rows)
+
+
+def _of_all(time: Point) -> Cell:
+    """How many runs came close to the mean score, of all."""
+    num_runs = time.seeds + time.incomplete
+    return Cell(f"{time.seeds} of {num_runs}", time.seeds / num_runs)
 
 
 def transfer_table(sweep: Sweep) -> Table:
@@ -163,8 +172,8 @@ def counts_table(sweep: Sweep) -> Table:
     paper = {key: _paper_counts(sweep, dict(zip(by, key, strict=True))) for key in counted}
     has_paper = any(paper.values())
     rows = []
-    for key in sweep.ordered(by, counted):
-        total, trainable = counted[key]["total_params"], counted[key]["trainable_params"]
+    for key, cell in counted.items():
+        total, trainable = cell["total_params"], cell["trainable_params"]
         percent = 100 * trainable / total
         row = [*_values(by, key), count(trainable), count(total), Cell(f"{percent:.5f}", percent)]
         if known := paper[key]:

@@ -93,7 +93,9 @@ def inline(document: str, panel: figures.Panel) -> str:
     """
     body = document[document.index("<svg ") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    # Without a size of its own a figure takes its frame's.
     body = re.sub(r'(?<= )(width|height)="[\d.]+pt" ?', "", body, count=2)
+    # Ids are unique in their own document only, and all figures come into one.
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{panel.name}-", body)
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, variable)

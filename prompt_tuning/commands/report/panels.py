@@ -36,6 +36,7 @@ def measured(sweeps: Sequence[Sweep], section: Mapping[str, Any], how: str = "")
         for size, point in line.items():
             # Without a prompt, or with the shortest one.
             params[size] = min(point.total_params, params.get(size, math.inf))
+    counts = sorted({point.seeds for line in lines.values() for point in line.values()})
     num_tasks = len(first.values("task"))
     return Panel(
         name=".".join(filter(None, (first.name, first.scale))),
@@ -56,16 +57,10 @@ def measured(sweeps: Sequence[Sweep], section: Mapping[str, Any], how: str = "")
         ticks=tuple((x, size) for size, x in sorted(params.items(), key=lambda item: item[1])),
         kind=MEASURED,
         legend=section.get("legend", ""),
-        caption=_seeds_of(lines),
+        caption=f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds a point."
+        if counts != [1]
+        else "One seed, so no error bars.",
     )
-
-
-def _seeds_of(lines: Mapping[str, Mapping[str, Point]]) -> str:
-    """How many seeds the points of a panel have."""
-    counts = sorted({point.seeds for line in lines.values() for point in line.values()})
-    if counts == [1]:
-        return "One seed, so no error bars."
-    return f"{' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} seeds a point."
 
 
 def of_table(section: Mapping[str, Any], table: Table) -> Panel:

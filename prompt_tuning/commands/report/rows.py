@@ -122,7 +122,7 @@ class Sweep:
         )
 
     def groups(self, axes: Sequence[str], *, done: bool = True) -> dict[Key, list[Row]]:
-        """Returns the runs by their values of some axes.
+        """Returns the runs by their values of some axes, in the order of these.
 
         Args:
           axes: The axes.
@@ -132,7 +132,7 @@ class Sweep:
         for cell in self.runs:
             if cell["status"] == DONE or not done:
                 found.setdefault(key_of(cell, axes), []).append(cell)
-        return found
+        return {key: found[key] for key in self.ordered(axes, found)}
 
     def _params_of(self, size: str) -> float:
         """Parameters of the models of a size; infinite if no row tells."""
@@ -185,9 +185,11 @@ def read(paths: Sequence[str]) -> Results:
     planned: dict[tuple[str, str], dict[str, str]] = {}
     changed: set[str] = set()
     for file in itertools.chain.from_iterable(_files(path) for path in paths):
-        plan = _read_plan(file.parent / CELLS)
-        for name, keys in plan.items():
-            planned.setdefault(name, {}).update(keys)
+        plan_file = file.parent / CELLS
+        plan = json.loads(plan_file.read_text()) if plan_file.exists() else {}
+        for name, scales in plan.items():
+            for scale, keys in scales.items():
+                planned.setdefault((name, scale), {}).update(keys)
         found = list(_read_file(file, notes))
         current = [row for row in found if _is_current(row, plan)]
         if len(current) < len(found):
@@ -239,15 +241,9 @@ def _files(path: str) -> list[epath.Path]:
     return found
 
 
-def _read_plan(file: epath.Path) -> dict[tuple[str, str], dict[str, str]]:
-    """The cells of sweeps by name and scale, key -> label; {} where the folder does not tell."""
-    known = json.loads(file.read_text()) if file.exists() else {}
-    return {(name, scale): keys for name, scales in known.items() for scale, keys in scales.items()}
-
-
-def _is_current(row: Row, plan: Mapping[tuple[str, str], Mapping[str, str]]) -> bool:
-    """Whether a row is of a cell that its sweep has now, as far as the folder tells."""
-    keys = plan.get((row["sweep"], row["scale"] or ""))
+def _is_current(row: Row, plan: Mapping[str, Mapping[str, Mapping[str, str]]]) -> bool:
+    """Whether a row is of a cell that its sweep has now, as far as the folder tells: sweep -> scale -> keys."""
+    keys = plan.get(row["sweep"], {}).get(row["scale"] or "")
     return keys is None or row.get("key") in keys
 
 

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from prompt_tuning.commands.sweep import ray_runner, worker
+from prompt_tuning.commands.sweep import overview, progress, ray_runner, runner, worker
 from prompt_tuning.commands.sweep.place import Place
+from prompt_tuning.commands.sweep.progress import Session
+from prompt_tuning.commands.sweep.results import DONE, FAILED, Row, Table, latest
 from prompt_tuning.config import flags as gin_flags
 from prompt_tuning.errors import ConfigError
 
@@ -56,8 +58,7 @@ def main(argv: Sequence[str]) -> int:
     runs = not (flags.dry_run or flags.print_commands or flags.cell)
     if runs and flags.ray is not None:
         ray_runner.connect(flags.ray or None)
-    from prompt_tuning.commands.sweep import expansion, overview, progress, runner
-    from prompt_tuning.commands.sweep.results import FAILED, Table
+    from prompt_tuning.commands.sweep import expansion
     from prompt_tuning.config import resolve
 
     resolve.set_data_dirs(flags.tfds_data_dir, flags.seqio_additional_cache_dirs)
@@ -104,11 +105,8 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _run_one(session: Any, key: str) -> int:
+def _run_one(session: Session, key: str) -> int:
     """Runs one cell in this process, and adds its row."""
-    from prompt_tuning.commands.sweep import runner
-    from prompt_tuning.commands.sweep.results import DONE, Table, latest
-
     cells = [cell for cell in session.cells if cell.key == key]
     if not cells:
         raise ConfigError(
@@ -128,11 +126,9 @@ def _run_one(session: Any, key: str) -> int:
     return 0 if row["status"] == DONE else CELLS_FAILED
 
 
-def _show_topology(session: Any, rows: Sequence[Any], topology: str) -> None:
+def _show_topology(session: Session, rows: Sequence[Row], topology: str) -> None:
     """Prints what `prompt-tuning plan` says of one cell of each size and method."""
     from prompt_tuning.commands.plan import search, slices
-    from prompt_tuning.commands.sweep import overview, progress
-    from prompt_tuning.commands.sweep.results import DONE
 
     slices.prepare_process()
     left = [cell for cell, state in progress.states(session, rows) if state != DONE]

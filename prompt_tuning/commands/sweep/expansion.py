@@ -13,11 +13,13 @@ from typing import Any
 from prompt_tuning.commands.sweep.sweep import (
     COMMANDS,
     ENSEMBLE,
+    OUTPUT_MACROS,
     SELECTOR,
     Cell,
     Change,
+    Flag,
     Sweep,
-    gin_text,
+    bound,
 )
 from prompt_tuning.config import files as config_files
 from prompt_tuning.config import names
@@ -26,15 +28,11 @@ from prompt_tuning.errors import ConfigError, PromptTuningError
 
 SCALES = ("full", "mini")
 _SCALE_FILE = "prompt_tuning/configs/paper/scales/{}.gin"
-# Macro that holds the output folder of a command; its value is no setting of the run.
-OUTPUT_MACROS = {"train": "MODEL_DIR", "eval": "EVAL_OUTPUT_DIR"}
 _KEY_CHARACTERS = 16
 # How a flag may name the sweep.
 _SELECTORS = [SELECTOR.split(".", n)[-1] for n in range(SELECTOR.count(".") + 1)]
 # What stands for the output folder while cells are checked.
 _FOLDER = "output"
-# A flag as `config.read` takes it: text, and how it was typed.
-Flag = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +139,7 @@ def combine(
     read = functools.partial(_change_of, search_paths=search_paths)
     common, last = read({"bindings": sweep.bindings}), read({"gin_files": sweep.gin_files})
     # Flags override all else, as in a run.
-    last += Change((), tuple(_split(text) for text, _ in flags))
+    last += Change((), tuple(flags))
     folders = tuple(_absolute(folder) for folder in search_paths)
     cells = []
     for combination in itertools.product(*(axis.items() for axis in sweep.axes.values())):
@@ -177,9 +175,8 @@ def resolve(cell: Cell, output_dir: str, change: Change | None = None) -> config
 
     command = "eval" if cell.command == "eval" else "train"
     runnable = evaluate.evaluate if command == "eval" else train.train
-    macro = OUTPUT_MACROS[command]
     run = cell.run + change if change else cell.run
-    run = run + Change((), ((macro, gin_text(output_dir)),))
+    run = run + Change((), (bound(OUTPUT_MACROS[command], output_dir),))
     parsed = config.read(run.gin_files, run.flags, cell.search_paths)
     return config.resolve(parsed, runnable, command=command)
 
@@ -297,8 +294,7 @@ def _change_of(value: Mapping[str, Any], search_paths: Sequence[str]) -> Change:
             files.append(f"prompt_tuning/configs/{relative}")
         else:
             files.append(_absolute(str(path)))
-    bindings = value.get("bindings", {})
-    return Change(tuple(files), tuple((name, gin_text(item)) for name, item in bindings.items()))
+    return Change(tuple(files), tuple(itertools.starmap(bound, value.get("bindings", {}).items())))
 
 
 def _absolute(path: str) -> str:
@@ -309,9 +305,3 @@ def _absolute(path: str) -> str:
 def _bindings(parsed: config.Parsed) -> list[config_files.Binding]:
     """The bindings of what was read."""
     return [s for s in parsed.statements if isinstance(s, config_files.Binding)]
-
-
-def _split(text: str) -> tuple[str, str]:
-    """`NAME = VALUE` as a pair."""
-    name, _, value = text.partition("=")
-    return name.strip(), value.strip()

@@ -46,6 +46,7 @@ def begin(place: Place, cells: Sequence[Cell], *, retry_failed: bool) -> Session
 
 def states(session: Session, rows: Sequence[Row]) -> list[tuple[Cell, str]]:
     """Returns every cell with its state: `DONE`, `FAILED`, `WAITING` (for the members of an ensemble) or `MISSING`."""
+    # Rows are only ever added, so a place in the table tells an old failure from one of this start.
     forgotten = session.num_forgotten
     fresh = [row for n, row in enumerate(rows) if n >= forgotten or row["status"] == DONE]
     counted = latest(fresh)

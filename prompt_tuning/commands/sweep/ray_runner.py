@@ -17,6 +17,9 @@ from prompt_tuning.commands.sweep.runner import MAX_TRIES, Reporter
 from prompt_tuning.commands.sweep.sweep import Cell
 from prompt_tuning.errors import ConfigError
 
+# A claim is an open file, of which many systems grant a process 1,024.
+_MAX_QUEUED = 512
+
 
 def connect(address: str | None) -> None:
     """Joins a Ray cluster, or starts one on this machine; to be called before JAX is imported, since Ray forks.
@@ -52,6 +55,7 @@ def run(
       report: Called with a line for each cell that is finished.
     """
     import ray
+    from ray.exceptions import RayError
 
     from prompt_tuning.commands.sweep import cell as cells
 
@@ -61,8 +65,8 @@ def run(
     running: dict[Any, Cell] = {}
     try:
         while True:
-            # Every task that can be started waits in Ray's own queue.
-            while (cell := progress.take_next(session, claims)) is not None:
+            # Tasks that can be started wait in Ray's own queue.
+            while len(running) < _MAX_QUEUED and (cell := progress.take_next(session, claims)):
                 running[task.remote(cell, session.place)] = cell
             if not running:
                 break
@@ -70,7 +74,7 @@ def run(
             cell = running.pop(done)
             try:
                 row = ray.get(done)
-            except ray.exceptions.RayError as error:
+            except RayError as error:
                 # Its process has died too often.
                 text = f"{type(error).__name__}: {error}"
                 row = cells.failed_row(cell, session.place, text)

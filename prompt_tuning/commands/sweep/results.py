@@ -61,6 +61,7 @@ class Table:
         path = self.directory / CELLS
         with self.locked():
             known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            # Settings that a sweep had before are forgotten; their rows stay in the table.
             for cell in cells:
                 known.setdefault(cell.sweep, {})[cell.scale or ""] = {}
             for cell in cells:

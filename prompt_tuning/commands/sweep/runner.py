@@ -12,7 +12,6 @@ from prompt_tuning.commands.sweep import progress, worker
 from prompt_tuning.commands.sweep.claims import Claims
 from prompt_tuning.commands.sweep.progress import MISSING, Session
 from prompt_tuning.commands.sweep.results import DONE, FAILED, Row, Table, row_key
-from prompt_tuning.commands.sweep.sweep import Cell
 from prompt_tuning.errors import ConfigError
 
 # A cell whose worker has died so often is recorded as failed.
@@ -21,6 +20,7 @@ _POLL_SECONDS = 1.0
 _GIB = 2**30
 # What a worker takes for TensorFlow, JAX, the compiler and a small model.
 _BYTES_PER_WORKER = 4 * _GIB
+# A worker that is told to end saves a checkpoint first, for the next start to go on from.
 _SECONDS_TO_SAVE = 60.0
 _MAX_KEY_BYTES = 64
 
@@ -77,11 +77,14 @@ class _Runner:
         rows = self._table.read()
         self._progress.show(rows)
         missing = [c for c, s in progress.states(self._session, rows) if s == MISSING]
-        num_idle = sum(not in_hand.value for in_hand in self._workers.values())
-        with self._table.locked():
-            num_free = sum(map(self._claims.is_free, {cell.key for cell in missing}))
-        for _ in range(min(self._jobs - len(self._workers), num_free - num_idle)):
-            self._start()
+        room = self._jobs - len(self._workers)
+        # A network drive is asked for each lock, so only where the answer matters.
+        if missing and room > 0:
+            num_idle = sum(not in_hand.value for in_hand in self._workers.values())
+            with self._table.locked():
+                num_free = sum(map(self._claims.is_free, {cell.key for cell in missing}))
+            for _ in range(min(room, num_free - num_idle)):
+                self._start()
         return bool(missing or self._workers)
 
     def stop(self) -> None:
@@ -95,12 +98,10 @@ class _Runner:
 
     def _start(self) -> None:
         """Starts a worker."""
-        place = self._session.place
         # Threads do not survive a fork, and JAX and TensorFlow have some.
         context = multiprocessing.get_context("spawn")
         in_hand = context.RawArray("c", _MAX_KEY_BYTES)
-        log = f"{place.directory}/logs/workers.log"
-        arguments = (self._session, worker.environment(place), os.getpid(), log, in_hand)
+        arguments = (self._session, os.getpid(), in_hand)
         process = context.Process(target=worker.main, args=arguments)
         process.start()
         self._workers[process] = in_hand
@@ -121,17 +122,15 @@ class _Runner:
                     fix=f"see {self._session.place.directory}/logs/workers.log",
                 )
         self._deaths[key] += 1
-        # Sweeps share runs: a cell of each has the key.
-        for cell in self._session.cells:
-            if cell.key == key and self._deaths[key] >= MAX_TRIES:
-                self._record_death(cell, exit_code)
+        if key and self._deaths[key] >= MAX_TRIES:
+            from prompt_tuning.commands.sweep.cell import failed_row
 
-    def _record_death(self, cell: Cell, exit_code: int) -> None:
-        """Records a cell as failed that kills its workers."""
-        from prompt_tuning.commands.sweep.cell import failed_row
-
-        error = f"its worker ended {MAX_TRIES} times, with exit code {exit_code} (-9: killed, perhaps for memory)"
-        progress.record(self._session, cell, failed_row(cell, self._session.place, error))
+            error = f"its worker ended {MAX_TRIES} times, with exit code {exit_code} (-9: killed, perhaps for memory)"
+            # Sweeps share runs: a cell of each has the key.
+            for cell in self._session.cells:
+                if cell.key == key:
+                    row = failed_row(cell, self._session.place, error)
+                    progress.record(self._session, cell, row)
 
 
 class Reporter:

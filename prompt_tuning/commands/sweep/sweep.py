@@ -5,12 +5,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from prompt_tuning.config import flags as gin_flags
 from prompt_tuning.errors import ConfigError
 
 SELECTOR = "prompt_tuning.sweeps.Sweep"
 # What a cell does: trains, is evaluated only, or only has its parameters counted.
 COMMANDS = ("train", "eval", "count")
 ENSEMBLE = "ensemble"
+# Macro that holds the output folder of a command; its value is no setting of the run.
+OUTPUT_MACROS = {"train": "MODEL_DIR", "eval": "EVAL_OUTPUT_DIR"}
 # Parts of an axis value: what each has to be, as a check and in words. An evaluation has the first two alone.
 _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "gin_files": (
@@ -27,21 +30,20 @@ _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
 _CHANGE_PARTS = ("gin_files", "bindings")
 
 
+# A setting as `config.read` takes it: its gin text, and the flag as typed.
+Flag = tuple[str, str]
+
+
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What is added to a run: gin files, and bindings as (name, gin text)."""
+    """What is added to a run: gin files, and settings."""
 
     gin_files: tuple[str, ...] = ()
-    bindings: tuple[tuple[str, str], ...] = ()
+    flags: tuple[Flag, ...] = ()
 
     def __add__(self, other: "Change") -> "Change":
         """Returns both, `other` later."""
-        return Change(self.gin_files + other.gin_files, self.bindings + other.bindings)
-
-    @property
-    def flags(self) -> list[tuple[str, str]]:
-        """The bindings as `config.read` takes them: (text, flag as typed)."""
-        return [(f"{name} = {text}", f"--gin.{name}={text}") for name, text in self.bindings]
+        return Change(self.gin_files + other.gin_files, self.flags + other.flags)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +137,11 @@ class Sweep:
                 name=self.ensemble_over,
                 candidates=self.axes,
             )
+
+
+def bound(name: str, value: Any) -> Flag:
+    """Returns a setting of a run: a name and the Python value that it gets."""
+    return gin_flags.binding(f"{gin_flags.PREFIX}{name}={gin_text(value)}")
 
 
 def gin_text(value: Any) -> str:

@@ -5,7 +5,6 @@ import pathlib
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,20 +57,18 @@ def run_cells(session: Session, in_hand: Any = None) -> int:
     return count
 
 
-def main(
-    session: Session, variables: Mapping[str, str], parent: int, log: str, in_hand: Any
-) -> None:
+def main(session: Session, parent: int, in_hand: Any) -> None:
     """Runs a worker process.
 
     Args:
       session: What is to be done.
-      variables: Of the environment, set before JAX is imported.
       parent: Process that started it; the worker ends when that one does.
-      log: File of what it prints outside cells.
       in_hand: See `run_cells`; memory that the parent shares, and reads when this process is gone.
     """
-    os.environ.update(variables)
-    pathlib.Path(log).parent.mkdir(parents=True, exist_ok=True)
+    # Before JAX is imported.
+    os.environ.update(environment(session.place))
+    log = pathlib.Path(session.place.directory) / "logs" / "workers.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for standard in (sys.stdout, sys.stderr):
         os.dup2(descriptor, standard.fileno())

@@ -1,5 +1,7 @@
 """The published numbers against one another, where one follows from others."""
 
+from typing import Any
+
 import pytest
 
 from prompt_tuning.commands.report import published
@@ -22,7 +24,7 @@ def _params(layers: int, width: int, heads: int, mlp: int) -> int:
     return encoder + decoder + 2 * 32_128 * width
 
 
-def _rows(name):
+def _rows(name: str) -> Any:
     """The rows of a section's published table."""
     (section,) = [found for found in published.PAPER["sections"] if found["name"] == name]
     return published.table(section).rows

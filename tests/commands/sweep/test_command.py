@@ -9,13 +9,7 @@ import pytest
 from prompt_tuning.commands.sweep import command, overview, worker
 from prompt_tuning.commands.sweep.results import Table
 from prompt_tuning.errors import ConfigError
-from tests import tiny_run
 from tests.commands.sweep import tiny_sweep
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return tiny_run.make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from prompt_tuning.commands.sweep import progress, runner
 from prompt_tuning.commands.sweep.cell import run
 from prompt_tuning.commands.sweep.claims import Claims
 from prompt_tuning.commands.sweep.results import Table
-from tests import tiny_run
 from tests.commands.sweep import tiny_sweep
 from tests.helpers import REPO
 
@@ -39,11 +38,6 @@ ray_runner.run(pickle.loads(pathlib.Path(sys.argv[1]).read_bytes()), {"CPU": 1})
 
 
 STEPS = 16
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return tiny_run.make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def _until(found, what, seconds=200.0):
