@@ -54,20 +54,8 @@ def _table_4_rows() -> list[list[Cell]]:
 
 
 def _cell(value: str | Mapping[str, Any]) -> Cell:
-    """A cell that is sorted by the number it shows."""
+    """A cell that is sorted by the number it shows, unless another is given."""
     if isinstance(value, str):
-        return Cell(value, _number(value))
+        return text(value)
     note = PAPER["notes"][value["note"]] if "note" in value else ""
-    return Cell(value["text"], value.get("sort", _number(value["text"])), note)
-
-
-def _number(shown: str) -> float | None:
-    """A mean without its deviation, of several scores their mean, a time in seconds; None of other text."""
-    try:
-        if ":" in shown:
-            *hours, minutes, seconds = map(float, shown.split(":"))
-            return 3600 * sum(hours) + 60 * minutes + seconds
-        scores = [float(part.partition(" ± ")[0]) for part in shown.split(" / ")]
-    except ValueError:
-        return None
-    return sum(scores) / len(scores)
+    return Cell(value["text"], value.get("sort", text(value["text"]).sort), note)

@@ -58,14 +58,26 @@ def sections(results: Results) -> list[Section]:
     Returns:
       The paper's figures and tables, real data, then sweeps that are none of the paper's.
     """
-    found = [_of_paper(described, results) for described in published.PAPER["sections"]]
+    found = [_section(described, results) for described in published.PAPER["sections"]]
     known = {sweep.name for section in found for sweep in section.sweeps}
     own = sorted({sweep.name for sweep in results.sweeps} - known)
-    return [*found, *(_other(name, results) for name in own)]
+    return [*found, *(_section(_described(name, results), results) for name in own)]
 
 
-def _of_paper(described: Mapping[str, Any], results: Results) -> Section:
-    """A section of `published.PAPER`."""
+def _described(name: str, results: Results) -> dict[str, str]:
+    """A sweep that is none of the paper's, as those of the paper are described."""
+    cells = [cell for sweep in results.find(name) for cell in sweep.cells]
+    titles = sorted({cell["title"] for cell in cells if cell.get("title")})
+    return {
+        "name": name,
+        "title": ": ".join([name, *titles]),
+        "about": "A sweep that is none of the paper's. Mean ± standard deviation over seeds.",
+        "measured": "scores",
+    }
+
+
+def _section(described: Mapping[str, Any], results: Results) -> Section:
+    """A section as `published.PAPER` describes it."""
     together = results.find(described["name"], *described.get("together_with", ()))
     apart = [
         (sweep, f", {how}")
@@ -96,17 +108,4 @@ def _of_paper(described: Mapping[str, Any], results: Results) -> Section:
         published_tables=(published_table,) if published_table else (),
         statements=tuple(described.get("statements", ())),
         remarks=tuple(described.get("remarks", ())),
-    )
-
-
-def _other(name: str, results: Results) -> Section:
-    """A sweep that is none of the paper's."""
-    sweeps = tuple(results.find(name))
-    titles = {cell["title"] for sweep in sweeps for cell in sweep.cells if cell.get("title")}
-    return Section(
-        name=name,
-        title=": ".join([name, *sorted(titles)]),
-        about="A sweep that is none of the paper's. Mean ± standard deviation over seeds.",
-        sweeps=sweeps,
-        tables=tuple(map(measured.scores_table, sweeps)),
     )

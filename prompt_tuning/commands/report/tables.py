@@ -64,12 +64,21 @@ def label(axis: str, value: str) -> str:
     return METHODS.get(value, value) if axis == "method" else value
 
 
-def text(value: str, note: str = "") -> Cell:
-    """Returns a cell with text; numbers in it sort as numbers."""
+def text(value: str) -> Cell:
+    """Returns a cell with text; one that shows a number is sorted by it."""
+    return Cell(value, _number(value))
+
+
+def _number(shown: str) -> float | None:
+    """A mean without its deviation, of several scores their mean, a time in seconds; None of other text."""
     try:
-        return Cell(value, float(value), note)
+        if ":" in shown:
+            *hours, minutes, seconds = map(float, shown.split(":"))
+            return 3600 * sum(hours) + 60 * minutes + seconds
+        scores = [float(part.partition(" ± ")[0]) for part in shown.split(" / ")]
     except ValueError:
-        return Cell(value, None, note)
+        return None
+    return sum(scores) / len(scores)
 
 
 def count(value: float | None) -> Cell:

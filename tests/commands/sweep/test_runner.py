@@ -129,6 +129,25 @@ def test_a_killed_runner_and_a_killed_worker_lose_and_double_nothing(inputs, tmp
     assert [f"| 0/{STEPS} [" in text for text in starts] == [True, False, False]
 
 
+@pytest.mark.slow
+def test_two_runners_on_one_folder_run_every_cell_once(inputs, tmp_path):
+    lengths = {
+        n: {"command": "count", "bindings": {"PROMPT_LENGTH": n}} for n in (1, 2, 3, 4, 5, 6)
+    }
+    bindings = tiny_sweep.bindings(inputs)
+    file = tiny_sweep.write(tmp_path / "tiny.gin", axes={"length": lengths}, bindings=bindings)
+    session = tiny_sweep.session(file, tmp_path)
+    runners = [_start(session, tmp_path) for _ in range(2)]
+    for process in runners:
+        # Each waits for what the other has in work, and tells of all.
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0 and output.count("tiny length=") == 6
+    rows = Table(tmp_path).read()
+    assert sorted(row["cell"] for row in rows) == [f"length={n}" for n in lengths]
+    starts = [path.read_text().count("=== ") for path in tmp_path.glob("logs/*.log")]
+    assert sum(starts) == 6 and _are_free(session)
+
+
 class _Process:
     """A worker that has ended."""
 
