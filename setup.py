@@ -11,6 +11,7 @@ INSTALL_REQUIRES = [
     "absl-py>=2.3,<3",
     "clu>=0.0.12,<0.1",
     "etils[epath]>=1.12,<2",
+    "filelock>=4.2,<5",
     "flax>=0.12.8,<0.13",
     "gin-config>=0.5,<0.6",
     "jax>=0.10.2,<0.13",

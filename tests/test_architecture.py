@@ -57,6 +57,7 @@ HOMES = {
     "clu": "training",
     "tqdm": "training",
     "tensorboard": "commands/sweep",
+    "filelock": "commands/sweep",
     "ray": "commands/sweep",
     "jinja2": "commands/report",
     "matplotlib": "commands/report commands/inspect commands/demo",

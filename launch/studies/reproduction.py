@@ -16,27 +16,22 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from prompt_tuning.commands.report import claims, contents, rows
+from prompt_tuning.commands.report import claims, rows
+from prompt_tuning.commands.report.page import render
 from prompt_tuning.commands.report.rows import Results
-from prompt_tuning.commands.report.tables import Table, duration, text
+from prompt_tuning.commands.report.sections import sections
+from prompt_tuning.commands.report.tables import duration
 from prompt_tuning.commands.sweep.command import CELLS_FAILED
+from prompt_tuning.commands.sweep.results import TABLE
+from prompt_tuning.config.files import PACKAGE_CONFIGS
 
 _PAPER = "prompt_tuning/configs/paper"
-SWEEPS = (
-    "figure_1",
-    "figure_1_ranked",
-    "figure_1_multitask",
-    "figure_3a",
-    "figure_3b",
-    "figure_3c",
-    "figure_3d",
-    "table_1",
-    "table_2",
-    "table_3",
-    "table_5",
-    "appendix_search",
+# Counted at full scale, run where its folders are named, and evaluated by another command.
+_NOT_IN_MINIATURE = {"table_4", "real_data", "released_prompts"}
+SWEEPS = sorted(
+    {path.stem for path in (PACKAGE_CONFIGS / "paper").glob("*.gin")} - _NOT_IN_MINIATURE
 )
 BEGIN, END = "<!-- reproduction: begin -->\n", "<!-- reproduction: end -->\n"
 # Paths of the machine that ran a cell.
@@ -51,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             _run("sweep", *arguments, expected=(0, CELLS_FAILED))
     folder = flags.docs_dir / "reproduction"
     folder.mkdir(parents=True, exist_ok=True)
-    copy_rows(pathlib.Path(flags.output_dir), folder / rows.FILE_NAME)
+    copy_rows(pathlib.Path(flags.output_dir), folder / TABLE)
     # The report shows this command, which should name no folder of this machine.
     shown = os.path.relpath(folder)
     _run("report", shown, f"--output_dir={shown}")
@@ -112,53 +107,17 @@ def copy_rows(results: pathlib.Path, target: pathlib.Path) -> None:
 
 def page(results: Results) -> str:
     """Returns the tables of docs/measured/reproduction.md."""
-    found = [markdown(_overview(results))]
-    claimed = claims.table(results)
-    if claimed is not None:
-        found.append(markdown(claimed))
-    for section in contents.sections(results):
-        if section.tables:
-            found += [f"## {section.title}\n\n{section.about}\n", *map(markdown, section.tables)]
-    return "\n".join(found)
-
-
-def _overview(results: Results) -> Table:
-    """How many cells of every sweep are done, and the time they took."""
-    cells = [
-        (
-            sweep.name,
-            sweep.scale,
-            len(sweep.done),
-            len(sweep.failed),
-            len(sweep.missing),
-            _seconds(sweep.runs),
-        )
-        for sweep in results.sweeps
-    ]
     # A run that several sweeps share has a row in each, under one key.
     runs = {cell.get("key"): cell for sweep in results.sweeps for cell in sweep.runs}
-    total = _seconds(runs.values())
-    columns = ("sweep", "scale", "done", "failed", "missing", "hours, one worker")
-    shown = [[*(text(str(value)) for value in row[:5]), duration(row[5])] for row in cells]
-    caption = f"Cells. All {len(runs)} runs, shared ones once: {duration(total).text}"
-    return Table(caption, columns, shown)
-
-
-def _seconds(cells: Iterable[rows.Row]) -> float:
-    """What cells took, starting and evaluating included."""
-    return sum(cell.get("seconds") or 0.0 for cell in cells)
-
-
-def markdown(table: Table) -> str:
-    """Returns a table as Markdown, its caption above and its notes below."""
-    shown = [[*table.columns], ["---"] * len(table.columns)]
-    for row in table.rows:
-        shown.append(
-            [cell.text + (f" [{table.mark(cell.note)}]" if cell.note else "") for cell in row]
-        )
-    lines = [f"| {' | '.join(cells)} |" for cells in shown]
-    notes = [f"[{table.mark(note)}] {note}\n" for note in table.notes]
-    return "\n".join([f"{table.caption}\n", *lines, "", *notes])
+    text = render(
+        "reproduction.md.jinja",
+        runs=list(runs.values()),
+        sweeps=results.sweeps,
+        claims=claims.table(results),
+        sections=sections(results),
+        duration=duration,
+    )
+    return text.rstrip("\n") + "\n"
 
 
 def write_page(path: pathlib.Path, tables: str) -> None:

@@ -5,12 +5,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from prompt_tuning.commands.report.rows import DONE, Key, Row, Sweep, key_of
+from prompt_tuning.commands.report.rows import Key, Row, Sweep, key_of
+from prompt_tuning.commands.sweep.results import DONE
 
-FORMULA = (
-    "Score of a seed: mean over its tasks. Point: mean over seeds."
-    " Error bar: standard deviation over seeds, with n - 1 in the denominator."
-)
 # Table 5 asks when a run comes this close to the mean score.
 _CLOSE = 0.99
 
@@ -79,7 +76,7 @@ def points(sweep: Sweep, by: Sequence[str]) -> dict[Key, Point]:
             incomplete=len(seeds) - len(complete),
             total_params=mean_and_sd(params)[0],
         )
-    return {key: found[key] for key in sweep.ordered(by, found)}
+    return found
 
 
 def further_points(
@@ -96,32 +93,14 @@ def further_points(
       Points by the values of `by`, in the order of these, and the names.
     """
     values: dict[Key, list[float]] = {}
-    groups = sweep.groups(by)
-    for key in sweep.ordered(by, groups):
-        for cell in groups[key]:
+    for key, cells in sweep.groups(by).items():
+        for cell in cells:
             for names, value in scores(cell).items():
                 values.setdefault((*key, *names), []).append(value)
     return {key: Point(*mean_and_sd(found), seeds=len(found)) for key, found in values.items()}
 
 
-@dataclass(frozen=True)
-class TimeToMean:
-    """How long runs of one configuration took to come within 1 % of their mean score.
-
-    Args:
-      seconds: Mean over the runs that did; NaN if none did.
-      sd: Standard deviation over them.
-      reached: Runs that did.
-      runs: Runs.
-    """
-
-    seconds: float
-    sd: float | None
-    reached: int
-    runs: int
-
-
-def times_to_mean(sweep: Sweep, by: Sequence[str]) -> dict[Key, TimeToMean]:
+def times_to_mean(sweep: Sweep, by: Sequence[str]) -> dict[Key, Point]:
     """Takes the time to within 1 % of the mean score from the curves of runs, as in the paper's Table 5.
 
     The mean is over the best scores of all runs of a configuration. A run's time to a step is its `train_seconds` times
@@ -132,17 +111,18 @@ def times_to_mean(sweep: Sweep, by: Sequence[str]) -> dict[Key, TimeToMean]:
       by: Axes that make a configuration.
 
     Returns:
-      Times by the values of `by`, in the order of these.
+      Seconds by the values of `by`, in the order of these: of the runs that came so close; the others are `incomplete`.
     """
     found = {}
-    groups = sweep.groups(by)
-    for key in sweep.ordered(by, groups):
-        cells = [cell for cell in groups[key] if cell.get("score") is not None]
-        if cells:
-            goal = _CLOSE * statistics.fmean(cell["score"] for cell in cells)
-            times = [_seconds_to(goal, cell) for cell in cells]
+    for key, cells in sweep.groups(by).items():
+        scored = [cell for cell in cells if cell.get("score") is not None]
+        if scored:
+            goal = _CLOSE * statistics.fmean(cell["score"] for cell in scored)
+            times = [_seconds_to(goal, cell) for cell in scored]
             reached = [time for time in times if time is not None]
-            found[key] = TimeToMean(*mean_and_sd(reached), reached=len(reached), runs=len(times))
+            found[key] = Point(
+                *mean_and_sd(reached), seeds=len(reached), incomplete=len(times) - len(reached)
+            )
     return found
 
 

@@ -1,29 +1,19 @@
 """What the paper says of its figures and tables, held against the cells that were measured."""
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from prompt_tuning.commands.report import published
 from prompt_tuning.commands.report.averages import Point, further_points, points
 from prompt_tuning.commands.report.rows import Results, Row, Sweep, key_of
-from prompt_tuning.commands.report.sections import label
 from prompt_tuning.commands.report.tables import Cell, Table
 
 AGREES, IN_PART, DIFFERS = "agrees", "agrees in part", "does not agree"
 UNDECIDED = "undecided"
 # Points on the scale of 0 to 100 that the paper's "marginal" is taken to mean.
 MARGINAL = 2.0
-RULE = (
-    "A difference counts, and has a *, if it is more than twice its standard error over seeds,"
-    " sqrt(sd_a² / n_a + sd_b² / n_b); what has one run has no error of its own, and two such never count."
-    " A claim agrees if the difference counts wherever the claim speaks of one (for most sizes: at more than half),"
-    " agrees in part if it does somewhere and counts nowhere the other way round,"
-    f" is {UNDECIDED} if no difference counts, and does not agree otherwise."
-    f" That something helps little counts where the difference and twice its error are below {MARGINAL:.0f} points,"
-    f" and counts the other way round where the difference less twice its error is not."
-    " Claims about ensembles, which have one run a task, go by the mean over tasks, and agree in part if some task"
-    " is the other way round."
-)
 _ERRORS = 2.0
 
 
@@ -51,45 +41,25 @@ class Difference:
         return f"{self.where} {self.value:+.1f}{error}{'*' if self.counts else ''}"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A sentence of the paper that measured cells can bear out.
-
-    Args:
-      place: Where the paper says so.
-      sentence: What it says, in this project's words.
-      sweep: The sweep whose cells tell.
-      quantity: What the measured differences are of.
-      differences: Takes them from the sweep; [] if it lacks the cells.
-      holds: Whether differences bear the claim out, by a verdict.
-    """
-
-    place: str
-    sentence: str
-    sweep: str
-    quantity: str
-    differences: Callable[[Sweep], list[Difference]]
-    holds: Callable[[Sequence[Difference]], str]
-
-
 def table(results: Results) -> Table | None:
     """Returns the claims with a verdict each, for every scale at which their sweep was measured; None without any."""
     rows = []
-    for claim in CLAIMS:
-        for sweep in results.find(claim.sweep):
-            found = claim.differences(sweep)
+    for claim in published.PAPER["claims"]:
+        compare, *arguments = claim["compare"]
+        for sweep in results.find(claim["sweep"]):
+            found = _COMPARISONS[compare](sweep, *arguments)
             if found:
-                rows.append(
-                    [
-                        Cell(claim.place),
-                        Cell(claim.sentence),
-                        Cell(claim.holds(found)),
-                        Cell(f"{claim.quantity}: {', '.join(map(str, found))}"),
-                        Cell(f"{sweep.name}, {sweep.scale_text}"),
-                    ]
+                cells = (
+                    claim["place"],
+                    claim["sentence"],
+                    _VERDICTS[claim["verdict"]](found),
+                    f"{claim['quantity']}: {', '.join(map(str, found))}",
+                    f"{sweep.name}, {sweep.scale_text}",
                 )
+                rows.append([*map(Cell, cells)])
+    rule = published.PAPER["rule"].format(marginal=f"{MARGINAL:.0f}", undecided=UNDECIDED)
     columns = ("the paper", "what it says", "measured", "differences", "cells")
-    return Table(f"Claims of the paper. {RULE}", columns, rows) if rows else None
+    return Table(f"Claims of the paper. {rule}", columns, rows) if rows else None
 
 
 def difference(where: str, one: Point, other: Point) -> Difference:
@@ -100,45 +70,33 @@ def difference(where: str, one: Point, other: Point) -> Difference:
     )
 
 
-def by_size(axis: str, one: str, other: str) -> Callable[[Sweep], list[Difference]]:
-    """Returns what takes the difference between two values of an axis at every size that has both."""
-
-    def differences(sweep: Sweep) -> list[Difference]:
-        if not {"size", axis} <= set(sweep.axes):
-            return []
-        found = points(sweep, ("size", axis))
-        return [
-            difference(size, found[size, one], found[size, other])
-            for size in sweep.values("size")
-            if _is_complete(found.get((size, one))) and _is_complete(found.get((size, other)))
-        ]
-
-    return differences
+def by_size(sweep: Sweep, axis: str, one: str, other: str) -> list[Difference]:
+    """Returns the difference between two values of an axis at every size that has both."""
+    if not {"size", axis} <= set(sweep.axes):
+        return []
+    found = {key: p for key, p in points(sweep, ("size", axis)).items() if p.seeds > 0}
+    return [
+        difference(size, found[size, one], found[size, other])
+        for size in sweep.values("size")
+        if {(size, one), (size, other)} <= set(found)
+    ]
 
 
-def between_ends(axis: str) -> Callable[[Sweep], list[Difference]]:
-    """Returns what compares the largest number of an axis with the smallest, at every size."""
-
-    def differences(sweep: Sweep) -> list[Difference]:
-        values = sweep.values(axis)
-        return by_size(axis, values[-1], values[0])(sweep) if len(values) > 1 else []
-
-    return differences
+def between_ends(sweep: Sweep, axis: str) -> list[Difference]:
+    """Returns the difference between the largest number of an axis and the smallest, at every size."""
+    values = sweep.values(axis)
+    return by_size(sweep, axis, values[-1], values[0]) if len(values) > 1 else []
 
 
-def shrinkage(axis: str, one: str, other: str) -> Callable[[Sweep], list[Difference]]:
-    """Returns what takes by how much a difference is larger at the smallest size than at the largest."""
-
-    def differences(sweep: Sweep) -> list[Difference]:
-        found = by_size(axis, one, other)(sweep)
-        if len(found) < 2:
-            return []
-        small, large = found[0], found[-1]
-        errors = [d.error for d in (small, large) if d.error is not None]
-        error = math.hypot(*errors) if len(errors) == 2 else None
-        return [Difference(f"{small.where} less {large.where}", small.value - large.value, error)]
-
-    return differences
+def shrinkage(sweep: Sweep, axis: str, one: str, other: str) -> list[Difference]:
+    """Returns by how much a difference is larger at the smallest size than at the largest."""
+    found = by_size(sweep, axis, one, other)
+    if len(found) < 2:
+        return []
+    small, large = found[0], found[-1]
+    errors = [d.error for d in (small, large) if d.error is not None]
+    error = math.hypot(*errors) if len(errors) == 2 else None
+    return [Difference(f"{small.where} less {large.where}", small.value - large.value, error)]
 
 
 def on_other_tasks(sweep: Sweep) -> list[Difference]:
@@ -163,19 +121,15 @@ def _further_scores(cell: Row) -> dict[tuple[str, ...], float]:
     }
 
 
-def votes(against: str) -> Callable[[Sweep], list[Difference]]:
-    """Returns what takes the ensemble's score less its members' `average` or `best`, for every task."""
-
-    def differences(sweep: Sweep) -> list[Difference]:
-        axes = sweep.varying("seed", "method", "size")
-        scores = [
-            (" ".join(key_of(cell, axes)), cell["metrics"]["ensemble"], cell["metrics"][against])
-            for cell in sweep.ensembles
-        ]
-        # A metric that is no number, as the correlation of answers that are all the same, is None in a row.
-        return [Difference(w, a - b, None) for w, a, b in scores if a is not None and b is not None]
-
-    return differences
+def votes(sweep: Sweep, against: str) -> list[Difference]:
+    """Returns the ensemble's score less its members' `average` or `best`, for every task."""
+    axes = sweep.varying("seed", "method", "size")
+    scores = [
+        (" ".join(key_of(cell, axes)), cell["metrics"]["ensemble"], cell["metrics"][against])
+        for cell in sweep.ensembles
+    ]
+    # A metric that is no number, as the correlation of answers that are all the same, is None in a row.
+    return [Difference(w, a - b, None) for w, a, b in scores if a is not None and b is not None]
 
 
 def higher(found: Sequence[Difference]) -> str:
@@ -208,128 +162,23 @@ def _verdict(found: Sequence[Difference], bearing_out: int, *, against: int) -> 
 
 def higher_on_the_whole(found: Sequence[Difference]) -> str:
     """Returns the verdict on a claim that the mean over tasks, which have one run each, is higher."""
-    return DIFFERS if _mean(found) <= 0 else not_lower_on_the_whole(found)
+    mean = statistics.fmean(d.value for d in found)
+    return DIFFERS if mean <= 0 else not_lower_on_the_whole(found)
 
 
 def not_lower_on_the_whole(found: Sequence[Difference]) -> str:
     """Returns the verdict on a claim that the mean over tasks, which have one run each, is as high or higher."""
-    if _mean(found) < 0:
+    values = [d.value for d in found]
+    if statistics.fmean(values) < 0:
         return DIFFERS
-    return AGREES if min(d.value for d in found) >= 0 else IN_PART
+    return AGREES if min(values) >= 0 else IN_PART
 
 
-def _mean(found: Sequence[Difference]) -> float:
-    """The mean difference."""
-    return sum(d.value for d in found) / len(found)
-
-
-def _is_complete(point: Point | None) -> bool:
-    """Whether there is a mean over seeds."""
-    return point is not None and point.seeds > 0
-
-
-def _two(
-    place: str, sentence: str, sweep: str, axis: str, one: str, other: str, holds=higher
-) -> Claim:
-    """A claim about two values of an axis, at every size."""
-    quantity = f"{label(axis, one)} less {label(axis, other)}"
-    return Claim(place, sentence, sweep, quantity, by_size(axis, one, other), holds)
-
-
-def _gap(place: str, sentence: str, sweep: str, axis: str, one: str, other: str) -> Claim:
-    """A claim that a difference is smaller for the largest model than for the smallest."""
-    quantity = f"({label(axis, one)} less {label(axis, other)}) of the smallest size less that of the largest"
-    return Claim(place, sentence, sweep, quantity, shrinkage(axis, one, other), higher)
-
-
-_INIT, _OBJECTIVE = ("figure_3b", "init"), ("figure_3c", "objective")
-CLAIMS = (
-    _gap(
-        "Figure 1",
-        "With size prompt tuning closes the gap to model tuning.",
-        *("figure_1", "method", "model", "prompt"),
-    ),
-    _two(
-        "Figure 1",
-        "A tuned prompt is better than a text prompt at every size.",
-        *("figure_1", "method", "prompt", "text"),
-    ),
-    _two(
-        "Figure 3a",
-        "More than one token is critical for most sizes.",
-        *("figure_3a", "length", "20", "1"),
-        mostly_higher,
-    ),
-    _two(
-        "Figure 3a",
-        f"Beyond 20 tokens there are only marginal gains (here: fewer than {MARGINAL:.0f} points).",
-        *("figure_3a", "length", "100", "20"),
-        hardly_higher,
-    ),
-    _two(
-        "Figure 3b",
-        "Class labels are better than random uniform rows.",
-        *(*_INIT, "class_label", "random_uniform"),
-    ),
-    _two(
-        "Figure 3b",
-        "Class labels are at least as good as sampled vocabulary.",
-        *(*_INIT, "class_label", "sampled_vocab"),
-    ),
-    _gap(
-        "Figure 3b",
-        "With size the gap between initialisations closes.",
-        *(*_INIT, "class_label", "random_uniform"),
-    ),
-    _two(
-        "Figure 3c",
-        "LM adaptation is better than span corruption at every size.",
-        *(*_OBJECTIVE, "lm_adaptation", "span_corruption"),
-    ),
-    _two(
-        "Figure 3c",
-        f"A sentinel before the targets helps little (here: fewer than {MARGINAL:.0f} points).",
-        *(*_OBJECTIVE, "span_corruption_sentinel", "span_corruption"),
-        hardly_higher,
-    ),
-    Claim(
-        "Figure 3d",
-        "Longer LM adaptation is better.",
-        "figure_3d",
-        "longest less none",
-        between_ends("adapt_steps"),
-        higher,
-    ),
-    Claim(
-        "Table 1",
-        "Prompts carry over to other domains better than tuned models.",
-        "table_1",
-        "Prompt tuning less Model tuning",
-        on_other_tasks,
-        higher,
-    ),
-    Claim(
-        "Table 2",
-        "Prompts carry over to the other paraphrase task better than tuned models.",
-        "table_2",
-        "Prompt tuning less Model tuning",
-        on_other_tasks,
-        higher,
-    ),
-    Claim(
-        "Table 3",
-        "An ensemble is better than its members are on average.",
-        "table_3",
-        "ensemble less average",
-        votes("average"),
-        higher_on_the_whole,
-    ),
-    Claim(
-        "Table 3",
-        "An ensemble is as good as the best of its members, or better.",
-        "table_3",
-        "ensemble less best",
-        votes("best"),
-        not_lower_on_the_whole,
-    ),
-)
+# What `paper.toml` calls them.
+_COMPARISONS: dict[str, Callable[..., list[Difference]]] = {
+    f.__name__: f for f in (by_size, between_ends, shrinkage, on_other_tasks, votes)
+}
+_VERDICTS: dict[str, Callable[[Sequence[Difference]], str]] = {
+    f.__name__: f
+    for f in (higher, mostly_higher, hardly_higher, higher_on_the_whole, not_lower_on_the_whole)
+}

@@ -44,13 +44,14 @@ def main(argv: Sequence[str]) -> int:
         )
     from etils import epath
 
-    from prompt_tuning.commands.report import contents, page, rows
+    from prompt_tuning.commands.report import page, rows
+    from prompt_tuning.commands.report.sections import sections
 
     results = rows.read(flags.results)
     for note in results.notes:
         print(f"warning: {note}", file=sys.stderr)
     command = shlex.join(["prompt-tuning", "report", *argv])
-    path = page.write(results, contents.sections(results), epath.Path(flags.output_dir), command)
+    path = page.write(results, sections(results), epath.Path(flags.output_dir), command)
     for sweep in results.sweeps:
         print(
             f"{sweep.name}, {sweep.scale_text}: {len(sweep.done)} cells done, {len(sweep.failed)} failed,"

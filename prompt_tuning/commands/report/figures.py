@@ -20,6 +20,7 @@ _STYLES = {MEASURED: ("-", True), PAPER: ("--", False), OTHER: (":", False)}
 # Inches. Small enough that the text can be read where a phone shows the panel at its own width.
 _SIZE = (4.5, 4.2)
 _SETTINGS = {
+    # Letters are outlines: the page brings no font.
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -85,9 +86,7 @@ class Panel:
 
 def svg(panel: Panel) -> str:
     """Returns a panel as an SVG document on white; the same panel gives the same text."""
-    buffer = io.StringIO()
-    _save(panel, buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return _render(panel, format="svg", metadata={"Date": None}).decode()
 
 
 def write(panel: Panel, folder: epath.Path) -> str:
@@ -102,22 +101,23 @@ def write(panel: Panel, folder: epath.Path) -> str:
     """
     text = svg(panel)
     (folder / f"{panel.name}.svg").write_text(text)
-    buffer = io.BytesIO()
-    _save(panel, buffer, format="png", dpi=200, metadata={"Software": None})
-    (folder / f"{panel.name}.png").write_bytes(buffer.getvalue())
+    picture = _render(panel, format="png", dpi=200, metadata={"Software": None})
+    (folder / f"{panel.name}.png").write_bytes(picture)
     return text
 
 
-def _save(panel: Panel, buffer: Any, **how: Any) -> None:
-    """Draws a panel into a buffer, untouched by the user's own settings of matplotlib."""
+def _render(panel: Panel, **how: Any) -> bytes:
+    """Draws a panel, untouched by the user's own settings of matplotlib."""
     import matplotlib
 
+    buffer = io.BytesIO()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         # The name makes ids that are always the same, and no other panel's.
         settings: Any = {**_SETTINGS, "svg.hashsalt": panel.name}
         matplotlib.rcParams.update(settings)
         _draw(panel).savefig(buffer, **how)
+    return buffer.getvalue()
 
 
 def _draw(panel: Panel) -> Any:

@@ -4,15 +4,16 @@ import html
 import importlib.metadata
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from etils import epath
 
-from prompt_tuning.commands.report import claims, figures, paper_numbers
+from prompt_tuning.commands.report import claims, figures, published
+from prompt_tuning.commands.report.measured import cells_table
 from prompt_tuning.commands.report.rows import Results
 from prompt_tuning.commands.report.sections import Section
 from prompt_tuning.commands.report.tables import Table, count, duration, text
 
-_ASSETS = "commands/report/assets"
 TITLE = "The paper's experiments, measured"
 # Colours of the drawn figures -> those of the page, which follow the reader's colour scheme.
 _VARIABLES = {
@@ -48,8 +49,36 @@ def write(
         for panel in (*section.measured, *section.published)
     }
     page = folder / "index.html"
-    page.write_text(_render(results, sections, svgs, command))
+    values = {
+        "title": TITLE,
+        "paper": published.PAPER["paper"],
+        "version": importlib.metadata.version("prompt-tuning"),
+        "command": command,
+        "notes": results.notes,
+        "overview": _overview(sections),
+        "claims": claims.table(results),
+        "sections": sections,
+        "svgs": svgs,
+        "cells_table": cells_table,
+        "css": (published.ASSETS / "page.css").read_text(),
+        "js": (published.ASSETS / "page.js").read_text(),
+    }
+    page.write_text(render("page.html.jinja", **values))
     return page
+
+
+def render(template: str, **values: Any) -> str:
+    """Returns a template of the assets with these values in their places; HTML has what they hold escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (published.ASSETS / name).read_text()),
+        autoescape=template.endswith(".html.jinja"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(values)
 
 
 def inline(document: str, panel: figures.Panel) -> str:
@@ -64,7 +93,9 @@ def inline(document: str, panel: figures.Panel) -> str:
     """
     body = document[document.index("<svg ") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    # Without a size of its own a figure takes its frame's.
     body = re.sub(r'(?<= )(width|height)="[\d.]+pt" ?', "", body, count=2)
+    # Ids are unique in their own document only, and all figures come into one.
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{panel.name}-", body)
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, variable)
@@ -74,46 +105,20 @@ def inline(document: str, panel: figures.Panel) -> str:
     return body.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
 
 
-def _render(
-    results: Results, sections: Sequence[Section], svgs: dict[str, str], command: str
-) -> str:
-    """The page's text."""
-    import jinja2
-
-    assets = epath.resource_path("prompt_tuning") / _ASSETS
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((assets / "page.html.jinja").read_text())
-    return template.render(
-        title=TITLE,
-        paper=paper_numbers.PAPER,
-        version=importlib.metadata.version("prompt-tuning"),
-        command=command,
-        notes=results.notes,
-        overview=_overview(sections),
-        claims=claims.table(results),
-        sections=sections,
-        svgs=svgs,
-        css=(assets / "page.css").read_text(),
-        js=(assets / "page.js").read_text(),
-    )
-
-
 def _overview(sections: Sequence[Section]) -> Table:
     """What was measured, a row for each sweep and scale."""
     rows = [
         [
-            text(section.title if made.sweep.name == section.name else made.sweep.name),
-            text(made.sweep.scale),
-            count(len(made.sweep.done)),
-            count(len(made.failed)),
-            count(len(made.sweep.missing)),
-            duration(made.seconds),
-            text("; ".join(made.devices) or "not recorded"),
+            text(section.title if sweep.name == section.name else sweep.name),
+            text(sweep.scale),
+            count(len(sweep.done)),
+            count(len(sweep.failed)),
+            count(len(sweep.missing)),
+            duration(sum(cell.get("train_seconds") or 0.0 for cell in sweep.cells)),
+            text("; ".join(sweep.known("device")) or "not recorded"),
         ]
         for section in sections
-        for made in section.made
+        for sweep in section.sweeps
     ]
     columns = ("experiment", "scale", "done", "failed", "missing", "training, all cells", "device")
     return Table("What the results hold", columns, rows)

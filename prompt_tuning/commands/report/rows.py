@@ -11,18 +11,23 @@ from typing import Any
 
 from etils import epath
 
+from prompt_tuning.commands.sweep.results import CELLS, DONE, TABLE, parse
+from prompt_tuning.commands.sweep.sweep import ENSEMBLE
 from prompt_tuning.errors import DataError
 
-FILE_NAME = "results.jsonl"
-# Which cells sweeps had when they were last started; `prompt-tuning sweep` writes it beside the rows.
-_CELLS_NAME = "cells.json"
-DONE = "done"
-# Value of the axis over which the prompts of an ensemble vote.
-ENSEMBLE = "ensemble"
 _REQUIRED = ("sweep", "scale", "cell", "axes", "status")
+# Values of the axis `method`, as they are written.
+METHODS = {
+    "prompt": "Prompt tuning",
+    "model": "Model tuning",
+    "multitask": "Multi-task model tuning",
+    "text": "Text prompt",
+    "frozen": "Frozen model, no prompt",
+    "spot": "SPoT",
+}
 # Values in the order of legends; sizes follow their parameters, numbers their value, other text the alphabet.
 _ORDERS = {
-    "method": ("prompt", "model", "multitask", "text", "frozen"),
+    "method": tuple(METHODS),
     "init": ("random_uniform", "sampled_vocab", "class_label"),
     "objective": ("span_corruption", "span_corruption_sentinel", "lm_adaptation"),
 }
@@ -77,6 +82,18 @@ class Sweep:
         """The cells with a result in which the prompts of others vote."""
         return [cell for cell in self.done if _is_ensemble(cell)]
 
+    def known(self, name: str) -> list[str]:
+        """Returns the different values that rows have of a field, as text, sorted; without empty ones."""
+        values = (cell.get(name) for cell in self.cells)
+        texts = {
+            ", ".join(f"{k} {v}" for k, v in sorted(value.items()))
+            if isinstance(value, Mapping)
+            else str(value)
+            for value in values
+            if value
+        }
+        return sorted(texts)
+
     def values(self, axis: str) -> list[str]:
         """Returns the values of an axis that runs have, in the order of a legend; [] if the sweep lacks the axis."""
         if axis not in self.axes:
@@ -105,7 +122,7 @@ class Sweep:
         )
 
     def groups(self, axes: Sequence[str], *, done: bool = True) -> dict[Key, list[Row]]:
-        """Returns the runs by their values of some axes.
+        """Returns the runs by their values of some axes, in the order of these.
 
         Args:
           axes: The axes.
@@ -115,7 +132,7 @@ class Sweep:
         for cell in self.runs:
             if cell["status"] == DONE or not done:
                 found.setdefault(key_of(cell, axes), []).append(cell)
-        return found
+        return {key: found[key] for key in self.ordered(axes, found)}
 
     def _params_of(self, size: str) -> float:
         """Parameters of the models of a size; infinite if no row tells."""
@@ -168,9 +185,11 @@ def read(paths: Sequence[str]) -> Results:
     planned: dict[tuple[str, str], dict[str, str]] = {}
     changed: set[str] = set()
     for file in itertools.chain.from_iterable(_files(path) for path in paths):
-        plan = _read_plan(file.parent / _CELLS_NAME)
-        for name, keys in plan.items():
-            planned.setdefault(name, {}).update(keys)
+        plan_file = file.parent / CELLS
+        plan = json.loads(plan_file.read_text()) if plan_file.exists() else {}
+        for name, scales in plan.items():
+            for scale, keys in scales.items():
+                planned.setdefault((name, scale), {}).update(keys)
         found = list(_read_file(file, notes))
         current = [row for row in found if _is_current(row, plan)]
         if len(current) < len(found):
@@ -190,7 +209,7 @@ def read(paths: Sequence[str]) -> Results:
         raise DataError(
             "The results hold no row",
             got=", ".join(paths),
-            expected=f"at least one row in {FILE_NAME}",
+            expected=f"at least one row in {TABLE}",
             fix="run `prompt-tuning sweep` first",
         )
     if changed:
@@ -210,39 +229,28 @@ def _files(path: str) -> list[epath.Path]:
     folder = epath.Path(path)
     if folder.is_file():
         return [folder]
-    own = folder / FILE_NAME
-    found = [own] if own.exists() else sorted(folder.glob(f"*/{FILE_NAME}"))
+    own = folder / TABLE
+    found = [own] if own.exists() else sorted(folder.glob(f"*/{TABLE}"))
     if not found:
         raise DataError(
             "No results here",
             got=str(path),
-            expected=f"a folder with {FILE_NAME}, or with folders that have one",
+            expected=f"a folder with {TABLE}, or with folders that have one",
             fix="name the --output_dir of `prompt-tuning sweep`",
         )
     return found
 
 
-def _read_plan(file: epath.Path) -> dict[tuple[str, str], dict[str, str]]:
-    """The cells of sweeps by name and scale, key -> label; {} where the folder does not tell."""
-    known = json.loads(file.read_text()) if file.exists() else {}
-    return {(name, scale): keys for name, scales in known.items() for scale, keys in scales.items()}
-
-
-def _is_current(row: Row, plan: Mapping[tuple[str, str], Mapping[str, str]]) -> bool:
-    """Whether a row is of a cell that its sweep has now, as far as the folder tells."""
-    keys = plan.get((row["sweep"], row["scale"] or ""))
+def _is_current(row: Row, plan: Mapping[str, Mapping[str, Mapping[str, str]]]) -> bool:
+    """Whether a row is of a cell that its sweep has now, as far as the folder tells: sweep -> scale -> keys."""
+    keys = plan.get(row["sweep"], {}).get(row["scale"] or "")
     return keys is None or row.get("key") in keys
 
 
 def _read_file(file: epath.Path, notes: list[str]) -> Iterable[Row]:
     """Yields the rows of one file; lines that a writer did not finish are noted."""
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            # A writer that was killed leaves a part of a line; the next one begins a new line.
+    for number, row in parse(file.read_text()):
+        if row is None:
             notes.append(f"{file}, line {number} is torn and was left out.")
             continue
         lacking = [key for key in _REQUIRED if key not in row] if isinstance(row, dict) else ["all"]

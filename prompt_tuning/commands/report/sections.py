@@ -1,49 +1,23 @@
-"""What the report consists of: for each experiment of the paper, what was measured beside what was published."""
+"""The sections of the report, in the order of the paper: what was measured beside what was published."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from prompt_tuning.commands.report import measured, panels, published
 from prompt_tuning.commands.report.figures import Panel
-from prompt_tuning.commands.report.rows import Sweep
-from prompt_tuning.commands.report.tables import Cell, Table, count, duration, score, text
+from prompt_tuning.commands.report.rows import Results, Sweep
+from prompt_tuning.commands.report.tables import Table
 
-METHOD_LABELS = {
-    "prompt": "Prompt tuning",
-    "model": "Model tuning",
-    "multitask": "Multi-task model tuning",
-    "text": "Text prompt",
-    "frozen": "Frozen model, no prompt",
-    "spot": "SPoT",
+# `measured` of a section -> what makes the table of a sweep.
+_TABLES: dict[str, Callable[[Sweep], Table | None]] = {
+    "transfer": measured.transfer_table,
+    "ensembles": measured.ensembles_table,
+    "counts": measured.counts_table,
+    "times": measured.times_table,
+    "best_first": measured.best_first,
+    "scores": measured.scores_table,
 }
-
-
-@dataclass(frozen=True)
-class Made:
-    """Where the measured numbers of one sweep at one scale come from.
-
-    Args:
-      sweep: Its cells.
-      commands: Commands that made them.
-      devices: Devices they ran on.
-      versions: Versions of the libraries they ran with.
-      cells: All cells as a table.
-      failed: Cells that failed, with the reason.
-      seconds: Training time of all cells. Unit: seconds.
-    """
-
-    sweep: Sweep
-    commands: tuple[str, ...]
-    devices: tuple[str, ...]
-    versions: tuple[str, ...]
-    cells: Table
-    failed: tuple[str, ...]
-    seconds: float
-
-    @property
-    def total(self) -> int:
-        """Cells that the sweep has, missing ones included."""
-        return len(self.sweep.cells) + len(self.sweep.missing)
 
 
 @dataclass(frozen=True)
@@ -54,91 +28,84 @@ class Section:
       name: Name of the sweep.
       title: Heading.
       about: What is compared.
+      sweeps: What was measured; the page says where it comes from.
       measured: Panels drawn from the results.
       published: Panels drawn from published numbers.
       tables: Tables of measured numbers.
       published_tables: Tables of published numbers.
       statements: What the paper says in words.
       remarks: What one has to know to read the published numbers.
-      made: Where the measured numbers come from.
     """
 
     name: str
     title: str
     about: str
+    sweeps: tuple[Sweep, ...]
     measured: tuple[Panel, ...] = ()
     published: tuple[Panel, ...] = ()
     tables: tuple[Table, ...] = ()
     published_tables: tuple[Table, ...] = ()
     statements: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    made: tuple[Made, ...] = field(default=())
 
 
-def made(sweep: Sweep) -> Made:
-    """Returns where the numbers of a sweep come from, failed and missing cells included."""
-    commands = {cell.get("sweep_command") for cell in sweep.cells}
-    versions = {
-        ", ".join(f"{name} {version}" for name, version in sorted(known.items()))
-        for known in (cell.get("versions") or {} for cell in sweep.cells)
+def sections(results: Results) -> list[Section]:
+    """Returns every section; those of the paper also where nothing was measured.
+
+    Args:
+      results: All results.
+
+    Returns:
+      The paper's figures and tables, real data, then sweeps that are none of the paper's.
+    """
+    found = [_section(described, results) for described in published.PAPER["sections"]]
+    known = {sweep.name for section in found for sweep in section.sweeps}
+    own = sorted({sweep.name for sweep in results.sweeps} - known)
+    return [*found, *(_section(_described(name, results), results) for name in own)]
+
+
+def _described(name: str, results: Results) -> dict[str, str]:
+    """A sweep that is none of the paper's, as those of the paper are described."""
+    cells = [cell for sweep in results.find(name) for cell in sweep.cells]
+    titles = sorted({cell["title"] for cell in cells if cell.get("title")})
+    return {
+        "name": name,
+        "title": ": ".join([name, *titles]),
+        "about": "A sweep that is none of the paper's. Mean ± standard deviation over seeds.",
+        "measured": "scores",
     }
-    return Made(
-        sweep=sweep,
-        commands=_known(commands),
-        devices=_known(cell.get("device") for cell in sweep.cells),
-        versions=_known(versions),
-        cells=_cells_table(sweep),
-        failed=tuple(
-            f"{cell['cell']}: {cell.get('error') or 'no reason recorded'}"
-            + (f" (log: {cell['log']})" if cell.get("log") else "")
-            for cell in sweep.failed
-        ),
-        seconds=sum(cell.get("train_seconds") or 0.0 for cell in sweep.cells),
+
+
+def _section(described: Mapping[str, Any], results: Results) -> Section:
+    """A section as `published.PAPER` describes it."""
+    together = results.find(described["name"], *described.get("together_with", ()))
+    apart = [
+        (sweep, f", {how}")
+        for name, how in described.get("apart", {}).items()
+        for sweep in results.find(name)
+    ]
+    sweeps = (*together, *(sweep for sweep, _ in apart))
+    published_table = published.table(described) if "published" in described else None
+    drawn = published_table if "panel" in described else None
+    if "axis" in described:
+        tables = [measured.points_table(sweep, described["axis"]) for sweep in sweeps]
+        by_scale: dict[str, list[Sweep]] = {}
+        for sweep in together:
+            by_scale.setdefault(sweep.scale, []).append(sweep)
+        made = [panels.measured(group, described) for group in by_scale.values()]
+        made += [panels.measured([sweep], described, how) for sweep, how in apart]
+    else:
+        tables = [_TABLES[described["measured"]](sweep) for sweep in sweeps]
+        made = []
+    return Section(
+        name=described["name"],
+        title=described["title"],
+        about=described["about"].format(formula=published.PAPER["formula"]),
+        sweeps=sweeps,
+        measured=tuple(panel for panel in made if panel is not None),
+        published=(panels.of_table(described, drawn),) if drawn else (),
+        tables=tuple(table for table in tables if table is not None),
+        published_tables=(published_table,) if published_table else (),
+        statements=tuple(described.get("statements", ())),
+        remarks=tuple(described.get("remarks", ())),
     )
-
-
-def _known(values: Iterable[Any]) -> tuple[str, ...]:
-    """The different values that rows have, sorted."""
-    return tuple(sorted({str(value) for value in values if value}))
-
-
-def _cells_table(sweep: Sweep) -> Table:
-    """Every cell with what it ran."""
-    shown = ("command", "model_dir", "log", "error")
-    rows = [
-        [
-            Cell("show", more="\n".join(f"{k}: {cell[k]}" for k in shown if cell.get(k))),
-            *(text(cell["axes"][axis]) for axis in sweep.axes),
-            Cell(cell["status"]),
-            score(cell.get("score")),
-            count(cell.get("best_step")),
-            count(cell.get("steps")),
-            count(cell.get("trainable_params")),
-            duration(cell.get("train_seconds")),
-        ]
-        for cell in sweep.cells
-    ]
-    columns = "status", "score", "best step", "steps", "trainable", "training"
-    caption = f"All {len(rows)} cells of {sweep.name}, {sweep.scale_text}"
-    return Table(caption, ("command", *sweep.axes, *columns), rows)
-
-
-def caption(sweep: Sweep, *left_out: str) -> str:
-    """Returns the caption of a measured table, with the axes that have one value."""
-    varying = sweep.varying(*left_out)
-    constant = [
-        f"{axis} {sweep.values(axis)[0]}"
-        for axis in sweep.axes
-        if axis not in (*varying, *left_out) and sweep.values(axis) and axis != "seed"
-    ]
-    return ", ".join([f"Measured, {sweep.scale_text}", *constant])
-
-
-def label(axis: str, value: str) -> str:
-    """Returns how a value of an axis is written."""
-    return METHOD_LABELS.get(value, value) if axis == "method" else value
-
-
-def each(sweeps: Iterable[Sweep], build: Callable[[Sweep], Any]) -> tuple[Any, ...]:
-    """Returns what `build` makes of each sweep, without the Nones."""
-    return tuple(item for item in map(build, sweeps) if item is not None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prompt_tuning.commands.report.averages import Point
 from prompt_tuning.commands.report.figures import MEASURED
-from prompt_tuning.commands.report.paper_numbers import Number
+from prompt_tuning.commands.report.rows import METHODS
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,26 @@ class Table:
         return any(row[column].sort is not None for row in self.rows)
 
 
-def text(value: str, note: str = "") -> Cell:
-    """Returns a cell with text; numbers in it sort as numbers."""
+def label(axis: str, value: str) -> str:
+    """Returns how a value of an axis is written."""
+    return METHODS.get(value, value) if axis == "method" else value
+
+
+def text(value: str) -> Cell:
+    """Returns a cell with text; one that shows a number is sorted by it."""
+    return Cell(value, _number(value))
+
+
+def _number(shown: str) -> float | None:
+    """A mean without its deviation, of several scores their mean, a time in seconds; None of other text."""
     try:
-        return Cell(value, float(value), note)
+        if ":" in shown:
+            *hours, minutes, seconds = map(float, shown.split(":"))
+            return 3600 * sum(hours) + 60 * minutes + seconds
+        scores = [float(part.partition(" ± ")[0]) for part in shown.split(" / ")]
     except ValueError:
-        return Cell(value, None, note)
+        return None
+    return sum(scores) / len(scores)
 
 
 def count(value: float | None) -> Cell:
@@ -81,21 +95,23 @@ def score(mean: float | None, sd: float | None = None, note: str = "") -> Cell:
     return Cell(f"{mean:.1f}" + (f" ± {sd:.1f}" if sd is not None else ""), mean, note)
 
 
-def published(number: Number, digits: str = ".1f") -> Cell:
-    """Returns a cell with a published number, its misprint noted."""
-    shown = f"{number.value:{digits}}" + (f" ± {number.sd:.1f}" if number.sd is not None else "")
-    note = f"misprint: the paper has {number.printed}" if number.printed else number.note
-    return Cell(shown, number.value, note)
-
-
 def point(value: Point | None) -> Cell:
     """Returns a cell with an average over seeds; an incomplete one says so."""
     if value is None:
         return Cell("")
     if not value.seeds:
         return Cell("", None, "no seed has every task: not averaged")
-    note = f"{_seeds(value.incomplete)} left out, for lack of a result" if value.incomplete else ""
+    left_out = "1 seed" if value.incomplete == 1 else f"{value.incomplete} seeds"
+    note = f"{left_out} left out, for lack of a result" if value.incomplete else ""
     return score(value.mean, value.sd, note)
+
+
+def difference(one: Point | None, other: Point | None) -> Cell:
+    """Returns a cell with how much higher the mean of one point is than that of the other."""
+    if one is None or other is None:
+        return Cell("")
+    value = one.mean - other.mean
+    return Cell(f"{value:+.1f}", value)
 
 
 def duration(seconds: float | None) -> Cell:
@@ -109,8 +125,3 @@ def duration(seconds: float | None) -> Cell:
     return Cell(
         f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}", float(seconds)
     )
-
-
-def _seeds(number: int) -> str:
-    """A number of seeds in words."""
-    return "1 seed" if number == 1 else f"{number} seeds"

@@ -30,7 +30,6 @@ from prompt_tuning.commands.sweep.results import DONE, FAILED, Row
 from prompt_tuning.commands.sweep.sweep import ENSEMBLE, Cell
 from prompt_tuning.config import resolve
 from prompt_tuning.data import evaluation
-from prompt_tuning.errors import CheckpointError
 from prompt_tuning.run import start
 
 _METRICS_SUFFIX = "-metrics.jsonl"
@@ -87,6 +86,11 @@ def first_row(cell: Cell, place: Place) -> Row:
     }
 
 
+def failed_row(cell: Cell, place: Place, error: str) -> Row:
+    """Returns the row of a cell whose process could not make one."""
+    return {**first_row(cell, place), "status": FAILED, "error": error[:_MAX_ERROR_CHARACTERS]}
+
+
 def discard_checkpoints(cell: Cell, place: Place, row: Row) -> None:
     """Deletes the checkpoints of a cell that trained a whole model and is done; those of prompts are small and stay.
 
@@ -110,7 +114,7 @@ def _train(cell: Cell, place: Place) -> Row:
     arguments = resolved.arguments()
     resolved.run()
     by_step = recorded_results(epath.Path(run_dir))
-    scores = {step: s for step, r in by_step.items() if (s := _score(r)) is not None}
+    scores, best = _scores(by_step)
     row = {
         **_counts(arguments["model"], arguments["trainable_regex"]),
         "curve": [[step, score] for step, score in scores.items()],
@@ -118,10 +122,8 @@ def _train(cell: Cell, place: Place) -> Row:
         "steps": max(by_step, default=None),
         "evaluations": {},
     }
-    if not scores:
+    if best is None:
         return row
-    # The earliest of equals, as the run itself decides which checkpoint it keeps.
-    best = max(scores, key=lambda step: (scores[step], -step))
     row |= {"best_step": best, "score": scores[best], "metrics": _flat(by_step[best])}
     path = f"{run_dir}/{STEP_PREFIX}{best}"
     for name, change in cell.evaluations.items():
@@ -167,24 +169,19 @@ def _ensemble(cell: Cell, place: Place) -> Row:
     run_dir = place.run_dir(cell.key)
     resolved = expansion.resolve(cell, run_dir)
     arguments = resolved.arguments()
-    prompts = [_best_prompt(epath.Path(place.run_dir(member))) for member in cell.members]
     results = voting.evaluate_ensemble(
-        [str(path) for path in prompts],
+        [_best_prompt(place.run_dir(member)) for member in cell.members],
         **_shared(arguments),
         restore_checkpoint_cfg=arguments["checkpoint_cfg"].restore,
         output_dir=run_dir,
         config_text=resolved.text,
     )
+    scores = {name: _score(results[name]) for name in ("average", "best", "ensemble")}
     return {
-        **_ensemble_scores(results),
+        "score": scores["ensemble"],
+        "metrics": scores,
         **_counts(arguments["model"], arguments["trainable_regex"]),
     }
-
-
-def _ensemble_scores(results: Mapping[str, Any]) -> Row:
-    """The score of the vote, and beside it the mean and the best of its members."""
-    scores = {name: _score(results[name]) for name in ("average", "best", "ensemble")}
-    return {"score": scores["ensemble"], "metrics": scores}
 
 
 _RUNS = {"train": _train, "eval": _eval, "count": _count, ENSEMBLE: _ensemble}
@@ -209,6 +206,15 @@ def _score(results: Mapping[str, Mapping[str, float]]) -> float | None:
     """The mean of the tasks' default metrics; None if there is none that is a number."""
     selected = evaluation.default_metric(results)
     return selected[1] if selected and math.isfinite(selected[1]) else None
+
+
+def _scores(
+    by_step: Mapping[int, Mapping[str, Mapping[str, float]]],
+) -> tuple[dict[int, float], int | None]:
+    """The scores that are numbers by step, and the step of the best; None if there is none."""
+    scores = {step: s for step, results in by_step.items() if (s := _score(results)) is not None}
+    # The earliest of equals, as the run itself decides which checkpoint it keeps.
+    return scores, max(scores, key=lambda step: (scores[step], -step), default=None)
 
 
 def _flat(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -262,21 +268,10 @@ def _seconds_of_updates(run_dir: str) -> float | None:
     return round(seconds, 3)
 
 
-def _best_prompt(run_dir: epath.Path) -> epath.Path:
-    """The prompt file of a run's best step."""
-    scores = {step: _score(r) for step, r in recorded_results(run_dir).items()}
-    known = {step: score for step, score in scores.items() if score is not None}
-    best = max(known, key=lambda step: (known[step], -step), default=None)
-    folder = run_dir / PROMPTS_FOLDER / f"{STEP_PREFIX}{best}"
-    files = [path for path in folder.glob("*") if path.suffix != ".json"] if best else []
-    if len(files) != 1:
-        raise CheckpointError(
-            f"{run_dir} holds no prompt of its best step",
-            got=[path.name for path in files],
-            expected=f"one prompt file in {folder}",
-            fix="run its cell again in another --output_dir",
-        )
-    return files[0]
+def _best_prompt(run_dir: str) -> str:
+    """The folder with the prompt of a run's best step."""
+    _, best = _scores(recorded_results(epath.Path(run_dir)))
+    return f"{run_dir}/{PROMPTS_FOLDER}/{STEP_PREFIX}{best}"
 
 
 def _device() -> str:

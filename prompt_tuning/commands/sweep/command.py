@@ -9,13 +9,24 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from prompt_tuning.commands.sweep import ray_runner, worker
+from prompt_tuning.commands.sweep import overview, progress, ray_runner, runner, worker
 from prompt_tuning.commands.sweep.place import Place
+from prompt_tuning.commands.sweep.progress import Session
+from prompt_tuning.commands.sweep.results import DONE, FAILED, Row, Table, latest
 from prompt_tuning.config import flags as gin_flags
 from prompt_tuning.errors import ConfigError
 
 # Exit code where cells failed; Python's own, for a runner that broke, is 1.
 CELLS_FAILED = 3
+# Flags that `--cell=KEY` needs beside it to find the same cells and folders.
+_PASSED_ON = (
+    "output_dir",
+    "scale",
+    "runs_dir",
+    "gin_search_paths",
+    "tfds_data_dir",
+    "seqio_additional_cache_dirs",
+)
 _EPILOG = """\
 --gin.NAME=VALUE sets a macro of the sweep's files; any other setting holds for every cell:
   prompt-tuning sweep prompt_tuning/configs/paper/figure_3a.gin --scale=mini --output_dir=/path --gin.RANDOM_SEED=7
@@ -47,8 +58,7 @@ def main(argv: Sequence[str]) -> int:
     runs = not (flags.dry_run or flags.print_commands or flags.cell)
     if runs and flags.ray is not None:
         ray_runner.connect(flags.ray or None)
-    from prompt_tuning.commands.sweep import expansion, overview, progress, runner
-    from prompt_tuning.commands.sweep.results import FAILED, Table
+    from prompt_tuning.commands.sweep import expansion
     from prompt_tuning.config import resolve
 
     resolve.set_data_dirs(flags.tfds_data_dir, flags.seqio_additional_cache_dirs)
@@ -61,48 +71,42 @@ def main(argv: Sequence[str]) -> int:
     session = progress.begin(place, found.cells, retry_failed=retries)
     table = Table(flags.output_dir)
     if not flags.dry_run:
-        progress.announce(session)
+        table.write_cells(session.cells)
     if flags.print_commands:
-        print(overview.commands(session, table.read()), flush=True)
+        _say(overview.commands(session, table.read()))
         return 0
     if flags.cell:
         return _run_one(session, flags.cell)
     jobs = None if flags.ray is not None else flags.jobs or runner.default_jobs()
-    print(overview.text(session, table.read(), jobs), flush=True)
+    _say(overview.text(session, table.read(), jobs))
     if flags.topology:
         _show_topology(session, table.read(), flags.topology)
     if flags.dry_run:
         return 0
     expansion.check_checkpoints(found.restores)
+    # SIGTERM ends the runner as Ctrl-C does, so that it can tell its workers to save.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        _run(session, jobs, flags)
+        if jobs is None:
+            ray_runner.run(session, flags.ray_resources, _say)
+        else:
+            runner.run(session, jobs, _say)
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return 128 + signal.SIGINT
-    print(overview.text(session, table.read(), jobs), flush=True)
-    return CELLS_FAILED if FAILED in progress.states(session, table.read()) else 0
+    rows = table.read()
+    _say(overview.text(session, rows, jobs))
+    has_failed = any(state == FAILED for _, state in progress.states(session, rows))
+    return CELLS_FAILED if has_failed else 0
 
 
-def _run(session: Any, jobs: int | None, flags: argparse.Namespace) -> None:
-    """Runs what is missing, here or through Ray."""
-    from prompt_tuning.commands.sweep import runner
-
-    def say(line: str) -> None:
-        print(line, flush=True)
-
-    # SIGTERM ends the runner as Ctrl-C does, so that it can tell its workers to save.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if jobs is not None:
-        runner.run(session, jobs, say)
-        return
-    ray_runner.run(session, flags.ray_resources, say)
+def _say(text: str) -> None:
+    """Prints at once, also into a file or a pipe."""
+    print(text, flush=True)
 
 
-def _run_one(session: Any, key: str) -> int:
+def _run_one(session: Session, key: str) -> int:
     """Runs one cell in this process, and adds its row."""
-    from prompt_tuning.commands.sweep import runner
-    from prompt_tuning.commands.sweep.results import DONE, Table, latest
-
     cells = [cell for cell in session.cells if cell.key == key]
     if not cells:
         raise ConfigError(
@@ -118,42 +122,32 @@ def _run_one(session: Any, key: str) -> int:
     if row is None:
         print(f"{cells[0].label} is not run now: others have it, or cells it needs, in work")
         return 1
-    print(runner.describe(row), flush=True)
+    _say(runner.describe(row))
     return 0 if row["status"] == DONE else CELLS_FAILED
 
 
-def _show_topology(session: Any, rows: Sequence[Any], topology: str) -> None:
+def _show_topology(session: Session, rows: Sequence[Row], topology: str) -> None:
     """Prints what `prompt-tuning plan` says of one cell of each size and method."""
     from prompt_tuning.commands.plan import search, slices
-    from prompt_tuning.commands.sweep import overview, progress
-    from prompt_tuning.commands.sweep.results import DONE
 
     slices.prepare_process()
-    states = progress.states(session, rows)
-    left = [cell for cell, s in zip(session.cells, states, strict=True) if s != DONE]
+    left = [cell for cell, state in progress.states(session, rows) if state != DONE]
 
     def measure(cell: Any, name: str) -> Any:
         run = cell.run
         return search.Variants(run.gin_files, run.flags, cell.search_paths).measure(name)
 
     for line in overview.on_topology(left, topology, measure):
-        print(line, flush=True)
+        _say(line)
 
 
 def _place(flags: argparse.Namespace) -> Place:
     """The folders, and the command line to which `--cell=KEY` may be added."""
-    words = ["prompt-tuning", "sweep", *flags.files, f"--output_dir={flags.output_dir}"]
-    if flags.scale:
-        words.append(f"--scale={flags.scale}")
-    if flags.runs_dir:
-        words.append(f"--runs_dir={flags.runs_dir}")
-    if flags.gin_search_paths:
-        words.append(f"--gin_search_paths={','.join(flags.gin_search_paths)}")
-    if flags.tfds_data_dir:
-        words.append(f"--tfds_data_dir={flags.tfds_data_dir}")
-    if flags.seqio_additional_cache_dirs:
-        dirs = ",".join(flags.seqio_additional_cache_dirs)
-        words.append(f"--seqio_additional_cache_dirs={dirs}")
+    words = ["prompt-tuning", "sweep", *flags.files]
+    for name in _PASSED_ON:
+        value = getattr(flags, name)
+        if value:
+            words.append(f"--{name}={value if isinstance(value, str) else ','.join(value)}")
     return Place(
         directory=flags.output_dir,
         runs_dir=flags.runs_dir or f"{flags.output_dir}/runs",
@@ -161,11 +155,6 @@ def _place(flags: argparse.Namespace) -> Place:
         tfds_data_dir=flags.tfds_data_dir,
         cache_dirs=tuple(flags.seqio_additional_cache_dirs),
     )
-
-
-def _list(text: str) -> list[str]:
-    """Reads a comma-separated list."""
-    return [item for item in text.split(",") if item]
 
 
 def _resources(text: str) -> dict[str, float]:
@@ -210,9 +199,19 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--print_commands", action="store_true", help="print a shell line for each missing cell")
     add("--ray", nargs="?", const="", metavar="ADDRESS", help="run the cells through Ray")
     add("--ray_resources", type=_resources, default={}, help='of each cell, such as {"TPU": 4}')
-    add("--gin_search_paths", type=_list, default=[], help="folders of gin files, comma-separated")
+    add(
+        "--gin_search_paths",
+        type=gin_flags.comma_separated,
+        default=[],
+        help="folders of gin files, comma-separated",
+    )
     add("--tfds_data_dir", help="folder of TensorFlow Datasets, for all tasks")
-    add("--seqio_additional_cache_dirs", type=_list, default=[], help="folders of cached tasks")
+    add(
+        "--seqio_additional_cache_dirs",
+        type=gin_flags.comma_separated,
+        default=[],
+        help="folders of cached tasks",
+    )
     others, bindings = gin_flags.split(argv)
     flags = parser.parse_args(others)
     flags.bindings = bindings

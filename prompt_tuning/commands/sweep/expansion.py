@@ -1,6 +1,7 @@
 """From sweep files to cells: reads, combines, resolves each cell as its command would, and gives it a key."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -12,12 +13,13 @@ from typing import Any
 from prompt_tuning.commands.sweep.sweep import (
     COMMANDS,
     ENSEMBLE,
+    OUTPUT_MACROS,
     SELECTOR,
     Cell,
     Change,
+    Flag,
     Sweep,
-    change_of,
-    gin_text,
+    bound,
 )
 from prompt_tuning.config import files as config_files
 from prompt_tuning.config import names
@@ -26,13 +28,11 @@ from prompt_tuning.errors import ConfigError, PromptTuningError
 
 SCALES = ("full", "mini")
 _SCALE_FILE = "prompt_tuning/configs/paper/scales/{}.gin"
-# Macro that holds the output folder of a command; its value is no setting of the run.
-OUTPUT_MACROS = {"train": "MODEL_DIR", "eval": "EVAL_OUTPUT_DIR"}
 _KEY_CHARACTERS = 16
+# How a flag may name the sweep.
+_SELECTORS = [SELECTOR.split(".", n)[-1] for n in range(SELECTOR.count(".") + 1)]
 # What stands for the output folder while cells are checked.
 _FOLDER = "output"
-# A flag as `config.read` takes it: text, and how it was typed.
-Flag = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ def read_sweep(
     own, others = [], []
     for flag in flags:
         (binding,) = _bindings(config.read([], [flag]))
-        is_own = _names_sweep(binding) if binding.arg else binding.selector in macros
+        is_own = binding.selector in (_SELECTORS if binding.arg else macros)
         (own if is_own else others).append(flag)
     # A sweep is what gin files describe here alone; no run reads one.
     names.add("prompt_tuning", "sweeps.Sweep", Sweep)
@@ -136,19 +136,17 @@ def combine(
     sweep: Sweep, scale: str | None, flags: Sequence[Flag], search_paths: Sequence[str] = ()
 ) -> list[Cell]:
     """Returns every combination of a sweep's values, the last axis fastest, without keys."""
-    common = Change((), change_of({"bindings": sweep.bindings}).bindings)
-    last = Change((), tuple(_split(text) for text, _ in flags))
+    read = functools.partial(_change_of, search_paths=search_paths)
+    common, last = read({"bindings": sweep.bindings}), read({"gin_files": sweep.gin_files})
+    # Flags override all else, as in a run.
+    last += Change((), tuple(flags))
     folders = tuple(_absolute(folder) for folder in search_paths)
     cells = []
     for combination in itertools.product(*(axis.items() for axis in sweep.axes.values())):
         values = [value for _, value in combination]
-        run = common
-        for value in values:
-            run = run + change_of(value)
         evaluations = dict(sweep.evaluations)
         for value in values:
             evaluations |= value.get("evaluations", {})
-        run = run + Change(tuple(sweep.gin_files)) + last
         commands = [value["command"] for value in values if "command" in value]
         cells.append(
             Cell(
@@ -157,11 +155,8 @@ def combine(
                 scale=scale,
                 axes={a: str(name) for a, (name, _) in zip(sweep.axes, combination, strict=True)},
                 command=commands[-1] if commands else COMMANDS[0],
-                run=_with_found_files(run, search_paths),
-                evaluations={
-                    name: _with_found_files(change_of(change), search_paths)
-                    for name, change in evaluations.items()
-                },
+                run=sum(map(read, values), common) + last,
+                evaluations={name: read(change) for name, change in evaluations.items()},
                 search_paths=folders,
             )
         )
@@ -180,9 +175,8 @@ def resolve(cell: Cell, output_dir: str, change: Change | None = None) -> config
 
     command = "eval" if cell.command == "eval" else "train"
     runnable = evaluate.evaluate if command == "eval" else train.train
-    macro = OUTPUT_MACROS[command]
     run = cell.run + change if change else cell.run
-    run = run + Change((), ((macro, gin_text(output_dir)),))
+    run = run + Change((), (bound(OUTPUT_MACROS[command], output_dir),))
     parsed = config.read(run.gin_files, run.flags, cell.search_paths)
     return config.resolve(parsed, runnable, command=command)
 
@@ -285,18 +279,22 @@ def _with_key(cell: Cell, read: Any) -> Cell:
     )
 
 
-def _with_found_files(change: Change, search_paths: Sequence[str]) -> Change:
-    """The change with names of gin files that mean the same in any folder, on any machine with this package."""
-    names = []
-    for name in change.gin_files:
+def _change_of(value: Mapping[str, Any], search_paths: Sequence[str]) -> Change:
+    """The files and bindings of an axis value or of an evaluation.
+
+    Values become gin text, and names of gin files such that mean the same in any folder, on any machine with this
+    package.
+    """
+    files = []
+    for name in value.get("gin_files", ()):
         path = config_files.find_file(name, search_paths, where="sweeps.Sweep")
         inside = pathlib.Path(path)
         if inside.is_relative_to(config_files.PACKAGE_CONFIGS):
             relative = inside.relative_to(config_files.PACKAGE_CONFIGS).as_posix()
-            names.append(f"prompt_tuning/configs/{relative}")
+            files.append(f"prompt_tuning/configs/{relative}")
         else:
-            names.append(_absolute(str(path)))
-    return dataclasses.replace(change, gin_files=tuple(names))
+            files.append(_absolute(str(path)))
+    return Change(tuple(files), tuple(itertools.starmap(bound, value.get("bindings", {}).items())))
 
 
 def _absolute(path: str) -> str:
@@ -307,14 +305,3 @@ def _absolute(path: str) -> str:
 def _bindings(parsed: config.Parsed) -> list[config_files.Binding]:
     """The bindings of what was read."""
     return [s for s in parsed.statements if isinstance(s, config_files.Binding)]
-
-
-def _names_sweep(binding: config_files.Binding) -> bool:
-    """Whether a binding is of a parameter of the sweep."""
-    return SELECTOR.endswith(binding.selector) and binding.selector.endswith("Sweep")
-
-
-def _split(text: str) -> tuple[str, str]:
-    """`NAME = VALUE` as a pair."""
-    name, _, value = text.partition("=")
-    return name.strip(), value.strip()

@@ -24,15 +24,15 @@ def text(session: Session, rows: Sequence[Row], jobs: int | None = None) -> str:
       jobs: Workers that the time of what is missing is shared among; None where others decide.
     """
     states = progress.states(session, rows)
-    lines = _table(session.cells, states)
-    counted = latest(list(rows))
-    for cell, state in zip(session.cells, states, strict=True):
+    lines = _table(states)
+    counted = latest(rows)
+    for cell, state in states:
         if state == FAILED:
             row = counted[cell.row_key]
             lines.append(f"failed: {cell.sweep} {cell.label}: {row['error']} (log: {row['log']})")
-    if FAILED in states:
+    if any(state == FAILED for _, state in states):
         lines.append("Failed cells run again with --retry_failed.")
-    left = [c for c, s in zip(session.cells, states, strict=True) if s in (MISSING, WAITING)]
+    left = [cell for cell, state in states if state in (MISSING, WAITING)]
     if left:
         lines.append(_time_left(left, list(counted.values()), jobs))
     return "\n".join(lines)
@@ -45,7 +45,7 @@ def commands(session: Session, rows: Sequence[Row]) -> str:
     command of its line takes up what the first has left and appends the row.
     """
     lines = []
-    for cell, state in zip(session.cells, progress.states(session, rows), strict=True):
+    for cell, state in progress.states(session, rows):
         if state not in (MISSING, WAITING):
             continue
         waits = " (when its members are done)" if state == WAITING else ""
@@ -83,13 +83,12 @@ def on_topology(cells: Sequence[Cell], topology: str, measure: Callable[..., Any
         yield f"  {name}: {figures.peak_bytes_per_core / 2**30:.1f} GiB a core, {cost}"
 
 
-def _table(cells: Sequence[Cell], states: Sequence[str]) -> list[str]:
+def _table(states: Sequence[tuple[Cell, str]]) -> list[str]:
     """A line for each sweep, and one for all."""
-    names = list(dict.fromkeys(cell.sweep for cell in cells))
-    counts = {name: Counter() for name in names}
-    for cell, state in zip(cells, states, strict=True):
-        counts[cell.sweep][state] += 1
-    if len(names) > 1:
+    counts: dict[str, Counter[str]] = {}
+    for cell, state in states:
+        counts.setdefault(cell.sweep, Counter())[state] += 1
+    if len(counts) > 1:
         counts["all"] = sum(counts.values(), Counter())
     width = max(map(len, counts))
     lines = [f"{'':<{width}}  cells  " + "  ".join(f"{state:>7}" for state in _STATES)]

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from prompt_tuning.commands.sweep.sweep import Cell, gin_text
+from prompt_tuning.commands.sweep.sweep import OUTPUT_MACROS, Cell, bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Place:
 
     def command(self, cell: Cell) -> list[str]:
         """Returns the command line that makes the run of a cell; its row is not made by all of them."""
-        if cell.command not in ("train", "eval"):
+        if cell.command not in OUTPUT_MACROS:
             return self.cell_command(cell)
-        macro = "MODEL_DIR" if cell.command == "train" else "EVAL_OUTPUT_DIR"
         words = ["prompt-tuning", cell.command]
         words += [f"--gin_file={name}" for name in cell.run.gin_files]
+        output = bound(OUTPUT_MACROS[cell.command], self.run_dir(cell.key))
         words += [flag for _, flag in cell.run.flags]
         if cell.search_paths:
             words.append(f"--gin_search_paths={','.join(cell.search_paths)}")
-        words.append(f"--gin.{macro}={gin_text(self.run_dir(cell.key))}")
+        words.append(output[1])
         if self.tfds_data_dir:
             words.append(f"--tfds_data_dir={self.tfds_data_dir}")
         if self.cache_dirs:

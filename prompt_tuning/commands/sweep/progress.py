@@ -2,11 +2,11 @@
 
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from prompt_tuning.commands.sweep.claims import Claims
 from prompt_tuning.commands.sweep.place import Place
-from prompt_tuning.commands.sweep.results import DONE, FAILED, Row, Table, latest
+from prompt_tuning.commands.sweep.results import DONE, Row, Table, latest
 from prompt_tuning.commands.sweep.sweep import Cell
 
 MISSING, WAITING = "missing", "waiting"
@@ -19,13 +19,13 @@ class Session:
     Attributes:
       place: Folders.
       cells: All cells.
-      retried: Cells that failed before and are to run again: sweep and key -> how often they have failed so far.
+      num_forgotten: How many rows there were when cells that had failed by then were given another try; else 0.
       only: Key of the one cell to run; None for all.
     """
 
     place: Place
     cells: tuple[Cell, ...]
-    retried: Mapping[tuple[str, str], int]
+    num_forgotten: int = 0
     only: str | None = None
 
 
@@ -41,30 +41,24 @@ def begin(place: Place, cells: Sequence[Cell], *, retry_failed: bool) -> Session
     with table.locked():
         rows = table.read()
         _copy_shared(table, place, rows, cells)
-    failed = [key for key, row in latest(rows).items() if row["status"] == FAILED]
-    tries = {key: _failures(rows, key) for key in failed} if retry_failed else {}
-    return Session(place, tuple(cells), tries)
+    return Session(place, tuple(cells), len(rows) if retry_failed else 0)
 
 
-def announce(session: Session) -> None:
-    """Writes down which cells the session's sweeps have: rows of others are not of these settings."""
-    cells: dict[str, dict[str, dict[str, str]]] = {}
+def states(session: Session, rows: Sequence[Row]) -> list[tuple[Cell, str]]:
+    """Returns every cell with its state: `DONE`, `FAILED`, `WAITING` (for the members of an ensemble) or `MISSING`."""
+    # Rows are only ever added, so a place in the table tells an old failure from one of this start.
+    forgotten = session.num_forgotten
+    fresh = [row for n, row in enumerate(rows) if n >= forgotten or row["status"] == DONE]
+    counted = latest(fresh)
+    found = {
+        cell.row_key: counted[cell.row_key]["status"] if cell.row_key in counted else MISSING
+        for cell in session.cells
+    }
     for cell in session.cells:
-        keys = cells.setdefault(cell.sweep, {}).setdefault(cell.scale or "", {})
-        keys[cell.key] = cell.label
-    Table(session.place.directory).write_cells(cells)
-
-
-def states(session: Session, rows: Sequence[Row]) -> list[str]:
-    """Returns the state of each cell: `DONE`, `FAILED`, `WAITING` (for the members of an ensemble) or `MISSING`."""
-    counted = latest(list(rows))
-    found = [_own_state(session, cell, rows, counted) for cell in session.cells]
-    by_key = dict(zip((cell.row_key for cell in session.cells), found, strict=True))
-    for index, cell in enumerate(session.cells):
-        members = [by_key[cell.sweep, key] for key in cell.members]
-        if found[index] == MISSING and any(state != DONE for state in members):
-            found[index] = WAITING
-    return found
+        is_ready = all(found[cell.sweep, key] == DONE for key in cell.members)
+        if found[cell.row_key] == MISSING and not is_ready:
+            found[cell.row_key] = WAITING
+    return [(cell, found[cell.row_key]) for cell in session.cells]
 
 
 def take_next(session: Session, claims: Claims) -> Cell | None:
@@ -73,9 +67,9 @@ def take_next(session: Session, claims: Claims) -> Cell | None:
     with table.locked():
         rows = table.read()
         _copy_shared(table, session.place, rows, session.cells)
-        for cell, state in zip(session.cells, states(session, rows), strict=True):
+        for cell, state in states(session, rows):
             is_asked_for = session.only in (None, cell.key)
-            if is_asked_for and state == MISSING and claims.take_locked(cell.key):
+            if is_asked_for and state == MISSING and claims.take(cell.key):
                 return cell
     return None
 
@@ -86,25 +80,7 @@ def record(session: Session, cell: Cell, row: Row) -> None:
     with table.locked():
         counted = latest(table.read()).get(cell.row_key)
         if counted is None or counted["status"] != DONE:
-            table.append_locked(row)
-
-
-def _own_state(
-    session: Session, cell: Cell, rows: Sequence[Row], counted: Mapping[tuple[str, str], Row]
-) -> str:
-    """The state of a cell by its own rows."""
-    row = counted.get(cell.row_key)
-    if row is None:
-        return MISSING
-    if row["status"] == DONE:
-        return DONE
-    tries = session.retried.get(cell.row_key)
-    return MISSING if tries is not None and _failures(rows, cell.row_key) <= tries else FAILED
-
-
-def _failures(rows: Sequence[Row], row_key: tuple[str, str]) -> int:
-    """How often a cell has failed."""
-    return sum((row["sweep"], row["key"]) == row_key and row["status"] == FAILED for row in rows)
+            table.append(row)
 
 
 def _copy_shared(table: Table, place: Place, rows: list[Row], cells: Sequence[Cell]) -> None:
@@ -118,6 +94,6 @@ def _copy_shared(table: Table, place: Place, rows: list[Row], cells: Sequence[Ce
         own = {"sweep": cell.sweep, "title": cell.title, "scale": cell.scale, "cell": cell.label}
         command = shlex.join(place.sweep_command)
         copy = {**row, **own, "axes": dict(cell.axes), "sweep_command": command}
-        table.append_locked(copy)
+        table.append(copy)
         rows.append(copy)
         counted[cell.row_key] = copy

@@ -12,10 +12,13 @@ from prompt_tuning.commands.sweep import progress, worker
 from prompt_tuning.commands.sweep.claims import Claims
 from prompt_tuning.commands.sweep.place import Place
 from prompt_tuning.commands.sweep.progress import Session
-from prompt_tuning.commands.sweep.results import FAILED, Row, Table
+from prompt_tuning.commands.sweep.results import Table
 from prompt_tuning.commands.sweep.runner import MAX_TRIES, Reporter
 from prompt_tuning.commands.sweep.sweep import Cell
 from prompt_tuning.errors import ConfigError
+
+# A claim is an open file, of which many systems grant a process 1,024.
+_MAX_QUEUED = 512
 
 
 def connect(address: str | None) -> None:
@@ -52,23 +55,29 @@ def run(
       report: Called with a line for each cell that is finished.
     """
     import ray
+    from ray.exceptions import RayError
 
     from prompt_tuning.commands.sweep import cell as cells
 
     table = Table(session.place.directory)
-    claims, reporter = Claims(table), Reporter(session, report)
-    task = ray.remote(**_options(resources, session.place))(run_cell)
+    claims, reporter = Claims(session.place.directory), Reporter(session, report)
+    task = ray.remote(**_options(resources, session.place))(cells.run)
     running: dict[Any, Cell] = {}
     try:
         while True:
-            # Every task that can be started waits in Ray's own queue.
-            while (cell := progress.take_next(session, claims)) is not None:
+            # Tasks that can be started wait in Ray's own queue.
+            while len(running) < _MAX_QUEUED and (cell := progress.take_next(session, claims)):
                 running[task.remote(cell, session.place)] = cell
             if not running:
                 break
             (done, *_), _ = ray.wait(list(running))
             cell = running.pop(done)
-            row = _result(ray, done, cell, session.place)
+            try:
+                row = ray.get(done)
+            except RayError as error:
+                # Its process has died too often.
+                text = f"{type(error).__name__}: {error}"
+                row = cells.failed_row(cell, session.place, text)
             progress.record(session, cell, row)
             cells.discard_checkpoints(cell, session.place, row)
             claims.release(cell.key)
@@ -76,20 +85,7 @@ def run(
     finally:
         for left in running:
             ray.cancel(left, force=True)
-        claims.release_all()
         ray.shutdown()
-
-
-def run_cell(cell: Cell, place: Place) -> Row:
-    """Runs a cell on a machine of the cluster and returns its row.
-
-    Args:
-      cell: The cell.
-      place: Folders.
-    """
-    from prompt_tuning.commands.sweep import cell as cells
-
-    return cells.run(cell, place)
 
 
 def _options(resources: Mapping[str, float], place: Place) -> dict[str, Any]:
@@ -104,14 +100,3 @@ def _options(resources: Mapping[str, float], place: Place) -> dict[str, Any]:
         "max_retries": MAX_TRIES - 1,
         "runtime_env": {"env_vars": {name: variables[name] for name in sorted(variables)}},
     }
-
-
-def _result(ray: Any, done: Any, cell: Cell, place: Place) -> Row:
-    """The row of a task, also of one whose process has died too often."""
-    from prompt_tuning.commands.sweep.cell import first_row
-
-    try:
-        return ray.get(done)
-    except ray.exceptions.RayError as error:
-        text = f"{type(error).__name__}: {error}"
-        return {**first_row(cell, place), "status": FAILED, "error": text[:2000], "seconds": None}

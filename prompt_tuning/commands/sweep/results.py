@@ -1,22 +1,22 @@
 """The table of a sweep: `results.jsonl`, a row a finished cell, to which several processes and hosts may append."""
 
-import contextlib
-import fcntl
 import json
-import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import logging
 from etils import epath
+from filelock import FileLock
 
 from prompt_tuning.checkpoints import json_files
+from prompt_tuning.commands.sweep.sweep import Cell
 
 TABLE = "results.jsonl"
 CELLS = "cells.json"
 _LOCK = "results.lock"
+_LOCK_POLL_SECONDS = 0.01
 DONE, FAILED = "done", "failed"
 Row = dict[str, Any]
 
@@ -32,84 +32,79 @@ class Table:
         self.directory = pathlib.Path(directory)
         self.path = self.directory / TABLE
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Lets one process at a time run the block; the system opens the lock when that process dies."""
+    def locked(self) -> FileLock:
+        """Lets one process at a time run a `with` block; the system opens the lock when that process dies."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+        return FileLock(self.directory / _LOCK, poll_interval=_LOCK_POLL_SECONDS)
 
     def append(self, row: Row) -> None:
-        """Adds a row, whole or not at all as far as readers can tell; not to be called inside `locked`."""
-        with self.locked():
-            self.append_locked(row)
-
-    def append_locked(self, row: Row) -> None:
-        """Adds a row inside `locked`."""
-        text = json.dumps(_finite(row)).encode() + b"\n"
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            size = os.fstat(descriptor).st_size
+        """Adds a row inside `locked`, whole or not at all as far as readers can tell."""
+        # JSON has no NaN and no infinity: None stands for them.
+        finite = json.loads(json.dumps(row), parse_constant=lambda name: None)
+        text = json.dumps(finite).encode() + b"\n"
+        # Unbuffered, so that a reader, who takes no lock, sees all of the line or nothing.
+        with open(self.path, "ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
             # A writer was killed in the middle of a line: it stays a line of its own, which no reader takes.
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 text = b"\n" + text
-            written = os.write(descriptor, text)
+            written = file.write(text)
             if written != len(text):
                 raise OSError(f"{self.path}: {written} of {len(text)} bytes were written")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            os.fsync(file.fileno())
 
-    def write_cells(self, cells: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
+    def write_cells(self, cells: Sequence[Cell]) -> None:
         """Says which cells sweeps have, now that they are run with these settings; the report reads it.
 
-        Args:
-          cells: Sweep -> scale, "" for none -> key -> label. What the file says of other sweeps and scales stays.
+        What the file says of other sweeps and scales stays.
         """
         path = self.directory / CELLS
         with self.locked():
             known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            for sweep, scales in cells.items():
-                known.setdefault(sweep, {}).update(scales)
+            # Settings that a sweep had before are forgotten; their rows stay in the table.
+            for cell in cells:
+                known.setdefault(cell.sweep, {})[cell.scale or ""] = {}
+            for cell in cells:
+                known[cell.sweep][cell.scale or ""][cell.key] = cell.label
             json_files.write_atomically(epath.Path(path), json_files.encode(known))
 
     def read(self) -> list[Row]:
         """Returns all rows in the order in which they were written; what is no row is passed over."""
-        try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
+        if not self.path.exists():
             return []
         rows = []
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        for number, row in parse(text):
             if isinstance(row, dict):
                 rows.append(row)
-            elif line:
+            else:
                 logging.warning("%s:%d is not a whole row and is passed over", self.path, number)
         return rows
 
 
-def latest(rows: list[Row]) -> dict[tuple[str, str], Row]:
+def parse(text: str) -> Iterator[tuple[int, Any]]:
+    """Yields the number of each line that is not empty, from 1, and the JSON in it; None for a line that is torn.
+
+    A writer that was killed leaves a part of a line; the next one begins a new line.
+    """
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError:
+                yield number, None
+
+
+def row_key(row: Row) -> tuple[str, str]:
+    """Returns what a row is found by, as `Cell.row_key`."""
+    return row["sweep"], row["key"]
+
+
+def latest(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
     """Returns the row that counts for each sweep and key: the first that is done, else the last that failed."""
     found: dict[tuple[str, str], Row] = {}
     for row in rows:
-        row_key = (row["sweep"], row["key"])
-        if row_key not in found or found[row_key]["status"] != DONE:
-            found[row_key] = row
+        counted = found.get(row_key(row))
+        if counted is None or counted["status"] != DONE:
+            found[row_key(row)] = row
     return found
-
-
-def _finite(value: Any) -> Any:
-    """The value with numbers that JSON lacks as None."""
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,16 +3,15 @@
 import glob
 import multiprocessing
 import os
-import pathlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prompt_tuning.commands.sweep import progress, worker
 from prompt_tuning.commands.sweep.claims import Claims
 from prompt_tuning.commands.sweep.progress import MISSING, Session
-from prompt_tuning.commands.sweep.results import FAILED, Table
+from prompt_tuning.commands.sweep.results import DONE, FAILED, Row, Table, row_key
 from prompt_tuning.errors import ConfigError
 
 # A cell whose worker has died so often is recorded as failed.
@@ -21,7 +20,9 @@ _POLL_SECONDS = 1.0
 _GIB = 2**30
 # What a worker takes for TensorFlow, JAX, the compiler and a small model.
 _BYTES_PER_WORKER = 4 * _GIB
+# A worker that is told to end saves a checkpoint first, for the next start to go on from.
 _SECONDS_TO_SAVE = 60.0
+_MAX_KEY_BYTES = 64
 
 
 def default_jobs() -> int:
@@ -47,8 +48,7 @@ def run(session: Session, jobs: int, report: Callable[[str], None] = print) -> N
     Raises:
       ConfigError: If workers end again and again and no cell is finished meanwhile.
     """
-    table = Table(session.place.directory)
-    runner = _Runner(session, table, Claims(table), jobs, report)
+    runner = _Runner(session, jobs, report)
     try:
         while runner.goes_on():
             time.sleep(_POLL_SECONDS)
@@ -59,90 +59,78 @@ def run(session: Session, jobs: int, report: Callable[[str], None] = print) -> N
 class _Runner:
     """The workers of one runner."""
 
-    def __init__(
-        self,
-        session: Session,
-        table: Table,
-        claims: Claims,
-        jobs: int,
-        report: Callable[[str], None],
-    ):
-        self._session, self._table, self._claims, self._jobs = session, table, claims, jobs
+    def __init__(self, session: Session, jobs: int, report: Callable[[str], None]):
+        self._session, self._jobs = session, jobs
+        self._table = Table(session.place.directory)
+        self._claims = Claims(session.place.directory)
         self._progress = Reporter(session, report)
-        self._processes: list[Any] = []
+        # Process -> memory that it shares, with the key of the cell in its hands.
+        self._workers: dict[Any, Any] = {}
         self._deaths: Counter[str] = Counter()
-        self._fruitless_deaths = 0
+        self._fruitless_ends = 0
         self._num_rows = 0
 
     def goes_on(self) -> bool:
         """Looks after the workers once; returns whether anything is left to do or to wait for."""
-        for process in [p for p in self._processes if not p.is_alive()]:
-            self._processes.remove(process)
-            self._look_into_end_of(process)
+        for process in [p for p in self._workers if not p.is_alive()]:
+            self._look_into_end(process.exitcode, self._workers.pop(process).value.decode())
         rows = self._table.read()
         self._progress.show(rows)
-        states = progress.states(self._session, rows)
-        missing = [c for c, s in zip(self._session.cells, states, strict=True) if s == MISSING]
-        owners = [self._claims.owner(cell.key) for cell in missing]
-        pids = {process.pid for process in self._processes}
-        num_elsewhere = sum(o is not None and not (o.is_local and o.pid in pids) for o in owners)
-        wanted = min(self._jobs, len(missing) - num_elsewhere)
-        if None in owners:
-            for _ in range(wanted - len(self._processes)):
+        missing = [c for c, s in progress.states(self._session, rows) if s == MISSING]
+        room = self._jobs - len(self._workers)
+        # A network drive is asked for each lock, so only where the answer matters.
+        if missing and room > 0:
+            num_idle = sum(not in_hand.value for in_hand in self._workers.values())
+            with self._table.locked():
+                num_free = sum(map(self._claims.is_free, {cell.key for cell in missing}))
+            for _ in range(min(room, num_free - num_idle)):
                 self._start()
-        return bool(missing or self._processes)
+        return bool(missing or self._workers)
 
     def stop(self) -> None:
         """Tells all workers to save and end, and waits for them."""
-        for process in self._processes:
+        for process in self._workers:
             process.terminate()
-        for process in self._processes:
+        for process in self._workers:
             process.join(_SECONDS_TO_SAVE)
-            if process.is_alive():
-                process.kill()
-                process.join()
+            process.kill()
+            process.join()
 
     def _start(self) -> None:
         """Starts a worker."""
-        place = self._session.place
-        # The number keeps apart what workers say that live one after another.
-        log = pathlib.Path(place.directory) / "logs" / "workers.log"
-        process = multiprocessing.get_context("spawn").Process(
-            target=worker.main,
-            args=(self._session, worker.environment(place), os.getpid(), str(log)),
-        )
+        # Threads do not survive a fork, and JAX and TensorFlow have some.
+        context = multiprocessing.get_context("spawn")
+        in_hand = context.RawArray("c", _MAX_KEY_BYTES)
+        arguments = (self._session, os.getpid(), in_hand)
+        process = context.Process(target=worker.main, args=arguments)
         process.start()
-        self._processes.append(process)
+        self._workers[process] = in_hand
 
-    def _look_into_end_of(self, process: Any) -> None:
+    def _look_into_end(self, exit_code: int, key: str) -> None:
         """Counts the death of a worker against the cell that it had in its hands."""
-        keys = self._claims.left_by(process.pid)
-        if process.exitcode == 0:
+        if exit_code == 0:
             return
         # Without one it did not start, was told to end (SIGTERM) and saved, or could not write its row.
-        if not keys:
+        if not key:
             before, self._num_rows = self._num_rows, len(self._table.read())
-            self._fruitless_deaths = 1 + self._fruitless_deaths * (self._num_rows == before)
-            if self._fruitless_deaths >= MAX_TRIES:
+            self._fruitless_ends = 1 + self._fruitless_ends * (self._num_rows == before)
+            if self._fruitless_ends >= MAX_TRIES:
                 raise ConfigError(
                     "The sweep's workers end outside of cells",
-                    got=f"exit code {process.exitcode}, and no cell finished by the last {MAX_TRIES} of them",
+                    got=f"exit code {exit_code}, and no cell finished by the last {MAX_TRIES} of them",
                     expected="workers that start, and a folder that can be written",
                     fix=f"see {self._session.place.directory}/logs/workers.log",
                 )
-        self._deaths.update(keys)
-        # Sweeps share runs: a cell of each has the key.
-        for cell in self._session.cells:
-            if cell.key in keys and self._deaths[cell.key] >= MAX_TRIES:
-                self._record_death(cell, process.exitcode)
+        self._deaths[key] += 1
+        if key and self._deaths[key] >= MAX_TRIES:
+            from prompt_tuning.commands.sweep.cell import failed_row
 
-    def _record_death(self, cell: Any, exit_code: int) -> None:
-        """Records a cell as failed that kills its workers."""
-        from prompt_tuning.commands.sweep.cell import first_row
-
-        error = f"its worker ended {MAX_TRIES} times, with exit code {exit_code} (-9: killed, perhaps for memory)"
-        row = {**first_row(cell, self._session.place), "status": FAILED, "error": error}
-        progress.record(self._session, cell, row)
+            error = f"its worker ended {MAX_TRIES} times, with exit code {exit_code} (-9: killed, perhaps for memory)"
+            # Sweeps share runs: a cell of each has the key.
+            for cell in self._session.cells:
+                if cell.key == key:
+                    row = failed_row(cell, self._session.place, error)
+                    progress.record(self._session, cell, row)
 
 
 class Reporter:
@@ -154,24 +142,21 @@ class Reporter:
     """
 
     def __init__(self, session: Session, report: Callable[[str], None]):
-        rows = Table(session.place.directory).read()
-        self._cells = {cell.row_key for cell in session.cells}
-        self._num_seen = len(rows)
-        self._report = report
-        self._finished = {(row["sweep"], row["key"]) for row in rows} & self._cells
-        self._finished -= session.retried.keys()
+        self._session, self._report = session, report
+        self._num_seen = len(Table(session.place.directory).read())
 
-    def show(self, rows: list[dict[str, Any]]) -> None:
+    def show(self, rows: Sequence[Row]) -> None:
         """Reports the rows that are new."""
-        new, self._num_seen = rows[self._num_seen :], len(rows)
-        for row in new:
-            row_key = (row["sweep"], row["key"])
-            if row_key in self._cells:
-                self._finished.add(row_key)
-                self._report(f"{len(self._finished)} of {len(self._cells)}: {describe(row)}")
+        cells = {cell.row_key for cell in self._session.cells}
+        for number, row in enumerate(rows[self._num_seen :], self._num_seen + 1):
+            if row_key(row) in cells:
+                states = progress.states(self._session, rows[:number])
+                finished = sum(state in (DONE, FAILED) for _, state in states)
+                self._report(f"{finished} of {len(cells)}: {describe(row)}")
+        self._num_seen = len(rows)
 
 
-def describe(row: dict[str, Any]) -> str:
+def describe(row: Row) -> str:
     """Returns a line about a row."""
     name = f"{row['sweep']} {row['cell']}"
     if row["status"] == FAILED:

@@ -2,34 +2,48 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from prompt_tuning.config import flags as gin_flags
 from prompt_tuning.errors import ConfigError
 
 SELECTOR = "prompt_tuning.sweeps.Sweep"
 # What a cell does: trains, is evaluated only, or only has its parameters counted.
 COMMANDS = ("train", "eval", "count")
 ENSEMBLE = "ensemble"
-_CHANGE_KEYS = ("gin_files", "bindings")
-_VALUE_KEYS = (*_CHANGE_KEYS, "command", "evaluations")
+# Macro that holds the output folder of a command; its value is no setting of the run.
+OUTPUT_MACROS = {"train": "MODEL_DIR", "eval": "EVAL_OUTPUT_DIR"}
+# Parts of an axis value: what each has to be, as a check and in words. An evaluation has the first two alone.
+_FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "gin_files": (
+        lambda item: isinstance(item, (list, tuple)) and all(isinstance(f, str) for f in item),
+        "a list of gin files",
+    ),
+    "bindings": (
+        lambda item: isinstance(item, Mapping) and all(isinstance(name, str) for name in item),
+        "name -> value, such as {'BATCH_SIZE': 8}",
+    ),
+    "command": (lambda item: item in COMMANDS, str(COMMANDS)),
+    "evaluations": (lambda item: isinstance(item, Mapping), "name -> gin_files, bindings"),
+}
+_CHANGE_PARTS = ("gin_files", "bindings")
+
+
+# A setting as `config.read` takes it: its gin text, and the flag as typed.
+Flag = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What is added to a run: gin files, and bindings as (name, gin text)."""
+    """What is added to a run: gin files, and settings."""
 
     gin_files: tuple[str, ...] = ()
-    bindings: tuple[tuple[str, str], ...] = ()
+    flags: tuple[Flag, ...] = ()
 
     def __add__(self, other: "Change") -> "Change":
         """Returns both, `other` later."""
-        return Change(self.gin_files + other.gin_files, self.bindings + other.bindings)
-
-    @property
-    def flags(self) -> list[tuple[str, str]]:
-        """The bindings as `config.read` takes them: (text, flag as typed)."""
-        return [(f"{name} = {text}", f"--gin.{name}={text}") for name, text in self.bindings]
+        return Change(self.gin_files + other.gin_files, self.flags + other.flags)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,20 +117,17 @@ class Sweep:
 
     def __post_init__(self):
         """Checks the form of every part."""
-        if not isinstance(self.name, str) or not self.name:
-            raise _form_error("sweeps.Sweep.name", self.name, "text, such as 'figure_3a'")
+        is_named = isinstance(self.name, str) and self.name
+        _check(is_named, "name", self.name, "text, such as 'figure_3a'")
         _check(isinstance(self.axes, Mapping) and self.axes, "axes", self.axes, "axis -> values")
         for axis, values in self.axes.items():
             where = f"axes[{axis!r}]"
             _check(isinstance(axis, str), where, axis, "text as the name of the axis")
             _check(isinstance(values, Mapping) and values, where, values, "value -> what it adds")
             for name, value in values.items():
-                _check_change(f"{where}[{name!r}]", value, _VALUE_KEYS)
-                command = value.get("command", COMMANDS[0])
-                _check(command in COMMANDS, f"{where}[{name!r}]['command']", command, str(COMMANDS))
-                _check_evaluations(f"{where}[{name!r}]", value.get("evaluations", {}))
-        _check_change("", {"gin_files": self.gin_files, "bindings": self.bindings}, _CHANGE_KEYS)
-        _check_evaluations("", self.evaluations)
+                _check_parts(f"{where}[{name!r}]", value, tuple(_FORMS))
+        own = {name: getattr(self, name) for name in (*_CHANGE_PARTS, "evaluations")}
+        _check_parts("", own, tuple(own))
         if self.ensemble_over is not None and self.ensemble_over not in self.axes:
             raise ConfigError(
                 f"{self.name}: sweeps.Sweep.ensemble_over names no axis",
@@ -128,13 +139,9 @@ class Sweep:
             )
 
 
-def change_of(value: Mapping[str, Any]) -> Change:
-    """Returns the files and bindings of an axis value or of an evaluation; values become gin text."""
-    bindings = value.get("bindings", {})
-    return Change(
-        tuple(value.get("gin_files", ())),
-        tuple((name, gin_text(item)) for name, item in bindings.items()),
-    )
+def bound(name: str, value: Any) -> Flag:
+    """Returns a setting of a run: a name and the Python value that it gets."""
+    return gin_flags.binding(f"{gin_flags.PREFIX}{name}={gin_text(value)}")
 
 
 def gin_text(value: Any) -> str:
@@ -152,47 +159,33 @@ def gin_text(value: Any) -> str:
     return repr(value)
 
 
-def _check_change(where: str, value: Any, keys: Sequence[str]) -> None:
-    """Raises ConfigError unless `value` holds gin files and bindings in the form that `change_of` takes."""
-    _check(isinstance(value, Mapping), where, value, f"a dict with {', '.join(keys)}")
-    for key in value:
-        if key not in keys:
+def _check_parts(where: str, value: Any, parts: Sequence[str]) -> None:
+    """Raises ConfigError unless `value` holds nothing but these parts, each in its form."""
+    _check(isinstance(value, Mapping), where, value, f"a dict with {', '.join(parts)}")
+    for part, item in value.items():
+        if part not in parts:
             raise ConfigError(
                 f"sweeps.Sweep.{where} has an unknown part",
-                got=key,
-                expected=f"one of {', '.join(keys)}",
+                got=part,
+                expected=f"one of {', '.join(parts)}",
                 fix="correct it",
-                name=str(key),
-                candidates=keys,
+                name=str(part),
+                candidates=parts,
             )
-    files, bindings = value.get("gin_files", ()), value.get("bindings", {})
-    is_files = isinstance(files, (list, tuple)) and all(isinstance(file, str) for file in files)
-    _check(is_files, f"{where}['gin_files']", files, "a list of gin files")
-    is_bindings = isinstance(bindings, Mapping) and all(isinstance(name, str) for name in bindings)
-    _check(
-        is_bindings, f"{where}['bindings']", bindings, "name -> value, such as {'BATCH_SIZE': 8}"
-    )
-
-
-def _check_evaluations(where: str, value: Any) -> None:
-    """Raises ConfigError unless `value` maps names to what `_check_change` takes."""
-    _check(
-        isinstance(value, Mapping), f"{where}['evaluations']", value, "name -> gin_files, bindings"
-    )
-    for name, change in value.items():
-        _check_change(f"{where}['evaluations'][{name!r}]", change, _CHANGE_KEYS)
+        is_right, expected = _FORMS[part]
+        _check(is_right(item), f"{where}[{part!r}]" if where else part, item, expected)
+    for name, change in value.get("evaluations", {}).items():
+        _check_parts(f"{where}['evaluations'][{name!r}]", change, _CHANGE_PARTS)
 
 
 def _check(is_right: Any, part: str, got: Any, expected: str) -> None:
-    """Raises ConfigError for a part of the wrong form."""
-    if not is_right:
-        raise _form_error(f"sweeps.Sweep.{part}", got, expected)
-
-
-def _form_error(what: str, got: Any, expected: str) -> ConfigError:
-    """Returns the error; names the scale where a macro was left without a value."""
+    """Raises ConfigError for a part of the wrong form; names the scale where a macro was left without a value."""
+    if is_right:
+        return
     fix = "correct the sweep file"
     # A macro without a value: the paper's sweeps take theirs from a scale.
     if type(got).__name__ == "Macro":
         fix = f"add --gin.{got.name}=..., or --scale=mini or --scale=full if the scale sets it"
-    return ConfigError(f"{what} has the wrong form", got=got, expected=expected, fix=fix)
+    raise ConfigError(
+        f"sweeps.Sweep.{part} has the wrong form", got=got, expected=expected, fix=fix
+    )

@@ -5,13 +5,13 @@ import pathlib
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
 
 from prompt_tuning.commands.sweep import progress
 from prompt_tuning.commands.sweep.claims import Claims
 from prompt_tuning.commands.sweep.place import Place
 from prompt_tuning.commands.sweep.progress import Session
-from prompt_tuning.commands.sweep.results import Table
 
 # As `compilation_cache` calls it, which imports JAX.
 _COMPILED = "compilation_cache"
@@ -33,51 +33,52 @@ def environment(place: Place) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
-def run_cells(session: Session, claims: Claims | None = None) -> int:
+def run_cells(session: Session, in_hand: Any = None) -> int:
     """Runs what is missing in this process, cell after cell, and returns how many cells it took.
 
     Args:
       session: What is to be done.
-      claims: The claims of this process; None makes its own.
+      in_hand: Its `value` is the key of the cell in work, as bytes, and empty between cells; None tells nobody.
     """
     from prompt_tuning.commands.sweep import cell as cells
 
-    claims = claims or Claims(Table(session.place.directory))
+    claims, in_hand = Claims(session.place.directory), in_hand or SimpleNamespace()
     count = 0
     while (cell := progress.take_next(session, claims)) is not None:
+        in_hand.value = cell.key.encode()
         try:
             row = cells.run(cell, session.place)
             progress.record(session, cell, row)
             cells.discard_checkpoints(cell, session.place, row)
         finally:
+            in_hand.value = b""
             claims.release(cell.key)
         count += 1
     return count
 
 
-def main(session: Session, variables: Mapping[str, str], parent: int, log: str) -> None:
+def main(session: Session, parent: int, in_hand: Any) -> None:
     """Runs a worker process.
 
     Args:
       session: What is to be done.
-      variables: Of the environment, set before JAX is imported.
       parent: Process that started it; the worker ends when that one does.
-      log: File of what it prints outside cells.
+      in_hand: See `run_cells`; memory that the parent shares, and reads when this process is gone.
     """
-    os.environ.update(variables)
-    pathlib.Path(log).parent.mkdir(parents=True, exist_ok=True)
+    # Before JAX is imported.
+    os.environ.update(environment(session.place))
+    log = pathlib.Path(session.place.directory) / "logs" / "workers.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for standard in (sys.stdout, sys.stderr):
         os.dup2(descriptor, standard.fileno())
-    claims = Claims(Table(session.place.directory))
-    threading.Thread(target=_end_with_parent, args=(parent, claims), daemon=True).start()
-    run_cells(session, claims)
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    run_cells(session, in_hand)
 
 
-def _end_with_parent(parent: int, claims: Claims) -> None:
-    """Gives the worker's cell back and ends the process as soon as its parent is gone."""
+def _end_with_parent(parent: int) -> None:
+    """Ends the process, and with it its claim, as soon as its parent is gone."""
     while os.getppid() == parent:
         time.sleep(_PARENT_POLL_SECONDS)
-    claims.release_all()
     # Python would wait for the cell.
     os._exit(1)

@@ -105,12 +105,12 @@ def test_time_to_the_mean(tmp_path):
         _row(79.0, seed=2, curve=[[50, 79.0], [100, 79.0]], steps=100, train_seconds=10.0),
     ]
     (time,) = averages.times_to_mean(_sweep(tmp_path, *cells), ("size",)).values()
-    assert (time.reached, time.runs) == (2, 3)
-    assert time.seconds == 55.0
+    assert (time.seeds, time.incomplete) == (2, 1)
+    assert time.mean == 55.0
     assert time.sd == pytest.approx(50**0.5)
 
 
 def test_a_row_without_a_curve_reaches_nothing(tmp_path):
     (time,) = averages.times_to_mean(_sweep(tmp_path, _row(80.0, curve=None)), ("size",)).values()
-    assert math.isnan(time.seconds)
-    assert (time.reached, time.runs) == (0, 1)
+    assert math.isnan(time.mean)
+    assert (time.seeds, time.incomplete) == (0, 1)

@@ -5,6 +5,7 @@ import pytest
 from prompt_tuning.commands.report import claims, rows
 from prompt_tuning.commands.report.averages import Point
 from prompt_tuning.commands.report.claims import AGREES, DIFFERS, IN_PART, UNDECIDED, Difference
+from prompt_tuning.commands.report.published import PAPER
 from tests.commands.report import rows_fixture
 
 UP, DOWN, OPEN = Difference("a", 3.0, 1.0), Difference("b", -3.0, 1.0), Difference("c", 1.0, 1.0)
@@ -60,6 +61,8 @@ def test_most_is_more_than_half():
 
 
 def test_a_marginal_gain_is_one_below_two_points():
+    told = [c["sentence"] for c in PAPER["claims"] if c["verdict"] == "hardly_higher"]
+    assert told and all(f"fewer than {claims.MARGINAL:.0f} points" in text for text in told)
     little, much = Difference("a", 1.7, 0.1), Difference("a", 4.0, 1.0)
     assert claims.hardly_higher([little, DOWN]) == AGREES
     # 8 ± 5 may be nothing and may be much.
@@ -90,24 +93,24 @@ def test_an_ensemble_without_a_score_is_left_out(tmp_path):
         ),
     ]
     (sweep,) = rows.read([str(rows_fixture.write(tmp_path, *found))]).sweeps
-    assert [d.value for d in claims.votes("best")(sweep)] == [1.0]
+    assert [d.value for d in claims.votes(sweep, "best")] == [1.0]
 
 
 def test_sizes_are_compared_where_both_values_were_measured(tmp_path):
     scores = {("pico", 1): (50, 52), ("pico", 20): (60, 62), ("mini", 20): (70, 72)}
     (sweep,) = sweep_of(tmp_path, scores).sweeps
-    (found,) = claims.by_size("length", "20", "1")(sweep)
+    (found,) = claims.by_size(sweep, "length", "20", "1")
     assert (found.where, found.value, found.counts) == ("pico", 10.0, True)
-    assert claims.by_size("init", "class_label", "random_uniform")(sweep) == []
-    assert claims.shrinkage("length", "20", "1")(sweep) == []
-    assert [d.where for d in claims.between_ends("length")(sweep)] == ["pico"]
+    assert claims.by_size(sweep, "init", "class_label", "random_uniform") == []
+    assert claims.shrinkage(sweep, "length", "20", "1") == []
+    assert [d.where for d in claims.between_ends(sweep, "length")] == ["pico"]
 
 
 def test_a_gap_that_closes_with_size(tmp_path):
     scores = {("pico", 1): (50, 52), ("pico", 20): (60, 62)}
     scores |= {("mini", 1): (70, 72), ("mini", 20): (71, 73)}
     (sweep,) = sweep_of(tmp_path, scores).sweeps
-    (found,) = claims.shrinkage("length", "20", "1")(sweep)
+    (found,) = claims.shrinkage(sweep, "length", "20", "1")
     assert (found.where, found.value) == ("pico less mini", 9.0)
     assert found.error == pytest.approx(2.0)
     assert claims.higher([found]) == AGREES
@@ -118,7 +121,7 @@ def test_the_table_has_a_verdict_for_all_that_was_measured(tmp_path):
     table = claims.table(rows.read([str(folder)]))
     assert table is not None
     told = {(row[0].text, row[1].text): row for row in table.rows}
-    assert set(told) == {(claim.place, claim.sentence) for claim in claims.CLAIMS}
+    assert set(told) == {(claim["place"], claim["sentence"]) for claim in PAPER["claims"]}
     assert {row[2].text for row in table.rows} <= {AGREES, IN_PART, DIFFERS, UNDECIDED}
     # The made-up rows of ensembles are 2 above the average and 1 above the best, of every task.
     above = [row for (place, _), row in told.items() if place == "Table 3"]

@@ -7,7 +7,8 @@ import pytest
 from etils import epath
 from playwright.sync_api import sync_playwright
 
-from prompt_tuning.commands.report import command, contents, page, rows
+from prompt_tuning.commands.report import command, page, rows
+from prompt_tuning.commands.report.sections import sections
 from tests.commands.report import rows_fixture
 
 # Debian's, Ubuntu's and Google's names. Playwright's own downloads of browsers are not used.
@@ -99,9 +100,9 @@ def test_texts_of_rows_are_no_html(html):
 
 def test_the_same_results_give_the_same_page(report, tmp_path):
     results = rows.read([str(report.parent / "results")])
-    sections = contents.sections(results)[:2]
+    first_two = sections(results)[:2]
     pages = [
-        page.write(results, sections, epath.Path(tmp_path / name), "command").read_text()
+        page.write(results, first_two, epath.Path(tmp_path / name), "command").read_text()
         for name in ("a", "b")
     ]
     assert pages[0] == pages[1]

@@ -24,11 +24,6 @@ AGAIN = {"again": {"bindings": {"EVALUATOR_NUM_EXAMPLES": 4}}}
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return tiny_run.make_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="module")
 def later(tmp_path_factory):
     """A checkpoint that is not there yet."""
     return tmp_path_factory.mktemp("later") / f"checkpoint_{tiny_run.STEP}"

@@ -9,13 +9,7 @@ import pytest
 from prompt_tuning.commands.sweep import command, overview, worker
 from prompt_tuning.commands.sweep.results import Table
 from prompt_tuning.errors import ConfigError
-from tests import tiny_run
 from tests.commands.sweep import tiny_sweep
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return tiny_run.make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture
@@ -49,8 +43,10 @@ def test_a_dry_run_shows_what_is_left_and_estimates_its_time(file, tmp_path, cap
     assert not (tmp_path / "runs").exists() and not Table(tmp_path).read()
     assert not (tmp_path / "cells.json").exists()
     # Another sweep's cells of the same size and method say how long these take.
-    Table(tmp_path).append({**_row("other", 1800.0), "sweep": "other"})
-    Table(tmp_path).append({**_row("another", 5400.0), "sweep": "other"})
+    table = Table(tmp_path)
+    with table.locked():
+        table.append({**_row("other", 1800.0), "sweep": "other"})
+        table.append({**_row("another", 5400.0), "sweep": "other"})
     assert command.main(flags) == 0
     assert "about 1.00 h with --jobs=2 for 2 (an estimate" in capsys.readouterr().out
 

@@ -8,13 +8,7 @@ from prompt_tuning.commands.sweep import expansion
 from prompt_tuning.commands.sweep.place import Place
 from prompt_tuning.commands.sweep.sweep import ENSEMBLE, Sweep, gin_text
 from prompt_tuning.errors import ConfigError, DataError
-from tests import tiny_run
 from tests.commands.sweep import tiny_sweep
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return tiny_run.make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def _flags(**settings):

@@ -1,6 +1,5 @@
 """Sweeps run by worker processes and through Ray finish with every cell once, whoever is killed on the way."""
 
-import json
 import os
 import pathlib
 import pickle
@@ -8,15 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
 from prompt_tuning.checkpoints import manager
 from prompt_tuning.commands.sweep import progress, runner
 from prompt_tuning.commands.sweep.cell import run
-from prompt_tuning.commands.sweep.claims import FOLDER, Claims
+from prompt_tuning.commands.sweep.claims import Claims
 from prompt_tuning.commands.sweep.results import Table
-from tests import tiny_run
 from tests.commands.sweep import tiny_sweep
 from tests.helpers import REPO
 
@@ -41,11 +40,6 @@ ray_runner.run(pickle.loads(pathlib.Path(sys.argv[1]).read_bytes()), {"CPU": 1})
 STEPS = 16
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return tiny_run.make_inputs(tmp_path_factory.mktemp("inputs"))
-
-
 def _until(found, what, seconds=200.0):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -55,12 +49,30 @@ def _until(found, what, seconds=200.0):
     raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
 
-def _worker_in_training(directory):
-    """The process that has a cell in work which has saved a checkpoint; None if there is none yet."""
-    for path in directory.glob(f"{FOLDER}/*.json"):
-        if manager.steps_in(directory / "runs" / path.stem):
-            return json.loads(path.read_text())["pid"]
+def _worker_in_training(directory, runner_pid):
+    """The runner's worker, once a cell has saved a checkpoint; None before."""
+    if not any(manager.steps_in(path) for path in directory.glob("runs/*")):
+        return None
+    children = pathlib.Path(f"/proc/{runner_pid}/task/{runner_pid}/children").read_text().split()
+    # The other child keeps account of what processes share.
+    for pid in children:
+        if "spawn_main" in pathlib.Path(f"/proc/{pid}/cmdline").read_text():
+            return int(pid)
     return None
+
+
+def _log_of_second_start(directory):
+    """Whether a cell has begun again and made a step."""
+    for log in directory.glob("logs/*.log"):
+        starts = log.read_text().split("=== ")
+        if len(starts) == 3 and f"/{STEPS} [" in starts[2]:
+            return True
+    return None
+
+
+def _are_free(session):
+    subject = Claims(session.place.directory)
+    return all(subject.is_free(cell.key) for cell in session.cells)
 
 
 def _start(session, directory, program=RUNNER):
@@ -90,14 +102,17 @@ def test_a_killed_runner_and_a_killed_worker_lose_and_double_nothing(inputs, tmp
     session = tiny_sweep.session(file, tmp_path)
 
     first = _start(session, tmp_path)
-    pid = _until(lambda: _worker_in_training(tmp_path), "a cell in training")
+    pid = _until(lambda: _worker_in_training(tmp_path, first.pid), "a cell in training")
+    assert not _are_free(session)
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     _until(lambda: None if pathlib.Path(f"/proc/{pid}").exists() else True, "its worker ends", 60)
-    assert not Table(tmp_path).read() and not list(tmp_path.glob(f"{FOLDER}/*.json"))
+    assert not Table(tmp_path).read() and _are_free(session)
 
     second = _start(session, tmp_path)
-    pid = _until(lambda: _worker_in_training(tmp_path), "a cell in training again")
+    _until(lambda: None if _are_free(session) else True, "a cell taken up again")
+    pid = _until(lambda: _worker_in_training(tmp_path, second.pid), "its worker")
+    _until(lambda: _log_of_second_start(tmp_path), "a cell in training again")
     os.kill(pid, signal.SIGKILL)
     output, _ = second.communicate(timeout=300)
     assert second.returncode == 0
@@ -108,25 +123,49 @@ def test_a_killed_runner_and_a_killed_worker_lose_and_double_nothing(inputs, tmp
     ]
     assert [row["steps"] for row in rows] == [STEPS, STEPS]
     assert [len(row["curve"]) for row in rows] == [2, 2]
-    assert output.count("score") == 2 and not list(tmp_path.glob(f"{FOLDER}/*.json"))
+    assert output.count("score") == 2 and _are_free(session)
     # It was started three times, and the last two went on from a checkpoint.
     starts = pathlib.Path(rows[0]["log"]).read_text().split("=== ")[1:]
     assert [f"| 0/{STEPS} [" in text for text in starts] == [True, False, False]
+
+
+@pytest.mark.slow
+def test_two_runners_on_one_folder_run_every_cell_once(inputs, tmp_path):
+    lengths = {
+        n: {"command": "count", "bindings": {"PROMPT_LENGTH": n}} for n in (1, 2, 3, 4, 5, 6)
+    }
+    bindings = tiny_sweep.bindings(inputs)
+    file = tiny_sweep.write(tmp_path / "tiny.gin", axes={"length": lengths}, bindings=bindings)
+    session = tiny_sweep.session(file, tmp_path)
+    runners = [_start(session, tmp_path) for _ in range(2)]
+    for process in runners:
+        # Each waits for what the other has in work, and tells of all.
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0 and output.count("tiny length=") == 6
+    rows = Table(tmp_path).read()
+    assert sorted(row["cell"] for row in rows) == [f"length={n}" for n in lengths]
+    starts = [path.read_text().count("=== ") for path in tmp_path.glob("logs/*.log")]
+    assert sum(starts) == 6 and _are_free(session)
 
 
 class _Process:
     """A worker that has ended."""
 
     def __init__(self, exitcode):
-        self.pid, self.exitcode = 4_000_000, exitcode
+        self.exitcode = exitcode
 
     def is_alive(self):
         return False
 
 
-def _runner_of(session, lines):
-    table = Table(session.place.directory)
-    return runner._Runner(session, table, Claims(table), 1, lines.append)
+def _runner_of(session, report, monkeypatch, *, exit_code, key=""):
+    """A runner whose workers end at once, with a cell in their hands."""
+    subject = runner._Runner(session, 1, report)
+    in_hand = types.SimpleNamespace(value=key.encode())
+    monkeypatch.setattr(
+        subject, "_start", lambda: subject._workers.update({_Process(exit_code): in_hand})
+    )
+    return subject
 
 
 def test_a_cell_that_kills_its_workers_is_recorded_as_failed(inputs, tmp_path, monkeypatch):
@@ -135,9 +174,7 @@ def test_a_cell_that_kills_its_workers_is_recorded_as_failed(inputs, tmp_path, m
     session = tiny_sweep.session(file, tmp_path)
     key = session.cells[0].key
     lines = []
-    subject = _runner_of(session, lines)
-    monkeypatch.setattr(subject, "_start", lambda: subject._processes.append(_Process(-9)))
-    monkeypatch.setattr(Claims, "left_by", lambda self, pid: [key])
+    subject = _runner_of(session, lines.append, monkeypatch, exit_code=-9, key=key)
     for _ in range(runner.MAX_TRIES + 1):
         assert subject.goes_on()
     (row,) = Table(tmp_path).read()
@@ -156,9 +193,8 @@ def test_a_run_of_two_sweeps_that_kills_its_workers_fails_in_both(inputs, tmp_pa
     ]
     session = tiny_sweep.session(files, tmp_path)
     assert len({cell.key for cell in session.cells}) == 1
-    subject = _runner_of(session, [])
-    monkeypatch.setattr(subject, "_start", lambda: subject._processes.append(_Process(-9)))
-    monkeypatch.setattr(Claims, "left_by", lambda self, pid: [session.cells[0].key])
+    key = session.cells[0].key
+    subject = _runner_of(session, print, monkeypatch, exit_code=-9, key=key)
     assert [subject.goes_on() for _ in range(runner.MAX_TRIES + 1)][-1] is False
     rows = Table(tmp_path).read()
     assert [(row["sweep"], row["status"]) for row in rows] == [("one", "failed"), ("two", "failed")]
@@ -167,8 +203,8 @@ def test_a_run_of_two_sweeps_that_kills_its_workers_fails_in_both(inputs, tmp_pa
 def test_workers_that_never_start_are_an_error(inputs, tmp_path, monkeypatch):
     axes = {"length": {1: {"command": "count"}}}
     file = tiny_sweep.write(tmp_path / "tiny.gin", axes=axes, bindings=tiny_sweep.bindings(inputs))
-    subject = _runner_of(tiny_sweep.session(file, tmp_path), [])
-    monkeypatch.setattr(subject, "_start", lambda: subject._processes.append(_Process(1)))
+    session = tiny_sweep.session(file, tmp_path)
+    subject = _runner_of(session, print, monkeypatch, exit_code=1)
     with pytest.raises(ValueError, match="workers.log"):
         for _ in range(runner.MAX_TRIES + 1):
             subject.goes_on()
@@ -180,8 +216,7 @@ def test_workers_that_were_told_to_end_are_replaced_as_long_as_cells_get_finishe
     axes = {"length": {n: {"command": "count", "bindings": {"PROMPT_LENGTH": n}} for n in (1, 2)}}
     file = tiny_sweep.write(tmp_path / "tiny.gin", axes=axes, bindings=tiny_sweep.bindings(inputs))
     session = tiny_sweep.session(file, tmp_path)
-    subject = _runner_of(session, [])
-    monkeypatch.setattr(subject, "_start", lambda: subject._processes.append(_Process(143)))
+    subject = _runner_of(session, print, monkeypatch, exit_code=143)
     for _ in range(runner.MAX_TRIES):
         assert subject.goes_on()
     progress.record(session, session.cells[0], run(session.cells[0], session.place))
@@ -214,7 +249,8 @@ def test_ray_runs_cells_failures_included(inputs, tmp_path):
         "seed": tiny_sweep.seeds(0),
     }
     file = tiny_sweep.write(tmp_path / "tiny.gin", axes=axes, bindings=tiny_sweep.bindings(inputs))
-    process = _start(tiny_sweep.session(file, tmp_path), tmp_path, RAY_RUNNER)
+    session = tiny_sweep.session(file, tmp_path)
+    process = _start(session, tmp_path, RAY_RUNNER)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     rows = {row["axes"]["start"]: row for row in Table(tmp_path).read()}
@@ -224,5 +260,5 @@ def test_ray_runs_cells_failures_included(inputs, tmp_path):
         "missing": "failed",
     }
     assert rows["sound"]["steps"] == 4 and "No checkpoint at" in rows["missing"]["error"]
-    assert output.count("tiny start=") == 3 and not list(tmp_path.glob(f"{FOLDER}/*.json"))
+    assert output.count("tiny start=") == 3 and _are_free(session)
     assert (tmp_path / "logs" / f"{rows['missing']['key']}.log").exists()

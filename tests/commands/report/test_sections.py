@@ -2,14 +2,15 @@
 
 import pytest
 
-from prompt_tuning.commands.report import contents, rows
+from prompt_tuning.commands.report import rows
 from prompt_tuning.commands.report.figures import MEASURED, OTHER, PAPER
+from prompt_tuning.commands.report.sections import sections
 from tests.commands.report import rows_fixture
 
 
 def _sections(tmp_path, *cells):
     results = rows.read([str(rows_fixture.write(tmp_path, *cells))])
-    return {section.name: section for section in contents.sections(results)}
+    return {section.name: section for section in sections(results)}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,8 @@ def test_the_order_is_the_paper_s_and_own_sweeps_come_last(everything):
         "real_data",
         "my_sweep",
     ]
-    made = [made.sweep.name for section in everything.values() for made in section.made]
-    assert sorted(made) == sorted(rows_fixture.ALL)
+    names = [sweep.name for section in everything.values() for sweep in section.sweeps]
+    assert sorted(names) == sorted(rows_fixture.ALL)
 
 
 def test_every_section_has_published_numbers_or_words_beside_it(everything):
@@ -88,7 +89,7 @@ def test_a_scale_has_panels_and_tables_of_its_own(tmp_path):
     cells = [rows_fixture.row("figure_1", axes, scale=scale) for scale in ("mini", "full")]
     section = _sections(tmp_path, *cells)["figure_1"]
     assert [panel.name for panel in section.measured] == ["figure_1.full", "figure_1.mini"]
-    assert len(section.tables) == len(section.made) == 2
+    assert len(section.tables) == len(section.sweeps) == 2
 
 
 def test_points_are_in_the_table_with_each_task(everything):
@@ -116,8 +117,7 @@ def test_a_point_without_a_complete_seed_says_so(tmp_path):
     incomplete = [row for row in table.rows if row[4].text == "0"]
     assert [[cell.text for cell in row[:2]] for row in incomplete] == [["pico", "class_label"]]
     assert incomplete[0][3].note == "no seed has every task: not averaged"
-    assert len(section.made[0].failed) == 3
-    assert all("boom" in line for line in section.made[0].failed)
+    assert [cell["error"] for cell in section.sweeps[0].failed] == ["boom"] * 3
 
 
 def test_table_1_has_the_difference_of_the_methods(everything):
@@ -162,12 +162,12 @@ def test_numbers_that_a_row_lacks_are_left_out(tmp_path):
     # The members of the last ensemble have no rows of their own.
     alone = votes[-1]["axes"]["task"]
     kept = [c for c in found[2] if c is votes[-1] or c["axes"]["task"] != alone]
-    sections = _sections(tmp_path, *found[0], *found[1], *kept)
-    (first,), (second,) = sections["table_1"].tables, sections["table_2"].tables
+    shown = _sections(tmp_path, *found[0], *found[1], *kept)
+    (first,), (second,) = shown["table_1"].tables, shown["table_2"].tables
     assert [cell.text for cell in _column(first, "evaluated on")] == ["the same", "far"]
     assert [cell.text for cell in _column(first, "metric")] == ["accuracy"] * 2
     assert [cell.text for cell in _column(second, "metric")] == ["accuracy"] * 4
-    (third,) = sections["table_3"].tables
+    (third,) = shown["table_3"].tables
     assert [cell.text for cell in _column(third, "prompts")] == ["5", "5", "0", ""]
     assert _column(third, "ensemble")[0].text == _column(third, "ensemble")[-1].text == ""
 
@@ -211,7 +211,7 @@ def test_the_search_is_best_first(everything):
 
 
 def test_without_rows_the_published_numbers_are_still_there(tmp_path):
-    sections = _sections(tmp_path, *rows_fixture.rows("my_sweep"))
-    assert len(sections) == 13
-    assert [name for name, section in sections.items() if section.made] == ["my_sweep"]
-    assert sections["table_3"].published_tables[0].rows
+    shown = _sections(tmp_path, *rows_fixture.rows("my_sweep"))
+    assert len(shown) == 13
+    assert [name for name, section in shown.items() if section.sweeps] == ["my_sweep"]
+    assert shown["table_3"].published_tables[0].rows
