@@ -91,6 +91,7 @@ setup(
         "prompt_tuning": [
             "configs/**/*.gin",
             "configs/**/assets/*",
+            "config/*.toml",
             "tasks/assets/*",
             "commands/report/assets/*",
             "ladder/**/*",

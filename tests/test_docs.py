@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from prompt_tuning.config import files
 from tests.helpers import REPO
 
 README = REPO / "README.md"
@@ -50,7 +51,7 @@ def test_every_gin_file_resolves():
                 continue
             compared += 1
             inside = name.removeprefix("prompt_tuning/").removeprefix("configs/")
-            assert (REPO / "configs" / inside).is_file(), f"{document.name}: {name}"
+            files.find_file(f"prompt_tuning/configs/{inside}", where=document.name)
     assert compared > 0
 
 

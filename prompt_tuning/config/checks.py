@@ -10,19 +10,9 @@ from gin import config as gin_config
 from prompt_tuning.config.files import Macro, Reference, leaves
 from prompt_tuning.config.names import RUNNABLES
 from prompt_tuning.config.plan import FROM_FILES, REQUIRED, Key, Plan, show
+from prompt_tuning.config.tables import TABLES
 from prompt_tuning.errors import ConfigError, closest_matches
 
-# Macro -> flag that sets it, for those whose value is not simply a path or a number.
-_EXAMPLES = {
-    "MODEL": "--gin_file=prompt_tuning/configs/models/t5_1_1_base_prompt.gin",
-    "NUM_HEADS": "--gin_file=prompt_tuning/configs/models/sizes/base.gin",
-    "MIXTURE_OR_TASK_NAME": "--gin.MIXTURE_OR_TASK_NAME=\"'taskless_super_glue_boolq_v102'\"",
-    "TASK_FEATURE_LENGTHS": "--gin.TASK_FEATURE_LENGTHS=\"{'inputs': 512, 'targets': 8}\"",
-    "CLASS_LABELS": "--gin.CLASS_LABELS=\"['positive', 'negative']\"",
-    "PROMPT_TEXT": "--gin.PROMPT_TEXT=\"'Is it true?'\"",
-}
-_SIZES = ("EMBED_DIM", "HEAD_DIM", "MLP_DIM", "NUM_DECODER_LAYERS", "NUM_ENCODER_LAYERS")
-_EXAMPLES |= dict.fromkeys(_SIZES, _EXAMPLES["NUM_HEADS"])
 _RUN_FILES = {"train": "prompt_finetune", "eval": "prompt_eval", "infer": "prompt_infer"}
 
 
@@ -43,52 +33,24 @@ def _is_lengths(value: Any) -> bool:
     )
 
 
-_COUNT = "a whole number >= 1, without quotes"
-_Row = tuple[Callable[[Any], bool], str, bool]
-
-
-def _rows(is_valid: Callable[[Any], bool], expected: str, names: str) -> dict[str, _Row]:
-    """Returns name -> (test, what is expected, whether None is allowed, marked by a trailing `?`)."""
-    return {name.rstrip("?"): (is_valid, expected, name.endswith("?")) for name in names.split()}
-
-
-_TYPES: dict[str, _Row] = {
-    **_rows(
-        lambda value: isinstance(value, str),
-        "text, in quotes of its own",
-        "MODEL_DIR MIXTURE_OR_TASK_NAME? MIXTURE_OR_TASK_MODULE? INITIAL_CHECKPOINT_PATH? CHECKPOINT_PATH "
-        "EVAL_OUTPUT_DIR INFER_OUTPUT_DIR PROMPT_FILE? EMBEDDING_FILE? PROMPT_TEXT TASK_DATA_DIR? INFER_INPUT_FILE? "
-        "ACTIVATION_DTYPE",
-    ),
-    **_rows(
-        _is_int,
-        _COUNT,
-        "TRAIN_STEPS? TRAIN_STEPS_RELATIVE? BATCH_SIZE EVAL_PERIOD PROMPT_LENGTH NUM_EMBEDDINGS NUM_HEADS "
-        "NUM_ENCODER_LAYERS NUM_DECODER_LAYERS HEAD_DIM EMBED_DIM MLP_DIM EVALUATOR_NUM_EXAMPLES?",
-    ),
-    **_rows(
-        lambda value: _is_int(value, 0),
-        "a whole number >= 0, without quotes",
-        "EVAL_STEPS JSON_WRITE_N_RESULTS? RANDOM_SEED?",
-    ),
-    **_rows(
+# Kind of value, as `names.toml` calls it -> (test, what is expected).
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "text": (lambda value: isinstance(value, str), "text, in quotes of its own"),
+    "count": (_is_int, "a whole number >= 1, without quotes"),
+    "count_from_0": (lambda value: _is_int(value, 0), "a whole number >= 0, without quotes"),
+    "number": (
         lambda value: isinstance(value, float) or _is_int(value, 0),
         "a number, without quotes",
-        "DROPOUT_RATE Z_LOSS LABEL_SMOOTHING",
     ),
-    **_rows(
-        lambda value: isinstance(value, bool),
-        "True or False, without quotes",
-        "USE_CACHED_TASKS INITIALIZE_FROM_SCRATCH",
-    ),
-    **_rows(
-        _is_texts, "a list of texts, like ['a', 'b']", "CLASS_LABELS PROMPT_REGEX TRAINABLE_REGEX"
-    ),
-    **_rows(
-        _is_lengths,
-        "lengths in tokens, like {'inputs': 512, 'targets': 8}",
-        "TASK_FEATURE_LENGTHS?",
-    ),
+    "truth": (lambda value: isinstance(value, bool), "True or False, without quotes"),
+    "texts": (_is_texts, "a list of texts, like ['a', 'b']"),
+    "lengths": (_is_lengths, "lengths in tokens, like {'inputs': 512, 'targets': 8}"),
+}
+# Macro -> its kind, and whether None is allowed.
+_MACROS = {
+    name.rstrip("?"): (kind, name.endswith("?"))
+    for kind, names in TABLES["macros"].items()
+    for name in names.split()
 }
 
 
@@ -207,29 +169,28 @@ def _check_command(plan: Plan, root: str) -> None:
 def _unset_error(plan: Plan, unset: dict[str, str]) -> ConfigError:
     """Returns the error that names everything without a value and shows how to give the first one."""
     first, reader = next(iter(unset.items()))
-    known = _TYPES.get(first)
-    example = _EXAMPLES.get(first)
-    if example is None:
-        value = "10" if known and known[1] == _COUNT else "\"'/path'\""
-        example = f"--gin.{first}={value if known else 'VALUE'}"
+    kind, _ = _MACROS.get(first, (None, False))
+    value = {None: "VALUE", "count": "10"}.get(kind, "\"'/path'\"")
+    example = TABLES["examples"].get(first, f"--gin.{first}={value}")
     hint = f" ({reader} reads it)" if reader != first else ""
     return ConfigError(
         f"{'A required value is' if len(unset) == 1 else 'Required values are'} not set{hint}",
         got=", ".join(unset),
         expected="a value for each",
         fix=f"add for example {example}",
-        name=first if first not in _TYPES and first not in _EXAMPLES else None,
+        name=first if kind is None and first not in TABLES["examples"] else None,
         candidates=[name for name in plan.macros if name not in unset],
     )
 
 
 def _check_types(plan: Plan, reach: Reach) -> None:
     """Raises ConfigError for the first macro that is read and has a value of the wrong type."""
-    for name in sorted(reach.macros & _TYPES.keys()):
+    for name in sorted(reach.macros & _MACROS.keys()):
         value = plan.literal(plan.macros[name].value)
         if any(isinstance(leaf, (Macro, Reference)) for leaf in leaves(value)):
             continue
-        is_valid, expected, allows_none = _TYPES[name]
+        kind, allows_none = _MACROS[name]
+        is_valid, expected = _KINDS[kind]
         if not (is_valid(value) or (value is None and allows_none)):
             raise ConfigError(
                 f"{name} has a value of the wrong type ({plan.macros[name].binding.where})",

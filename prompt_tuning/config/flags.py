@@ -18,7 +18,7 @@ Gin files are found on disk, in --gin_search_paths and, as prompt_tuning/configs
 
 
 def binding(arg: str) -> tuple[str, str]:
-    """Returns a flag as `config.read` takes it: the gin text, and the flag as it was typed.
+    """Returns a flag as `files.read` takes it: the gin text, and the flag as it was typed.
 
     Args:
       arg: `--gin.NAME=VALUE`.

@@ -9,7 +9,7 @@ import gin
 from gin import config as gin_config
 
 from prompt_tuning.config.files import Binding, Import, Macro, Parsed, Reference, leaves, map_value
-from prompt_tuning.config.names import RUNNABLES, Configurable, Names, parameter
+from prompt_tuning.config.names import Configurable, Names, parameter
 from prompt_tuning.errors import ConfigError
 
 REQUIRED = Macro("gin.REQUIRED")
@@ -252,8 +252,3 @@ def _line(plan: Plan, name: str, value: Any, complete: bool) -> str:
     if "\n" not in text:
         return f"{name} = {text}"
     return f"{name} = \\\n" + "\n".join(f"    {line}" for line in text.split("\n"))
-
-
-def runnable_keys(plan: Plan) -> dict[str, Key]:
-    """Returns parameter -> key of the command's runnable."""
-    return plan.bound(RUNNABLES[plan.command])

@@ -12,7 +12,6 @@ import pytest
 from gin import config_parser
 
 from prompt_tuning.config import files as config_files
-from prompt_tuning.config import resolve as config
 from tests.gin_runs import (
     CHECKPOINT,
     CONFIGS,
@@ -239,7 +238,7 @@ MACROS = (
 
 def test_every_macro_of_t5x_is_defined_and_read_somewhere():
     text = "\n".join(
-        config_files.find_file(name).read_text() for name in config_files.shipped_files()
+        config_files.text_of(config_files.find_file(name)) for name in config_files.shipped_files()
     )
     names = {line.split(" = ")[0] for line in text.splitlines()}
     missing = [name for name in MACROS if name not in names or f"%{name}" not in text]
@@ -250,7 +249,7 @@ def test_shipped_files_hold_literals_macros_and_called_references_only():
     references = [
         leaf
         for name in config_files.shipped_files()
-        for statement in config.read([name]).statements
+        for statement in config_files.read([name]).statements
         for leaf in config_files.leaves(getattr(statement, "value", None))
         if isinstance(leaf, config_files.Reference)
     ]

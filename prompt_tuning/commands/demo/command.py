@@ -54,11 +54,11 @@ def run(directory: str, **macros: Any) -> None:
     """
     began = time.perf_counter()
     from prompt_tuning import predict, train
-    from prompt_tuning.config import resolve
+    from prompt_tuning.config import files, resolve
 
     settings = {**macros, "MODEL_DIR": directory}
     bindings = [(f"{name} = {v!r}", f"--gin.{name}={v!r}") for name, v in settings.items()]
-    resolved = resolve.resolve(resolve.read([CONFIG], bindings, []), train.train, command="train")
+    resolved = resolve.resolve(files.read([CONFIG], bindings, []), train.train, command="train")
     arguments = resolved.arguments()
     checkpoint = ladder.locate(arguments["checkpoint_cfg"].restore.path)
     digest = measuring.digest_of_files(checkpoint)

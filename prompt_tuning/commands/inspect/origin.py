@@ -15,7 +15,7 @@ from prompt_tuning.checkpoints import paths
 from prompt_tuning.checkpoints import source as sources
 from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.checkpoints.source import ParamSource
-from prompt_tuning.config import resolve
+from prompt_tuning.config import queries
 from prompt_tuning.data import vocabularies
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.params import int8
@@ -36,7 +36,7 @@ class Origin:
 
     info: Mapping[str, Any]
     model_dir: epath.Path | None
-    description: resolve.RunDescription | None
+    description: queries.RunDescription | None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -131,7 +131,7 @@ def find_origin(path: epath.PathLike, info: Mapping[str, Any]) -> Origin:
     model_dir = next((p for p in places if (p / read.FOLDER).is_dir()), None)
     if model_dir is None or not (model_dir / "config.gin").is_file():
         return Origin(info, model_dir, None)
-    return Origin(info, model_dir, resolve.query_run(str(model_dir)))
+    return Origin(info, model_dir, queries.query_run(str(model_dir)))
 
 
 def vocabulary_of(origin: Origin, path: str | None, extra_ids: int) -> Any:

@@ -127,7 +127,7 @@ def _reproduce(flags: argparse.Namespace) -> dict[str, Any]:
 def _prepare(evaluation: Evaluation, flags: argparse.Namespace, output_dir: str) -> _Run:
     """Finds the prompt and builds everything that the config of one evaluation describes."""
     from prompt_tuning import evaluate
-    from prompt_tuning.config import resolve
+    from prompt_tuning.config import files, resolve
 
     if flags.prompts_dir:
         prompt_path = released_prompts.find(evaluation.prompt, flags.prompts_dir)
@@ -145,7 +145,7 @@ def _prepare(evaluation: Evaluation, flags: argparse.Namespace, output_dir: str)
     }
     given = {name: value for name, value in settings.items() if value is not None}
     bindings = [(f"{name} = {value!r}", f"--gin.{name}={value!r}") for name, value in given.items()]
-    parsed = resolve.read([_GIN_FILE], [*bindings, *flags.bindings], [])
+    parsed = files.read([_GIN_FILE], [*bindings, *flags.bindings], [])
     resolved = resolve.resolve(parsed, evaluate.evaluate, command="eval")
     for warning in resolved.warnings:
         print(f"warning: {warning}", file=sys.stderr)

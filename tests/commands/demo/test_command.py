@@ -12,7 +12,7 @@ import pytest
 
 from prompt_tuning import cli
 from prompt_tuning.commands.demo import command, measuring, story
-from prompt_tuning.config import resolve
+from prompt_tuning.config import queries
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.launch.studies import bag_of_words
 from tests.helpers import REPO, run_cli
@@ -109,7 +109,7 @@ def test_what_is_shown_of_bags_of_words_is_what_they_reach():
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_short_demo_shows_what_it_measured_and_leaves_what_it_says(tmp_path, capsys):
-    sizes = resolve.query_macros(["prompt_tuning/configs/ladder/pico.gin"], SIZES.split())
+    sizes = queries.query_macros(["prompt_tuning/configs/ladder/pico.gin"], SIZES.split())
     command.run(
         str(tmp_path / "run"),
         **sizes,

@@ -13,7 +13,7 @@ from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.prompt_files import write
 from prompt_tuning.commands import export
 from prompt_tuning.commands.inspect import command, origin
-from prompt_tuning.config import resolve
+from prompt_tuning.config import files, resolve
 from prompt_tuning.config.flags import parse_run
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.params.names import PROMPT_PATH
@@ -57,7 +57,7 @@ def run(inputs, tmp_path_factory):
         "prompts.from_embedded_list.population_size": 200,
     }
     flags = parse_run("train", inputs.flags(**settings))
-    resolved = resolve.resolve(resolve.read(FILES, flags.bindings, []), fake_train, command="train")
+    resolved = resolve.resolve(files.read(FILES, flags.bindings, []), fake_train, command="train")
     arguments = resolved.arguments()
     start = initialization.initialize(
         arguments["model"],

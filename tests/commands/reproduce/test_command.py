@@ -15,7 +15,7 @@ from prompt_tuning import cli, evaluate
 from prompt_tuning.checkpoints import load
 from prompt_tuning.commands.reproduce import released_prompts
 from prompt_tuning.commands.reproduce.released_prompts import DIGESTS, EVALUATIONS
-from prompt_tuning.config import resolve
+from prompt_tuning.config import files, resolve
 from prompt_tuning.data import context
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.run.inference import Inference
@@ -241,7 +241,7 @@ def test_the_setting_is_the_authors(prompts_dir):
         "EVAL_OUTPUT_DIR": "'/eval'",
     }
     bindings = [(f"{name} = {value}", f"--gin.{name}={value}") for name, value in settings.items()]
-    parsed = resolve.read(["prompt_tuning/configs/paper/released_prompts.gin"], bindings)
+    parsed = files.read(["prompt_tuning/configs/paper/released_prompts.gin"], bindings)
     resolved = resolve.resolve(parsed, fake_evaluate, command="eval")
     arguments = resolved.arguments()
     model, cfg = arguments["model"], arguments["dataset_cfg"]
