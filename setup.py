@@ -93,6 +93,7 @@ setup(
             "configs/**/assets/*",
             "config/*.toml",
             "tasks/assets/*",
+            "commands/demo/story.txt",
             "commands/report/assets/*",
             "ladder/**/*",
             "launch/*.sh",

@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from prompt_tuning.checkpoints.prompt_files import read as prompt_formats
 from prompt_tuning.commands.inspect import neighbours
+from prompt_tuning.config.flags import command_parser
 from prompt_tuning.errors import CheckpointError, ConfigError
 
 # Measure -> what it is called where sources are ranked.
@@ -200,13 +201,7 @@ def _read_names(arguments: Sequence[str]) -> dict[str, str]:
 
 def _parser() -> argparse.ArgumentParser:
     """Returns the parser of the command's flags."""
-    parser = argparse.ArgumentParser(
-        "prompt-tuning similarity",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("similarity", __doc__, _EPILOG)
     add = parser.add_argument
     add("prompts", metavar="NAME=PROMPT", nargs="+", help="the prompts to compare")
     add("--target", metavar="NAME", help="rank the others as sources for this one")

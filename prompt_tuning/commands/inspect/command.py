@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prompt_tuning.config.flags import command_parser
 from prompt_tuning.errors import ConfigError, PromptTuningError
 
 if TYPE_CHECKING:
@@ -221,13 +222,7 @@ def _course(first: "Analysis | None", course: Mapping[int, "Analysis"]) -> list[
 
 def _parser() -> argparse.ArgumentParser:
     """Returns the parser of the command's flags."""
-    parser = argparse.ArgumentParser(
-        "prompt-tuning inspect",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("inspect", __doc__, _EPILOG)
     add = parser.add_argument
     add("sources", metavar="RUN_OR_PROMPT", nargs="+", help="what to look at")
     add("--step", help="of a MODEL_DIR: a number, latest (the default) or best, by the dev metric")

@@ -65,13 +65,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     """Reads the flags; `bindings` holds the gin settings as `config.read` takes them."""
-    parser = argparse.ArgumentParser(
-        "prompt-tuning reproduce",
-        description="Measures published numbers again and prints expected beside got.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    about = "Measures published numbers again and prints expected beside got."
+    parser = gin_flags.command_parser("reproduce", about, _EPILOG)
     add = parser.add_argument
     add("what", choices=["released-prompts"], help="the numbers to measure again")
     add("--checkpoint", help="T5 1.1 LM-adapted Base, if not the public one on gs://t5-data")

@@ -88,9 +88,9 @@ def test_the_digest_sees_every_byte_and_name(tmp_path):
     assert len(set(seen)) == 3
 
 
-def test_the_command_for_a_tpu_is_that_of_its_page(capsys, tmp_path):
-    (tmp_path / "prompt").write_bytes(b"12")
-    story.show_end("/run", prompt=f"{tmp_path}/prompt", curve="c", digests=("a", "a"), seconds=1)
+def test_the_command_for_a_tpu_is_that_of_its_page(capsys):
+    names = dict.fromkeys(("prompt", "curve", "digest", "changed", "python", "directory"), "x")
+    story.tell(7, prompt_bytes=2, seconds=1.0, **names)
     command_of = "-m prompt_tuning.launch.tpu_vm"
     printed = capsys.readouterr().out.partition(command_of)[2]
     page = (REPO / "docs/launch/tpu_vm.md").read_text().partition(command_of)[2].partition("```")[0]
