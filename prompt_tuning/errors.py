@@ -70,7 +70,7 @@ def check_count(
     """Raises ConfigError unless a setting is a whole number.
 
     Args:
-      name: The setting, as gin binds it.
+      name: The setting, as gin binds it, or the flag.
       value: Its value.
       unit: What it counts, in the plural.
       at_least: The smallest number allowed.
@@ -84,7 +84,7 @@ def check_count(
             got=value,
             expected=f"a whole number of {unit} >= {at_least}"
             + (f", or None for {none_means}" if none_means else ""),
-            fix=f"bind {name} to such a number",
+            fix=f"set {name} to such a number",
         )
 
 
@@ -92,7 +92,7 @@ def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
     """Raises ConfigError unless a setting is one of a few texts.
 
     Args:
-      name: The setting, as gin binds it.
+      name: The setting, as gin binds it, or the flag.
       value: Its value.
       allowed: The texts.
     """
@@ -102,7 +102,7 @@ def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
             f"{name} is unknown",
             got=value,
             expected=f"one of {', '.join(map(repr, allowed))}",
-            fix=f"bind {name} to one of them",
+            fix=f"set {name} to one of them",
             name=str(value),
             candidates=allowed,
         )

@@ -24,6 +24,7 @@ from prompt_tuning.checkpoints.optimizer_state.t5x import (
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.params import layouts
+from prompt_tuning.run.arrays import param_of_slot
 from prompt_tuning.training.schedules import counted_from
 from prompt_tuning.training.trainer import Trainer
 from prompt_tuning.types import PyTree
@@ -128,7 +129,5 @@ def _has_two_names(path: str) -> bool:
 def _slot_of(key_path: Iterable[Any], params: Mapping[str, Any]) -> tuple[str, str] | None:
     """The parameter and the name of the slot that a leaf of the state is; None for counters."""
     names = [k.name for k in key_path if isinstance(k, jax.tree_util.GetAttrKey)]
-    keys = [str(k.key) for k in key_path if isinstance(k, jax.tree_util.DictKey)]
-    paths = ("/".join(keys[i:]) for i in range(len(keys)))
-    path = next((path for path in paths if path in params), None)
+    path = param_of_slot(key_path, params)
     return None if path is None or names[-1:] not in [[s] for s in SLOTS] else (path, names[-1])

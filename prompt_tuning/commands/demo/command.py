@@ -12,7 +12,7 @@ from absl import logging
 
 from prompt_tuning import ladder
 from prompt_tuning.commands.demo import measuring, story
-from prompt_tuning.config.flags import command_parser
+from prompt_tuning.config.flags import binding, command_parser
 from prompt_tuning.errors import ConfigError
 
 CONFIG = "prompt_tuning/configs/demo/prompt.gin"
@@ -59,7 +59,7 @@ def run(directory: str, **macros: Any) -> None:
     from prompt_tuning.config import files, resolve
 
     settings = {**macros, "MODEL_DIR": directory}
-    bindings = [(f"{name} = {v!r}", f"--gin.{name}={v!r}") for name, v in settings.items()]
+    bindings = [binding(f"--gin.{name}={value!r}") for name, value in settings.items()]
     resolved = resolve.resolve(files.read([CONFIG], bindings, []), train.train, command="train")
     arguments = resolved.arguments()
     checkpoint = ladder.locate(arguments["checkpoint_cfg"].restore.path)
@@ -108,16 +108,23 @@ def run(directory: str, **macros: Any) -> None:
     start = measuring.accuracy(measuring.answers(untuned, dev), dev)
     curve = os.path.join(directory, CURVE)
     _draw_curve({0: start, **measuring.recorded(directory)}, measuring.majority(dev), curve)
-    prompt = f"{directory}/numpy_checkpoints/checkpoint_{tuned.step}/encoder.prompt.prompt.prompt"
-    after_it = measuring.digest_of_files(checkpoint)
+    _tell_what_is_left(directory, tuned.step, curve, checkpoint, digest, began)
+
+
+def _tell_what_is_left(
+    directory: str, step: int, curve: str, checkpoint: str, digest: str, began: float
+) -> None:
+    """Prints the last part; `digest` is what the checkpoint's files had before, `began` when the demo did."""
+    prompt = f"{directory}/numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt"
+    after = measuring.digest_of_files(checkpoint)
     story.tell(
         7,
         prompt=prompt,
         prompt_bytes=os.path.getsize(prompt),
         curve=curve,
-        digest=after_it,
+        digest=after,
         changed="not a byte has changed"
-        if after_it == digest
+        if after == digest
         else f"THEY HAVE CHANGED since {digest}",
         seconds=time.perf_counter() - began,
         python=shlex.quote(sys.executable),

@@ -19,6 +19,8 @@ from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run import many_prompts
 from prompt_tuning.run.inference import Inference, Numbered
+from prompt_tuning.run.start import load_for_inference
+from prompt_tuning.run.text_table import aligned
 from prompt_tuning.types import PyTree
 
 # {task: {metric: value}}
@@ -86,7 +88,9 @@ def evaluate_ensemble(
             expected="a task with a metric",
             fix="name another task, or write answers with `prompt-tuning infer`",
         )
-    loaded = many_prompts.load(model, partitioner, restore_checkpoint_cfg, prompt_files)
+    loaded = load_for_inference(
+        model, partitioner, restore_checkpoint_cfg, prompt_files=prompt_files
+    )
     answers = Answers(
         Inference(model, partitioner, dataset_cfg.batch_size),
         loaded.params,
@@ -255,14 +259,8 @@ def best_of(metrics: Sequence[Mapping[str, float]]) -> int:
 
 def format_table(results: Mapping[str, Results]) -> str:
     """Returns results as the paper's Table 3 has them: a line a task, its metrics joined by slashes."""
-    lines = [("task", "metric", *results)]
+    rows = [("task", "metric", *results)]
     for task, metrics in results["ensemble"].items():
         cells = ["/".join(f"{r[task][name]:.1f}" for name in metrics) for r in results.values()]
-        lines.append((task, "/".join(metrics), *cells))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(_aligned(line, widths) for line in lines)
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """One line of a table."""
-    return "  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip()
+        rows.append((task, "/".join(metrics), *cells))
+    return aligned(rows)

@@ -54,11 +54,21 @@ class Origin:
         prompt = self.description.model.prompt if self.description else None
         return prompt.prompt_init if prompt else None
 
-    def steps(self) -> list[int]:
-        """Returns the steps that the run saved a prompt of."""
+    def saved_prompts(self, width: int) -> dict[int, Float[np.ndarray, "P H"]]:
+        """Returns step -> prompt, of all that the run saved.
+
+        Args:
+          width: H that they must have.
+        """
         if self.model_dir is None:
-            return []
-        return read.steps_of_prompts(self.model_dir / read.FOLDER)
+            return {}
+        folder = self.model_dir / read.FOLDER
+        return {
+            step: read.load_prompt(
+                folder / f"{read.STEP_PREFIX}{step}", setting="RUN_OR_PROMPT", width=width
+            )[0]
+            for step in read.steps_of_prompts(folder)
+        }
 
     def open_frozen(self, checkpoint: str | None) -> ParamSource:
         """Opens the checkpoint with the frozen weights.
