@@ -6,14 +6,9 @@ from collections.abc import Iterable
 
 def closest_matches(name: str, candidates: Iterable[str], n: int = 3) -> list[str]:
     """Returns up to `n` of `candidates` that look most like `name`, best first."""
-    pool = sorted(set(candidates))
-    matches = difflib.get_close_matches(name, pool, n=n, cutoff=0.6)
-    folded = {c.lower(): c for c in pool}
     # difflib is case-sensitive; a name typed in the wrong case is still the same name.
-    for match in difflib.get_close_matches(name.lower(), list(folded), n=n, cutoff=0.6):
-        if folded[match] not in matches:
-            matches.append(folded[match])
-    return matches[:n]
+    folded = {candidate.lower(): candidate for candidate in sorted(set(candidates))}
+    return [folded[m] for m in difflib.get_close_matches(name.lower(), folded, n=n, cutoff=0.6)]
 
 
 class PromptTuningError(Exception):

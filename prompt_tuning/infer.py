@@ -90,9 +90,7 @@ def infer(
             "infer.mode": mode,
             "infer.num_shards": num_shards,
             "infer.checkpoint_period": checkpoint_period,
-            **describe_inference(
-                source, restore.dtype, model, dataset_cfg, input_file, prompts or {}
-            ),
+            **describe_inference(source, restore.dtype, model, dataset_cfg, input_file, prompts),
         },
     )
     num_done = shard.open()
@@ -104,15 +102,16 @@ def infer(
     examples = itertools.islice(examples, shard_id, None, num_shards)
     if jax.process_index() == 0:
         (shard.directory / "config.gin").write_text(config_text)
-    prompt_files = list((prompts or {}).values())
-    params = load_for_inference(model, partitioner, restore, prompt_files=prompt_files).params
+    files = [*prompts.values()] if prompts else []
+    params = load_for_inference(model, partitioner, restore, prompt_files=files).params
     inference = Inference(model, partitioner, dataset_cfg.batch_size)
-    num_chunks = 0
+    size = checkpoint_period * dataset_cfg.batch_size
     # What was done before is read again and skipped: only so is it known where the next chunk starts.
-    while chunk := list(itertools.islice(examples, checkpoint_period * dataset_cfg.batch_size)):
-        if num_chunks >= num_done:
-            shard.write_chunk(num_chunks, run_chunk(model, inference, params, chunk, mode))
-        num_chunks += 1
+    chunks = iter(lambda: list(itertools.islice(examples, size)), [])
+    num_chunks = 0
+    for num_chunks, chunk in enumerate(chunks, 1):
+        if num_chunks > num_done:
+            shard.write_chunk(num_chunks - 1, run_chunk(model, inference, params, chunk, mode))
     if not num_chunks:
         raise DataError(
             f"Nothing to infer from {name!r}",

@@ -102,13 +102,9 @@ def load_run(
         dtype=run.checkpoint_cfg.restore.dtype,
     )
     loaded = load_for_inference(model, placed_by, restore, initial_checkpoint=initial_checkpoint)
-    return LoadedRun(
-        model=model,
-        params=loaded.params,
-        step=loaded.step,
-        lengths=dict(run.train_dataset_cfg.task_feature_lengths or {}),
-        inference=Inference(model, placed_by, batch_size),
-    )
+    lengths = dict(run.train_dataset_cfg.task_feature_lengths or {})
+    inference = Inference(model, placed_by, batch_size)
+    return LoadedRun(model, loaded.params, loaded.step, lengths, inference)
 
 
 def _with_stored_prompt(model: EncoderDecoderModel) -> EncoderDecoderModel:

@@ -189,15 +189,6 @@ def test_a_dry_run_does_not_take_the_accelerator(capsys, monkeypatch):
     assert "INFER_OUTPUT_DIR" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("decoding", ["beam_search", "nucleus_sampling"])
-def test_decoding_files_resolve_on_the_command_line(decoding, capsys):
-    file = f"--gin_file=prompt_tuning/configs/models/decoding/{decoding}.gin"
-    assert cli.main(argv("infer", file, "--dry_run")) == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    assert "models.EncoderDecoderModel.decode_fn = @decoding." in captured.out
-
-
 def test_gin_flags_may_stand_before_the_command(recorded_train):
     assert cli.main(["--gin.BATCH_SIZE=4", *argv("train")]) == 0
     assert recorded_train[0]["train_dataset_cfg"].batch_size == 4

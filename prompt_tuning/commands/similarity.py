@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from prompt_tuning.checkpoints.prompt_files import read as prompt_formats
+from prompt_tuning.checkpoints.prompt_files.read import FOLDER
 from prompt_tuning.commands.inspect import neighbours
 from prompt_tuning.config.flags import command_parser
 from prompt_tuning.errors import CheckpointError, ConfigError, check_choice, check_count
@@ -144,7 +144,7 @@ def _starting_flags(prompt: Mapping[str, Any]) -> list[str]:
     """The flags of `prompt-tuning train` that start from a prompt."""
     path = epath.Path(prompt["path"])
     # A checkpoint holds more than a prompt; the run left that in a file of its own.
-    beside = path.parent / prompt_formats.FOLDER / path.name
+    beside = path.parent / FOLDER / path.name
     file = beside if beside.is_dir() else path
     return [
         "--gin_file=prompt_tuning/configs/prompts/from_file.gin",

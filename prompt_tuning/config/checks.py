@@ -21,18 +21,6 @@ def _is_int(value: Any, at_least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
 
 
-def _is_texts(value: Any) -> bool:
-    """Whether `value` is a list or tuple of text."""
-    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
-
-
-def _is_lengths(value: Any) -> bool:
-    """Whether `value` maps feature names to numbers of tokens."""
-    return isinstance(value, dict) and all(
-        isinstance(k, str) and _is_int(v) for k, v in value.items()
-    )
-
-
 # Kind of value, as `names.toml` calls it -> (test, what is expected).
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "text": (lambda value: isinstance(value, str), "text, in quotes of its own"),
@@ -43,8 +31,17 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a number, without quotes",
     ),
     "truth": (lambda value: isinstance(value, bool), "True or False, without quotes"),
-    "texts": (_is_texts, "a list of texts, like ['a', 'b']"),
-    "lengths": (_is_lengths, "lengths in tokens, like {'inputs': 512, 'targets': 8}"),
+    "texts": (
+        lambda value: isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value),
+        "a list of texts, like ['a', 'b']",
+    ),
+    "lengths": (
+        lambda value: (
+            isinstance(value, dict)
+            and all(isinstance(name, str) and _is_int(length) for name, length in value.items())
+        ),
+        "lengths in tokens, like {'inputs': 512, 'targets': 8}",
+    ),
 }
 # Macro -> its kind, and whether None is allowed.
 _MACROS = {
@@ -239,20 +236,18 @@ def _check_initial_weights(plan: Plan) -> None:
 
 def _unread(plan: Plan, read: Reach) -> list[str]:
     """Returns a warning for each setting of the user's that nothing reads."""
+    used = {show(plan, key) for key in read.settings}
+    settings = {
+        show(plan, key): setting
+        for key, setting in plan.settings.items()
+        if key not in read.settings and plan.configurables[key[1]].is_ours
+    }
+    macros = {name: setting for name, setting in plan.macros.items() if name not in read.macros}
     warnings = []
-    for name, setting in plan.macros.items():
-        if setting.is_users and name not in read.macros:
-            closest = closest_matches(name, read.macros)
-            warnings.append(_warning(setting.binding.where, name, closest))
-    for key, setting in plan.settings.items():
-        if setting.is_users and key not in read.settings and plan.configurables[key[1]].is_ours:
-            used = [show(plan, other) for other in read.settings]
-            closest = closest_matches(show(plan, key), used)
-            warnings.append(_warning(setting.binding.where, show(plan, key), closest))
+    for unread, others in ((macros, read.macros), (settings, used)):
+        for name, setting in unread.items():
+            if setting.is_users:
+                closest = ", ".join(closest_matches(name, others))
+                text = f"nothing in this run reads {name} ({setting.binding.where})."
+                warnings.append(text + (f" Closest matches: {closest}." if closest else ""))
     return warnings
-
-
-def _warning(where: str, name: str, closest: list[str]) -> str:
-    """Returns the text of one warning."""
-    text = f"nothing in this run reads {name} ({where})"
-    return f"{text}. Closest matches: {', '.join(closest)}." if closest else f"{text}."

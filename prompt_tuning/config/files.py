@@ -335,30 +335,27 @@ def _syntax_error(text: str, source: Source, line: int, reason: str) -> ConfigEr
     """Returns the error for a text gin cannot read; shows the quoting where only quotes are missing."""
     content = text.splitlines()[line - 1].strip() if line <= len(text.splitlines()) else ""
     match = re.fullmatch(r"([\w./]+)\s*=\s*(.*?)\s*(#.*)?", content)
+    where = f"{source.name}:{line}: " if source.is_file else ""
     if match is None:
         return ConfigError(
-            f"{source.name}:{line}: gin cannot read this line"
-            if source.is_file
-            else "gin cannot read a flag",
-            got=content if source.is_file else source.name,
+            f"{where}gin cannot read this line" if where else "gin cannot read a flag",
+            got=content if where else source.name,
             expected=f"NAME = VALUE, an import or an include ({reason.splitlines()[0]})",
-            fix="correct the line" if source.is_file else "write --gin.NAME=VALUE",
+            fix="correct the line" if where else "write --gin.NAME=VALUE",
         )
     name, value = match.group(1), match.group(2)
+    # A shell takes the outer quotes of a flag away.
+    form = f"{name} = {{}}" if where else f'--gin.{name}="{{}}"'
     if re.fullmatch(r"[\d_.eE+\-*/() ]+", value):
         fix = f"write the result of {value} as one number"
     elif value.startswith(("[", "(", "{")):
-        example = "\"['a', 'b']\"" if not source.is_file else "['a', 'b']"
-        fix = f"quote each text inside and the whole outside, like --gin.{name}={example}"
-        if source.is_file:
-            fix = f"quote each text inside, like {name} = {example}"
+        outside = "" if where else " and the whole outside"
+        fix = f"quote each text inside{outside}, like " + form.format("['a', 'b']")
     else:
-        bare = value.strip("'\"")
-        fix = f"write {name} = '{bare}'" if source.is_file else f"write --gin.{name}=\"'{bare}'\""
+        quoted = "'{}'".format(value.strip("'\""))
+        fix = f"write {form.format(quoted)}"
     return ConfigError(
-        f"{source.name}:{line}: {name} has a value gin cannot read"
-        if source.is_file
-        else f"{name} has a value gin cannot read",
+        f"{where}{name} has a value gin cannot read",
         got=value,
         expected="a number, True, False, None, a list or dict, %MACRO, @name(), or text in quotes of its own",
         fix=fix,

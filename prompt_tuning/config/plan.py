@@ -145,17 +145,14 @@ def _key(plan: Plan, names: Names, binding: Binding) -> Key | str:
 
 def literals(plan: Plan, value: Any, ignored: Collection[str] = ()) -> Any:
     """Returns `value` with macros replaced by their values, but those in `ignored` and those that are not set."""
-    if isinstance(value, Macro) and value.name in ignored:
-        return value
-    followed = plan.literal(value)
-    if isinstance(followed, dict):
-        return {
-            literals(plan, key, ignored): literals(plan, item, ignored)
-            for key, item in followed.items()
-        }
-    if isinstance(followed, (list, tuple)):
-        return type(followed)(literals(plan, item, ignored) for item in followed)
-    return followed
+
+    def follow(leaf: Any) -> Any:
+        if not isinstance(leaf, Macro) or leaf.name not in plan.macros or leaf.name in ignored:
+            return leaf
+        # A macro that leads back to itself stays as it is there.
+        return literals(plan, plan.macros[leaf.name].value, {*ignored, leaf.name})
+
+    return map_value(follow, value)
 
 
 def show(plan: Plan, key: Key | str, complete: bool = False) -> str:

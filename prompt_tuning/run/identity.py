@@ -114,7 +114,7 @@ def describe_inference(
     model: EncoderDecoderModel,
     cfg: batches.DatasetConfig,
     input_file: str | None,
-    prompts: Mapping[str, str],
+    prompts: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """Returns all that predictions and scores follow from, by the names users know; JSON values.
 
@@ -124,7 +124,7 @@ def describe_inference(
       model: The model.
       cfg: Task, split, lengths and batch size.
       input_file: INFER_INPUT_FILE.
-      prompts: Name -> file of each prompt that examples of a mixed file take; empty for the model's own prompt.
+      prompts: Name -> file of each prompt that examples of a mixed file take; None for the model's own prompt.
     """
     prompt_file = prompt_file_of(model.prompt)
     described = {

@@ -8,7 +8,7 @@ from etils import epath
 from jaxtyping import Float
 
 from prompt_tuning.checkpoints.prompt_files import matrices
-from prompt_tuning.checkpoints.prompt_files import source as prompt_source
+from prompt_tuning.checkpoints.prompt_files.source import read_source
 from prompt_tuning.data.inference_examples import TASK_KEY, InferenceExample
 from prompt_tuning.prompts import table
 
@@ -25,7 +25,7 @@ def read(path: str, *, width: int | None = None) -> tuple[Float[np.ndarray, "P H
     Raises:
       CheckpointError: If there is no prompt, it is damaged, or of another width.
     """
-    prompt, info = prompt_source.read_source(path, setting=_SETTING)
+    prompt, info = read_source(path, setting=_SETTING)
     return matrices.check_matrix(
         prompt, epath.Path(path), what="prompt", setting=_SETTING, width=width
     ), info

@@ -62,13 +62,9 @@ def load_untuned(arguments: Mapping[str, Any]) -> "LoadedRun":
     model = dataclasses.replace(model, module=model.module.clone(prompt=None))
     loaded = load_for_inference(model, partitioner, arguments["checkpoint_cfg"].restore)
     lengths = arguments["train_dataset_cfg"].task_feature_lengths
-    return LoadedRun(
-        model=model,
-        params=loaded.params,
-        step=loaded.step,
-        lengths={**lengths, "targets": _UNTUNED_LENGTH},
-        inference=Inference(model, partitioner, BATCH_SIZE),
-    )
+    lengths = {**lengths, "targets": _UNTUNED_LENGTH}
+    inference = Inference(model, partitioner, BATCH_SIZE)
+    return LoadedRun(model, loaded.params, loaded.step, lengths, inference)
 
 
 def num_params(run: "LoadedRun") -> int:

@@ -12,9 +12,8 @@ from jaxtyping import Float
 
 from prompt_tuning import tree
 from prompt_tuning.checkpoints import paths
-from prompt_tuning.checkpoints import source as sources
 from prompt_tuning.checkpoints.prompt_files import read
-from prompt_tuning.checkpoints.source import ParamSource
+from prompt_tuning.checkpoints.source import ParamSource, open_source
 from prompt_tuning.config import queries
 from prompt_tuning.data import vocabularies
 from prompt_tuning.errors import CheckpointError, ConfigError
@@ -80,7 +79,7 @@ class Origin:
           CheckpointError: If none is recorded, or it is not there.
         """
         if checkpoint is not None:
-            return sources.open_source(checkpoint)
+            return open_source(checkpoint)
         recorded, then = self.info.get("initial_checkpoint_path"), self.info.get("model_dir")
         places = [recorded] if recorded else []
         if recorded and then and self.model_dir:
@@ -94,7 +93,7 @@ class Origin:
                 expected="the checkpoint that the run started from",
                 fix="name the checkpoint as --checkpoint",
             )
-        return sources.open_source(found)
+        return open_source(found)
 
     def start(
         self, table: Float[np.ndarray, "V H"], source: ParamSource, vocabulary: Any

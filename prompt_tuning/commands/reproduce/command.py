@@ -19,7 +19,7 @@ from etils import epath
 
 from prompt_tuning.commands.reproduce import released_prompts
 from prompt_tuning.commands.reproduce.released_prompts import EVALUATIONS, Evaluation
-from prompt_tuning.config import flags as gin_flags
+from prompt_tuning.config.flags import binding, command_parser, split
 from prompt_tuning.errors import CheckpointError, DataError, PromptTuningError
 from prompt_tuning.run.text_table import aligned
 
@@ -65,9 +65,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    """Reads the flags; `bindings` holds the gin settings as `config.read` takes them."""
+    """Reads the flags; `bindings` holds the gin settings as `files.read` takes them."""
     about = "Measures published numbers again and prints expected beside got."
-    parser = gin_flags.command_parser("reproduce", about, _EPILOG)
+    parser = command_parser("reproduce", about, _EPILOG)
     add = parser.add_argument
     add("what", choices=["released-prompts"], help="the numbers to measure again")
     add("--checkpoint", help="T5 1.1 LM-adapted Base, if not the public one on gs://t5-data")
@@ -82,7 +82,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--tfds_data_dir", help="folder of TensorFlow Datasets; without --data_dir, data is there")
     add("--output_dir", help="folder for predictions and metrics (default: a new one)")
     add("--format", choices=["table", "json"], default="table", help="of what is printed")
-    others, bindings = gin_flags.split(argv)
+    others, bindings = split(argv)
     flags = parser.parse_args(others)
     flags.bindings = bindings
     return flags
@@ -142,7 +142,7 @@ def _prepare(evaluation: Evaluation, flags: argparse.Namespace, output_dir: str)
         "TASK_DATA_DIR": flags.data_dir,
     }
     given = {name: value for name, value in settings.items() if value is not None}
-    bindings = [gin_flags.binding(f"--gin.{name}={value!r}") for name, value in given.items()]
+    bindings = [binding(f"--gin.{name}={value!r}") for name, value in given.items()]
     parsed = files.read([_GIN_FILE], [*bindings, *flags.bindings], [])
     resolved = resolve.resolve(parsed, evaluate.evaluate, command="eval")
     for warning in resolved.warnings:
