@@ -76,8 +76,7 @@ def infer(
     Source: T5X `infer.py`: file names, keys and modes. Differs: shards resume at whole chunks by re-reading the input.
     """
     checks.enter(model, dataset_cfg)
-    check(model, partitioner, dataset_cfg, input_file, mode, num_shards, shard_id)
-    check_prompts(model, prompts, input_file)
+    check(model, partitioner, dataset_cfg, input_file, mode, num_shards, shard_id, prompts)
     examples = read_examples(model, dataset_cfg, input_file, mode, prompts)
     source = load.open_source(restore_checkpoint_cfg.path or "", mode=restore_checkpoint_cfg.mode)
     # The newest of several is settled once, so that it is the one recorded.
@@ -96,30 +95,28 @@ def infer(
     num_done = shard.open()
     if num_done is None:
         logging.info("%s is complete already", shard.final)
-        # The run that finished it may have died before it wrote this.
-        write_submission(shard, dataset_cfg, mode, num_shards, input_file)
-        return str(shard.final)
-    examples = itertools.islice(examples, shard_id, None, num_shards)
-    if jax.process_index() == 0:
-        (shard.directory / "config.gin").write_text(config_text)
-    files = [*prompts.values()] if prompts else []
-    params = load_for_inference(model, partitioner, restore, prompt_files=files).params
-    inference = Inference(model, partitioner, dataset_cfg.batch_size)
-    size = checkpoint_period * dataset_cfg.batch_size
-    # What was done before is read again and skipped: only so is it known where the next chunk starts.
-    chunks = iter(lambda: list(itertools.islice(examples, size)), [])
-    num_chunks = 0
-    for num_chunks, chunk in enumerate(chunks, 1):
-        if num_chunks > num_done:
-            shard.write_chunk(num_chunks - 1, run_chunk(model, inference, params, chunk, mode))
-    if not num_chunks:
-        raise DataError(
-            f"Nothing to infer from {name!r}",
-            got="0 examples",
-            expected=f"at least one example in shard {shard_id} of {num_shards}",
-            fix="name another split or file, or use fewer shards",
-        )
-    shard.finish(num_chunks)
+    else:
+        if jax.process_index() == 0:
+            (shard.directory / "config.gin").write_text(config_text)
+        files = [*prompts.values()] if prompts else []
+        params = load_for_inference(model, partitioner, restore, prompt_files=files).params
+        inference = Inference(model, partitioner, dataset_cfg.batch_size)
+        own = itertools.islice(examples, shard_id, None, num_shards)
+        num_chunks = 0
+        for chunk in in_chunks(own, checkpoint_period * dataset_cfg.batch_size):
+            # What was done before is read again and skipped: only so is it known where the next chunk starts.
+            if num_chunks >= num_done:
+                shard.write_chunk(num_chunks, run_chunk(model, inference, params, chunk, mode))
+            num_chunks += 1
+        if not num_chunks:
+            raise DataError(
+                f"Nothing to infer from {name!r}",
+                got="0 examples",
+                expected=f"at least one example in shard {shard_id} of {num_shards}",
+                fix="name another split or file, or use fewer shards",
+            )
+        shard.finish(num_chunks)
+    # Of a complete shard too: the run that finished it may have died before it wrote this.
     write_submission(shard, dataset_cfg, mode, num_shards, input_file)
     return str(shard.final)
 
@@ -198,8 +195,9 @@ def check(
     mode: str,
     num_shards: int,
     shard_id: int,
+    prompts: Mapping[str, str] | None = None,
 ) -> None:
-    """Raises the first thing wrong with input, mode, shard, batch size or vocabulary."""
+    """Raises ConfigError for the first thing wrong with input, mode, shard, prompts, batch size or vocabulary."""
     if input_file is None and cfg.mixture_or_task_name is None:
         raise ConfigError(
             "Nothing to infer from",
@@ -215,13 +213,6 @@ def check(
             expected=f"0 to {num_shards - 1}, with infer.num_shards = {num_shards}",
             fix="number the shards from 0",
         )
-    checks.check_model(model, partitioner, [cfg.batch_size])
-
-
-def check_prompts(
-    model: EncoderDecoderModel, prompts: Mapping[str, str] | None, input_file: str | None
-) -> None:
-    """Raises ConfigError if there is no file to take several prompts for, or one more prompt beside them."""
     if prompts and input_file is None:
         raise ConfigError(
             "--prompts needs a file whose examples say which prompt they take",
@@ -236,3 +227,11 @@ def check_prompts(
             expected="one or the other",
             fix="leave PROMPT_FILE out, or add it to --prompts under a name",
         )
+    checks.check_model(model, partitioner, [cfg.batch_size])
+
+
+def in_chunks(
+    examples: Iterator[InferenceExample], size: int
+) -> Iterator[Sequence[InferenceExample]]:
+    """Yields lists of `size` examples; the last may be shorter."""
+    return iter(lambda: list(itertools.islice(examples, size)), [])

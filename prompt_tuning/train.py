@@ -240,7 +240,7 @@ def loop(
         run.log.add(step, metrics)
 
         is_told_to_stop = run.notice.received()
-        # A state is saved before it is evaluated: an evaluation takes longer than a notice leaves, and is done again.
+        # Saved before it is evaluated, so that a notice may end the evaluation; the next start does it again.
         if is_told_to_stop or evaluates(step) or step % save_period == 0:
             save(run, step, cfg)
         if is_told_to_stop:

@@ -121,11 +121,9 @@ def check(plan: Plan, *, starts: bool = True) -> list[str]:
     if reach.unset:
         raise _unset_error(plan, reach.unset)
     _check_types(plan, reach)
-    if starts:
-        _check_steps(plan)
-        _check_initial_weights(plan)
-    read = reach_of_all(plan)
-    return _unread(plan, read)
+    if starts and plan.command == "train":
+        _check_start(plan)
+    return _unread(plan, reach_of_all(plan))
 
 
 def reach_of_command(plan: Plan) -> Reach:
@@ -197,34 +195,25 @@ def _check_types(plan: Plan, reach: Reach) -> None:
             )
 
 
-def _check_steps(plan: Plan) -> None:
-    """Raises ConfigError if training does not say how long."""
-    if plan.command != "train":
-        return
-    bound = plan.bound(RUNNABLES["train"])
-    keys = [bound.get("total_steps"), bound.get("relative_steps")]
-    if keys[0] and all(
-        key is None or plan.literal(plan.settings[key].value) is None for key in keys
-    ):
+def _check_start(plan: Plan) -> None:
+    """Raises ConfigError if training does not say how long, or from what: random weights are asked for by name."""
+
+    def is_bound_to(value: Any, selector: str, name: str) -> bool:
+        key = plan.bound(selector).get(name)
+        return key is not None and plan.literal(plan.settings[key].value) is value
+
+    train = RUNNABLES["train"]
+    unbound = "relative_steps" not in plan.bound(train)
+    no_relative = unbound or is_bound_to(None, train, "relative_steps")
+    if no_relative and is_bound_to(None, train, "total_steps"):
         raise ConfigError(
             "The number of steps is not set",
             got=None,
             expected="TRAIN_STEPS, which includes the steps of a T5X checkpoint, or TRAIN_STEPS_RELATIVE",
             fix="add for example --gin.TRAIN_STEPS_RELATIVE=30_000",
         )
-
-
-def _check_initial_weights(plan: Plan) -> None:
-    """Raises ConfigError if training has no initial checkpoint and does not ask for random weights by name."""
-    if plan.command != "train":
-        return
-    bound = plan.bound(RUNNABLES["train"])
-    restore = plan.bound("t5x.utils.RestoreCheckpointConfig")
-    keys = (bound.get("initialize_from_scratch"), restore.get("path"))
-    if None in keys:
-        return
-    from_scratch, path = (plan.literal(plan.settings[key].value) for key in keys if key)
-    if path is None and from_scratch is False:
+    no_path = is_bound_to(None, "t5x.utils.RestoreCheckpointConfig", "path")
+    if no_path and is_bound_to(False, train, "initialize_from_scratch"):
         raise ConfigError(
             "INITIAL_CHECKPOINT_PATH is not set",
             got=None,

@@ -102,6 +102,7 @@ def make_plan(parsed: Parsed, command: str, runnable: Callable[..., Any] | None)
             plan.imports.append(statement)
             continue
         key = _key(plan, names, statement)
+        # Gin itself takes the last of two lines silently, which in one file is a slip.
         first = seen.setdefault((statement.source.index, key), statement)
         if first is not statement and statement.source.is_file:
             raise ConfigError(

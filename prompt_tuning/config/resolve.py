@@ -97,6 +97,7 @@ def resolve(
         file imports cannot be imported.
     """
     names.register()
+    # The process may have resolved another run before: tests, sweeps and notebooks do.
     gin.clear_config()
     plan = make_plan(parsed, command, runnable)
     warnings = checks.check(plan)

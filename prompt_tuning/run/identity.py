@@ -63,6 +63,7 @@ def agree_on_seed(random_seed: int | None, checkpointer: Checkpointer) -> int:
         return random_seed
     if latest is not None:
         return int(checkpointer.metadata(latest)["seed"])
+    # Each process would draw another; the first one's is taken.
     drawn = np.random.SeedSequence().generate_state(1)[0] % 2**31
     return int(multihost_utils.broadcast_one_to_all(np.uint32(drawn)))
 

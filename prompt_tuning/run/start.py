@@ -103,6 +103,7 @@ def open_initial(
 
 def split_key(rng: jax.Array) -> jax.Array:
     """Returns the three keys that a run's own is split into: for random weights, for its prompt, for dropout."""
+    # Three whatever is drawn, so that `prompt-tuning inspect` can make the prompt of a seed again.
     return jax.random.split(rng, 3)
 
 
@@ -141,6 +142,7 @@ def initialize(
     held = held_shapes(model, partitioner, frozen_paths, frozen_dtype)
     if source is None:
         flat = _random_params(model, partitioner, shardings, init_rng)
+        # Popped, so that nothing else keeps the floats alive while they become int8.
         floats = {path: flat.pop(path) for path in frozen_paths}
         held_shardings = {path: leaf.sharding for path, leaf in held.items()}
         frozen = put_in_order(int8.hold(floats, frozen_dtype, held_shardings), held)
@@ -157,6 +159,7 @@ def initialize(
         state, resumed = checkpointer.restore(latest, abstract)
         check_digest(resumed, metadata["frozen_digest"], frozen_dtype, f"checkpoint {latest}")
         logging.info("Resuming at step %d", latest)
+        # What the run started from was settled at its first start, and is only handed on.
         for name in ("initial_trainable_digest", "initial_prompt"):
             metadata[name] = resumed.get(name)
         return Start(state, tree.unflatten(frozen), metadata, resumed)
