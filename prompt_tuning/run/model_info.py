@@ -17,7 +17,7 @@ def model_info(model: EncoderDecoderModel, trainable: PyTree, frozen: PyTree) ->
       trainable: Nested dict of arrays.
       frozen: Nested dict of arrays.
     """
-    rows = [("parameter", "shape", "dtype", "axes", "kind", "sharding")]
+    rows: list[tuple[str, ...]] = [("parameter", "shape", "dtype", "axes", "kind", "sharding")]
     axes = int8.with_scales(model.param_axes)
     counts = {}
     for kind, params in (("trainable", trainable), ("frozen", frozen)):

@@ -60,7 +60,8 @@ def test_a_model_without_a_prompt_is_the_one_with_it_and_no_prompt(prefix, monke
     monkeypatch.chdir(REPO)
     read = files.read([f"{prefix}models/ul2.gin"])
     assert pathlib.Path(read.files[0]).name == "ul2_prompt.gin"
-    last = [s for s in read.statements if getattr(s, "selector", "") == "PROMPT"][-1]
+    bindings = [s for s in read.statements if isinstance(s, files.Binding)]
+    last = [binding for binding in bindings if binding.selector == "PROMPT"][-1]
     assert last.value is None and last.where.endswith("models/ul2.gin:2")
     assert last.source.is_shipped
     assert f"{CONFIGS}/models/ul2.gin" in files.shipped_files()

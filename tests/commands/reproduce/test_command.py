@@ -120,8 +120,11 @@ def all_but_one(monkeypatch):
 
 
 def test_expected_stands_beside_got(inputs, prompts_dir, tmp_path, capsys, all_but_one):
-    assert cli.main(argv(inputs, prompts_dir, tmp_path / "out")) == 0
+    unread = "--gin.ACTIVATION_DTPYE='float32'"
+    assert cli.main([*argv(inputs, prompts_dir, tmp_path / "out"), unread]) == 0
     captured = capsys.readouterr()
+    assert "warning: " in captured.err and "ACTIVATION_DTYPE" in captured.err
+    assert unread in captured.out
     lines = [line.split() for line in captured.out.splitlines()]
     right = 100 * (COUNT - 1) / COUNT
     # The first MRPC example is not a paraphrase; an answer that is no label counts as the other class.
@@ -215,16 +218,6 @@ def test_prompts_of_another_width_are_refused(inputs, tmp_path, capsys, nothing_
     assert cli.main(argv(inputs, wide, tmp_path / "out")) == 2
     error = capsys.readouterr().err
     assert "width 48" in error and "width 32" in error
-
-
-def test_a_setting_that_nothing_reads_is_a_warning(
-    inputs, prompts_dir, tmp_path, capsys, all_but_one
-):
-    command = argv(inputs, prompts_dir, tmp_path / "out")
-    assert cli.main([*command, "--gin.ACTIVATION_DTPYE='float32'"]) == 0
-    captured = capsys.readouterr()
-    assert "warning: " in captured.err and "ACTIVATION_DTYPE" in captured.err
-    assert "--gin.ACTIVATION_DTPYE='float32'" in captured.out
 
 
 def test_a_gin_flag_without_a_value_is_an_error(capsys):
