@@ -83,13 +83,16 @@ def check_count(
         )
 
 
-def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
+def check_choice(
+    name: str, value: object, allowed: Iterable[str], *, fix: str | None = None
+) -> None:
     """Raises ConfigError unless a setting is one of a few texts.
 
     Args:
       name: The setting, as gin binds it, or the flag.
       value: Its value.
       allowed: The texts.
+      fix: One action; None says to set the setting to one of them.
     """
     allowed = tuple(allowed)
     if value not in allowed:
@@ -97,7 +100,7 @@ def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
             f"{name} is unknown",
             got=value,
             expected=f"one of {', '.join(map(repr, allowed))}",
-            fix=f"set {name} to one of them",
+            fix=fix or f"set {name} to one of them",
             name=str(value),
             candidates=allowed,
         )

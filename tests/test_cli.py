@@ -115,7 +115,7 @@ def test_truth_values_parse_as_in_absl(typed, value):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["trian"], "Unknown command.*Closest matches: train"),
+        (["trian"], "The command is unknown.*Closest matches: train"),
         (["train", "--gin_fle=a.gin"], "no such flag.*--gin_file"),
         (["train", "--gin.MODEL_DIR", "'/x'"], "--gin.MODEL_DIR=VALUE"),
         (["train", "--run_mode=eval"], "--run_mode contradicts.*prompt-tuning eval"),
