@@ -31,10 +31,13 @@ def run(
     """
     times = startup_times.begin()
     from prompt_tuning.config import files, resolve
-    from prompt_tuning.run import processes
 
     # Mistyped files and values are told before the seconds that the libraries take to import.
     parsed = files.read(flags.gin_file, [*flags.bindings, *bindings], flags.gin_search_paths)
+    import jax
+
+    from prompt_tuning.run import processes
+
     times.end("imports")
     if not flags.dry_run:
         _join_processes(flags, saves_on_sigterm=command == "train")
@@ -44,7 +47,8 @@ def run(
         fn = functools.partial(pkgutil.resolve_name(runnable), *given)
         comments = _comments(command, flags, comment)
         resolved = resolve.resolve(parsed, fn, command=command, comments=comments)
-        if _is_first_process(flags):
+        # To ask JAX takes the accelerator, which a dry run can do without.
+        if flags.dry_run or jax.process_index() == 0:
             print(resolved.text, flush=True)
             for warning in resolved.warnings:
                 print(f"warning: {warning}", file=sys.stderr)
@@ -53,16 +57,6 @@ def run(
             resolved.arguments()
         else:
             resolved.run()
-
-
-def _is_first_process(flags: argparse.Namespace) -> bool:
-    """Whether this process speaks for all."""
-    # To ask JAX takes the accelerator, which a dry run can do without.
-    if flags.dry_run:
-        return True
-    import jax
-
-    return jax.process_index() == 0
 
 
 def _comments(command: str, flags: argparse.Namespace, comment: str | None) -> list[str]:

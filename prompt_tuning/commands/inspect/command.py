@@ -76,7 +76,7 @@ def inspect(
 
     prompt, info = read_source(source, step=flags.step)
     found = origin.find_origin(source, info)
-    vocabulary = origin.vocabulary_of(found, flags.vocabulary, flags.extra_ids)
+    vocabulary = found.vocabulary(flags.vocabulary, flags.extra_ids)
     checkpoint = found.open_frozen(flags.checkpoint)
     key = (str(checkpoint.path), prompt.shape[1])
     if key not in opened:

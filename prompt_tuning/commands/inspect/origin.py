@@ -44,14 +44,33 @@ class Origin:
         return tuple(spec.labels) if isinstance(spec, initializers.ClassLabels) else ()
 
     @property
-    def vocabulary(self) -> Any:
-        """The run's SeqIO vocabulary of inputs; None without a configuration."""
-        return self.description.model.input_vocabulary if self.description else None
-
-    @property
     def _spec(self) -> Any:
         prompt = self.description.model.prompt if self.description else None
         return prompt.prompt_init if prompt else None
+
+    def vocabulary(self, path: str | None, extra_ids: int) -> Any:
+        """Returns the SeqIO vocabulary whose tokens the table holds.
+
+        Args:
+          path: SentencePiece model to use instead of the run's; None for the run's.
+          extra_ids: Sentinels added to the model at `path`.
+
+        Raises:
+          ConfigError: If neither is there.
+        """
+        if path is not None:
+            vocabulary = vocabularies.sentencepiece_vocabulary(path, extra_ids)
+        elif self.description is not None:
+            vocabulary = self.description.model.input_vocabulary
+        else:
+            raise ConfigError(
+                "The vocabulary of the frozen model is not known",
+                got="a prompt without the config.gin of its run",
+                expected="the folder of a run, or --vocabulary",
+                fix="name the SentencePiece model as --vocabulary",
+            )
+        vocabularies.check_vocabulary(vocabulary)
+        return vocabulary
 
     def saved_prompts(self, width: int) -> dict[int, Float[np.ndarray, "P H"]]:
         """Returns step -> prompt, of all that the run saved.
@@ -141,30 +160,3 @@ def find_origin(path: epath.PathLike, info: Mapping[str, Any]) -> Origin:
     if model_dir is None or not (model_dir / "config.gin").is_file():
         return Origin(info, model_dir, None)
     return Origin(info, model_dir, queries.query_run(str(model_dir)))
-
-
-def vocabulary_of(origin: Origin, path: str | None, extra_ids: int) -> Any:
-    """Returns the vocabulary whose tokens the table holds.
-
-    Args:
-      origin: Of the prompt.
-      path: SentencePiece model to use instead of the run's; None for the run's.
-      extra_ids: Sentinels added to the model at `path`.
-
-    Raises:
-      ConfigError: If neither is there.
-    """
-    if path is None and origin.vocabulary is None:
-        raise ConfigError(
-            "The vocabulary of the frozen model is not known",
-            got="a prompt without the config.gin of its run",
-            expected="the folder of a run, or --vocabulary",
-            fix="name the SentencePiece model as --vocabulary",
-        )
-    vocabulary = (
-        origin.vocabulary
-        if path is None
-        else vocabularies.sentencepiece_vocabulary(path, extra_ids)
-    )
-    vocabularies.check_vocabulary(vocabulary)
-    return vocabulary

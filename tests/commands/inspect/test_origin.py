@@ -13,7 +13,7 @@ from prompt_tuning.checkpoints.load import open_source
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.prompt_files import write
 from prompt_tuning.commands.inspect import frozen_tokens
-from prompt_tuning.commands.inspect.origin import Origin, find_origin, vocabulary_of
+from prompt_tuning.commands.inspect.origin import Origin, find_origin
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
@@ -132,4 +132,4 @@ def test_what_no_run_recorded_has_to_be_named(tmp_path):
     with pytest.raises(CheckpointError, match="weights.*are not known.*got None.*--checkpoint"):
         origin.open_frozen(None)
     with pytest.raises(ConfigError, match="vocabulary of the frozen model is not known.*--vocabul"):
-        vocabulary_of(origin, None, 0)
+        origin.vocabulary(None, 0)
