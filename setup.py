@@ -24,6 +24,7 @@ INSTALL_REQUIRES = [
     "orbax-checkpoint>=0.12.8,<0.13",
     "rich>=15,<16",
     "safetensors>=0.6,<1",
+    "scipy>=1.15,<2",
     "sentencepiece>=0.2,<0.3",
     "seqio>=0.0.20,<0.1",
     # clu's metric writers import it and declare it nowhere.
@@ -37,7 +38,7 @@ INSTALL_REQUIRES = [
     "tqdm>=4.66,<5",
 ]
 
-REPORT = ["jinja2>=3.1,<4", "scipy>=1.15,<2"]
+REPORT = ["jinja2>=3.1,<4"]
 
 EXTRAS_REQUIRE = {
     # Not `jax[tpu]`, which for JAX 0.10.2 is libtpu 0.0.42.1: it died of a stack overflow as it compiled XXL for v5e.
@@ -92,7 +93,10 @@ setup(
         "prompt_tuning": [
             "configs/**/*.gin",
             "configs/**/assets/*",
+            "config/*.toml",
             "tasks/assets/*",
+            "commands/**/*.toml",
+            "commands/demo/story.txt",
             "commands/report/assets/*",
             "ladder/**/*",
             "launch/*.sh",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prompt_tuning import commands
-from prompt_tuning.errors import ConfigError, PromptTuningError
+from prompt_tuning.errors import PromptTuningError, check_choice
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,15 +37,8 @@ def _main(argv: list[str]) -> int:
         print(_help())
         return 0
     command, found = argv[0], modules()
-    if command not in found:
-        raise ConfigError(
-            "Unknown command",
-            got=command,
-            expected=f"one of {', '.join(found)}",
-            fix="write the command first: prompt-tuning COMMAND --flags",
-            name=command,
-            candidates=found,
-        )
+    fix = "write the command first: prompt-tuning COMMAND --flags"
+    check_choice("The command", command, found, fix=fix)
     return importlib.import_module(found[command]).main(moved + argv[1:]) or 0
 
 

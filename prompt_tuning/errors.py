@@ -6,14 +6,9 @@ from collections.abc import Iterable
 
 def closest_matches(name: str, candidates: Iterable[str], n: int = 3) -> list[str]:
     """Returns up to `n` of `candidates` that look most like `name`, best first."""
-    pool = sorted(set(candidates))
-    matches = difflib.get_close_matches(name, pool, n=n, cutoff=0.6)
-    folded = {c.lower(): c for c in pool}
     # difflib is case-sensitive; a name typed in the wrong case is still the same name.
-    for match in difflib.get_close_matches(name.lower(), list(folded), n=n, cutoff=0.6):
-        if folded[match] not in matches:
-            matches.append(folded[match])
-    return matches[:n]
+    folded = {candidate.lower(): candidate for candidate in sorted(set(candidates))}
+    return [folded[m] for m in difflib.get_close_matches(name.lower(), folded, n=n, cutoff=0.6)]
 
 
 class PromptTuningError(Exception):
@@ -70,7 +65,7 @@ def check_count(
     """Raises ConfigError unless a setting is a whole number.
 
     Args:
-      name: The setting, as gin binds it.
+      name: The setting, as gin binds it, or the flag.
       value: Its value.
       unit: What it counts, in the plural.
       at_least: The smallest number allowed.
@@ -84,17 +79,20 @@ def check_count(
             got=value,
             expected=f"a whole number of {unit} >= {at_least}"
             + (f", or None for {none_means}" if none_means else ""),
-            fix=f"bind {name} to such a number",
+            fix=f"set {name} to such a number",
         )
 
 
-def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
+def check_choice(
+    name: str, value: object, allowed: Iterable[str], *, fix: str | None = None
+) -> None:
     """Raises ConfigError unless a setting is one of a few texts.
 
     Args:
-      name: The setting, as gin binds it.
+      name: The setting, as gin binds it, or the flag.
       value: Its value.
       allowed: The texts.
+      fix: One action; None says to set the setting to one of them.
     """
     allowed = tuple(allowed)
     if value not in allowed:
@@ -102,7 +100,7 @@ def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
             f"{name} is unknown",
             got=value,
             expected=f"one of {', '.join(map(repr, allowed))}",
-            fix=f"bind {name} to one of them",
+            fix=fix or f"set {name} to one of them",
             name=str(value),
             candidates=allowed,
         )

@@ -1,10 +1,8 @@
 """The `infer` command: predictions or scores for a SeqIO split or a file, in shards that resume."""
 
 import dataclasses
-import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,17 +12,18 @@ from etils import epath
 
 from prompt_tuning.checkpoints import load
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
-from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.data import batches, inference_examples
 from prompt_tuning.data.benchmarks import leaderboard
 from prompt_tuning.data.inference_examples import InferenceExample
-from prompt_tuning.errors import ConfigError, DataError
+from prompt_tuning.errors import ConfigError, DataError, check_choice
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run import checks, many_prompts
+from prompt_tuning.run.identity import describe_inference
 from prompt_tuning.run.inference import Inference
+from prompt_tuning.run.prompt_start import prompt_file_of
 from prompt_tuning.run.shard import Shard
-from prompt_tuning.run.start import load_for_inference, prompt_file_of
+from prompt_tuning.run.start import load_for_inference
 from prompt_tuning.types import PyTree
 
 MODES = ("predict", "score", "predict_with_aux")
@@ -77,8 +76,7 @@ def infer(
     Source: T5X `infer.py`: file names, keys and modes. Differs: shards resume at whole chunks by re-reading the input.
     """
     checks.enter(model, dataset_cfg)
-    check(model, partitioner, dataset_cfg, input_file, mode, num_shards, shard_id)
-    check_prompts(model, prompts, input_file)
+    check(model, partitioner, dataset_cfg, input_file, mode, num_shards, shard_id, prompts)
     examples = read_examples(model, dataset_cfg, input_file, mode, prompts)
     source = load.open_source(restore_checkpoint_cfg.path or "", mode=restore_checkpoint_cfg.mode)
     # The newest of several is settled once, so that it is the one recorded.
@@ -91,55 +89,36 @@ def infer(
             "infer.mode": mode,
             "infer.num_shards": num_shards,
             "infer.checkpoint_period": checkpoint_period,
-            **describe_weights(source, restore.dtype),
-            **describe_model(model),
-            **describe_prompts(prompts),
-            **describe_input(dataset_cfg, input_file),
+            **describe_inference(source, restore.dtype, model, dataset_cfg, input_file, prompts),
         },
     )
     num_done = shard.open()
     if num_done is None:
         logging.info("%s is complete already", shard.final)
-        # The run that finished it may have died before it wrote this.
-        write_submission(shard, dataset_cfg, mode, num_shards, input_file)
-        return str(shard.final)
-    examples = itertools.islice(examples, shard_id, None, num_shards)
-    if jax.process_index() == 0:
-        (shard.directory / "config.gin").write_text(config_text)
-    params = load_params(model, partitioner, restore, prompts)
-    inference = Inference(model, partitioner, dataset_cfg.batch_size)
-    num_chunks = 0
-    for chunk in in_chunks(examples, checkpoint_period * dataset_cfg.batch_size):
-        if num_chunks >= num_done:
-            shard.write_chunk(num_chunks, run_chunk(model, inference, params, chunk, mode))
-        num_chunks += 1
-    if not num_chunks:
-        raise _nothing_to_infer(name, shard_id, num_shards)
-    shard.finish(num_chunks)
+    else:
+        if jax.process_index() == 0:
+            (shard.directory / "config.gin").write_text(config_text)
+        files = [*prompts.values()] if prompts else []
+        params = load_for_inference(model, partitioner, restore, prompt_files=files).params
+        inference = Inference(model, partitioner, dataset_cfg.batch_size)
+        own = itertools.islice(examples, shard_id, None, num_shards)
+        num_chunks = 0
+        for chunk in in_chunks(own, checkpoint_period * dataset_cfg.batch_size):
+            # What was done before is read again and skipped: only so is it known where the next chunk starts.
+            if num_chunks >= num_done:
+                shard.write_chunk(num_chunks, run_chunk(model, inference, params, chunk, mode))
+            num_chunks += 1
+        if not num_chunks:
+            raise DataError(
+                f"Nothing to infer from {name!r}",
+                got="0 examples",
+                expected=f"at least one example in shard {shard_id} of {num_shards}",
+                fix="name another split or file, or use fewer shards",
+            )
+        shard.finish(num_chunks)
+    # Of a complete shard too: the run that finished it may have died before it wrote this.
     write_submission(shard, dataset_cfg, mode, num_shards, input_file)
     return str(shard.final)
-
-
-def load_params(
-    model: EncoderDecoderModel,
-    partitioner: PjitPartitioner,
-    restore: RestoreCheckpointConfig,
-    prompts: Mapping[str, str] | None,
-) -> PyTree:
-    """Returns all parameters, with the model's own prompt or with a table of `prompts`."""
-    if prompts:
-        return many_prompts.load(model, partitioner, restore, list(prompts.values())).params
-    return load_for_inference(model, partitioner, restore).params
-
-
-def _nothing_to_infer(name: str | None, shard_id: int, num_shards: int) -> DataError:
-    """The error of a shard without examples."""
-    return DataError(
-        f"Nothing to infer from {name!r}",
-        got="0 examples",
-        expected=f"at least one example in shard {shard_id} of {num_shards}",
-        fix="name another split or file, or use fewer shards",
-    )
 
 
 def write_submission(
@@ -161,76 +140,6 @@ def write_submission(
     folder = str(shard.directory / "leaderboard")
     path = leaderboard.write_predictions(task, texts, folder, data_dir=cfg.data_dir)
     logging.info("For the leaderboard of SuperGLUE: %s", path)
-
-
-def describe_weights(source: load.ParamSource, dtype: str) -> dict[str, Any]:
-    """Returns where the weights are from; the run's config tells two runs in one MODEL_DIR apart."""
-    recorded = getattr(source, "metadata", {})
-    return {
-        "CHECKPOINT_PATH": str(source.path),
-        "config of the run that left CHECKPOINT_PATH (SHA-256)": recorded.get("config_digest"),
-        "utils.RestoreCheckpointConfig.dtype": dtype,
-    }
-
-
-def describe_model(model: EncoderDecoderModel) -> dict[str, Any]:
-    """Returns what predictions and scores follow from on the model's side, by the names users know; JSON values."""
-    path = prompt_file_of(model.prompt)
-    prompt = None if path is None else read.load_prompt(path)[0]
-    return {
-        "PROMPT_FILE": path,
-        "content of PROMPT_FILE (SHA-256)": None if prompt is None else _sha256(prompt.tobytes()),
-        "PROMPT": _text(model.prompt),
-        "models.EncoderDecoderModel.decode_fn": _text(model.decoder),
-        "network.T5Config": _text(model.config),
-        "input vocabulary": _vocabulary(model.input_vocabulary),
-        "output vocabulary": _vocabulary(model.output_vocabulary),
-    }
-
-
-def describe_prompts(prompts: Mapping[str, str] | None) -> dict[str, Any]:
-    """Returns which prompts the examples of a mixed file take, by the names users know; JSON values."""
-    if not prompts:
-        return {}
-    contents = {name: many_prompts.read(path)[0] for name, path in prompts.items()}
-    return {
-        "infer.prompts": dict(prompts),
-        "content of infer.prompts (SHA-256)": {
-            n: _sha256(p.tobytes()) for n, p in contents.items()
-        },
-    }
-
-
-def describe_input(cfg: batches.DatasetConfig, input_file: str | None) -> dict[str, Any]:
-    """Returns what predictions and scores follow from on the data's side, by the names users know; JSON values."""
-    content = None if input_file is None else _sha256(epath.Path(input_file).read_bytes())
-    return {
-        "INFER_INPUT_FILE": input_file,
-        "content of INFER_INPUT_FILE (SHA-256)": content,
-        "MIXTURE_OR_TASK_NAME": cfg.mixture_or_task_name,
-        "utils.DatasetConfig.split": cfg.split,
-        "utils.DatasetConfig.seed": cfg.seed,
-        "TASK_DATA_DIR": cfg.data_dir,
-        "USE_CACHED_TASKS": cfg.use_cached,
-        "TASK_FEATURE_LENGTHS": cfg.task_feature_lengths,
-        "BATCH_SIZE": cfg.batch_size,
-    }
-
-
-def _sha256(content: bytes) -> str:
-    """The digest of a file's content."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def _text(value: Any) -> str:
-    """The value as Python shows it, without addresses, which differ between runs."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-
-
-def _vocabulary(vocabulary: Any) -> str:
-    """Kind, file and size of a vocabulary."""
-    file = getattr(vocabulary, "sentencepiece_model_file", "")
-    return f"{type(vocabulary).__name__} {file} of {vocabulary.vocab_size} ids"
 
 
 def run_chunk(
@@ -286,8 +195,9 @@ def check(
     mode: str,
     num_shards: int,
     shard_id: int,
+    prompts: Mapping[str, str] | None = None,
 ) -> None:
-    """Raises the first thing wrong with input, mode, shard, batch size or vocabulary."""
+    """Raises ConfigError for the first thing wrong with input, mode, shard, prompts, batch size or vocabulary."""
     if input_file is None and cfg.mixture_or_task_name is None:
         raise ConfigError(
             "Nothing to infer from",
@@ -295,15 +205,7 @@ def check(
             expected="MIXTURE_OR_TASK_NAME or INFER_INPUT_FILE",
             fix="bind one of the two",
         )
-    if mode not in MODES:
-        raise ConfigError(
-            "Unknown infer.mode",
-            got=mode,
-            expected=f"one of {list(MODES)}",
-            fix="bind infer.mode to one of them",
-            name=mode,
-            candidates=MODES,
-        )
+    check_choice("infer.mode", mode, MODES)
     if not 0 <= shard_id < num_shards:
         raise ConfigError(
             "--shard_id out of range",
@@ -311,13 +213,6 @@ def check(
             expected=f"0 to {num_shards - 1}, with infer.num_shards = {num_shards}",
             fix="number the shards from 0",
         )
-    checks.check_model(model, partitioner, [cfg.batch_size])
-
-
-def check_prompts(
-    model: EncoderDecoderModel, prompts: Mapping[str, str] | None, input_file: str | None
-) -> None:
-    """Raises ConfigError if there is no file to take several prompts for, or one more prompt beside them."""
     if prompts and input_file is None:
         raise ConfigError(
             "--prompts needs a file whose examples say which prompt they take",
@@ -332,11 +227,11 @@ def check_prompts(
             expected="one or the other",
             fix="leave PROMPT_FILE out, or add it to --prompts under a name",
         )
+    checks.check_model(model, partitioner, [cfg.batch_size])
 
 
 def in_chunks(
     examples: Iterator[InferenceExample], size: int
 ) -> Iterator[Sequence[InferenceExample]]:
     """Yields lists of `size` examples; the last may be shorter."""
-    while chunk := list(itertools.islice(examples, size)):
-        yield chunk
+    return iter(lambda: list(itertools.islice(examples, size)), [])

@@ -88,9 +88,9 @@ def load_run(
       >>> run.predict(["passage: ... question: ..."])  # doctest: +SKIP
     """
     # Imported here: gin is needed to read a run's config, not to use a loaded one.
-    from prompt_tuning.config import resolve
+    from prompt_tuning.config import queries
 
-    run = resolve.query_run(model_dir)
+    run = queries.query_run(model_dir)
     model = _with_stored_prompt(run.model)
     placed_by = partitioner or _fitting(run.partitioner)
     rows = placed_by.mesh.shape["data"]
@@ -99,16 +99,12 @@ def load_run(
     restore = RestoreCheckpointConfig(
         path=checkpoint or model_dir,
         mode="specific" if checkpoint else "latest",
-        dtype=run.restore_dtype,
+        dtype=run.checkpoint_cfg.restore.dtype,
     )
     loaded = load_for_inference(model, placed_by, restore, initial_checkpoint=initial_checkpoint)
-    return LoadedRun(
-        model=model,
-        params=loaded.params,
-        step=loaded.step,
-        lengths=dict(run.task_feature_lengths or {}),
-        inference=Inference(model, placed_by, batch_size),
-    )
+    lengths = dict(run.train_dataset_cfg.task_feature_lengths or {})
+    inference = Inference(model, placed_by, batch_size)
+    return LoadedRun(model, loaded.params, loaded.step, lengths, inference)
 
 
 def _with_stored_prompt(model: EncoderDecoderModel) -> EncoderDecoderModel:

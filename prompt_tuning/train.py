@@ -15,7 +15,7 @@ from etils import epath
 from prompt_tuning import tree
 from prompt_tuning.checkpoints.config import CheckpointConfig
 from prompt_tuning.checkpoints.manager import Checkpointer
-from prompt_tuning.checkpoints.prompt_files import write as prompt_files
+from prompt_tuning.checkpoints.prompt_files.write import save_prompts, update_info
 from prompt_tuning.data import batches, evaluation
 from prompt_tuning.data.evaluation import EvaluatorConfig
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
@@ -34,7 +34,8 @@ from prompt_tuning.training.state import TrainState
 from prompt_tuning.training.trainer import Trainer
 from prompt_tuning.types import PyTree
 
-# Steps handed to the device before the oldest is waited for: enough to keep it busy, and few enough to save in time.
+# Steps handed to the device before the oldest is waited for. One keeps it busy while the host prepares the next; more
+# would make the save after a notice wait for them, and spot capacity is taken away 10 to 15 seconds after its notice.
 STEPS_IN_FLIGHT = 2
 
 
@@ -52,6 +53,8 @@ class Run:
       log: Progress bar and summaries.
       notice: Whether the run has been told to stop.
       times: The phases before the first step.
+      teacher_forcing: Evaluation of loss and token accuracy; None for none.
+      decoding: Evaluation of decoded answers; None for none.
     """
 
     state: TrainState
@@ -63,6 +66,8 @@ class Run:
     log: RunLog
     notice: Notice
     times: StartupTimes
+    teacher_forcing: TeacherForcingEval | None = None
+    decoding: DecodingEval | None = None
 
 
 def train(
@@ -159,14 +164,14 @@ def train(
     run = open_run(start, model, checkpointer, num_steps, metadata, config_text, times)
 
     # 3. The loop.
-    teacher_forcing = decoding = None
+    # What is evaluated has been saved, so that an evaluation may stop between any two batches.
     stop = run.notice.stop_if_received
     if train_eval_dataset_cfg and eval_steps:
-        teacher_forcing = TeacherForcingEval(
+        run.teacher_forcing = TeacherForcingEval(
             model, train_eval_dataset_cfg, partitioner, run.model_dir, eval_steps, stop
         )
     if infer_eval_dataset_cfg:
-        decoding = DecodingEval(
+        run.decoding = DecodingEval(
             model, infer_eval_dataset_cfg, partitioner, run.model_dir, evaluator, stop
         )
     times.end("evaluation_data")
@@ -178,8 +183,6 @@ def train(
             train_dataset_cfg,
             save_period=checkpoint_cfg.save.period,
             eval_period=eval_period,
-            teacher_forcing=teacher_forcing,
-            decoding=decoding,
         )
     except Preempted:
         run.log.write(
@@ -190,8 +193,8 @@ def train(
         run.notice.close()
         checkpointer.close()
         run.log.close()
-        if teacher_forcing:
-            teacher_forcing.close()
+        if run.teacher_forcing:
+            run.teacher_forcing.close()
 
 
 def loop(
@@ -202,8 +205,6 @@ def loop(
     *,
     save_period: int,
     eval_period: int,
-    teacher_forcing: TeacherForcingEval | None,
-    decoding: DecodingEval | None,
 ) -> dict[str, dict[str, float]]:
     """Runs the updates that are left; order of one turn: update, log, save, stop if told to, evaluate."""
     first = int(run.state.step)
@@ -219,8 +220,8 @@ def loop(
         return step == run.num_steps or step % eval_period == 0
 
     if first and evaluates(first):
-        # The run may have been stopped between this save and its evaluation.
-        results = evaluate(run, first, teacher_forcing, decoding)
+        # The run may have been stopped between this save and its evaluation, and cannot know whether it was.
+        results = evaluate(run, first)
         run.times.end("evaluation")
     for step in range(first + 1, run.num_steps + 1):
         batch = partitioner.shard_batch(next(stream))
@@ -230,6 +231,7 @@ def loop(
             run.notice.listen()
         run.state, metrics = compiled(run.state, run.frozen, batch)
         in_flight.append(metrics)
+        # The first step is waited for, because the log tells how long it took.
         if len(in_flight) > num_in_flight or step == first + 1:
             jax.block_until_ready(in_flight.popleft())
         if step == first + 1:
@@ -238,12 +240,13 @@ def loop(
         run.log.add(step, metrics)
 
         is_told_to_stop = run.notice.received()
+        # Saved before it is evaluated, so that a notice may end the evaluation; the next start does it again.
         if is_told_to_stop or evaluates(step) or step % save_period == 0:
             save(run, step, cfg)
         if is_told_to_stop:
             raise Preempted
         if evaluates(step):
-            results = evaluate(run, step, teacher_forcing, decoding)
+            results = evaluate(run, step)
     return results
 
 
@@ -258,32 +261,26 @@ def compile_step(jitted_step: Any, partitioner: PjitPartitioner, run: Run, batch
 
 
 def save(run: Run, step: int, cfg: batches.DatasetConfig) -> None:
-    """Saves a state whose losses were all finite: the prompt as a file of its own, then the checkpoint.
-
-    In this order a run that is killed in between takes the step again and writes the same prompt again; in the other
-    the prompt of this step would be missing.
-    """
+    """Saves a state whose losses were all finite: the prompt as a file of its own, then the checkpoint."""
+    # Waits for the losses that are still on the way, and raises if one is not finite: before anything is written.
     run.log.flush()
     metadata = {**run.metadata, "step": step, "examples_seen": step * cfg.batch_size}
     with run.log.pause():
         prompts = prompts_of(run.state.trainable)
+        # A run that is killed in between takes the step again and writes the same prompt again; in the other order it
+        # would go on from the checkpoint, and the prompt of this step would be missing for good.
         if prompts:
-            prompt_files.save_prompts(str(run.model_dir), step, prompts, metadata)
+            save_prompts(str(run.model_dir), step, prompts, metadata)
         run.checkpointer.save(step, run.state, metadata)
 
 
-def evaluate(
-    run: Run,
-    step: int,
-    teacher_forcing: TeacherForcingEval | None,
-    decoding: DecodingEval | None,
-) -> dict[str, dict[str, float]]:
+def evaluate(run: Run, step: int) -> dict[str, dict[str, float]]:
     """Evaluates the state of `step`, which has been saved, and records its score beside it."""
     params = tree.merge(run.state.trainable, run.frozen)
     with run.log.pause():
-        if teacher_forcing:
-            teacher_forcing.run(params, step)
-        results = decoding.run(params, step) if decoding else {}
+        if run.teacher_forcing:
+            run.teacher_forcing.run(params, step)
+        results = run.decoding.run(params, step) if run.decoding else {}
         for task, metrics in results.items():
             run.log.write(f"step {step}: {task} {format_metrics(metrics)}")
         selected = evaluation.default_metric(results)
@@ -293,7 +290,7 @@ def evaluate(
         run.checkpointer.record_metric(step, name, value)
         if prompts_of(run.state.trainable):
             info = {"metric": {"name": name, "value": value}, "metrics": results}
-            prompt_files.update_info(str(run.model_dir), step, info)
+            update_info(str(run.model_dir), step, info)
     return results
 
 

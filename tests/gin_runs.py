@@ -2,6 +2,7 @@
 
 import textwrap
 
+from prompt_tuning.config import files as config_files
 from prompt_tuning.config import resolve as config
 
 CONFIGS = "prompt_tuning/configs"
@@ -110,7 +111,7 @@ def flags(settings):
 
 
 def resolve(files=(), settings=None, command="train", search_paths=()):
-    parsed = config.read([str(f) for f in files], flags(settings or {}), search_paths)
+    parsed = config_files.read([str(f) for f in files], flags(settings or {}), search_paths)
     return config.resolve(parsed, RUNNABLES[command], command=command)
 
 

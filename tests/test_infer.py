@@ -11,7 +11,7 @@ import seqio
 from etils import epath
 
 from prompt_tuning import cli, infer, predict
-from prompt_tuning.config import resolve
+from prompt_tuning.config import queries
 from prompt_tuning.errors import CheckpointError, ConfigError, DataError
 from tests import tiny_run
 from tests.data.local_data import write_jsonl
@@ -301,7 +301,7 @@ def test_decoding_files_change_what_infer_writes(inputs, model_dir, tmp_path, de
 
 
 def test_a_missing_output_vocabulary_is_told_before_anything_is_loaded(inputs, model_dir, tmp_path):
-    run = resolve.query_run(str(model_dir))
+    run = queries.query_run(str(model_dir))
     model = dataclasses.replace(
         run.model, output_vocabulary=seqio.SentencePieceVocabulary("/nowhere/output.model")
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning import train, tree
+from prompt_tuning.config import files as config_files
 from prompt_tuning.config import resolve as config
 from prompt_tuning.config.flags import parse_run
 from prompt_tuning.errors import CheckpointError, ConfigError, DataError, NonFiniteError
@@ -50,7 +51,7 @@ def _builder(inputs, model_dir):
             **macros,
         }
         flags = parse_run("train", [*files, *inputs.flags(**settings)])
-        parsed = config.read(flags.gin_file, flags.bindings, [])
+        parsed = config_files.read(flags.gin_file, flags.bindings, [])
         return config.resolve(parsed, train.train, command="train")
 
     return build
@@ -168,7 +169,7 @@ def test_two_and_two_steps_equal_four(resolve, finished, tmp_path):
 
 
 def test_the_saved_config_runs_again_alone(finished, tmp_path):
-    parsed = config.read(
+    parsed = config_files.read(
         [str(finished.model_dir / "config.gin")],
         [(f"MODEL_DIR = '{tmp_path / 'again'}'", "--gin.MODEL_DIR")],
         [],

@@ -133,7 +133,7 @@ class Rung:
     def tune(self, dtype: str, seed: int, model_dir: pathlib.Path) -> Any:
         """Tunes a prompt on the model held as `dtype`; returns the loaded run."""
         from prompt_tuning import predict, train
-        from prompt_tuning.config import resolve
+        from prompt_tuning.config import files, resolve
 
         settings = {
             "MODEL_DIR": str(model_dir),
@@ -145,7 +145,7 @@ class Rung:
         bindings = [
             (f"{name} = {value!r}", f"--gin.{name}={value!r}") for name, value in settings.items()
         ]
-        parsed = resolve.read([command.CONFIG], bindings, [])
+        parsed = files.read([command.CONFIG], bindings, [])
         resolve.resolve(parsed, train.train, command="train").run()
         return predict.load_run(str(model_dir), batch_size=measuring.BATCH_SIZE)
 

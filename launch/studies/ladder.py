@@ -29,6 +29,7 @@ from etils import epath
 from prompt_tuning import evaluate, train, tree
 from prompt_tuning.checkpoints import digest, manager
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
+from prompt_tuning.config import files as config_files
 from prompt_tuning.config import resolve as config
 from prompt_tuning.data import context
 from prompt_tuning.data.synthetic import corpus
@@ -210,7 +211,7 @@ def resolve(rung: str, stage: str, macros: dict[str, Any]) -> Any:
     bindings = [
         (f"{name} = {value!r}", f"--gin.{name}={value!r}") for name, value in macros.items()
     ]
-    parsed = config.read([f"{_FOLDER}/{rung}.gin", f"{_FOLDER}/{stage}.gin"], bindings, [])
+    parsed = config_files.read([f"{_FOLDER}/{rung}.gin", f"{_FOLDER}/{stage}.gin"], bindings, [])
     return config.resolve(parsed, train.train, command="train")
 
 

@@ -1,11 +1,12 @@
 """Write a T5X or Hugging Face checkpoint once in a form that loads fast."""
 
-import argparse
 import math
 import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from prompt_tuning.config.flags import command_parser
 
 if TYPE_CHECKING:
     from prompt_tuning.checkpoints.source import ParamSource
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       CheckpointError: If the source cannot be read, or the target is not empty.
     """
-    parser = argparse.ArgumentParser("prompt-tuning convert", description=_DESCRIPTION)
+    parser = command_parser("convert", _DESCRIPTION)
     parser.add_argument("source", help="the checkpoint's directory; local or gs://")
     parser.add_argument("target", help="directory to make; local or gs://")
     parser.add_argument(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from prompt_tuning.checkpoints.prompt_files import source, write
+from prompt_tuning.config.flags import command_parser
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.params.names import PROMPT_REGEX
 
@@ -43,13 +44,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     """Returns the parser of the command's flags."""
-    parser = argparse.ArgumentParser(
-        "prompt-tuning export",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("export", __doc__, _EPILOG)
     parser.add_argument("source", metavar="SOURCE", help="where the prompt is")
     parser.add_argument("target", metavar="TARGET", help="what is written")
     parser.add_argument(

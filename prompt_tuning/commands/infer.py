@@ -1,8 +1,7 @@
 """Write predictions or scores for a task or a file."""
 
 import argparse
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from prompt_tuning.config import command_line
 from prompt_tuning.config.flags import named_list, parse_run
@@ -13,12 +12,10 @@ def main(argv: Sequence[str]) -> None:
     flags = parse(argv)
     bindings = []
     if flags.shard_id is not None:
-        bindings.append(
-            (f"infer.infer.shard_id = {flags.shard_id}", f"--shard_id={flags.shard_id}")
-        )
+        bindings.append((f"infer.infer.shard_id = {flags.shard_id}", "--shard_id"))
     if flags.prompts:
         bindings.append((f"infer.infer.prompts = {flags.prompts!r}", "--prompts"))
-    command_line.run("infer", flags, _import, bindings=bindings)
+    command_line.run("infer", flags, "prompt_tuning.infer:infer", bindings=bindings)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -40,9 +37,3 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="TASK=FILE,...",
         help="a prompt for each `task` that the examples of INFER_INPUT_FILE name; overrides infer.prompts",
     )
-
-
-def _import() -> Callable[..., Any]:
-    from prompt_tuning import infer
-
-    return infer.infer

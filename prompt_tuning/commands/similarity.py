@@ -15,9 +15,10 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from prompt_tuning.checkpoints.prompt_files import read as prompt_formats
+from prompt_tuning.checkpoints.prompt_files.read import FOLDER
 from prompt_tuning.commands.inspect import neighbours
-from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.config.flags import command_parser
+from prompt_tuning.errors import CheckpointError, ConfigError, check_choice, check_count
 
 # Measure -> what it is called where sources are ranked.
 _MEASURES = {"of_means": "by the averaged rows", "of_pairs": "by all pairs of rows"}
@@ -44,8 +45,6 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from prompt_tuning.commands.inspect import pictures, tables
 
-    if flags.png:
-        pictures.check_installed()
     result = compare(_read_names(flags.prompts), target=flags.target, top=flags.top)
     if flags.png:
         pictures.write(pictures.draw_similarity(result), flags.png)
@@ -68,19 +67,9 @@ def compare(paths: Mapping[str, str], *, target: str | None = None, top: int = 3
       CheckpointError: If a prompt cannot be read, or widths differ.
       ConfigError: If there is no prompt called `target`, or `top` is below 1.
     """
-    if top < 1:
-        raise ConfigError(
-            "No source is asked for", got=f"--top={top}", expected="at least 1", fix="correct --top"
-        )
-    if target is not None and target not in paths:
-        raise ConfigError(
-            "There is no such target",
-            got=target,
-            expected=f"one of {', '.join(paths)}",
-            fix="correct --target",
-            name=target,
-            candidates=paths,
-        )
+    check_count("--top", top, "sources")
+    if target is not None:
+        check_choice("--target", target, paths)
     from prompt_tuning.checkpoints.prompt_files.source import read_source
 
     read = {name: read_source(path) for name, path in paths.items()}
@@ -155,7 +144,7 @@ def _starting_flags(prompt: Mapping[str, Any]) -> list[str]:
     """The flags of `prompt-tuning train` that start from a prompt."""
     path = epath.Path(prompt["path"])
     # A checkpoint holds more than a prompt; the run left that in a file of its own.
-    beside = path.parent / prompt_formats.FOLDER / path.name
+    beside = path.parent / FOLDER / path.name
     file = beside if beside.is_dir() else path
     return [
         "--gin_file=prompt_tuning/configs/prompts/from_file.gin",
@@ -184,33 +173,24 @@ def _check_comparable(read: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]]) 
 
 def _read_names(arguments: Sequence[str]) -> dict[str, str]:
     """Reads NAME=PROMPT."""
-    named = [(name, path) for name, _, path in (item.partition("=") for item in arguments)]
-    wrong = [
-        item for item, (name, path) in zip(arguments, named, strict=True) if not (name and path)
-    ]
-    if wrong or len(dict(named)) < max(2, len(named)):
+    named = {name: path for name, _, path in (item.partition("=") for item in arguments)}
+    if not all([*named, *named.values()]) or len(named) < max(2, len(arguments)):
         raise ConfigError(
             "Prompts are not named, or fewer than two, or a name is given twice",
-            got=wrong or arguments,
+            got=arguments,
             expected="NAME=PROMPT for each of at least two prompts",
             fix="write for example: prompt-tuning similarity mnli=/runs/mnli sst2=/prompts/sst2.npy",
         )
-    return dict(named)
+    return named
 
 
 def _parser() -> argparse.ArgumentParser:
     """Returns the parser of the command's flags."""
-    parser = argparse.ArgumentParser(
-        "prompt-tuning similarity",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("similarity", __doc__, _EPILOG)
     add = parser.add_argument
     add("prompts", metavar="NAME=PROMPT", nargs="+", help="the prompts to compare")
     add("--target", metavar="NAME", help="rank the others as sources for this one")
     add("--top", type=int, default=3, help="how many sources to name (default: 3)")
     add("--format", choices=("table", "json"), default="table")
-    add("--png", help="heat map to write (extra [report])")
+    add("--png", help="heat map to write")
     return parser

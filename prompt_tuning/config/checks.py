@@ -10,19 +10,9 @@ from gin import config as gin_config
 from prompt_tuning.config.files import Macro, Reference, leaves
 from prompt_tuning.config.names import RUNNABLES
 from prompt_tuning.config.plan import FROM_FILES, REQUIRED, Key, Plan, show
+from prompt_tuning.config.tables import TABLES
 from prompt_tuning.errors import ConfigError, closest_matches
 
-# Macro -> flag that sets it, for those whose value is not simply a path or a number.
-_EXAMPLES = {
-    "MODEL": "--gin_file=prompt_tuning/configs/models/t5_1_1_base_prompt.gin",
-    "NUM_HEADS": "--gin_file=prompt_tuning/configs/models/sizes/base.gin",
-    "MIXTURE_OR_TASK_NAME": "--gin.MIXTURE_OR_TASK_NAME=\"'taskless_super_glue_boolq_v102'\"",
-    "TASK_FEATURE_LENGTHS": "--gin.TASK_FEATURE_LENGTHS=\"{'inputs': 512, 'targets': 8}\"",
-    "CLASS_LABELS": "--gin.CLASS_LABELS=\"['positive', 'negative']\"",
-    "PROMPT_TEXT": "--gin.PROMPT_TEXT=\"'Is it true?'\"",
-}
-_SIZES = ("EMBED_DIM", "HEAD_DIM", "MLP_DIM", "NUM_DECODER_LAYERS", "NUM_ENCODER_LAYERS")
-_EXAMPLES |= dict.fromkeys(_SIZES, _EXAMPLES["NUM_HEADS"])
 _RUN_FILES = {"train": "prompt_finetune", "eval": "prompt_eval", "infer": "prompt_infer"}
 
 
@@ -31,64 +21,33 @@ def _is_int(value: Any, at_least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
 
 
-def _is_texts(value: Any) -> bool:
-    """Whether `value` is a list or tuple of text."""
-    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
-
-
-def _is_lengths(value: Any) -> bool:
-    """Whether `value` maps feature names to numbers of tokens."""
-    return isinstance(value, dict) and all(
-        isinstance(k, str) and _is_int(v) for k, v in value.items()
-    )
-
-
-_COUNT = "a whole number >= 1, without quotes"
-_Row = tuple[Callable[[Any], bool], str, bool]
-
-
-def _rows(is_valid: Callable[[Any], bool], expected: str, names: str) -> dict[str, _Row]:
-    """Returns name -> (test, what is expected, whether None is allowed, marked by a trailing `?`)."""
-    return {name.rstrip("?"): (is_valid, expected, name.endswith("?")) for name in names.split()}
-
-
-_TYPES: dict[str, _Row] = {
-    **_rows(
-        lambda value: isinstance(value, str),
-        "text, in quotes of its own",
-        "MODEL_DIR MIXTURE_OR_TASK_NAME? MIXTURE_OR_TASK_MODULE? INITIAL_CHECKPOINT_PATH? CHECKPOINT_PATH "
-        "EVAL_OUTPUT_DIR INFER_OUTPUT_DIR PROMPT_FILE? EMBEDDING_FILE? PROMPT_TEXT TASK_DATA_DIR? INFER_INPUT_FILE? "
-        "ACTIVATION_DTYPE",
-    ),
-    **_rows(
-        _is_int,
-        _COUNT,
-        "TRAIN_STEPS? TRAIN_STEPS_RELATIVE? BATCH_SIZE EVAL_PERIOD PROMPT_LENGTH NUM_EMBEDDINGS NUM_HEADS "
-        "NUM_ENCODER_LAYERS NUM_DECODER_LAYERS HEAD_DIM EMBED_DIM MLP_DIM EVALUATOR_NUM_EXAMPLES?",
-    ),
-    **_rows(
-        lambda value: _is_int(value, 0),
-        "a whole number >= 0, without quotes",
-        "EVAL_STEPS JSON_WRITE_N_RESULTS? RANDOM_SEED?",
-    ),
-    **_rows(
+# Kind of value, as `names.toml` calls it -> (test, what is expected).
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "text": (lambda value: isinstance(value, str), "text, in quotes of its own"),
+    "count": (_is_int, "a whole number >= 1, without quotes"),
+    "count_from_0": (lambda value: _is_int(value, 0), "a whole number >= 0, without quotes"),
+    "number": (
         lambda value: isinstance(value, float) or _is_int(value, 0),
         "a number, without quotes",
-        "DROPOUT_RATE Z_LOSS LABEL_SMOOTHING",
     ),
-    **_rows(
-        lambda value: isinstance(value, bool),
-        "True or False, without quotes",
-        "USE_CACHED_TASKS INITIALIZE_FROM_SCRATCH",
+    "truth": (lambda value: isinstance(value, bool), "True or False, without quotes"),
+    "texts": (
+        lambda value: isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value),
+        "a list of texts, like ['a', 'b']",
     ),
-    **_rows(
-        _is_texts, "a list of texts, like ['a', 'b']", "CLASS_LABELS PROMPT_REGEX TRAINABLE_REGEX"
-    ),
-    **_rows(
-        _is_lengths,
+    "lengths": (
+        lambda value: (
+            isinstance(value, dict)
+            and all(isinstance(name, str) and _is_int(length) for name, length in value.items())
+        ),
         "lengths in tokens, like {'inputs': 512, 'targets': 8}",
-        "TASK_FEATURE_LENGTHS?",
     ),
+}
+# Macro -> its kind, and whether None is allowed.
+_MACROS = {
+    name.rstrip("?"): (kind, name.endswith("?"))
+    for kind, names in TABLES["macros"].items()
+    for name in names.split()
 }
 
 
@@ -162,11 +121,9 @@ def check(plan: Plan, *, starts: bool = True) -> list[str]:
     if reach.unset:
         raise _unset_error(plan, reach.unset)
     _check_types(plan, reach)
-    if starts:
-        _check_steps(plan)
-        _check_initial_weights(plan)
-    read = reach_of_all(plan)
-    return _unread(plan, read)
+    if starts and plan.command == "train":
+        _check_start(plan)
+    return _unread(plan, reach_of_all(plan))
 
 
 def reach_of_command(plan: Plan) -> Reach:
@@ -207,29 +164,28 @@ def _check_command(plan: Plan, root: str) -> None:
 def _unset_error(plan: Plan, unset: dict[str, str]) -> ConfigError:
     """Returns the error that names everything without a value and shows how to give the first one."""
     first, reader = next(iter(unset.items()))
-    known = _TYPES.get(first)
-    example = _EXAMPLES.get(first)
-    if example is None:
-        value = "10" if known and known[1] == _COUNT else "\"'/path'\""
-        example = f"--gin.{first}={value if known else 'VALUE'}"
+    kind, _ = _MACROS.get(first, (None, False))
+    value = {None: "VALUE", "count": "10"}.get(kind, "\"'/path'\"")
+    example = TABLES["examples"].get(first, f"--gin.{first}={value}")
     hint = f" ({reader} reads it)" if reader != first else ""
     return ConfigError(
         f"{'A required value is' if len(unset) == 1 else 'Required values are'} not set{hint}",
         got=", ".join(unset),
         expected="a value for each",
         fix=f"add for example {example}",
-        name=first if first not in _TYPES and first not in _EXAMPLES else None,
+        name=first if kind is None and first not in TABLES["examples"] else None,
         candidates=[name for name in plan.macros if name not in unset],
     )
 
 
 def _check_types(plan: Plan, reach: Reach) -> None:
     """Raises ConfigError for the first macro that is read and has a value of the wrong type."""
-    for name in sorted(reach.macros & _TYPES.keys()):
+    for name in sorted(reach.macros & _MACROS.keys()):
         value = plan.literal(plan.macros[name].value)
         if any(isinstance(leaf, (Macro, Reference)) for leaf in leaves(value)):
             continue
-        is_valid, expected, allows_none = _TYPES[name]
+        kind, allows_none = _MACROS[name]
+        is_valid, expected = _KINDS[kind]
         if not (is_valid(value) or (value is None and allows_none)):
             raise ConfigError(
                 f"{name} has a value of the wrong type ({plan.macros[name].binding.where})",
@@ -239,34 +195,25 @@ def _check_types(plan: Plan, reach: Reach) -> None:
             )
 
 
-def _check_steps(plan: Plan) -> None:
-    """Raises ConfigError if training does not say how long."""
-    if plan.command != "train":
-        return
-    bound = plan.bound(RUNNABLES["train"])
-    keys = [bound.get("total_steps"), bound.get("relative_steps")]
-    if keys[0] and all(
-        key is None or plan.literal(plan.settings[key].value) is None for key in keys
-    ):
+def _check_start(plan: Plan) -> None:
+    """Raises ConfigError if training does not say how long, or from what: random weights are asked for by name."""
+
+    def is_bound_to(value: Any, selector: str, name: str) -> bool:
+        key = plan.bound(selector).get(name)
+        return key is not None and plan.literal(plan.settings[key].value) is value
+
+    train = RUNNABLES["train"]
+    unbound = "relative_steps" not in plan.bound(train)
+    no_relative = unbound or is_bound_to(None, train, "relative_steps")
+    if no_relative and is_bound_to(None, train, "total_steps"):
         raise ConfigError(
             "The number of steps is not set",
             got=None,
             expected="TRAIN_STEPS, which includes the steps of a T5X checkpoint, or TRAIN_STEPS_RELATIVE",
             fix="add for example --gin.TRAIN_STEPS_RELATIVE=30_000",
         )
-
-
-def _check_initial_weights(plan: Plan) -> None:
-    """Raises ConfigError if training has no initial checkpoint and does not ask for random weights by name."""
-    if plan.command != "train":
-        return
-    bound = plan.bound(RUNNABLES["train"])
-    restore = plan.bound("t5x.utils.RestoreCheckpointConfig")
-    keys = (bound.get("initialize_from_scratch"), restore.get("path"))
-    if None in keys:
-        return
-    from_scratch, path = (plan.literal(plan.settings[key].value) for key in keys if key)
-    if path is None and from_scratch is False:
+    no_path = is_bound_to(None, "t5x.utils.RestoreCheckpointConfig", "path")
+    if no_path and is_bound_to(False, train, "initialize_from_scratch"):
         raise ConfigError(
             "INITIAL_CHECKPOINT_PATH is not set",
             got=None,
@@ -278,20 +225,18 @@ def _check_initial_weights(plan: Plan) -> None:
 
 def _unread(plan: Plan, read: Reach) -> list[str]:
     """Returns a warning for each setting of the user's that nothing reads."""
+    used = {show(plan, key) for key in read.settings}
+    settings = {
+        show(plan, key): setting
+        for key, setting in plan.settings.items()
+        if key not in read.settings and plan.configurables[key[1]].is_ours
+    }
+    macros = {name: setting for name, setting in plan.macros.items() if name not in read.macros}
     warnings = []
-    for name, setting in plan.macros.items():
-        if setting.is_users and name not in read.macros:
-            closest = closest_matches(name, read.macros)
-            warnings.append(_warning(setting.binding.where, name, closest))
-    for key, setting in plan.settings.items():
-        if setting.is_users and key not in read.settings and plan.configurables[key[1]].is_ours:
-            used = [show(plan, other) for other in read.settings]
-            closest = closest_matches(show(plan, key), used)
-            warnings.append(_warning(setting.binding.where, show(plan, key), closest))
+    for unread, others in ((macros, read.macros), (settings, used)):
+        for name, setting in unread.items():
+            if setting.is_users:
+                closest = ", ".join(closest_matches(name, others))
+                text = f"nothing in this run reads {name} ({setting.binding.where})."
+                warnings.append(text + (f" Closest matches: {closest}." if closest else ""))
     return warnings
-
-
-def _warning(where: str, name: str, closest: list[str]) -> str:
-    """Returns the text of one warning."""
-    text = f"nothing in this run reads {name} ({where})"
-    return f"{text}. Closest matches: {', '.join(closest)}." if closest else f"{text}."

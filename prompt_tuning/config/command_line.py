@@ -1,8 +1,10 @@
 """A run from its flags: reads the config, joins the other processes, and hands over to the run."""
 
 import argparse
+import functools
+import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prompt_tuning.run import startup_times
@@ -11,8 +13,9 @@ from prompt_tuning.run import startup_times
 def run(
     command: str,
     flags: argparse.Namespace,
-    import_runnable: Callable[[], Callable[..., Any]],
+    runnable: str,
     *,
+    given: Sequence[Any] = (),
     bindings: Sequence[tuple[str, str]] = (),
     comment: str | None = None,
 ) -> None:
@@ -21,26 +24,31 @@ def run(
     Args:
       command: `train`, `eval` or `infer`: whose gin files these are.
       flags: What `flags.parse_run` returned.
-      import_runnable: Imports the function to call, which takes seconds.
+      runnable: The function to call, `module:name`; to import it takes seconds.
+      given: Its first arguments, which gin does not give.
       bindings: Bindings after those of `flags`, each with the flag that means it.
       comment: First line of the saved config; None says how to run it again.
     """
     times = startup_times.begin()
     from prompt_tuning.config import files, resolve
-    from prompt_tuning.run import processes
 
     # Mistyped files and values are told before the seconds that the libraries take to import.
     parsed = files.read(flags.gin_file, [*flags.bindings, *bindings], flags.gin_search_paths)
+    import jax
+
+    from prompt_tuning.run import processes
+
     times.end("imports")
     if not flags.dry_run:
         _join_processes(flags, saves_on_sigterm=command == "train")
         times.end("joining")
     with processes.ending_together():
         resolve.set_data_dirs(flags.tfds_data_dir, flags.seqio_additional_cache_dirs)
-        resolved = resolve.resolve(
-            parsed, import_runnable(), command=command, comments=_comments(command, flags, comment)
-        )
-        if _is_first_process(flags):
+        fn = functools.partial(pkgutil.resolve_name(runnable), *given)
+        comments = _comments(command, flags, comment)
+        resolved = resolve.resolve(parsed, fn, command=command, comments=comments)
+        # To ask JAX takes the accelerator, which a dry run can do without.
+        if flags.dry_run or jax.process_index() == 0:
             print(resolved.text, flush=True)
             for warning in resolved.warnings:
                 print(f"warning: {warning}", file=sys.stderr)
@@ -49,16 +57,6 @@ def run(
             resolved.arguments()
         else:
             resolved.run()
-
-
-def _is_first_process(flags: argparse.Namespace) -> bool:
-    """Whether this process speaks for all."""
-    # To ask JAX takes the accelerator, which a dry run can do without.
-    if flags.dry_run:
-        return True
-    import jax
-
-    return jax.process_index() == 0
 
 
 def _comments(command: str, flags: argparse.Namespace, comment: str | None) -> list[str]:

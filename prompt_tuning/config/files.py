@@ -11,42 +11,13 @@ from typing import Any
 from etils import epath
 from gin import config_parser
 
+from prompt_tuning.config.tables import TABLES
 from prompt_tuning.errors import ConfigError
 
 PACKAGE_CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 _PACKAGE_PREFIX = "prompt_tuning/configs/"
 _DYNAMIC = "__gin__.dynamic_registration"
 
-# File for T5X's programs -> the file of this package that stands in for it.
-_T5X_FILES = (
-    (r".*configs/t5x/(prompt_\w+\.gin)", r"prompt_tuning/configs/runs/\1"),
-    (r".*configs/t5x/(from_\w+\.gin)", r"prompt_tuning/configs/prompts/\1"),
-    (r".*configs/t5x/t5_1_1_prompt\.gin", "prompt_tuning/configs/models/t5_1_1_prompt.gin"),
-    (r".*runs/finetune\.gin", "prompt_tuning/configs/runs/model_finetune.gin"),
-    (r".*runs/eval\.gin", "prompt_tuning/configs/runs/prompt_eval.gin"),
-    (r".*runs/infer\.gin", "prompt_tuning/configs/runs/prompt_infer.gin"),
-    (
-        r".*(t5_1_1|t5_1_0|mt5|byt5)/(small|base|large|xl|xxl)\.gin",
-        r"prompt_tuning/configs/models/\1_\2.gin",
-    ),
-    (r".*t5_1_0/(3|11)B\.gin", r"prompt_tuning/configs/models/t5_1_0_\1b.gin"),
-    (r".*umt5/pretrain_(small|base|xl|xxl)\.gin", r"prompt_tuning/configs/models/umt5_\1.gin"),
-    (r".*architectures/.*", "prompt_tuning/configs/models/t5_1_1_base_prompt.gin"),
-)
-# Module of T5X or of the authors' code -> a binding that works here without importing anything.
-_T5X_MODULES = {
-    "t5x.utils": "utils.SaveCheckpointConfig.period = 1000",
-    "t5x.trainer": "trainer.Trainer.num_microbatches = 2",
-    "t5x.adafactor": "adafactor.Adafactor.decay_rate = 0.8",
-    "t5x.partitioning": "partitioning.PjitPartitioner.num_partitions = 1",
-    "t5x.decoding": "decoding.beam_search.alpha = 0.6",
-    "t5x.models": "models.EncoderDecoderModel.z_loss = 0.0001",
-    "t5x.examples.t5.network": "network.T5Config.dropout_rate = 0.1",
-    "t5x.examples.scalable_t5.network": "network.T5Config.scan_layers = True",
-    "t5x.gin_utils": "MODEL_DIR = '/path'  (config.gin is always written there)",
-    "prompt_tuning.train.prompts": "PROMPT_LENGTH = 100",
-    "prompt_tuning.train.utils": "PROMPT_REGEX = ['.*/prompt/.*']",
-}
 # Packages that T5X's and the authors' gin files import and that do not exist here; `prompt_tuning.train` is one file.
 _T5X_PACKAGES = ("t5x", "flaxformer", "prompt_tuning.train")
 
@@ -172,10 +143,27 @@ def leaves(value: Any) -> list[Any]:
 
 def shipped_files() -> list[str]:
     """Returns the names of this package's gin files, as `prompt_tuning/configs/...`; not those for T5X's programs."""
-    names = (
+    names = {
         path.relative_to(PACKAGE_CONFIGS).as_posix() for path in PACKAGE_CONFIGS.rglob("*.gin")
-    )
+    }
+    names |= {n.replace("_prompt.gin", ".gin") for n in names if n.startswith("models/")}
     return sorted(_PACKAGE_PREFIX + name for name in names if not name.startswith("t5x/"))
+
+
+def _with_prompt(path: epath.Path) -> pathlib.Path | None:
+    """The file of a shipped model with a prompt, for the name `models/X.gin` of the model without; None for others."""
+    file = pathlib.Path(path)
+    twin = file.with_name(f"{file.stem}_prompt.gin")
+    is_model = twin.resolve().is_relative_to((PACKAGE_CONFIGS / "models").resolve())
+    return twin if is_model and twin.is_file() and not file.exists() else None
+
+
+def text_of(path: epath.Path) -> str:
+    """Returns the text of a file that `find_file` found; of a model without a prompt, what it means."""
+    twin = _with_prompt(path)
+    if twin is None:
+        return path.read_text()
+    return f"include '{_PACKAGE_PREFIX}models/{twin.name}'\nPROMPT = None\n"
 
 
 def find_file(
@@ -193,7 +181,7 @@ def find_file(
       where: What named the file, for the error.
 
     Returns:
-      An existing path.
+      A path that `text_of` reads: of a file, or `models/X.gin` for `models/X_prompt.gin` without its prompt.
 
     Raises:
       ConfigError: If there is none; lists the closest names that exist.
@@ -206,7 +194,7 @@ def find_file(
         tried += [epath.Path(folder) / name for folder in search_paths]
         tried.append(epath.Path(PACKAGE_CONFIGS / name))
     for path in tried:
-        if path.exists() and not path.is_dir():
+        if (path.exists() and not path.is_dir()) or _with_prompt(path):
             return path
     known = shipped_files()
     neighbours = pathlib.Path(name).parent.glob("*.gin") if "://" not in name else ()
@@ -259,9 +247,9 @@ def read(
         shipped = pathlib.Path(text).resolve().is_relative_to(PACKAGE_CONFIGS.resolve())
         source = Source(text, True, shipped, num_sources)
         num_sources += 1
-        if text not in paths:
+        if text not in paths and path.exists():
             paths.append(text)
-        add(path.read_text(), source, (*open_files, text))
+        add(text_of(path), source, (*open_files, text))
 
     def add(text: str, source: Source, open_files: tuple[str, ...]) -> None:
         for statement in _parse(text, source):
@@ -307,7 +295,7 @@ def _to_import(statement: config_parser.ImportStatement, source: Source) -> Impo
     line = statement.location.line_num
     module = statement.module
     if any(module == package or module.startswith(f"{package}.") for package in _T5X_PACKAGES):
-        instead = _T5X_MODULES.get(module)
+        instead = TABLES["t5x_modules"].get(module)
         written = (
             f"delete the line; names of {module} need no import here, write for example `{instead}`"
             if instead
@@ -327,7 +315,8 @@ def _refuse_t5x_file(name: str, where: str) -> None:
     """Raises ConfigError if `name` is a gin file of T5X or Flaxformer, or one of this package for T5X's programs."""
     if not name.startswith(("t5x/", "flaxformer/")) and "configs/t5x/" not in name:
         return
-    instead = next((re.sub(p, new, name) for p, new in _T5X_FILES if re.fullmatch(p, name)), None)
+    here = TABLES["t5x_files"].items()
+    instead = next((re.sub(p, new, name) for p, new in here if re.fullmatch(p, name)), None)
     if where == "--gin_file":
         written = f"--gin_file={instead}" if instead else "leave the flag out"
     else:
@@ -346,30 +335,27 @@ def _syntax_error(text: str, source: Source, line: int, reason: str) -> ConfigEr
     """Returns the error for a text gin cannot read; shows the quoting where only quotes are missing."""
     content = text.splitlines()[line - 1].strip() if line <= len(text.splitlines()) else ""
     match = re.fullmatch(r"([\w./]+)\s*=\s*(.*?)\s*(#.*)?", content)
+    where = f"{source.name}:{line}: " if source.is_file else ""
     if match is None:
         return ConfigError(
-            f"{source.name}:{line}: gin cannot read this line"
-            if source.is_file
-            else "gin cannot read a flag",
-            got=content if source.is_file else source.name,
+            f"{where}gin cannot read this line" if where else "gin cannot read a flag",
+            got=content if where else source.name,
             expected=f"NAME = VALUE, an import or an include ({reason.splitlines()[0]})",
-            fix="correct the line" if source.is_file else "write --gin.NAME=VALUE",
+            fix="correct the line" if where else "write --gin.NAME=VALUE",
         )
     name, value = match.group(1), match.group(2)
+    # A shell takes the outer quotes of a flag away.
+    form = f"{name} = {{}}" if where else f'--gin.{name}="{{}}"'
     if re.fullmatch(r"[\d_.eE+\-*/() ]+", value):
         fix = f"write the result of {value} as one number"
     elif value.startswith(("[", "(", "{")):
-        example = "\"['a', 'b']\"" if not source.is_file else "['a', 'b']"
-        fix = f"quote each text inside and the whole outside, like --gin.{name}={example}"
-        if source.is_file:
-            fix = f"quote each text inside, like {name} = {example}"
+        outside = "" if where else " and the whole outside"
+        fix = f"quote each text inside{outside}, like " + form.format("['a', 'b']")
     else:
-        bare = value.strip("'\"")
-        fix = f"write {name} = '{bare}'" if source.is_file else f"write --gin.{name}=\"'{bare}'\""
+        quoted = "'{}'".format(value.strip("'\""))
+        fix = f"write {form.format(quoted)}"
     return ConfigError(
-        f"{source.name}:{line}: {name} has a value gin cannot read"
-        if source.is_file
-        else f"{name} has a value gin cannot read",
+        f"{where}{name} has a value gin cannot read",
         got=value,
         expected="a number, True, False, None, a list or dict, %MACRO, @name(), or text in quotes of its own",
         fix=fix,

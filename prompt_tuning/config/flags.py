@@ -1,7 +1,6 @@
 """The flags of commands that gin configures: `--gin_file`, `--gin.NAME=VALUE`, and those of a run, which are T5X's."""
 
 import argparse
-import difflib
 from collections.abc import Callable, Sequence
 
 from prompt_tuning.errors import ConfigError
@@ -18,14 +17,16 @@ Gin files are found on disk, in --gin_search_paths and, as prompt_tuning/configs
 
 
 def binding(arg: str) -> tuple[str, str]:
-    """Returns a flag as `config.read` takes it: the gin text, and the flag as it was typed.
+    """Returns a binding as `files.read` takes it: the gin text, and the flag as it was typed.
 
     Args:
-      arg: `--gin.NAME=VALUE`.
+      arg: `--gin.NAME=VALUE`, or the value of `--gin_bindings`.
 
     Raises:
       ConfigError: If there is no value.
     """
+    if not arg.startswith(PREFIX):
+        return arg, f"--gin_bindings={arg}"
     name, separator, value = arg.removeprefix(PREFIX).partition("=")
     if not separator:
         raise ConfigError(
@@ -50,32 +51,40 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     return others, [binding(arg) for arg in argv if arg.startswith(PREFIX)]
 
 
-def gin_parser(command: str, description: str | None) -> argparse.ArgumentParser:
-    """Returns the parser of a command that reads gin files, with gin's flags.
+def command_parser(
+    command: str, description: str | None, epilog: str | None = None
+) -> argparse.ArgumentParser:
+    """Returns the parser of a command, without flags.
 
     Args:
       command: Its name, as it is typed.
-      description: What it does.
+      description: What it does; lines stay as they are.
+      epilog: What stands below its flags.
     """
-    parser = argparse.ArgumentParser(
+    return argparse.ArgumentParser(
         f"prompt-tuning {command}",
         description=description,
-        epilog=_EPILOG,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        # A flag that is added later must not change what a shortened one means.
         allow_abbrev=False,
     )
+
+
+def gin_parser(command: str, description: str | None) -> argparse.ArgumentParser:
+    """Returns the parser of a command that reads gin files, with gin's flags; the rest is `command_parser`'s."""
+    parser = command_parser(command, description, _EPILOG)
     add = parser.add_argument
     add(
         "--gin_file", action="append", default=[], help="gin file; repeatable, later files override"
     )
     add(
         "--gin_bindings",
-        action=_AppendBinding,
+        action="append",
         dest="bindings",
         default=[],
         help="one binding, applied after all files; repeatable",
     )
-    add("--gin_dot", action=_AppendBinding, dest="bindings", help=argparse.SUPPRESS)
     add(
         "--gin_search_paths",
         type=comma_separated,
@@ -98,16 +107,18 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
     Raises:
       ConfigError: If a flag is unknown.
     """
-    flags, unknown = parser.parse_known_args([_rewrite(arg) for arg in argv])
+    # As one flag, so that bindings of both forms keep the order in which they were typed: the last one wins.
+    args = [f"--gin_bindings={arg}" if arg.startswith(PREFIX) else arg for arg in argv]
+    flags, unknown = parser.parse_known_args(args)
+    flags.bindings = [binding(arg) for arg in flags.bindings]
     if unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
-        name = unknown[0].split("=")[0]
-        closest = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(
             f"{parser.prog} has no such flag",
             got=unknown[0],
             expected=f"the flags of `{parser.prog} --help`, or --gin.NAME=VALUE",
-            fix=f"write {closest[0]}" if closest else "correct the flag",
+            fix="correct the flag",
+            name=unknown[0].split("=")[0],
+            candidates=[option for action in parser._actions for option in action.option_strings],
         )
     return flags
 
@@ -139,9 +150,7 @@ def parse_run(
             "--run_mode contradicts the command",
             got=flags.run_mode,
             expected=command,
-            fix=f"leave the flag out, or run `prompt-tuning {flags.run_mode}`"
-            if flags.run_mode in _RUN_MODES
-            else "leave the flag out",
+            fix=f"leave the flag out, or run `prompt-tuning {flags.run_mode}`",
         )
     if not flags.multiprocess_gpu:
         for name in ("coordinator_address", "process_count", "process_index"):
@@ -179,7 +188,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="folders of cached tasks",
     )
-    add("--run_mode", help="T5X's; must name the command")
+    add("--run_mode", choices=_RUN_MODES, help="T5X's; must name the command")
     for name, default, text in (
         ("dry_run", False, "check and print the config, then stop"),
         (
@@ -199,26 +208,6 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="seconds until a silent process counts as dead, 30 if not given",
     )
-
-
-def _rewrite(arg: str) -> str:
-    """Turns `--gin.NAME=VALUE` into a flag argparse knows."""
-    if not arg.startswith(PREFIX):
-        return arg
-    binding(arg)
-    return f"--gin_dot={arg.removeprefix(PREFIX)}"
-
-
-class _AppendBinding(argparse.Action):
-    """Collects --gin_bindings=... and --gin.NAME=VALUE in the order in which they were typed."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        """Appends `(text, flag as typed)`."""
-        namespace.bindings.append(
-            binding(f"{PREFIX}{values}")
-            if option_string == "--gin_dot"
-            else (str(values), f"--gin_bindings={values}")
-        )
 
 
 def _boolean(text: str) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -11,56 +12,13 @@ import gin
 from gin import config as gin_config
 
 from prompt_tuning.config.files import Import
+from prompt_tuning.config.tables import TABLES
 from prompt_tuning.errors import ConfigError
 
 # Command -> the runnable whose parameters its gin files bind.
 RUNNABLES = {"train": "train.train", "eval": "evaluate.evaluate", "infer": "infer.infer"}
 
-# Other spellings -> the name they stand for. A spelling may be shortened from the left, as any gin name.
-_ALIASES = {
-    "prompt_tuning.prompts.from_samples_of_embeddings": "prompts.from_sample_of_embeddings",
-    "prompt_tuning.train.train": "train.train",
-    "t5x.train.train": "train.train",
-    "train_script.train": "train.train",
-    "__main__.train": "train.train",
-    "prompt_tuning.evaluate.evaluate": "evaluate.evaluate",
-    "t5x.eval.evaluate": "evaluate.evaluate",
-    "eval_script.evaluate": "evaluate.evaluate",
-    "__main__.evaluate": "evaluate.evaluate",
-    "prompt_tuning.infer.infer": "infer.infer",
-    "t5x.infer.infer": "infer.infer",
-    "infer_script.infer": "infer.infer",
-    "__main__.infer": "infer.infer",
-    "seqio.JSONLogger": "seqio.Evaluator",
-    # T5X binds how many sequences are decoded on the method; here the model owns the number.
-    "t5x.models.EncoderDecoderModel.predict_batch_with_aux": "models.EncoderDecoderModel",
-}
-_PARAMETER_ALIASES = {
-    ("prompts.from_embedded_list", "texts"): "labels",
-    ("seqio.Evaluator", "write_n_results"): "json_write_n_results",
-}
-# Parameters of T5X that have no counterpart -> what to do instead.
-_T5X_PARAMETERS = {
-    "train.train.use_hardware_rng": "leave it out; dropout masks follow from RANDOM_SEED alone",
-    "train.train.trainer_cls": "bind train.train.trainer = @trainer.Trainer()",
-    "train.train.inference_evaluator_cls": "bind train.train.evaluator = @seqio.Evaluator()",
-    "train.train.summarize_config_fn": "leave it out; config.gin is always written",
-    "train.train.stats_period": "leave it out; summaries are written every 100 updates and at every save",
-    "evaluate.evaluate.inference_evaluator_cls": "bind evaluate.evaluate.evaluator = @seqio.Evaluator()",
-    "evaluate.evaluate.fallback_init_rng": "leave it out; nothing is initialized at random in evaluation",
-    "infer.infer.fallback_init_rng": "leave it out; nothing is initialized at random in inference",
-    "utils.SaveCheckpointConfig.dtype": "leave it out; the state is saved as it is trained, in float32",
-    "utils.SaveCheckpointConfig.save_dataset": "leave it out; every checkpoint holds its place in the data",
-    "utils.SaveCheckpointConfig.checkpointer_cls": "leave it out; a prompt file is written at every save",
-    "utils.RestoreCheckpointConfig.fallback_to_scratch": "leave it out; only trainable weights may be missing",
-    "utils.RestoreCheckpointConfig.assignment_map": "leave it out; only trainable weights may be missing",
-    "utils.DatasetConfig.use_custom_packing_ops": "leave it out",
-    "adafactor.Adafactor.logical_factor_rules": "leave it out; dimensions of 128 and more are factored",
-    "models.EncoderDecoderModel.return_all_decodes": "leave it out; the best sequence is the result",
-    "decoding.temperature_sample.decode_rng": "bind decoding.temperature_sample.seed",
-    "models.EncoderDecoderModel.optimizer_def": "bind trainer.Trainer.optimizer = @adafactor.Adafactor()",
-}
-
+# Complete name in gin's registry -> the name to show, of what this package registers.
 _shipped: dict[str, str] = {}
 
 
@@ -124,59 +82,13 @@ def add(package: str, name: str, target: Callable[..., Any]) -> None:
 def register() -> None:
     """Registers what runs are configured with; does nothing the second time.
 
-    The names are T5X's, so that `utils.DatasetConfig`, `DatasetConfig` and `t5x.utils.DatasetConfig` all work.
+    `names.toml` lists it. Here is where the libraries are imported, which takes seconds.
     """
     if "t5x.utils.DatasetConfig" in _shipped:
         return
-    import seqio
-
-    from prompt_tuning import partitioning
-    from prompt_tuning.checkpoints import config as checkpoint_config
-    from prompt_tuning.config import paths
-    from prompt_tuning.data import batches, evaluation, vocabularies
-    from prompt_tuning.data.own import file_tasks
-    from prompt_tuning.data.text import language_modeling
-    from prompt_tuning.decoding import specs
-    from prompt_tuning.models import config as model_config
-    from prompt_tuning.models import encoder_decoder, t5
-    from prompt_tuning.prompts import config as prompt_config
-    from prompt_tuning.prompts import initializers
-    from prompt_tuning.training import adafactor, schedules, trainer
-
-    for package, name, target in (
-        ("t5x", "utils.DatasetConfig", batches.DatasetConfig),
-        ("t5x", "utils.CheckpointConfig", checkpoint_config.CheckpointConfig),
-        ("t5x", "utils.RestoreCheckpointConfig", checkpoint_config.RestoreCheckpointConfig),
-        ("t5x", "utils.SaveCheckpointConfig", checkpoint_config.SaveCheckpointConfig),
-        ("t5x", "utils.create_learning_rate_scheduler", schedules.create_learning_rate_scheduler),
-        ("t5x", "trainer.Trainer", trainer.Trainer),
-        ("t5x", "adafactor.Adafactor", adafactor.Adafactor),
-        ("t5x", "partitioning.PjitPartitioner", partitioning.PjitPartitioner),
-        (
-            "t5x",
-            "partitioning.standard_logical_axis_rules",
-            partitioning.standard_logical_axis_rules,
-        ),
-        ("t5x", "models.EncoderDecoderModel", encoder_decoder.EncoderDecoderModel),
-        ("t5x", "decoding.beam_search", specs.BeamSearch),
-        ("t5x", "decoding.temperature_sample", specs.TemperatureSample),
-        ("t5x.examples.t5", "network.T5Config", model_config.T5Config),
-        ("t5x.examples.t5", "network.Transformer", t5.T5),
-        ("prompt_tuning", "prompts.Prompt", prompt_config.PromptConfig),
-        ("prompt_tuning", "prompts.from_embedded_list", initializers.ClassLabels),
-        ("prompt_tuning", "prompts.from_sample_of_embeddings", initializers.SampledVocab),
-        ("prompt_tuning", "prompts.from_string", initializers.FromText),
-        ("prompt_tuning", "prompts.from_file", initializers.FromFile),
-        ("prompt_tuning", "prompts.count_tokens", vocabularies.count_tokens),
-        ("prompt_tuning", "paths.join", paths.join),
-        ("prompt_tuning", "tasks.from_files", file_tasks.from_files),
-        ("prompt_tuning", "tasks.from_text_files", language_modeling.from_text_files),
-        ("flax", "linen.initializers.uniform", initializers.Uniform),
-        ("", "seqio.SentencePieceVocabulary", vocabularies.SentencePieceVocabulary),
-        ("", "seqio.ByteVocabulary", seqio.ByteVocabulary),
-        ("", "seqio.Evaluator", evaluation.EvaluatorConfig),
-    ):
-        add(package, name, target)
+    for package, targets in TABLES["configurables"].items():
+        for name, target in targets.items():
+            add(package, name, pkgutil.resolve_name(target))
 
 
 def import_module(statement: Import) -> Any:
@@ -232,7 +144,8 @@ class Names:
         Raises:
           ConfigError: If nothing or more than one thing has that name; lists the closest names.
         """
-        target = _alias(name) or name
+        spelt_so = (new for old, new in TABLES["aliases"].items() if f".{old}".endswith(f".{name}"))
+        target = next(spelt_so, name)
         command = next(
             (c for c, full in RUNNABLES.items() if target in (full, full.split(".")[1])), None
         )
@@ -297,18 +210,17 @@ def parameter(configurable: Configurable, name: str, where: str) -> str:
     Raises:
       ConfigError: If there is none; lists the closest ones and, for a parameter of T5X's, what to do instead.
     """
-    name = _PARAMETER_ALIASES.get((configurable.display, name), name)
+    name = TABLES["parameter_aliases"].get(f"{configurable.display}.{name}", name)
     if configurable.wrapped is None:
         return name
     parameters = configurable.parameters()
     if name in parameters or configurable.takes_anything():
         return name
-    full = f"{configurable.display}.{name}"
     raise ConfigError(
         f"{where}: {configurable.display} has no parameter of this name",
         got=name,
         expected=f"one of {', '.join(parameters)}",
-        fix=_T5X_PARAMETERS.get(full, "correct the name"),
+        fix=TABLES["t5x_parameters"].get(f"{configurable.display}.{name}", "correct the name"),
         name=name,
         candidates=parameters,
     )
@@ -319,13 +231,6 @@ def parameter(configurable: Configurable, name: str, where: str) -> str:
 def _signature(fn: Callable[..., Any]) -> inspect.Signature:
     """The signature of a function or class."""
     return inspect.signature(fn)
-
-
-def _alias(name: str) -> str | None:
-    """Returns the name that `name` is another spelling of."""
-    return next(
-        (new for old, new in _ALIASES.items() if old == name or old.endswith(f".{name}")), None
-    )
 
 
 def _display(selector: str) -> str:

@@ -9,7 +9,7 @@ import gin
 from gin import config as gin_config
 
 from prompt_tuning.config.files import Binding, Import, Macro, Parsed, Reference, leaves, map_value
-from prompt_tuning.config.names import RUNNABLES, Configurable, Names, parameter
+from prompt_tuning.config.names import Configurable, Names, parameter
 from prompt_tuning.errors import ConfigError
 
 REQUIRED = Macro("gin.REQUIRED")
@@ -102,6 +102,7 @@ def make_plan(parsed: Parsed, command: str, runnable: Callable[..., Any] | None)
             plan.imports.append(statement)
             continue
         key = _key(plan, names, statement)
+        # Gin itself takes the last of two lines silently, which in one file is a slip.
         first = seen.setdefault((statement.source.index, key), statement)
         if first is not statement and statement.source.is_file:
             raise ConfigError(
@@ -145,17 +146,14 @@ def _key(plan: Plan, names: Names, binding: Binding) -> Key | str:
 
 def literals(plan: Plan, value: Any, ignored: Collection[str] = ()) -> Any:
     """Returns `value` with macros replaced by their values, but those in `ignored` and those that are not set."""
-    if isinstance(value, Macro) and value.name in ignored:
-        return value
-    followed = plan.literal(value)
-    if isinstance(followed, dict):
-        return {
-            literals(plan, key, ignored): literals(plan, item, ignored)
-            for key, item in followed.items()
-        }
-    if isinstance(followed, (list, tuple)):
-        return type(followed)(literals(plan, item, ignored) for item in followed)
-    return followed
+
+    def follow(leaf: Any) -> Any:
+        if not isinstance(leaf, Macro) or leaf.name not in plan.macros or leaf.name in ignored:
+            return leaf
+        # A macro that leads back to itself stays as it is there.
+        return literals(plan, plan.macros[leaf.name].value, {*ignored, leaf.name})
+
+    return map_value(follow, value)
 
 
 def show(plan: Plan, key: Key | str, complete: bool = False) -> str:
@@ -252,8 +250,3 @@ def _line(plan: Plan, name: str, value: Any, complete: bool) -> str:
     if "\n" not in text:
         return f"{name} = {text}"
     return f"{name} = \\\n" + "\n".join(f"    {line}" for line in text.split("\n"))
-
-
-def runnable_keys(plan: Plan) -> dict[str, Key]:
-    """Returns parameter -> key of the command's runnable."""
-    return plan.bound(RUNNABLES[plan.command])

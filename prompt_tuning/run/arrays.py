@@ -107,13 +107,18 @@ def abstract_state(
     )
 
 
+def param_of_slot(key_path: Any, params: Mapping[str, Any]) -> str | None:
+    """Returns which of `params` a leaf of the optimizer's state belongs to; None for counters."""
+    keys = [str(k.key) for k in key_path if isinstance(k, jax.tree_util.DictKey)]
+    paths = ("/".join(keys[i:]) for i in range(len(keys)))
+    return next((path for path in paths if path in params), None)
+
+
 def _slot_sharding(
     key_path: Any, shape: tuple[int, ...], params: Mapping[str, jax.ShapeDtypeStruct]
 ) -> NamedSharding | None:
     """The sharding of the parameter that an optimizer slot belongs to, if the slot has its shape."""
-    keys = [str(k.key) for k in key_path if isinstance(k, jax.tree_util.DictKey)]
-    paths = ["/".join(keys[i:]) for i in range(len(keys))]
-    path = next((path for path in paths if path in params), None)
+    path = param_of_slot(key_path, params)
     if path is None:
         return None
     param = params[path]

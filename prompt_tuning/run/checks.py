@@ -64,11 +64,9 @@ def check_training(
     Raises:
       ConfigError, DataError: As `check_data`; or if nothing is trainable or a microbatch does not divide.
     """
-    check_model(model, partitioner, [cfg.batch_size for cfg in cfgs])
     split_paths(model, trainable_regex)
     check_microbatches(partitioner, trainer, cfgs[0].batch_size)
-    for cfg in cfgs:
-        batches.check_dataset(cfg)
+    check_data(model, partitioner, cfgs)
 
 
 def check_microbatches(partitioner: PjitPartitioner, trainer: Trainer, batch_size: int) -> None:

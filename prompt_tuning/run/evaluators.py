@@ -96,6 +96,7 @@ class DecodingEval:
         before_batch: Callable[[], None] | None = None,
     ):
         """Tokenises the split; compiles nothing."""
+        # SeqIO's loggers write files of the same names in every process.
         is_writer = jax.process_index() == 0
         self._evaluator = evaluation.make_evaluator(
             cfg,

@@ -1,21 +1,26 @@
-"""What makes a run the run it is: its number of updates, its seed, and what it records of itself."""
+"""What makes a run the run it is: its number of updates, its seed, and what it and its results record of it."""
 
 import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
+from etils import epath
 from jax.experimental import multihost_utils
 
 from prompt_tuning.checkpoints.load import ParamSource
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.data import batches
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.run import many_prompts
+from prompt_tuning.run.prompt_start import prompt_file_of
 
 
 def steps_of_this_run(total: int | None, relative: int | None, source: ParamSource | None) -> int:
@@ -44,17 +49,11 @@ def steps_of_this_run(total: int | None, relative: int | None, source: ParamSour
             expected=f"more than {source.step}, the step of the T5X checkpoint, which TRAIN_STEPS includes",
             fix="bind TRAIN_STEPS_RELATIVE to the updates you want",
         )
-    logging.info(
-        "TRAIN_STEPS = %d includes the %d of the T5X checkpoint: this run makes %d updates.",
-        total,
-        source.step,
-        total - source.step,
-    )
+    left = total - source.step
+    logging.info("TRAIN_STEPS %d - checkpoint step %d = %d updates", total, source.step, left)
     if jax.process_index() == 0:
-        print(
-            f"TRAIN_STEPS {total} - checkpoint step {source.step} = {total - source.step} updates"
-        )
-    return total - source.step
+        print(f"TRAIN_STEPS {total} - checkpoint step {source.step} = {left} updates")
+    return left
 
 
 def agree_on_seed(random_seed: int | None, checkpointer: Checkpointer) -> int:
@@ -64,6 +63,7 @@ def agree_on_seed(random_seed: int | None, checkpointer: Checkpointer) -> int:
         return random_seed
     if latest is not None:
         return int(checkpointer.metadata(latest)["seed"])
+    # Each process would draw another; the first one's is taken.
     drawn = np.random.SeedSequence().generate_state(1)[0] % 2**31
     return int(multihost_utils.broadcast_one_to_all(np.uint32(drawn)))
 
@@ -84,7 +84,7 @@ def describe(
         "model": dataclasses.asdict(model.config),
         "prompt_length": model.prompt.length if model.prompt else 0,
         "model_dir": os.path.abspath(model_dir) if is_local else model_dir,
-        "config_digest": hashlib.sha256(config_text.encode()).hexdigest(),
+        "config_digest": _sha256(config_text.encode()),
     }
 
 
@@ -107,3 +107,71 @@ def check_same_run(checkpointer: Checkpointer, metadata: Mapping[str, Any]) -> N
                 expected=f"{resumed[name]!r}, so that the run goes on where it stopped",
                 fix=f"bind the old {macro} or start in an empty MODEL_DIR",
             )
+
+
+def describe_inference(
+    source: ParamSource,
+    dtype: str,
+    model: EncoderDecoderModel,
+    cfg: batches.DatasetConfig,
+    input_file: str | None,
+    prompts: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """Returns all that predictions and scores follow from, by the names users know; JSON values.
+
+    Args:
+      source: The weights; the config of the run that left them tells two runs in one MODEL_DIR apart.
+      dtype: In what the weights are held.
+      model: The model.
+      cfg: Task, split, lengths and batch size.
+      input_file: INFER_INPUT_FILE.
+      prompts: Name -> file of each prompt that examples of a mixed file take; None for the model's own prompt.
+    """
+    prompt_file = prompt_file_of(model.prompt)
+    described = {
+        "CHECKPOINT_PATH": str(source.path),
+        "config of the run that left CHECKPOINT_PATH (SHA-256)": getattr(
+            source, "metadata", {}
+        ).get("config_digest"),
+        "utils.RestoreCheckpointConfig.dtype": dtype,
+        "PROMPT_FILE": prompt_file,
+        "content of PROMPT_FILE (SHA-256)": prompt_file
+        and _sha256(read.load_prompt(prompt_file)[0].tobytes()),
+        "PROMPT": _text(model.prompt),
+        "models.EncoderDecoderModel.decode_fn": _text(model.decoder),
+        "network.T5Config": _text(model.config),
+        "input vocabulary": _vocabulary(model.input_vocabulary),
+        "output vocabulary": _vocabulary(model.output_vocabulary),
+        "INFER_INPUT_FILE": input_file,
+        "content of INFER_INPUT_FILE (SHA-256)": input_file
+        and _sha256(epath.Path(input_file).read_bytes()),
+        "MIXTURE_OR_TASK_NAME": cfg.mixture_or_task_name,
+        "utils.DatasetConfig.split": cfg.split,
+        "utils.DatasetConfig.seed": cfg.seed,
+        "TASK_DATA_DIR": cfg.data_dir,
+        "USE_CACHED_TASKS": cfg.use_cached,
+        "TASK_FEATURE_LENGTHS": cfg.task_feature_lengths,
+        "BATCH_SIZE": cfg.batch_size,
+    }
+    if prompts:
+        described["infer.prompts"] = dict(prompts)
+        described["content of infer.prompts (SHA-256)"] = {
+            name: _sha256(many_prompts.read(path)[0].tobytes()) for name, path in prompts.items()
+        }
+    return described
+
+
+def _sha256(content: bytes) -> str:
+    """The digest of a file's content."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _text(value: Any) -> str:
+    """The value as Python shows it, without addresses, which differ between runs."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _vocabulary(vocabulary: Any) -> str:
+    """Kind, file and size of a vocabulary."""
+    file = getattr(vocabulary, "sentencepiece_model_file", "")
+    return f"{type(vocabulary).__name__} {file} of {vocabulary.vocab_size} ids"

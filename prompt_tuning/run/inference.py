@@ -98,6 +98,7 @@ class Inference:
         batch = {}
         for name in names:
             stacked = np.stack([np.asarray(features[name]) for _, features in rows])
+            # One shape for all batches, so that nothing is compiled again for the last one.
             missing = self._batch_size - len(rows)
             batch[name] = np.pad(stacked, [(0, missing)] + [(0, 0)] * (stacked.ndim - 1))
         return [int(index) for index, _ in rows], self._partitioner.shard_batch(batch)

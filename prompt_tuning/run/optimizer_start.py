@@ -24,6 +24,7 @@ from prompt_tuning.checkpoints.optimizer_state.t5x import (
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.params import layouts
+from prompt_tuning.run.arrays import param_of_slot
 from prompt_tuning.training.schedules import counted_from
 from prompt_tuning.training.trainer import Trainer
 from prompt_tuning.types import PyTree
@@ -60,6 +61,7 @@ def starting_from(
         step = int(resumed.get("restored_step", 0))
     elif step is None:
         stored = {} if source is None else source.shapes()
+        # A checkpoint of the other layout holds the same parameters under other names.
         wanted = {p: x.shape for p, x in trainable.items() if p in stored or _has_two_names(p)}
         _check_not_converted(source, wanted)
         restored = find_optimizer_state(source, wanted) or find_run_optimizer_state(source, wanted)
@@ -83,6 +85,7 @@ def starting_from(
 
 def _check_not_converted(source: ParamSource | None, wanted: Mapping[str, Any]) -> None:
     """Raises ConfigError where an optimizer state may have been left behind."""
+    # A fresh start would be silent, and train with the learning rate of step 0 what had come to another.
     if wanted and getattr(source, "source_kind", None) == "t5x":
         assert source is not None
         raise ConfigError(
@@ -106,6 +109,7 @@ def restore_moments(
     with_paths, structure = jax.tree_util.tree_flatten_with_path(opt_state)
     leaves = [leaf for _, leaf in with_paths]
     slots = [_slot_of(key_path, shapes) for key_path, _ in with_paths]
+    # From here on `leaves` alone holds them, so that each is freed as another takes its place.
     del with_paths, opt_state
     num_restored = 0
     for i, slot in enumerate(slots):
@@ -128,7 +132,5 @@ def _has_two_names(path: str) -> bool:
 def _slot_of(key_path: Iterable[Any], params: Mapping[str, Any]) -> tuple[str, str] | None:
     """The parameter and the name of the slot that a leaf of the state is; None for counters."""
     names = [k.name for k in key_path if isinstance(k, jax.tree_util.GetAttrKey)]
-    keys = [str(k.key) for k in key_path if isinstance(k, jax.tree_util.DictKey)]
-    paths = ("/".join(keys[i:]) for i in range(len(keys)))
-    path = next((path for path in paths if path in params), None)
+    path = param_of_slot(key_path, params)
     return None if path is None or names[-1:] not in [[s] for s in SLOTS] else (path, names[-1])

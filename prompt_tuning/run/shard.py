@@ -67,6 +67,7 @@ class Shard:
                 state = self._look()
             except (ConfigError, OSError) as e:
                 state, failure = _FAILED, e
+        # One process looks: with several, a folder that changes meanwhile would be seen differently by each.
         if jax.process_count() > 1:
             state = int(multihost_utils.broadcast_one_to_all(np.int32(state)))
         if failure:

@@ -7,7 +7,6 @@
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ import optax
 from absl import logging
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import digest, load, paths
+from prompt_tuning.checkpoints import digest, load
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.checkpoints.manager import Checkpointer
@@ -27,10 +26,11 @@ from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params import int8
 from prompt_tuning.params.names import EMBEDDING, PROMPT_REGEX
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.prompts import initializers
-from prompt_tuning.prompts.config import PromptConfig
+from prompt_tuning.prompts import table
+from prompt_tuning.run import many_prompts
 from prompt_tuning.run.arrays import abstract_state, held_shapes, put_in_order, shardings_of
 from prompt_tuning.run.optimizer_start import OptimizerState, restore_moments
+from prompt_tuning.run.prompt_start import make_prompt, prompt_file_of, prompt_origin
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.types import PyTree
 
@@ -103,6 +103,7 @@ def open_initial(
 
 def split_key(rng: jax.Array) -> jax.Array:
     """Returns the three keys that a run's own is split into: for random weights, for its prompt, for dropout."""
+    # Three whatever is drawn, so that `prompt-tuning inspect` can make the prompt of a seed again.
     return jax.random.split(rng, 3)
 
 
@@ -141,6 +142,7 @@ def initialize(
     held = held_shapes(model, partitioner, frozen_paths, frozen_dtype)
     if source is None:
         flat = _random_params(model, partitioner, shardings, init_rng)
+        # Popped, so that nothing else keeps the floats alive while they become int8.
         floats = {path: flat.pop(path) for path in frozen_paths}
         held_shardings = {path: leaf.sharding for path, leaf in held.items()}
         frozen = put_in_order(int8.hold(floats, frozen_dtype, held_shardings), held)
@@ -157,6 +159,7 @@ def initialize(
         state, resumed = checkpointer.restore(latest, abstract)
         check_digest(resumed, metadata["frozen_digest"], frozen_dtype, f"checkpoint {latest}")
         logging.info("Resuming at step %d", latest)
+        # What the run started from was settled at its first start, and is only handed on.
         for name in ("initial_trainable_digest", "initial_prompt"):
             metadata[name] = resumed.get(name)
         return Start(state, tree.unflatten(frozen), metadata, resumed)
@@ -175,7 +178,7 @@ def initialize(
             continue
         embedding = {**frozen, **trainable}[EMBEDDING]
         trainable[path] = make_prompt(model, partitioner, embedding, shardings[path], prompt_rng)
-        metadata["initial_prompt"] = _prompt_origin(model.prompt)
+        metadata["initial_prompt"] = prompt_origin(model.prompt)
 
     state = _new_state(tx, trainable, dropout_rng, shardings_of(abstract))
     if optimizer_state is not None:
@@ -201,32 +204,12 @@ def _new_state(
     )
 
 
-def make_prompt(
-    model: EncoderDecoderModel,
-    partitioner: PjitPartitioner,
-    embedding: jax.Array,
-    sharding: Any,
-    rng: jax.Array,
-) -> jax.Array:
-    """Returns the prompt [P, H] float32 that the model's initializer makes from the frozen embedding table."""
-    prompt = model.prompt
-    assert prompt is not None, "a prompt path exists only in a model with a prompt"
-    with partitioner.activate():
-        array = initializers.build_prompt(
-            prompt.prompt_init,
-            length=prompt.length,
-            embedding_table=embedding,
-            encode_text=model.input_vocabulary.encode,
-            rng=rng,
-        )
-    return jax.device_put(array, sharding)
-
-
 def load_for_inference(
     model: EncoderDecoderModel,
     partitioner: PjitPartitioner,
     restore: RestoreCheckpointConfig,
     *,
+    prompt_files: Sequence[str] = (),
     initial_checkpoint: str | None = None,
 ) -> Loaded:
     """Returns all parameters of a checkpoint, and a prompt where the model has one.
@@ -238,44 +221,46 @@ def load_for_inference(
       model: The model.
       partitioner: Mesh and axis rules; every array lands sharded.
       restore: The checkpoint.
+      prompt_files: A prompt each, in any form that `many_prompts.read` takes. With these the parameters hold a table of
+        them, whole on every device, row k for file k, in place of the model's own prompt.
       initial_checkpoint: Where the frozen weights of a run's checkpoint are now, if not where it was trained.
 
     Raises:
-      CheckpointError: If the checkpoint does not fit the model, or the prompt was trained on other frozen weights.
+      CheckpointError: If the checkpoint does not fit the model, a prompt cannot be read, or was trained on other frozen
+        weights.
     """
     source = load.open_source(
         restore.path or "", mode=restore.mode, initial_checkpoint=initial_checkpoint
     )
-    recorded, what = getattr(source, "metadata", {}), f"checkpoint {source.path}"
-    prompt_path = prompt_file_of(model.prompt)
-    if prompt_path is not None:
-        # Read before the weights, so that a prompt of another model is refused at once.
-        _, info = read.load_prompt(prompt_path, width=model.config.emb_dim)
-        recorded, what = info or {}, f"prompt file {prompt_path}"
+    records = [(f"checkpoint {source.path}", getattr(source, "metadata", {}))]
+    # Prompts are read before the weights, so that one of another model is refused at once.
+    width = model.config.emb_dim
+    table_rows = []
+    for path in prompt_files:
+        prompt, info = many_prompts.read(path, width=width)
+        table_rows.append(prompt)
+        records.append((f"prompt file {path}", info))
+    own_file = None if table_rows else prompt_file_of(model.prompt)
+    if own_file is not None:
+        _, info = read.load_prompt(own_file, width=width)
+        # What the checkpoint was trained on does not matter to a prompt from elsewhere.
+        records = [(f"prompt file {own_file}", info or {})]
+
+    is_prompt = tree.match_any(PROMPT_REGEX)
+    frozen = [path for path in model.param_shapes if not is_prompt(path)]
+    params = _load(source, model, held_shapes(model, partitioner, frozen, restore.dtype))
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
-    params, prompts = load_frozen(source, model, partitioner, restore.dtype)
-    stored = set(source.shapes())
-    for path in prompts:
-        if path in stored and prompt_path is None:
+    for path in [] if table_rows else filter(is_prompt, model.param_shapes):
+        if own_file is None and path in source.shapes():
             params |= _load(source, model, held_shapes(model, partitioner, [path], "float32"))
         else:
             rng = jax.random.key(0)
             params[path] = make_prompt(model, partitioner, params[EMBEDDING], shardings[path], rng)
-    check_recorded([(what, recorded)], params, restore.dtype)
-    return Loaded(tree.unflatten(params), source.step or 0)
-
-
-def load_frozen(
-    source: load.ParamSource,
-    model: EncoderDecoderModel,
-    partitioner: PjitPartitioner,
-    dtype: str,
-) -> tuple[dict[str, jax.Array], list[str]]:
-    """Returns all parameters but the prompt by path, and the prompt's paths, of which there is one or none."""
-    is_prompt = tree.match_any(PROMPT_REGEX)
-    frozen = [path for path in model.param_shapes if not is_prompt(path)]
-    params = _load(source, model, held_shapes(model, partitioner, frozen, dtype))
-    return params, [path for path in model.param_shapes if is_prompt(path)]
+    check_recorded(records, params, restore.dtype)
+    nested = tree.unflatten(params)
+    if table_rows:
+        nested[table.TABLE] = jax.device_put(table.make_table(table_rows), partitioner.replicated)
+    return Loaded(nested, source.step or 0)
 
 
 def check_recorded(
@@ -292,12 +277,6 @@ def check_recorded(
             frozen = {p: x for p, x in params.items() if not was_trained(int8.kernel_of(p))}
             digests[regex] = digest.params_digest(frozen)
         check_digest(recorded, digests[regex], dtype, what)
-
-
-def prompt_file_of(prompt: PromptConfig | None) -> str | None:
-    """Returns PROMPT_FILE if the prompt comes from a file that the config names."""
-    spec = prompt.prompt_init if prompt else None
-    return spec.path if isinstance(spec, initializers.FromFile) else None
 
 
 def check_digest(recorded: Mapping[str, Any], actual: str | None, dtype: str, what: str) -> None:
@@ -345,17 +324,6 @@ def _origin(
         "initial_trainable_digest": None,
         "initial_prompt": None,
     }
-
-
-def _prompt_origin(prompt: PromptConfig | None) -> dict[str, Any] | None:
-    """What a run records of the prompt file that it starts from; None if it starts from none."""
-    path = prompt_file_of(prompt)
-    if path is None:
-        return None
-    array, info = read.load_prompt(path)
-    kept = {name: (info or {}).get(name) for name in ("task", "step", "frozen_digest")}
-    content = hashlib.sha256(array.tobytes()).hexdigest()
-    return {"path": str(paths.absolute(path)), "sha256": content, **kept}
 
 
 def _load(

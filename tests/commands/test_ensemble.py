@@ -166,7 +166,7 @@ def test_a_majority_can_be_wrong(scripted):
 def test_the_score_of_an_answer_is_that_of_the_prompt_it_is_from(scripted):
     wrong = [CLASSES[(i + 1) % 3] for i in range(9)]
     _, answers = scripted([wrong, RIGHT, RIGHT])
-    (dataset,) = answers._evaluator.cached_model_datasets.values()
+    (dataset,) = answers.evaluator.cached_model_datasets.values()
     outputs, aux = answers._predict_with_aux(dataset, None)
     assert len(outputs) == 9 and aux["scores"] == [-1.0] * 9
 

@@ -120,9 +120,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path, prompts):
     near = str(prompts["near"])
     with pytest.raises(CheckpointError, match="different widths: got {'near': 8, 'wide': 16}"):
         similarity.compare({"near": near, "wide": str(tmp_path / "wide.npy")})
-    with pytest.raises(ConfigError, match="no such target: got 'neer'.*Closest matches: near"):
+    with pytest.raises(ConfigError, match="--target is unknown: got 'neer'.*Closest matches: near"):
         similarity.compare({"near": near, "far": near}, target="neer")
-    with pytest.raises(ConfigError, match="No source is asked for: got '--top=0'"):
+    with pytest.raises(ConfigError, match="--top is not a number of sources: got 0"):
         similarity.compare({"near": near, "far": near}, target="near", top=0)
     for wrong in ([near], [f"a={near}"], [f"a={near}", f"a={near}"], [f"a={near}", f"={near}"]):
         with pytest.raises(ConfigError, match="expected NAME=PROMPT for each"):

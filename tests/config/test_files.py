@@ -4,9 +4,10 @@ import pathlib
 
 import pytest
 
-from prompt_tuning.config import files, plan, resolve
+from prompt_tuning.config import files, plan
 from prompt_tuning.errors import ConfigError
 from tests.gin_runs import CONFIGS, flags, write
+from tests.helpers import REPO
 
 # Finding files.
 
@@ -51,7 +52,19 @@ def test_a_missing_file_lists_the_closest_names(name, closest):
     with pytest.raises(
         ConfigError, match=f"gin file not found.*{name}.*Closest matches: .*{closest}"
     ):
-        resolve.read([name])
+        files.read([name])
+
+
+@pytest.mark.parametrize("prefix", ["", f"{CONFIGS}/", "configs/", f"{REPO}/configs/"])
+def test_a_model_without_a_prompt_is_the_one_with_it_and_no_prompt(prefix, monkeypatch):
+    monkeypatch.chdir(REPO)
+    read = files.read([f"{prefix}models/ul2.gin"])
+    assert pathlib.Path(read.files[0]).name == "ul2_prompt.gin"
+    bindings = [s for s in read.statements if isinstance(s, files.Binding)]
+    last = [binding for binding in bindings if binding.selector == "PROMPT"][-1]
+    assert last.value is None and last.where.endswith("models/ul2.gin:2")
+    assert last.source.is_shipped
+    assert f"{CONFIGS}/models/ul2.gin" in files.shipped_files()
 
 
 # Reading.
@@ -96,7 +109,7 @@ def test_a_file_that_needs_t5x_is_told_what_to_write(tmp_path, line, instead):
         tmp_path / "old.gin", f"# mine\nfrom __gin__ import dynamic_registration\n{line}\n"
     )
     with pytest.raises(ConfigError) as error:
-        resolve.read([str(path)])
+        files.read([str(path)])
     assert f"{path}:3" in str(error.value)
     assert instead in str(error.value)
 
@@ -113,27 +126,27 @@ def test_a_file_that_needs_t5x_is_told_what_to_write(tmp_path, line, instead):
 )
 def test_a_value_without_its_quotes_is_shown_with_them(name, value, fix):
     with pytest.raises(ConfigError) as error:
-        resolve.read([], flags({name: value}))
+        files.read([], flags({name: value}))
     assert name in str(error.value) and value in str(error.value) and fix in str(error.value)
 
 
 def test_a_value_without_quotes_in_a_file_names_the_line(tmp_path):
     path = write(tmp_path / "mine.gin", "BATCH_SIZE = 8\nMODEL_DIR = /tmp/x\n")
     with pytest.raises(ConfigError, match=r"mine.gin:2: MODEL_DIR .*write MODEL_DIR = '/tmp/x'"):
-        resolve.read([str(path)])
+        files.read([str(path)])
 
 
 def test_an_open_bracket_names_its_file(tmp_path):
     path = write(tmp_path / "mine.gin", "CLASS_LABELS = ['a',\n")
     with pytest.raises(ConfigError, match="mine.gin:"):
-        resolve.read([str(path)])
+        files.read([str(path)])
 
 
 def test_a_circle_of_includes_is_an_error(tmp_path):
     write(tmp_path / "a.gin", f"include '{tmp_path}/b.gin'\n")
     write(tmp_path / "b.gin", f"X = 1\ninclude '{tmp_path}/a.gin'\n")
     with pytest.raises(ConfigError, match=r"includes itself \(.*b.gin:2\)"):
-        resolve.read([str(tmp_path / "a.gin")])
+        files.read([str(tmp_path / "a.gin")])
 
 
 def test_nested_values_are_mapped_leaf_by_leaf():

@@ -6,7 +6,7 @@ import gin
 import pytest
 import seqio
 
-from prompt_tuning.config import resolve as config
+from prompt_tuning.config import queries
 from prompt_tuning.errors import ConfigError
 from tests.gin_runs import (
     CHECKPOINT,
@@ -218,13 +218,13 @@ def test_query_run_describes_a_run_and_leaves_gin_alone(tmp_path):
     write(tmp_path / "config.gin", resolve_demo("train").text)
     resolve_demo("eval")
     before = gin.config_str()
-    run = config.query_run(str(tmp_path))
-    assert run.mixture_or_task_name == "taskless_glue_sst2_v200_examples"
-    assert run.task_feature_lengths == {"inputs": 512, "targets": 8}
-    assert run.initial_checkpoint_path == CHECKPOINT
-    assert run.restore_dtype == "float32"
+    run = queries.query_run(str(tmp_path))
+    assert run.train_dataset_cfg.mixture_or_task_name == "taskless_glue_sst2_v200_examples"
+    assert run.train_dataset_cfg.task_feature_lengths == {"inputs": 512, "targets": 8}
+    restore = run.checkpoint_cfg.restore
+    assert (restore.path, restore.dtype) == (CHECKPOINT, "float32")
     assert run.model_dir == "/runs/sst2"
-    assert run.trainable_regex == (".*/prompt/.*",)
+    assert run.trainable_regex == [".*/prompt/.*"]
     assert run.model.prompt.length == 100 and run.model.config.emb_dim == 768
     assert run.partitioner.num_partitions == 1
     assert len(before) > 1000 and gin.config_str() == before
@@ -234,13 +234,13 @@ def test_query_run_leaves_a_locked_config_locked(tmp_path):
     write(tmp_path / "config.gin", resolve_demo("train").text)
     gin.clear_config()
     gin.finalize()
-    config.query_run(str(tmp_path / "config.gin"))
+    queries.query_run(str(tmp_path / "config.gin"))
     assert gin.config_is_locked()
 
 
 def test_query_run_of_another_folder_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="holds no config.gin"):
-        config.query_run(str(tmp_path))
+        queries.query_run(str(tmp_path))
 
 
 def test_a_task_of_files_is_registered_under_both_of_its_names(tmp_path):

@@ -23,7 +23,11 @@ TOTALS = {
     "t5_1_0_large": 737_668_096,
     "t5_1_0_3b": 2_851_598_336,
     "t5_1_0_11b": 11_307_321_344,
+    # Lester et al. 2021, table 4 (totals minus the prompt).
     "t5_1_1_small": 76_961_152,
+    "t5_1_1_base": 247_577_856,
+    "t5_1_1_large": 783_150_080,
+    "t5_1_1_xl": 2_849_757_184,
     "t5_1_1_xxl": 11_135_332_352,
     "mt5_small": 300_176_768,
     "mt5_base": 582_401_280,
@@ -127,15 +131,16 @@ def test_each_model_is_what_its_config_json_says(name):
 
 def test_every_shipped_model_is_counted():
     names = {p.stem for p in config_files.PACKAGE_CONFIGS.joinpath("models").glob("*.gin")}
-    sizes = {name for name in names if not name.endswith("_prompt")}
-    counted = {*TOTALS, *(f"t5_1_1_{size}" for size in ("base", "large", "xl"))}
-    assert sizes == counted and {f"{name}_prompt" for name in counted} <= names
+    families = {"t5_1_0", "t5_1_1", "mt5", "umt5", "byt5"}
+    assert names == {f"{name}_prompt" for name in TOTALS.keys() | families}
 
 
 def test_vocabularies_are_those_of_the_checkpoints():
     vocabulary = resolve_model("byt5_small_prompt").input_vocabulary
     assert type(vocabulary).__name__ == "ByteVocabulary"
     assert vocabulary.vocab_size == 259 and vocabulary.decode(vocabulary.encode("ü")) == "ü"
+    vocabulary = resolve_model("mt5_small_prompt").input_vocabulary
+    assert vocabulary.sentencepiece_model_file.endswith("mc4.250000.100extra/sentencepiece.model")
     vocabulary = resolve_model("umt5_small_prompt").input_vocabulary
     assert vocabulary.extra_ids == 300
     assert vocabulary.sentencepiece_model_file.endswith("umt5.256000/sentencepiece.model")

@@ -9,6 +9,7 @@ import pytest
 from jax.experimental import multihost_utils
 
 from prompt_tuning import train
+from prompt_tuning.config import files as config_files
 from prompt_tuning.config import resolve
 from prompt_tuning.config.flags import parse_run
 from prompt_tuning.run import inference, preemption
@@ -45,7 +46,7 @@ def run(tmp_path):
         files = ("models/t5_1_1_small_prompt.gin", "runs/prompt_finetune.gin")
         argv = [*(f"--gin_file={f}" for f in files), *inputs.flags(**settings)]
         flags = parse_run("train", argv)
-        parsed = resolve.read(flags.gin_file, flags.bindings, [])
+        parsed = config_files.read(flags.gin_file, flags.bindings, [])
         return resolve.resolve(parsed, train.train, command="train").run()
 
     return run_in

@@ -1,7 +1,8 @@
 """The command `prompt-tuning demo`: tunes a prompt for a small T5 that ships with the package, and explains it."""
 
-import argparse
 import os
+import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from absl import logging
 
 from prompt_tuning import ladder
 from prompt_tuning.commands.demo import measuring, story
+from prompt_tuning.config.flags import binding, command_parser
 from prompt_tuning.errors import ConfigError
 
 CONFIG = "prompt_tuning/configs/demo/prompt.gin"
@@ -32,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       ConfigError: If the folder holds files of something else.
     """
-    parser = argparse.ArgumentParser("prompt-tuning demo", description=__doc__)
+    parser = command_parser("demo", __doc__)
     parser.add_argument("--dir", help="folder for everything the demo makes (default: a new one)")
     flags = parser.parse_args(list(argv))
     # TensorFlow only reads data here; its own start-up notes would bury the demo's output.
@@ -54,11 +56,11 @@ def run(directory: str, **macros: Any) -> None:
     """
     began = time.perf_counter()
     from prompt_tuning import predict, train
-    from prompt_tuning.config import resolve
+    from prompt_tuning.config import files, resolve
 
     settings = {**macros, "MODEL_DIR": directory}
-    bindings = [(f"{name} = {v!r}", f"--gin.{name}={v!r}") for name, v in settings.items()]
-    resolved = resolve.resolve(resolve.read([CONFIG], bindings, []), train.train, command="train")
+    bindings = [binding(f"--gin.{name}={value!r}") for name, value in settings.items()]
+    resolved = resolve.resolve(files.read([CONFIG], bindings, []), train.train, command="train")
     arguments = resolved.arguments()
     checkpoint = ladder.locate(arguments["checkpoint_cfg"].restore.path)
     digest = measuring.digest_of_files(checkpoint)
@@ -67,17 +69,30 @@ def run(directory: str, **macros: Any) -> None:
 
     untuned = measuring.load_untuned(arguments)
     num_weights = measuring.num_params(untuned)
-    story.introduce(num_weights, checkpoint, digest, splits)
+    story.tell(
+        1,
+        num_weights=num_weights,
+        checkpoint=checkpoint,
+        digest=digest,
+        words=measuring.WORDS,
+        **{f"num_{split}": len(examples) for split, examples in splits.items()},
+        examples=story.examples(test),
+    )
     before = measuring.answers(untuned, test)
     choice = measuring.accuracy(measuring.choices(untuned, test), test)
-    story.show_before(before, choice, test)
+    named = measuring.naming(before, test)
+    story.tell(2, answers=story.answers(before, test), named=named, choice=choice)
 
-    story.show_plan(arguments, num_weights)
+    length, width = arguments["model"].prompt.length, arguments["model"].config.emb_dim
+    size = length * width
+    share = 100 * size / num_weights
+    story.tell(3, length=length, width=width, size=size, share=share, arguments=arguments)
+    print(flush=True)
     resolved.run()
 
     tuned = predict.load_run(directory, batch_size=measuring.BATCH_SIZE)
     after = measuring.answers(tuned, test)
-    story.show_after(after, test)
+    story.tell(4, answers=story.answers(after, test))
     scores = {
         "the model alone": measuring.accuracy(before, test),
         "the model alone, made to choose a word": choice,
@@ -86,18 +101,34 @@ def run(directory: str, **macros: Any) -> None:
         "all weights tuned (measured before)": MODEL_TUNING,
         "the model with the tuned prompt": measuring.accuracy(after, test),
     }
-    story.show_scores(scores, len(test))
-    story.show_prompt(measuring.neighbours_of_prompt(tuned))
+    lines = (f"{name:<40} {score:6.2f}" for name, score in scores.items())
+    story.tell(5, num_test=len(test), scores=story.block(lines))
+    story.tell(6, vectors=story.block(measuring.neighbours_of_prompt(tuned)))
 
     start = measuring.accuracy(measuring.answers(untuned, dev), dev)
     curve = os.path.join(directory, CURVE)
     _draw_curve({0: start, **measuring.recorded(directory)}, measuring.majority(dev), curve)
-    story.show_end(
-        directory,
-        prompt=f"{directory}/numpy_checkpoints/checkpoint_{tuned.step}/encoder.prompt.prompt.prompt",
+    _tell_what_is_left(directory, tuned.step, curve, checkpoint, digest, began)
+
+
+def _tell_what_is_left(
+    directory: str, step: int, curve: str, checkpoint: str, digest: str, began: float
+) -> None:
+    """Prints the last part; `digest` is what the checkpoint's files had before, `began` when the demo did."""
+    prompt = f"{directory}/numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt"
+    after = measuring.digest_of_files(checkpoint)
+    story.tell(
+        7,
+        prompt=prompt,
+        prompt_bytes=os.path.getsize(prompt),
         curve=curve,
-        digests=(digest, measuring.digest_of_files(checkpoint)),
+        digest=after,
+        changed="not a byte has changed"
+        if after == digest
+        else f"THEY HAVE CHANGED since {digest}",
         seconds=time.perf_counter() - began,
+        python=shlex.quote(sys.executable),
+        directory=directory,
     )
 
 

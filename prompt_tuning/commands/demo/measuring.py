@@ -27,14 +27,6 @@ class Example(NamedTuple):
     right: str
 
 
-class Near(NamedTuple):
-    """The tokens nearest to a vector of the prompt, and the cosine distances of the first and the last."""
-
-    tokens: list[str]
-    first: float
-    last: float
-
-
 def read_splits() -> dict[str, list[Example]]:
     """Returns the examples of the task `synthetic_sentiment` by split."""
     return {
@@ -70,13 +62,9 @@ def load_untuned(arguments: Mapping[str, Any]) -> "LoadedRun":
     model = dataclasses.replace(model, module=model.module.clone(prompt=None))
     loaded = load_for_inference(model, partitioner, arguments["checkpoint_cfg"].restore)
     lengths = arguments["train_dataset_cfg"].task_feature_lengths
-    return LoadedRun(
-        model=model,
-        params=loaded.params,
-        step=loaded.step,
-        lengths={**lengths, "targets": _UNTUNED_LENGTH},
-        inference=Inference(model, partitioner, BATCH_SIZE),
-    )
+    lengths = {**lengths, "targets": _UNTUNED_LENGTH}
+    inference = Inference(model, partitioner, BATCH_SIZE)
+    return LoadedRun(model, loaded.params, loaded.step, lengths, inference)
 
 
 def num_params(run: "LoadedRun") -> int:
@@ -107,6 +95,12 @@ def accuracy(answers: Sequence[str], examples: Sequence[Example]) -> float:
     return 100 * sum(right) / len(right)
 
 
+def naming(answers: Sequence[str], examples: Sequence[Example]) -> float:
+    """Returns the share of answers in which the right word comes up, in percent."""
+    named = [example.right in answer for answer, example in zip(answers, examples, strict=True)]
+    return 100 * sum(named) / len(named)
+
+
 def majority(examples: Sequence[Example]) -> float:
     """Returns the share of the more frequent answer, in percent."""
     return 100 * max(Counter(example.right for example in examples).values()) / len(examples)
@@ -122,8 +116,8 @@ def recorded(directory: str) -> dict[int, float]:
     return {step: next(iter(tasks.values()))["accuracy"] for step, tasks in found.items()}
 
 
-def neighbours_of_prompt(run: "LoadedRun") -> list[Near]:
-    """Returns the nearest tokens of each vector of a tuned prompt, without the mark of a word's start."""
+def neighbours_of_prompt(run: "LoadedRun") -> list[str]:
+    """Returns a line for each vector of a tuned prompt: how far its nearest tokens are, and their texts."""
     import numpy as np
 
     from prompt_tuning import tree
@@ -134,8 +128,9 @@ def neighbours_of_prompt(run: "LoadedRun") -> list[Near]:
     prompt, table = (np.asarray(flat[path], np.float32) for path in (PROMPT_PATH, EMBEDDING))
     tokens = frozen_tokens.make_tokens(table, run.model.input_vocabulary)
     found = neighbours.find_nearest(prompt, tokens.blocks(), _NUM_NEIGHBOURS)
-    near = []
-    for ids, distances in zip(found.ids, found.distances, strict=True):
-        texts = [tokens.text_of(int(token)).removeprefix("▁") for token in ids]
-        near.append(Near(list(filter(None, texts)), float(distances[0]), float(distances[-1])))
-    return near
+    lines = []
+    for row, (ids, distances) in enumerate(zip(found.ids, found.distances, strict=True)):
+        texts = (tokens.text_of(int(token)).removeprefix("▁") for token in ids)
+        near = ", ".join(filter(None, texts))
+        lines.append(f"vector {row:>2}  {distances[0]:.2f} to {distances[-1]:.2f}:  {near}")
+    return lines

@@ -1,9 +1,7 @@
 """The command `prompt-tuning ensemble`: an evaluation whose prompts vote."""
 
 import argparse
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from prompt_tuning.config import command_line
 from prompt_tuning.config.flags import comma_separated, parse_run
@@ -16,7 +14,8 @@ def main(argv: Sequence[str]) -> None:
         # An ensemble is described by the gin files of an evaluation.
         "eval",
         flags,
-        functools.partial(_import, flags.prompts),
+        "prompt_tuning.commands.ensemble.voting:evaluate_ensemble",
+        given=(flags.prompts,),
         comment=f"Resolved for `prompt-tuning ensemble --prompts={','.join(flags.prompts)}`.",
     )
 
@@ -30,10 +29,3 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE,...",
         help="the prompts that vote",
     )
-
-
-def _import(prompts: Sequence[str]) -> Callable[..., Any]:
-    """The evaluation of these prompts, which gin gives the rest of its arguments."""
-    from prompt_tuning.commands.ensemble import voting
-
-    return functools.partial(voting.evaluate_ensemble, prompts)

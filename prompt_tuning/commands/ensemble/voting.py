@@ -1,6 +1,7 @@
 """Every prompt answers every example over one copy of the frozen weights; the majority decides."""
 
 import collections
+import dataclasses
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run import many_prompts
 from prompt_tuning.run.inference import Inference, Numbered
+from prompt_tuning.run.start import load_for_inference
+from prompt_tuning.run.text_table import aligned
 from prompt_tuning.types import PyTree
 
 # {task: {metric: value}}
@@ -86,7 +89,9 @@ def evaluate_ensemble(
             expected="a task with a metric",
             fix="name another task, or write answers with `prompt-tuning infer`",
         )
-    loaded = many_prompts.load(model, partitioner, restore_checkpoint_cfg, prompt_files)
+    loaded = load_for_inference(
+        model, partitioner, restore_checkpoint_cfg, prompt_files=prompt_files
+    )
     answers = Answers(
         Inference(model, partitioner, dataset_cfg.batch_size),
         loaded.params,
@@ -112,10 +117,11 @@ def evaluate_ensemble(
     return results
 
 
+@dataclasses.dataclass
 class Answers:
     """What each of several prompts answers to the examples of a SeqIO Evaluator, computed once, and its metrics.
 
-    Args:
+    Attributes:
       inference: Compiled predicting and scoring.
       params: Parameters with a table of prompts.
       num_prompts: K.
@@ -123,31 +129,20 @@ class Answers:
       evaluator: The `seqio.Evaluator` of the tasks.
     """
 
-    def __init__(
-        self,
-        inference: Inference,
-        params: PyTree,
-        num_prompts: int,
-        *,
-        decode: Callable[[list[int]], str],
-        evaluator: Any,
-    ):
-        """Computes nothing yet."""
-        self._inference = inference
-        self._params = params
-        self._num_prompts = num_prompts
-        self._decode = decode
-        self._evaluator = evaluator
-        self._names = {id(ds): name for name, ds in evaluator.cached_model_datasets.items()}
-        # Task -> a list for each prompt.
-        self._predictions: dict[str, list[list[tuple[int, list[int], float]]]] = {}
-        self._scores: dict[str, list[list[tuple[int, float]]]] = {}
-        self._labels: dict[str, list[list[int]]] = {}
+    inference: Inference
+    params: PyTree
+    num_prompts: int
+    decode: Callable[[list[int]], str]
+    evaluator: Any
+    # Task -> a list for each prompt.
+    _predictions: dict[str, list[list[Any]]] = dataclasses.field(default_factory=dict)
+    _scores: dict[str, list[list[Any]]] = dataclasses.field(default_factory=dict)
+    _labels: dict[str, list[list[int]]] = dataclasses.field(default_factory=dict)
 
     def evaluate(self, number: int | None, step: int) -> Results:
         """Returns the metrics of one prompt, by its number in the table, or with None those of the majority."""
         return evaluation.run_evaluator(
-            self._evaluator,
+            self.evaluator,
             predict_fn=lambda ds: [(index, ids) for index, ids, _ in self._predict(ds, number)],
             score_fn=lambda ds: self._score(ds, number),
             predict_with_aux_fn=lambda ds: self._predict_with_aux(ds, number),
@@ -161,25 +156,25 @@ class Answers:
 
     def _predict(self, dataset: Any, number: int | None) -> list[tuple[int, list[int], float]]:
         """`[(index, token ids, score)]` of one prompt or of the majority."""
-        task = self._names[id(dataset)]
+        task = self._task_of(dataset)
         if task not in self._predictions:
-            outputs, aux = self._inference.predict_with_aux(self._params, self._rows(dataset))
+            outputs, aux = self.inference.predict_with_aux(self.params, self._rows(dataset))
             scored = zip(outputs, aux["scores"], strict=True)
             self._predictions[task] = self._by_prompt((i, ids, s) for (i, ids), s in scored)
         members = self._predictions[task]
         if number is not None:
             return members[number]
         return [
-            row[vote([self._decode(ids) for _, ids, _ in row])]
-            for row in zip(*members, strict=True)
+            row[vote([self.decode(ids) for _, ids, _ in row])] for row in zip(*members, strict=True)
         ]
 
     def _score(self, dataset: Any, number: int | None) -> list[tuple[int, float]]:
         """`[(index, log-likelihood)]` of one prompt; of the majority 1 for the label that it chose, 0 for others."""
-        task = self._names[id(dataset)]
+        task = self._task_of(dataset)
         if task not in self._scores:
+            # Before anything is computed: what cannot be voted on is refused.
             self._labels[task] = self._labels_of(task)
-            scores = self._inference.score(self._params, self._rows(dataset))
+            scores = self.inference.score(self.params, self._rows(dataset))
             self._scores[task] = self._by_prompt(scores)
         members = self._scores[task]
         if number is not None:
@@ -189,9 +184,14 @@ class Answers:
         )
         return list(enumerate(votes))
 
+    def _task_of(self, dataset: Any) -> str:
+        """The name of the task whose examples these are."""
+        tasks = self.evaluator.cached_model_datasets.items()
+        return next(name for name, examples in tasks if examples is dataset)
+
     def _labels_of(self, task: str) -> list[list[int]]:
         """The rows of each example's labels."""
-        labels = ranking.labels_of_examples(self._evaluator.cached_task_datasets[task])
+        labels = ranking.labels_of_examples(self.evaluator.cached_task_datasets[task])
         if not labels:
             raise DataError(
                 f"The metrics of {task} are of likelihoods that rank nothing",
@@ -204,15 +204,15 @@ class Answers:
     def _rows(self, dataset: Any) -> Numbered:
         """Every example once for each prompt, one after the other, so that they share a batch."""
         for index, features in batches.numpy_iterator(dataset):
-            for number in range(self._num_prompts):
-                row = int(index) * self._num_prompts + number
+            for number in range(self.num_prompts):
+                row = int(index) * self.num_prompts + number
                 yield row, many_prompts.with_prompt(features, number)
 
     def _by_prompt(self, outputs: Any) -> list[list[Any]]:
         """The outputs for `_rows`, `(row, ...)`, dealt to the prompts as `(index of the example, ...)`."""
-        dealt: list[list[Any]] = [[] for _ in range(self._num_prompts)]
+        dealt: list[list[Any]] = [[] for _ in range(self.num_prompts)]
         for row, *values in outputs:
-            index, number = divmod(row, self._num_prompts)
+            index, number = divmod(row, self.num_prompts)
             dealt[number].append((index, *values))
         return dealt
 
@@ -255,14 +255,8 @@ def best_of(metrics: Sequence[Mapping[str, float]]) -> int:
 
 def format_table(results: Mapping[str, Results]) -> str:
     """Returns results as the paper's Table 3 has them: a line a task, its metrics joined by slashes."""
-    lines = [("task", "metric", *results)]
+    rows = [("task", "metric", *results)]
     for task, metrics in results["ensemble"].items():
         cells = ["/".join(f"{r[task][name]:.1f}" for name in metrics) for r in results.values()]
-        lines.append((task, "/".join(metrics), *cells))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(_aligned(line, widths) for line in lines)
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """One line of a table."""
-    return "  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip()
+        rows.append((task, "/".join(metrics), *cells))
+    return aligned(rows)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prompt_tuning.config.flags import command_parser
 from prompt_tuning.errors import ConfigError, PromptTuningError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def inspect(
 
     prompt, info = read_source(source, step=flags.step)
     found = origin.find_origin(source, info)
-    vocabulary = origin.vocabulary_of(found, flags.vocabulary, flags.extra_ids)
+    vocabulary = found.vocabulary(flags.vocabulary, flags.extra_ids)
     checkpoint = found.open_frozen(flags.checkpoint)
     key = (str(checkpoint.path), prompt.shape[1])
     if key not in opened:
@@ -92,7 +93,7 @@ def inspect(
     names = found.labels if flags.labels is None else flags.labels
     labels = {label: list(vocabulary.encode(label)) for label in names}
     start = _start_of(found, tokens.table, checkpoint, vocabulary)
-    saved = _saved_prompts(found, prompt.shape)
+    saved = found.saved_prompts(prompt.shape[1])
     draws = analysis.random_prompts(prompt, draws=flags.draws, seed=_SEED)
     starts = [] if start is None else [start]
     analyses = analysis.analyse(
@@ -134,56 +135,35 @@ def _start_of(
         return None
 
 
-def _saved_prompts(found: "Origin", shape: tuple[int, ...]) -> dict[int, np.ndarray]:
-    """Step -> prompt, of all that the run saved."""
-    from prompt_tuning.checkpoints.prompt_files import read
-
-    prompts = {}
-    for step in found.steps():
-        assert found.model_dir is not None, "only a run has steps"
-        folder = found.model_dir / read.FOLDER / f"{read.STEP_PREFIX}{step}"
-        prompts[step], _ = read.load_prompt(folder, setting="RUN_OR_PROMPT", width=shape[1])
-    return prompts
-
-
 def _rows(
     shown: "Analysis", first: "Analysis | None", drawn: Sequence["Analysis"], tokens: "FrozenTokens"
 ) -> list[dict[str, Any]]:
     """What is shown of each row."""
     nearest_of_random = np.stack([draw.nearest.distances[:, 0] for draw in drawn])
-    rows = []
-    for row, (ids, distances) in enumerate(zip(*shown.nearest, strict=True)):
-        rows.append(
-            {
-                "row": row,
-                "norm": float(shown.norms[row]),
-                "neighbours": [
-                    {
-                        "id": int(token),
-                        "token": tokens.text_of(int(token)),
-                        "distance": float(distance),
-                    }
-                    for token, distance in zip(ids, distances, strict=True)
-                ],
-                "cluster": [tokens.text_of(token) for token in shown.clusters[row]],
-                "near_one_another": float(shown.near_one_another[row]),
-                "labels": [label for label, found in shown.found_in.items() if row in found],
-                "start": first and _row_of_start(shown, first, row, tokens),
-                "random_nearest_distance": float(nearest_of_random[:, row].mean()),
-            }
-        )
-    return rows
 
+    def start_of(row: int, first: "Analysis") -> dict[str, Any]:
+        return {
+            "nearest": tokens.text_of(int(first.nearest.ids[row, 0])),
+            "nearest_distance": float(first.nearest.distances[row, 0]),
+            "moved": float(np.linalg.norm(shown.prompt[row] - first.prompt[row])),
+        }
 
-def _row_of_start(
-    shown: "Analysis", first: "Analysis", row: int, tokens: "FrozenTokens"
-) -> dict[str, Any]:
-    """What is shown of the start of a row."""
-    return {
-        "nearest": tokens.text_of(int(first.nearest.ids[row, 0])),
-        "nearest_distance": float(first.nearest.distances[row, 0]),
-        "moved": float(np.linalg.norm(shown.prompt[row] - first.prompt[row])),
-    }
+    return [
+        {
+            "row": row,
+            "norm": float(shown.norms[row]),
+            "neighbours": [
+                {"id": int(id_), "token": tokens.text_of(int(id_)), "distance": float(distance)}
+                for id_, distance in zip(ids, distances, strict=True)
+            ],
+            "cluster": [tokens.text_of(token) for token in shown.clusters[row]],
+            "near_one_another": float(shown.near_one_another[row]),
+            "labels": [label for label, found in shown.found_in.items() if row in found],
+            "start": first and start_of(row, first),
+            "random_nearest_distance": float(nearest_of_random[:, row].mean()),
+        }
+        for row, (ids, distances) in enumerate(zip(*shown.nearest, strict=True))
+    ]
 
 
 def _groups(shown: "Analysis", tokens: "FrozenTokens") -> list[dict[str, Any]]:
@@ -221,13 +201,7 @@ def _course(first: "Analysis | None", course: Mapping[int, "Analysis"]) -> list[
 
 def _parser() -> argparse.ArgumentParser:
     """Returns the parser of the command's flags."""
-    parser = argparse.ArgumentParser(
-        "prompt-tuning inspect",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("inspect", __doc__, _EPILOG)
     add = parser.add_argument
     add("sources", metavar="RUN_OR_PROMPT", nargs="+", help="what to look at")
     add("--step", help="of a MODEL_DIR: a number, latest (the default) or best, by the dev metric")

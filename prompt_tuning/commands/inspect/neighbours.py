@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import csgraph
 
 
 class Neighbours(NamedTuple):
@@ -59,13 +60,6 @@ def find_nearest(
 
 def components(linked: Bool[np.ndarray, "N N"]) -> list[list[int]]:
     """Returns the connected components of a symmetric relation, largest first, members in order."""
-    left, found = set(range(len(linked))), []
-    while left:
-        queue = [min(left)]
-        left.discard(queue[0])
-        for member in queue:
-            reached = [other for other in np.flatnonzero(linked[member]) if other in left]
-            left.difference_update(reached)
-            queue += map(int, reached)
-        found.append(sorted(queue))
+    count, component = csgraph.connected_components(linked, directed=False)
+    found = [np.flatnonzero(component == number).tolist() for number in range(count)]
     return sorted(found, key=len, reverse=True)

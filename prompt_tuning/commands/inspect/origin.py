@@ -12,10 +12,9 @@ from jaxtyping import Float
 
 from prompt_tuning import tree
 from prompt_tuning.checkpoints import paths
-from prompt_tuning.checkpoints import source as sources
 from prompt_tuning.checkpoints.prompt_files import read
-from prompt_tuning.checkpoints.source import ParamSource
-from prompt_tuning.config import resolve
+from prompt_tuning.checkpoints.source import ParamSource, open_source
+from prompt_tuning.config import queries
 from prompt_tuning.data import vocabularies
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.params import int8
@@ -36,7 +35,7 @@ class Origin:
 
     info: Mapping[str, Any]
     model_dir: epath.Path | None
-    description: resolve.RunDescription | None
+    description: queries.RunDescription | None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -45,20 +44,49 @@ class Origin:
         return tuple(spec.labels) if isinstance(spec, initializers.ClassLabels) else ()
 
     @property
-    def vocabulary(self) -> Any:
-        """The run's SeqIO vocabulary of inputs; None without a configuration."""
-        return self.description.model.input_vocabulary if self.description else None
-
-    @property
     def _spec(self) -> Any:
         prompt = self.description.model.prompt if self.description else None
         return prompt.prompt_init if prompt else None
 
-    def steps(self) -> list[int]:
-        """Returns the steps that the run saved a prompt of."""
+    def vocabulary(self, path: str | None, extra_ids: int) -> Any:
+        """Returns the SeqIO vocabulary whose tokens the table holds.
+
+        Args:
+          path: SentencePiece model to use instead of the run's; None for the run's.
+          extra_ids: Sentinels added to the model at `path`.
+
+        Raises:
+          ConfigError: If neither is there.
+        """
+        if path is not None:
+            vocabulary = vocabularies.sentencepiece_vocabulary(path, extra_ids)
+        elif self.description is not None:
+            vocabulary = self.description.model.input_vocabulary
+        else:
+            raise ConfigError(
+                "The vocabulary of the frozen model is not known",
+                got="a prompt without the config.gin of its run",
+                expected="the folder of a run, or --vocabulary",
+                fix="name the SentencePiece model as --vocabulary",
+            )
+        vocabularies.check_vocabulary(vocabulary)
+        return vocabulary
+
+    def saved_prompts(self, width: int) -> dict[int, Float[np.ndarray, "P H"]]:
+        """Returns step -> prompt, of all that the run saved.
+
+        Args:
+          width: H that they must have.
+        """
         if self.model_dir is None:
-            return []
-        return read.steps_of_prompts(self.model_dir / read.FOLDER)
+            return {}
+        folder = self.model_dir / read.FOLDER
+        return {
+            step: read.load_prompt(
+                folder / f"{read.STEP_PREFIX}{step}", setting="RUN_OR_PROMPT", width=width
+            )[0]
+            for step in read.steps_of_prompts(folder)
+        }
 
     def open_frozen(self, checkpoint: str | None) -> ParamSource:
         """Opens the checkpoint with the frozen weights.
@@ -70,7 +98,7 @@ class Origin:
           CheckpointError: If none is recorded, or it is not there.
         """
         if checkpoint is not None:
-            return sources.open_source(checkpoint)
+            return open_source(checkpoint)
         recorded, then = self.info.get("initial_checkpoint_path"), self.info.get("model_dir")
         places = [recorded] if recorded else []
         if recorded and then and self.model_dir:
@@ -84,7 +112,7 @@ class Origin:
                 expected="the checkpoint that the run started from",
                 fix="name the checkpoint as --checkpoint",
             )
-        return sources.open_source(found)
+        return open_source(found)
 
     def start(
         self, table: Float[np.ndarray, "V H"], source: ParamSource, vocabulary: Any
@@ -131,31 +159,4 @@ def find_origin(path: epath.PathLike, info: Mapping[str, Any]) -> Origin:
     model_dir = next((p for p in places if (p / read.FOLDER).is_dir()), None)
     if model_dir is None or not (model_dir / "config.gin").is_file():
         return Origin(info, model_dir, None)
-    return Origin(info, model_dir, resolve.query_run(str(model_dir)))
-
-
-def vocabulary_of(origin: Origin, path: str | None, extra_ids: int) -> Any:
-    """Returns the vocabulary whose tokens the table holds.
-
-    Args:
-      origin: Of the prompt.
-      path: SentencePiece model to use instead of the run's; None for the run's.
-      extra_ids: Sentinels added to the model at `path`.
-
-    Raises:
-      ConfigError: If neither is there.
-    """
-    if path is None and origin.vocabulary is None:
-        raise ConfigError(
-            "The vocabulary of the frozen model is not known",
-            got="a prompt without the config.gin of its run",
-            expected="the folder of a run, or --vocabulary",
-            fix="name the SentencePiece model as --vocabulary",
-        )
-    vocabulary = (
-        origin.vocabulary
-        if path is None
-        else vocabularies.sentencepiece_vocabulary(path, extra_ids)
-    )
-    vocabularies.check_vocabulary(vocabulary)
-    return vocabulary
+    return Origin(info, model_dir, queries.query_run(str(model_dir)))

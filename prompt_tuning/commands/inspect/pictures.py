@@ -1,14 +1,11 @@
 """Pictures of what `inspect` and `similarity` find."""
 
-import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from etils import epath
-
-from prompt_tuning.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,17 +16,6 @@ _PROMPT, _RANDOM, _START, _LABELS = "#0072B2", "#999999", "#E69F00", "#009E73"
 _DPI = 150
 # Cells of a heat map this many to a side can still hold their number.
 _MAX_NUMBERED = 14
-
-
-def check_installed() -> None:
-    """Raises ConfigError unless heat maps can be drawn, whose order is SciPy's."""
-    if importlib.util.find_spec("scipy") is None:
-        raise ConfigError(
-            "A heat map needs a package that is not installed",
-            got="no scipy",
-            expected="the extra [report]",
-            fix='run `pip install "prompt-tuning[report]"`, or leave --png out',
-        )
 
 
 def write(figure: "Figure", path: str) -> None:
@@ -122,19 +108,15 @@ def draw_similarity(result: Mapping[str, Any]) -> "Figure":
         axes.set_yticks(range(len(names)), ticks)
         axes.set_title(title, fontsize="medium")
         figure.colorbar(image, ax=axes, shrink=0.8)
-        if len(names) <= _MAX_NUMBERED:
-            _write_values(axes, values)
+        if len(names) > _MAX_NUMBERED:
+            continue
+        middle = (values.min() + values.max()) / 2
+        for (row, column), value in np.ndenumerate(values):
+            # Dark on light, and light on dark.
+            color = "black" if value > middle else "white"
+            place = {"ha": "center", "va": "center"}
+            axes.text(column, row, f"{value:.2f}", color=color, fontsize="small", **place)
     return figure
-
-
-def _write_values(axes: "Axes", values: np.ndarray) -> None:
-    """Writes each value into its cell, dark on light and light on dark."""
-    middle = (values.min() + values.max()) / 2
-    for (row, column), value in np.ndenumerate(values):
-        color = "black" if value > middle else "white"
-        axes.text(
-            column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize="small"
-        )
 
 
 def _order(similarity: np.ndarray) -> list[int]:

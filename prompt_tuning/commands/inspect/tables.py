@@ -7,31 +7,19 @@ import rich.box
 import rich.console
 import rich.table
 
-# Figure -> its column's title.
-FIGURES = {
-    "norm": "norm of a row",
-    "nearest_distance": "distance to the nearest token",
-    "top_distance": "distance to all neighbours",
-    "near_one_another": "cosine among a row's neighbours",
-    "cluster_size": "tokens in a row's cluster",
-    "sharing_rows": "rows that share neighbours",
-    "labels_in_own_row": "labels found in their own row",
-    "labels_anywhere": "labels found anywhere",
-    "moved": "Euclidean distance to the start",
-    "turned": "cosine distance to the start",
-    "kept_nearest": "rows with the start's nearest token",
-}
-_SHORT = {
-    "norm": "norm",
-    "nearest_distance": "nearest",
-    "near_one_another": "among",
-    "cluster_size": "cluster",
-    "sharing_rows": "sharing",
-    "labels_in_own_row": "own labels",
-    "labels_anywhere": "labels",
-    "moved": "moved",
-    "turned": "turned",
-    "kept_nearest": "kept",
+# Figure -> its title, and that of its column over time, where it is shown.
+_FIGURES = {
+    "norm": ("norm of a row", "norm"),
+    "nearest_distance": ("distance to the nearest token", "nearest"),
+    "top_distance": ("distance to all neighbours", None),
+    "near_one_another": ("cosine among a row's neighbours", "among"),
+    "cluster_size": ("tokens in a row's cluster", "cluster"),
+    "sharing_rows": ("rows that share neighbours", "sharing"),
+    "labels_in_own_row": ("labels found in their own row", "own labels"),
+    "labels_anywhere": ("labels found anywhere", "labels"),
+    "moved": ("Euclidean distance to the start", "moved"),
+    "turned": ("cosine distance to the start", "turned"),
+    "kept_nearest": ("rows with the start's nearest token", "kept"),
 }
 # Columns where the output is no terminal, which has a width of its own.
 _WIDTH = 150
@@ -58,12 +46,14 @@ def print_inspection(result: Mapping[str, Any]) -> None:
     for label, rows in (result["labels"] or {}).items():
         console.print(f"label {label!r}: {f'rows {_spans(rows)}' if rows else 'not found'}")
     if result["course"]:
-        names = [name for name in _SHORT if name in result["course"][-1]]
+        short = {
+            n: title for n, (_, title) in _FIGURES.items() if n in result["course"][-1] and title
+        }
         rows = [
-            [str(point["step"]), *(_number(point.get(name)) for name in names)]
+            [str(point["step"]), *(_number(point.get(name)) for name in short)]
             for point in result["course"]
         ]
-        _print(console, ["step", *(_SHORT[name] for name in names)], rows)
+        _print(console, ["step", *short.values()], rows)
 
 
 def print_similarity(result: Mapping[str, Any]) -> None:
@@ -105,7 +95,7 @@ def _row_cells(row: Mapping[str, Any], has_labels: bool, has_start: bool) -> lis
 def _figure_rows(result: Mapping[str, Any]) -> Iterable[list[str]]:
     """Yields the figures of a prompt beside those of random vectors and of the start."""
     mean, sd = result["random"]["mean"], result["random"]["sd"]
-    for name, title in FIGURES.items():
+    for name, (title, _) in _FIGURES.items():
         if name in result["figures"]:
             drawn = f"{_number(mean[name])} ± {_number(sd[name])}" if name in mean else ""
             cells = [title, _number(result["figures"][name]), drawn]

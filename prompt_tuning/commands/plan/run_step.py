@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from prompt_tuning import tree
-from prompt_tuning.config import resolve
+from prompt_tuning.config import files, queries
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params.names import PROMPT_REGEX
@@ -108,8 +108,8 @@ def read_run(
     Raises:
       ConfigError: If the config is wrong, or says too little of the step.
     """
-    parsed = resolve.read(gin_files, bindings, search_paths)
-    command, found = resolve.query_arguments(parsed, _ARGUMENTS, STAND_INS, MAY_BE_UNSET)
+    parsed = files.read(gin_files, bindings, search_paths)
+    command, found = queries.query_arguments(parsed, _ARGUMENTS, STAND_INS, MAY_BE_UNSET)
     mode = mode or _DEFAULT_MODES[command]
     trains = command == "train"
     if mode == "train" and not trains:

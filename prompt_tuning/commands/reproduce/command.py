@@ -19,8 +19,9 @@ from etils import epath
 
 from prompt_tuning.commands.reproduce import released_prompts
 from prompt_tuning.commands.reproduce.released_prompts import EVALUATIONS, Evaluation
-from prompt_tuning.config import flags as gin_flags
+from prompt_tuning.config.flags import binding, command_parser, split
 from prompt_tuning.errors import CheckpointError, DataError, PromptTuningError
+from prompt_tuning.run.text_table import aligned
 
 _GIN_FILE = "prompt_tuning/configs/paper/released_prompts.gin"
 _EPILOG = """\
@@ -64,14 +65,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    """Reads the flags; `bindings` holds the gin settings as `config.read` takes them."""
-    parser = argparse.ArgumentParser(
-        "prompt-tuning reproduce",
-        description="Measures published numbers again and prints expected beside got.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """Reads the flags; `bindings` holds the gin settings as `files.read` takes them."""
+    about = "Measures published numbers again and prints expected beside got."
+    parser = command_parser("reproduce", about, _EPILOG)
     add = parser.add_argument
     add("what", choices=["released-prompts"], help="the numbers to measure again")
     add("--checkpoint", help="T5 1.1 LM-adapted Base, if not the public one on gs://t5-data")
@@ -86,7 +82,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--tfds_data_dir", help="folder of TensorFlow Datasets; without --data_dir, data is there")
     add("--output_dir", help="folder for predictions and metrics (default: a new one)")
     add("--format", choices=["table", "json"], default="table", help="of what is printed")
-    others, bindings = gin_flags.split(argv)
+    others, bindings = split(argv)
     flags = parser.parse_args(others)
     flags.bindings = bindings
     return flags
@@ -94,6 +90,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _reproduce(flags: argparse.Namespace) -> dict[str, Any]:
     """Checks everything, then evaluates, and returns the report."""
+    import jax
+
     from prompt_tuning import evaluate
     from prompt_tuning.config import resolve
 
@@ -116,7 +114,7 @@ def _reproduce(flags: argparse.Namespace) -> dict[str, Any]:
     )
     return {
         "published_in": released_prompts.SCORES_URL,
-        "measured_on": _describe_devices(),
+        "measured_on": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "checkpoint": str(runs[0].arguments["restore_checkpoint_cfg"].path),
         "output_dir": str(output_dir),
         "rows": rows,
@@ -127,7 +125,7 @@ def _reproduce(flags: argparse.Namespace) -> dict[str, Any]:
 def _prepare(evaluation: Evaluation, flags: argparse.Namespace, output_dir: str) -> _Run:
     """Finds the prompt and builds everything that the config of one evaluation describes."""
     from prompt_tuning import evaluate
-    from prompt_tuning.config import resolve
+    from prompt_tuning.config import files, resolve
 
     if flags.prompts_dir:
         prompt_path = released_prompts.find(evaluation.prompt, flags.prompts_dir)
@@ -144,8 +142,8 @@ def _prepare(evaluation: Evaluation, flags: argparse.Namespace, output_dir: str)
         "TASK_DATA_DIR": flags.data_dir,
     }
     given = {name: value for name, value in settings.items() if value is not None}
-    bindings = [(f"{name} = {value!r}", f"--gin.{name}={value!r}") for name, value in given.items()]
-    parsed = resolve.read([_GIN_FILE], [*bindings, *flags.bindings], [])
+    bindings = [binding(f"--gin.{name}={value!r}") for name, value in given.items()]
+    parsed = files.read([_GIN_FILE], [*bindings, *flags.bindings], [])
     resolved = resolve.resolve(parsed, evaluate.evaluate, command="eval")
     for warning in resolved.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -251,30 +249,15 @@ def _notes(run: _Run, num_examples: int) -> list[str]:
     return notes
 
 
-def _describe_devices() -> str:
-    """The devices, for example "8 x TPU v3"."""
-    import jax
-
-    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-
-
 def _table(report: dict[str, Any]) -> str:
     """The report for people."""
-    cells: list[tuple[str, ...]] = [_COLUMNS]
+    rows: list[tuple[str, ...]] = [_COLUMNS]
     for row in report["rows"]:
         values = (f"{row['published']:g}", f"{row['measured']:.2f}", f"{row['difference']:+.2f}")
-        cells.append((row["prompt"], row["task"], row["metric"], str(row["examples"]), *values))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < 3 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
-    ]
+        rows.append((row["prompt"], row["task"], row["metric"], str(row["examples"]), *values))
     return "\n".join(
         [
-            *lines,
+            aligned(rows, num_left=3),
             "",
             f"published: by the authors, in {report['published_in']}",
             f"measured:  here, on {report['measured_on']}, with {report['checkpoint']}",

@@ -14,6 +14,8 @@ import dataclasses
 import hashlib
 import http.client
 import os
+import pathlib
+import tomllib
 import urllib.request
 
 from etils import epath
@@ -25,17 +27,10 @@ _FOLDER = "prompt_tuning/pretrained_prompts/t5_1_1_lm100k_base"
 # Where the scores are published.
 SCORES_URL = f"https://github.com/google-research/prompt-tuning/tree/{COMMIT}/{_FOLDER}"
 PROMPTS_URL = f"https://raw.githubusercontent.com/google-research/prompt-tuning/{COMMIT}/{_FOLDER}"
-# SHA-256 of the files at that commit, by the prompt's name.
-DIGESTS = {
-    "sst2": "74a421fd286e967bf75eedd3e3b1e3076c884c9e02ea27561449cdcdf306cfb9",
-    "mrpc": "b8ef84399006baf08f661f0c12eeddd2e3c56d809642988469afb86a9ecf2691",
-    "rte": "b31903cbbd7549cf64029bfd635af83b6cd39ed40e5a0252bcf2f70030a5ede5",
-}
 CACHE_DIR = "~/.cache/prompt_tuning/pretrained_prompts/t5_1_1_lm100k_base"
 # The frozen weights they were tuned for, as in the authors' README.
 CHECKPOINT = "gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/checkpoint_1100000"
 _TIMEOUT_SECS = 60
-_DATA_URL = "https://dl.fbaipublicfiles.com"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,52 +60,12 @@ class Evaluation:
     data_file: str
 
 
-EVALUATIONS = (
-    Evaluation(
-        name="sst2",
-        prompt="sst2",
-        task="taskless_glue_sst2_v200",
-        module="prompt_tuning.tasks.glue",
-        batch_size=128,
-        num_examples=872,
-        published={"accuracy": 95.07},
-        data_url=f"{_DATA_URL}/glue/data/SST-2.zip",
-        data_file="SST-2/dev.tsv",
-    ),
-    Evaluation(
-        name="mrpc",
-        prompt="mrpc",
-        task="taskless_glue_mrpc_v200",
-        module="prompt_tuning.tasks.glue",
-        batch_size=32,
-        num_examples=408,
-        published={"f1": 89.7, "accuracy": 85.3},
-        data_url=f"{_DATA_URL}/senteval/senteval_data/msr_paraphrase_train.txt",
-        data_file="MRPC/dev.tsv",
-    ),
-    Evaluation(
-        name="rte_glue",
-        prompt="rte",
-        task="taskless_glue_rte_v200",
-        module="prompt_tuning.tasks.glue",
-        batch_size=32,
-        num_examples=277,
-        published={"accuracy": 68.6},
-        data_url=f"{_DATA_URL}/glue/data/RTE.zip",
-        data_file="RTE/dev.tsv",
-    ),
-    Evaluation(
-        name="rte_super_glue",
-        prompt="rte",
-        task="taskless_super_glue_rte_v102",
-        module="prompt_tuning.tasks.super_glue",
-        batch_size=32,
-        num_examples=277,
-        published={"accuracy": 68.6},
-        data_url=f"{_DATA_URL}/glue/superglue/data/v2/RTE.zip",
-        data_file="RTE/val.jsonl",
-    ),
+_TABLE = tomllib.loads(
+    pathlib.Path(__file__).with_name("released_prompts.toml").read_text(encoding="utf-8")
 )
+EVALUATIONS = tuple(Evaluation(**row) for row in _TABLE["evaluations"])
+# Prompt's name -> SHA-256 of its file.
+DIGESTS = _TABLE["digests"]
 
 
 def find(name: str, directory: str) -> epath.Path:

@@ -22,7 +22,7 @@ from prompt_tuning.commands.sweep.sweep import (
     bound,
 )
 from prompt_tuning.config import files as config_files
-from prompt_tuning.config import names
+from prompt_tuning.config import names, queries
 from prompt_tuning.config import resolve as config
 from prompt_tuning.errors import ConfigError, PromptTuningError
 
@@ -112,15 +112,17 @@ def read_sweep(
 ) -> tuple[Sweep, list[Flag]]:
     """Returns the sweep of a file, and the flags that are for its cells."""
     files = ([_SCALE_FILE.format(scale)] if scale else []) + [file]
-    macros = {b.selector for b in _bindings(config.read(files, (), search_paths)) if not b.arg}
+    macros = {
+        b.selector for b in _bindings(config_files.read(files, (), search_paths)) if not b.arg
+    }
     own, others = [], []
     for flag in flags:
-        (binding,) = _bindings(config.read([], [flag]))
+        (binding,) = _bindings(config_files.read([], [flag]))
         is_own = binding.selector in (_SELECTORS if binding.arg else macros)
         (own if is_own else others).append(flag)
     # A sweep is what gin files describe here alone; no run reads one.
     names.add("prompt_tuning", "sweeps.Sweep", Sweep)
-    values = config.query_literals(config.read(files, own, search_paths), SELECTOR)
+    values = queries.query_literals(config_files.read(files, own, search_paths), SELECTOR)
     missing = [name for name in ("name", "axes") if name not in values]
     if missing:
         raise ConfigError(
@@ -177,7 +179,7 @@ def resolve(cell: Cell, output_dir: str, change: Change | None = None) -> config
     runnable = evaluate.evaluate if command == "eval" else train.train
     run = cell.run + change if change else cell.run
     run = run + Change((), (bound(OUTPUT_MACROS[command], output_dir),))
-    parsed = config.read(run.gin_files, run.flags, cell.search_paths)
+    parsed = config_files.read(run.gin_files, run.flags, cell.search_paths)
     return config.resolve(parsed, runnable, command=command)
 
 
@@ -235,9 +237,9 @@ def countable(cell: Cell) -> tuple[Any, Sequence[str]]:
     """Returns the model of a cell and what it would train; neither data nor weights have to be there."""
     from prompt_tuning.commands.plan import run_step
 
-    parsed = config.read(cell.run.gin_files, cell.run.flags, cell.search_paths)
+    parsed = config_files.read(cell.run.gin_files, cell.run.flags, cell.search_paths)
     names = ("model", "trainable_regex")
-    _, found = config.query_arguments(parsed, names, run_step.STAND_INS, run_step.MAY_BE_UNSET)
+    _, found = queries.query_arguments(parsed, names, run_step.STAND_INS, run_step.MAY_BE_UNSET)
     return found["model"], found.get("trainable_regex", (".*",))
 
 
@@ -302,6 +304,6 @@ def _absolute(path: str) -> str:
     return path if "://" in path else str(pathlib.Path(path).absolute())
 
 
-def _bindings(parsed: config.Parsed) -> list[config_files.Binding]:
+def _bindings(parsed: config_files.Parsed) -> list[config_files.Binding]:
     """The bindings of what was read."""
     return [s for s in parsed.statements if isinstance(s, config_files.Binding)]

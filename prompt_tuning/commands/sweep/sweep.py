@@ -89,7 +89,7 @@ class Cell:
 class Sweep:
     """An experiment: every combination of the values of its axes is a cell.
 
-    The values are those of `config.query_literals`: lists and dicts of Python values, references and macros.
+    The values are those of `queries.query_literals`: lists and dicts of Python values, references and macros.
 
     Attributes:
       name: Of the sweep; rows carry it.

@@ -77,10 +77,10 @@ def prepare(flags: argparse.Namespace) -> list[str]:
     Returns:
       The names that were typed, else the one of the gin files, if any.
     """
-    from prompt_tuning.config import resolve
+    from prompt_tuning.config import queries, resolve
     from prompt_tuning.data import batches, context, vocabularies
 
-    settings = resolve.query_macros(flags.gin_file, _MACROS) if flags.gin_file else {}
+    settings = queries.query_macros(flags.gin_file, _MACROS) if flags.gin_file else {}
     module = flags.module or settings.get("MIXTURE_OR_TASK_MODULE")
     modules = [module] if module else []
     if not modules and not flags.gin_file:

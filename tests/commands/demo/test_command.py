@@ -12,7 +12,7 @@ import pytest
 
 from prompt_tuning import cli
 from prompt_tuning.commands.demo import command, measuring, story
-from prompt_tuning.config import resolve
+from prompt_tuning.config import queries
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.launch.studies import bag_of_words
 from tests.helpers import REPO, run_cli
@@ -88,9 +88,9 @@ def test_the_digest_sees_every_byte_and_name(tmp_path):
     assert len(set(seen)) == 3
 
 
-def test_the_command_for_a_tpu_is_that_of_its_page(capsys, tmp_path):
-    (tmp_path / "prompt").write_bytes(b"12")
-    story.show_end("/run", prompt=f"{tmp_path}/prompt", curve="c", digests=("a", "a"), seconds=1)
+def test_the_command_for_a_tpu_is_that_of_its_page(capsys):
+    names = dict.fromkeys(("prompt", "curve", "digest", "changed", "python", "directory"), "x")
+    story.tell(7, prompt_bytes=2, seconds=1.0, **names)
     command_of = "-m prompt_tuning.launch.tpu_vm"
     printed = capsys.readouterr().out.partition(command_of)[2]
     page = (
@@ -111,7 +111,7 @@ def test_what_is_shown_of_bags_of_words_is_what_they_reach():
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_short_demo_shows_what_it_measured_and_leaves_what_it_says(tmp_path, capsys):
-    sizes = resolve.query_macros(["prompt_tuning/configs/ladder/pico.gin"], SIZES.split())
+    sizes = queries.query_macros(["prompt_tuning/configs/ladder/pico.gin"], SIZES.split())
     command.run(
         str(tmp_path / "run"),
         **sizes,

@@ -13,13 +13,13 @@ from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.prompt_files import write
 from prompt_tuning.commands import export
 from prompt_tuning.commands.inspect import command, origin
-from prompt_tuning.config import resolve
+from prompt_tuning.config import files, resolve
 from prompt_tuning.config.flags import parse_run
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.params.names import PROMPT_PATH
+from prompt_tuning.params.names import PROMPT_PATH, PROMPT_REGEX
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run import identity
-from prompt_tuning.run import start as initialization
+from prompt_tuning.run.start import initialize
 from prompt_tuning.training.adafactor import Adafactor
 from tests import tiny_run
 from tests.gin_runs import fake_train
@@ -57,15 +57,15 @@ def run(inputs, tmp_path_factory):
         "prompts.from_embedded_list.population_size": 200,
     }
     flags = parse_run("train", inputs.flags(**settings))
-    resolved = resolve.resolve(resolve.read(FILES, flags.bindings, []), fake_train, command="train")
+    resolved = resolve.resolve(files.read(FILES, flags.bindings, []), fake_train, command="train")
     arguments = resolved.arguments()
-    start = initialization.initialize(
+    start = initialize(
         arguments["model"],
         PjitPartitioner(),
         Adafactor().make(lambda step: 0.3),
         source=open_source(inputs.checkpoint),
         frozen_dtype="float32",
-        trainable_regex=initialization.PROMPT_REGEX,
+        trainable_regex=PROMPT_REGEX,
         checkpointer=Checkpointer(model_dir),
         rng=jax.random.key(3),
     )

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import seqio
 
+from prompt_tuning.checkpoints import paths
 from prompt_tuning.checkpoints.load import open_source
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.prompt_files import write
 from prompt_tuning.commands.inspect import frozen_tokens
-from prompt_tuning.commands.inspect.origin import Origin, find_origin, vocabulary_of
+from prompt_tuning.commands.inspect.origin import Origin, find_origin
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.params.names import PROMPT_PATH
+from prompt_tuning.params.names import PROMPT_PATH, PROMPT_REGEX
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.prompts.initializers import ClassLabels, FromFile, SampledVocab, Uniform
@@ -46,7 +47,7 @@ def initialize(spec, source, model_dir, dtype="float32"):
         Adafactor().make(lambda step: 0.3),
         source=source,
         frozen_dtype=dtype,
-        trainable_regex=initialization.PROMPT_REGEX,
+        trainable_regex=PROMPT_REGEX,
         checkpointer=Checkpointer(model_dir),
         rng=jax.random.key(SEED),
     )
@@ -116,7 +117,7 @@ def test_frozen_weights_that_moved_with_their_run_are_found(source, tmp_path):
     info = {"initial_checkpoint_path": "/gone/inputs/checkpoint_7", "model_dir": "/gone/runs/a"}
     (tmp_path / "inputs").mkdir()
     (tmp_path / "inputs" / "checkpoint_7").symlink_to(source.path)
-    origin = Origin(info, initialization.paths.absolute(tmp_path / "runs" / "a"), None)
+    origin = Origin(info, paths.absolute(tmp_path / "runs" / "a"), None)
     assert str(origin.open_frozen(None).path) == str(tmp_path / "inputs" / "checkpoint_7")
     assert str(origin.open_frozen(str(source.path)).path) == str(source.path)
     alone = Origin({"initial_checkpoint_path": "/gone/checkpoint_7"}, None, None)
@@ -127,8 +128,8 @@ def test_frozen_weights_that_moved_with_their_run_are_found(source, tmp_path):
 def test_what_no_run_recorded_has_to_be_named(tmp_path):
     np.save(tmp_path / "prompt.npy", np.ones((2, 4), np.float32))
     origin = find_origin(tmp_path / "prompt.npy", {})
-    assert origin.model_dir is None and origin.steps() == [] and origin.labels == ()
+    assert origin.model_dir is None and origin.saved_prompts(4) == {} and origin.labels == ()
     with pytest.raises(CheckpointError, match="weights.*are not known.*got None.*--checkpoint"):
         origin.open_frozen(None)
     with pytest.raises(ConfigError, match="vocabulary of the frozen model is not known.*--vocabul"):
-        vocabulary_of(origin, None, 0)
+        origin.vocabulary(None, 0)

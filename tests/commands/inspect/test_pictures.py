@@ -1,13 +1,9 @@
 """Pictures: what is drawn where, and in which order."""
 
-import importlib.util
-
 import numpy as np
-import pytest
 
 from prompt_tuning.commands import similarity
 from prompt_tuning.commands.inspect import pictures
-from prompt_tuning.errors import ConfigError
 
 
 def test_a_heat_map_puts_tasks_that_are_alike_side_by_side():
@@ -67,10 +63,3 @@ def test_a_prompt_without_a_run_has_one_panel_and_one_with_a_run_two():
     assert drawn(figure.axes[1])["to the nearest token"] == [[0, 0], [2, 0.2]]
     assert drawn(figure.axes[1])["to the start"] == [[0, 0], [2, 0.4]]
     assert not figure.axes[3].axison
-
-
-def test_without_the_extra_it_is_named(monkeypatch):
-    pictures.check_installed()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"no scipy.*the extra \[report\]"):
-        pictures.check_installed()

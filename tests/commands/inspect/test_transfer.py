@@ -7,6 +7,7 @@ import pytest
 
 from prompt_tuning import cli, train
 from prompt_tuning.checkpoints.prompt_files import write
+from prompt_tuning.config import files as config_files
 from prompt_tuning.config import resolve
 from prompt_tuning.config.flags import parse_run
 from prompt_tuning.params.names import PROMPT_PATH
@@ -48,7 +49,7 @@ def test_the_printed_flags_start_a_run_from_the_best_source(inputs, tmp_path, ca
     started = []
     monkeypatch.setattr(train, "loop", lambda run, *args, **kwargs: started.append(run))
     resolve.resolve(
-        resolve.read(parsed.gin_file, parsed.bindings, []), train.train, command="train"
+        config_files.read(parsed.gin_file, parsed.bindings, []), train.train, command="train"
     ).run()
     (run,) = started
     prompt = run.state.trainable["encoder"]["prompt"]["prompt"]["prompt"]

@@ -5,6 +5,7 @@ import pytest
 
 from prompt_tuning import evaluate, train
 from prompt_tuning.commands.plan import run_step
+from prompt_tuning.config import files as config_files
 from prompt_tuning.config import resolve
 from prompt_tuning.config.flags import parse_run
 from prompt_tuning.errors import ConfigError
@@ -84,7 +85,7 @@ def test_the_planned_arrays_are_those_of_the_run(inputs, tmp_path, monkeypatch, 
         "train",
         [*(f"--gin_file={f}" for f in files), *inputs.flags(**settings)],
     )
-    parsed = resolve.read(flags.gin_file, flags.bindings, [])
+    parsed = config_files.read(flags.gin_file, flags.bindings, [])
     with pytest.raises(Seen) as seen:
         resolve.resolve(parsed, train.train, command="train").run()
     state, frozen, batch = seen.value.args
@@ -114,7 +115,7 @@ def test_the_planned_parameters_of_evaluation_are_those_it_loads(inputs, tmp_pat
     monkeypatch.setattr(compiled_steps, "predict_step", lambda *args: Recorded())
     flags = parse_run("eval", [*(f"--gin_file={f}" for f in files), *inputs.flags(**settings)])
     bindings = [*flags.bindings, (rng, rng)]
-    parsed = resolve.read(flags.gin_file, bindings, [])
+    parsed = config_files.read(flags.gin_file, bindings, [])
     with pytest.raises(Seen) as seen:
         resolve.resolve(parsed, evaluate.evaluate, command="eval").run()
     params, batch, _ = seen.value.args

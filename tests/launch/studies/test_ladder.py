@@ -6,6 +6,7 @@ import pytest
 
 from prompt_tuning import train
 from prompt_tuning.checkpoints.formats import run as run_format
+from prompt_tuning.config import files as config_files
 from prompt_tuning.config import resolve
 from prompt_tuning.launch.studies import ladder
 from tests.helpers import ENGLISH
@@ -109,5 +110,5 @@ def tune_prompt(settings):
     }
     bindings = [(f"{k} = {v!r}", f"--gin.{k}={v!r}") for k, v in settings.items()]
     folder = "prompt_tuning/configs/ladder"
-    parsed = resolve.read([f"{folder}/pico.gin", f"{folder}/prompt.gin"], bindings, [])
+    parsed = config_files.read([f"{folder}/pico.gin", f"{folder}/prompt.gin"], bindings, [])
     return resolve.resolve(parsed, train.train, command="train").run()

@@ -1,4 +1,4 @@
-"""Small settings refuse what no run can mean."""
+"""Checks of small settings, and the closest matches of a name."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from prompt_tuning.checkpoints.config import (
     SaveCheckpointConfig,
 )
 from prompt_tuning.data.evaluation import EvaluatorConfig
-from prompt_tuning.errors import ConfigError
+from prompt_tuning.errors import ConfigError, closest_matches
 from prompt_tuning.training.adafactor import Adafactor
 from prompt_tuning.training.trainer import Trainer
 
@@ -42,3 +42,10 @@ def test_restore_none_is_a_restore_without_a_path():
 def test_none_means_all():
     assert EvaluatorConfig(json_write_n_results=0).num_examples is None
     assert SaveCheckpointConfig(keep=None).keep is None
+
+
+def test_a_name_in_the_wrong_case_is_still_the_same_name():
+    names = ["decode_rate", "Adafactor", "BATCH_SIZE"]
+    assert closest_matches("batch_size", names) == ["BATCH_SIZE"]
+    assert closest_matches("adafactr", names) == ["Adafactor"]
+    assert closest_matches("nothing like it", names) == []
