@@ -7,10 +7,10 @@ from typing import Any
 
 from gin import config as gin_config
 
+from prompt_tuning.config import tables
 from prompt_tuning.config.files import Macro, Reference, leaves
 from prompt_tuning.config.names import RUNNABLES
 from prompt_tuning.config.plan import FROM_FILES, REQUIRED, Key, Plan, show
-from prompt_tuning.config.tables import TABLES
 from prompt_tuning.errors import ConfigError, closest_matches
 
 _RUN_FILES = {"train": "prompt_finetune", "eval": "prompt_eval", "infer": "prompt_infer"}
@@ -42,12 +42,6 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         ),
         "lengths in tokens, like {'inputs': 512, 'targets': 8}",
     ),
-}
-# Macro -> its kind, and whether None is allowed.
-_MACROS = {
-    name.rstrip("?"): (kind, name.endswith("?"))
-    for kind, names in TABLES["macros"].items()
-    for name in names.split()
 }
 
 
@@ -164,27 +158,27 @@ def _check_command(plan: Plan, root: str) -> None:
 def _unset_error(plan: Plan, unset: dict[str, str]) -> ConfigError:
     """Returns the error that names everything without a value and shows how to give the first one."""
     first, reader = next(iter(unset.items()))
-    kind, _ = _MACROS.get(first, (None, False))
+    kind, _ = tables.macro_kinds().get(first, (None, False))
     value = {None: "VALUE", "count": "10"}.get(kind, "\"'/path'\"")
-    example = TABLES["examples"].get(first, f"--gin.{first}={value}")
+    example = tables.table("examples").get(first, f"--gin.{first}={value}")
     hint = f" ({reader} reads it)" if reader != first else ""
     return ConfigError(
         f"{'A required value is' if len(unset) == 1 else 'Required values are'} not set{hint}",
         got=", ".join(unset),
         expected="a value for each",
         fix=f"add for example {example}",
-        name=first if kind is None and first not in TABLES["examples"] else None,
+        name=first if kind is None and first not in tables.table("examples") else None,
         candidates=[name for name in plan.macros if name not in unset],
     )
 
 
 def _check_types(plan: Plan, reach: Reach) -> None:
     """Raises ConfigError for the first macro that is read and has a value of the wrong type."""
-    for name in sorted(reach.macros & _MACROS.keys()):
+    for name in sorted(reach.macros & tables.macro_kinds().keys()):
         value = plan.literal(plan.macros[name].value)
         if any(isinstance(leaf, (Macro, Reference)) for leaf in leaves(value)):
             continue
-        kind, allows_none = _MACROS[name]
+        kind, allows_none = tables.macro_kinds()[name]
         is_valid, expected = _KINDS[kind]
         if not (is_valid(value) or (value is None and allows_none)):
             raise ConfigError(

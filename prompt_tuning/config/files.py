@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 from gin import config_parser
 
-from prompt_tuning.config.tables import TABLES
+from prompt_tuning.config import tables
 from prompt_tuning.errors import ConfigError
 
 PACKAGE_CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -295,7 +295,7 @@ def _to_import(statement: config_parser.ImportStatement, source: Source) -> Impo
     line = statement.location.line_num
     module = statement.module
     if any(module == package or module.startswith(f"{package}.") for package in _T5X_PACKAGES):
-        instead = TABLES["t5x_modules"].get(module)
+        instead = tables.table("t5x_modules").get(module)
         written = (
             f"delete the line; names of {module} need no import here, write for example `{instead}`"
             if instead
@@ -315,7 +315,7 @@ def _refuse_t5x_file(name: str, where: str) -> None:
     """Raises ConfigError if `name` is a gin file of T5X or Flaxformer, or one of this package for T5X's programs."""
     if not name.startswith(("t5x/", "flaxformer/")) and "configs/t5x/" not in name:
         return
-    here = TABLES["t5x_files"].items()
+    here = tables.table("t5x_files").items()
     instead = next((re.sub(p, new, name) for p, new in here if re.fullmatch(p, name)), None)
     if where == "--gin_file":
         written = f"--gin_file={instead}" if instead else "leave the flag out"

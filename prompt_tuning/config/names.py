@@ -11,8 +11,8 @@ from typing import Any
 import gin
 from gin import config as gin_config
 
+from prompt_tuning.config import tables
 from prompt_tuning.config.files import Import
-from prompt_tuning.config.tables import TABLES
 from prompt_tuning.errors import ConfigError
 
 # Command -> the runnable whose parameters its gin files bind.
@@ -86,7 +86,7 @@ def register() -> None:
     """
     if "t5x.utils.DatasetConfig" in _shipped:
         return
-    for package, targets in TABLES["configurables"].items():
+    for package, targets in tables.table("configurables").items():
         for name, target in targets.items():
             add(package, name, pkgutil.resolve_name(target))
 
@@ -144,7 +144,9 @@ class Names:
         Raises:
           ConfigError: If nothing or more than one thing has that name; lists the closest names.
         """
-        spelt_so = (new for old, new in TABLES["aliases"].items() if f".{old}".endswith(f".{name}"))
+        spelt_so = (
+            new for old, new in tables.table("aliases").items() if f".{old}".endswith(f".{name}")
+        )
         target = next(spelt_so, name)
         command = next(
             (c for c, full in RUNNABLES.items() if target in (full, full.split(".")[1])), None
@@ -210,7 +212,7 @@ def parameter(configurable: Configurable, name: str, where: str) -> str:
     Raises:
       ConfigError: If there is none; lists the closest ones and, for a parameter of T5X's, what to do instead.
     """
-    name = TABLES["parameter_aliases"].get(f"{configurable.display}.{name}", name)
+    name = tables.table("parameter_aliases").get(f"{configurable.display}.{name}", name)
     if configurable.wrapped is None:
         return name
     parameters = configurable.parameters()
@@ -220,7 +222,9 @@ def parameter(configurable: Configurable, name: str, where: str) -> str:
         f"{where}: {configurable.display} has no parameter of this name",
         got=name,
         expected=f"one of {', '.join(parameters)}",
-        fix=TABLES["t5x_parameters"].get(f"{configurable.display}.{name}", "correct the name"),
+        fix=tables.table("t5x_parameters").get(
+            f"{configurable.display}.{name}", "correct the name"
+        ),
         name=name,
         candidates=parameters,
     )

@@ -1,6 +1,28 @@
 """What gin files may name, as `names.toml` beside this file lists it."""
 
+import functools
 import pathlib
 import tomllib
+from typing import Any
 
-TABLES = tomllib.loads(pathlib.Path(__file__).with_name("names.toml").read_text(encoding="utf-8"))
+
+def table(name: str) -> dict[str, Any]:
+    """Returns one table of the file, which is read at first use: importing this package reads nothing."""
+    return _tables()[name]
+
+
+@functools.cache
+def macro_kinds() -> dict[str, tuple[str, bool]]:
+    """Returns the kind of every macro that is checked, and whether None is allowed."""
+    kinds = table("macros").items()
+    return {
+        name.rstrip("?"): (kind, name.endswith("?"))
+        for kind, names in kinds
+        for name in names.split()
+    }
+
+
+@functools.cache
+def _tables() -> dict[str, Any]:
+    """The whole file."""
+    return tomllib.loads(pathlib.Path(__file__).with_name("names.toml").read_text(encoding="utf-8"))

@@ -13,8 +13,6 @@ from prompt_tuning.commands.demo.measuring import Example
 
 _COLUMNS = 100
 _NUM_SHOWN = 6
-_TEXT = pathlib.Path(__file__).with_name("story.txt").read_text(encoding="utf-8")
-_PARTS = [f"==={part}".strip() for part in _TEXT.split("===")[1:]]
 
 
 def tell(part: int, **values: Any) -> None:
@@ -24,7 +22,8 @@ def tell(part: int, **values: Any) -> None:
       part: Its number, from 1.
       **values: What stands in braces there.
     """
-    for paragraph in _PARTS[part - 1].split("\n\n"):
+    text = pathlib.Path(__file__).with_name("story.txt").read_text(encoding="utf-8")
+    for paragraph in f"==={text.split('===')[part]}".strip().split("\n\n"):
         told = paragraph.format(**values)
         is_block = "\n  " in f"\n{told}"
         print("", told if is_block else textwrap.fill(told, _COLUMNS), sep="\n", flush=True)
