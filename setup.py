@@ -23,6 +23,7 @@ INSTALL_REQUIRES = [
     "orbax-checkpoint>=0.12.8,<0.13",
     "rich>=15,<16",
     "safetensors>=0.6,<1",
+    "scipy>=1.15,<2",
     "sentencepiece>=0.2,<0.3",
     "seqio>=0.0.20,<0.1",
     # clu's metric writers import it and declare it nowhere.
@@ -36,7 +37,7 @@ INSTALL_REQUIRES = [
     "tqdm>=4.66,<5",
 ]
 
-REPORT = ["jinja2>=3.1,<4", "scipy>=1.15,<2"]
+REPORT = ["jinja2>=3.1,<4"]
 
 EXTRAS_REQUIRE = {
     # Not `jax[tpu]`, which for JAX 0.10.2 is libtpu 0.0.42.1: it died of a stack overflow as it compiled XXL for v5e.
@@ -93,6 +94,7 @@ setup(
             "configs/**/assets/*",
             "tasks/assets/*",
             "commands/report/assets/*",
+            "data/synthetic/assets/*",
             "ladder/**/*",
             "launch/*.sh",
         ]
