@@ -16,7 +16,6 @@ from typing import Any
 from prompt_tuning.data import answer_metrics
 from prompt_tuning.data.benchmarks import nested_files, reading
 from prompt_tuning.data.benchmarks.data_sets import EXAMPLES, MODELS, DataSet, register
-from prompt_tuning.data.benchmarks.local_files import Stems
 from prompt_tuning.data.benchmarks.nested_files import NestedFormat
 from prompt_tuning.data.preprocessors import TextPreprocessor
 from prompt_tuning.data.registry import register_mixture
@@ -89,7 +88,7 @@ SQUAD = _answers(
 )
 
 
-def _mrqa(name: str, stems: Stems, splits: Any) -> DataSet:
+def _mrqa(name: str, stems: Any, splits: Any) -> DataSet:
     """A set of MRQA."""
     return _answers(
         name,
