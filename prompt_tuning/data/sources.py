@@ -13,7 +13,31 @@ from etils import epath
 from prompt_tuning.data import columns, context
 from prompt_tuning.data.columns import Columns
 from prompt_tuning.data.lines import shorten
-from prompt_tuning.errors import DataError
+from prompt_tuning.errors import ConfigError, DataError
+
+
+def files_by_split(given: Mapping[str, str | Sequence[str] | None]) -> dict[str, tuple[str, ...]]:
+    """Returns the paths of each split that has some.
+
+    Args:
+      given: Split -> a path, several, or None.
+
+    Raises:
+      ConfigError: No split has any.
+    """
+    files = {
+        split: (paths,) if isinstance(paths, str) else tuple(paths)
+        for split, paths in given.items()
+        if paths
+    }
+    if not files:
+        raise ConfigError(
+            "The task has no files",
+            got=None,
+            expected=f"a path for one of {', '.join(given)}",
+            fix="set train and validation",
+        )
+    return files
 
 
 class FileFormat(Protocol):

@@ -204,6 +204,11 @@ class RunVocabulary(seqio.Vocabulary):
         return f"RunVocabulary({self.resolve()})"
 
 
+def resolved(vocabulary: seqio.Vocabulary) -> seqio.Vocabulary:
+    """Returns a vocabulary; of the run's, the one that it stands for now."""
+    return vocabulary.resolve() if isinstance(vocabulary, RunVocabulary) else vocabulary
+
+
 def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
     """Loads a vocabulary once, so that a wrong path is reported before anything is compiled.
 
@@ -213,8 +218,8 @@ def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
     Raises:
       DataError: The model file is missing, or not a SentencePiece model, or has no end-of-sequence id.
     """
-    resolved = vocabulary.resolve() if isinstance(vocabulary, RunVocabulary) else vocabulary
-    path = getattr(resolved, "address", getattr(resolved, "sentencepiece_model_file", None))
+    meant = resolved(vocabulary)
+    path = getattr(meant, "address", getattr(meant, "sentencepiece_model_file", None))
     fix = "set the vocabulary's `sentencepiece_model_file` to a SentencePiece model that this machine can read"
     # A look at the local disk first: TensorFlow's own message for a missing file names no setting.
     if path is not None and "://" not in str(path) and not epath.Path(path).is_file():
@@ -222,21 +227,21 @@ def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
             "The vocabulary file does not exist", got=str(path), expected="a file", fix=fix
         )
     try:
-        size, eos_id = resolved.vocab_size, resolved.eos_id
+        size, eos_id = meant.vocab_size, meant.eos_id
     except DataError:
         raise
     # SentencePiece, TensorFlow and cloud storage each raise errors of their own.
     except Exception as error:
         raise DataError(
             f"The vocabulary file cannot be loaded ({type(error).__name__}: {error})",
-            got=str(path or resolved),
+            got=str(path or meant),
             expected="a readable SentencePiece model",
             fix=fix,
         ) from error
     if size < 1 or eos_id is None or eos_id < 0:
         raise DataError(
             "The vocabulary has no end-of-sequence id",
-            got=str(path or resolved),
+            got=str(path or meant),
             expected="a vocabulary whose sequences end in </s> (T5: id 1)",
             fix=fix,
         )

@@ -46,8 +46,8 @@ def main(argv: Sequence[str]) -> int:
             expected="the name of a task or mixture",
             fix=f"write `prompt-tuning tasks {flags.view} NAME`; `prompt-tuning tasks list` shows the names",
         )
-    _, see, to_lines = _VIEWS[flags.view]
-    found = see(flags, names)
+    find, to_lines = _VIEWS[flags.view]
+    found = find(flags, names)
     if flags.format == "json":
         print(json.dumps(found, ensure_ascii=False, indent=1))
     else:
@@ -99,20 +99,13 @@ def _prepare_worker(task_name: str, flags: argparse.Namespace) -> None:
 def _find(flags: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[Any, list[str]]]:
     """Yields the tasks of the names, each with the splits to look at."""
     from prompt_tuning.commands.tasks import views
-    from prompt_tuning.data import vocabularies
+    from prompt_tuning.data import batches, vocabularies
 
     for task in views.find_tasks(names):
         for feature in task.output_features.values():
             vocabularies.check_vocabulary(feature.vocabulary)
-        if flags.split is not None and flags.split not in task.splits:
-            raise ConfigError(
-                f"Task {task.name!r} has no such split",
-                got=flags.split,
-                expected=f"one of {', '.join(sorted(task.splits))}",
-                fix="correct --split",
-                name=flags.split,
-                candidates=task.splits,
-            )
+        if flags.split is not None:
+            batches.eval_task_names(batches.DatasetConfig(task.name, None, flags.split, 1))
         yield task, [flags.split] if flags.split else views.available_splits(task)
 
 
@@ -136,7 +129,7 @@ def _one_length(flags: argparse.Namespace) -> dict[str, int]:
 
 
 def _list(flags: argparse.Namespace, _: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the names that the pattern finds."""
+    """Names of tasks and mixtures that hold PATTERN, or match it as a shell pattern."""
     from prompt_tuning.commands.tasks import views
 
     return views.list_tasks(flags.names[0] if flags.names else None)
@@ -154,7 +147,7 @@ def _list_lines(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def _show(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the first examples of one split of each task."""
+    """Raw examples, and the text, ids, decoded text and masks made of them."""
     from prompt_tuning.commands.tasks import views
 
     lengths, count = _one_length(flags), flags.num_examples or 3
@@ -189,7 +182,7 @@ def _show_lines(found: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def _stats(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the figures of every split."""
+    """Lengths, truncation, labels and unknown tokens."""
     from prompt_tuning.commands.tasks import stats
 
     lengths = _lengths(flags, _STATS_LENGTHS)
@@ -221,7 +214,7 @@ def _stats_lines(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def _check(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the result of every check of each task."""
+    """Schema, labels, gold scores and overlap; exits with 1 where a check fails."""
     from prompt_tuning.commands.tasks import checks, views
 
     lengths = _one_length(flags)
@@ -242,7 +235,7 @@ def _check_lines(found: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def _cache(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Writes the cache of each task; returns what was written."""
+    """SeqIO's offline cache, written with Apache Beam (extra [cache])."""
     from prompt_tuning.commands.tasks import cache
 
     return [
@@ -273,29 +266,13 @@ def _aligned(table: Sequence[Sequence[Any]]) -> Iterable[str]:
     ]
 
 
-# View -> what it shows, what finds that, and what makes lines of it.
-_VIEWS: dict[str, tuple[str, Callable[..., Any], Callable[..., Iterable[str]]]] = {
-    "list": (
-        "names of tasks and mixtures that hold PATTERN, or match it as a shell pattern",
-        _list,
-        _list_lines,
-    ),
-    "show": (
-        "raw examples, and the text, ids, decoded text and masks made of them",
-        _show,
-        _show_lines,
-    ),
-    "stats": ("lengths, truncation, labels and unknown tokens", _stats, _stats_lines),
-    "check": (
-        "schema, labels, gold scores and overlap; exits with 1 where a check fails",
-        _check,
-        _check_lines,
-    ),
-    "cache": (
-        "SeqIO's offline cache, written with Apache Beam (extra [cache])",
-        _cache,
-        _cache_lines,
-    ),
+# View -> what finds what it shows, whose docstring is the view's help, and what makes lines of that.
+_VIEWS: dict[str, tuple[Callable[..., Any], Callable[..., Iterable[str]]]] = {
+    "list": (_list, _list_lines),
+    "show": (_show, _show_lines),
+    "stats": (_stats, _stats_lines),
+    "check": (_check, _check_lines),
+    "cache": (_cache, _cache_lines),
 }
 
 
@@ -311,7 +288,8 @@ def _parser() -> argparse.ArgumentParser:
     """Returns the parser of all views."""
     parser = argparse.ArgumentParser("prompt-tuning tasks", description=__doc__, allow_abbrev=False)
     views = parser.add_subparsers(dest="view", required=True, metavar="VIEW")
-    for view, (text, *_) in _VIEWS.items():
+    for view, (find, _) in _VIEWS.items():
+        text = find.__doc__
         add = views.add_parser(view, help=text, description=text, allow_abbrev=False).add_argument
         if view == "list":
             add("names", nargs="?", metavar="PATTERN", type=lambda text: [text], default=[])

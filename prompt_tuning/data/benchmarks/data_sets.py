@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import seqio
 import tensorflow as tf
 from etils import epath
 
@@ -114,8 +113,7 @@ def read_table(path: epath.PathLike, *, suffix: str) -> dict[str, DataSet]:
     of_files = {field.name for field in dataclasses.fields(LocalFormat)}
     found = {}
     for row in json.loads(epath.Path(path).read_text(encoding="utf-8")):
-        row["stems"] = row.get("stems", {}).items()
-        row["stems"] = [(split, tuple(names)) for split, names in row["stems"]]
+        row["stems"] = [(split, tuple(stems)) for split, stems in row.get("stems", {}).items()]
         row = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
         written, names = row.pop("written", None), row.pop("metrics", ("accuracy",))
         local = LocalFormat(suffix=suffix, **{key: row.pop(key) for key in of_files & row.keys()})
@@ -233,16 +231,8 @@ def with_task_index(index: int) -> Callable[..., tf.data.Dataset]:
     Source: the authors' `task_index_…` tasks for prompts that several tasks share.
     """
 
-    def prepend(
-        ds: tf.data.Dataset, output_features: Mapping[str, seqio.utils.Feature]
-    ) -> tf.data.Dataset:
+    def prepend(ds: tf.data.Dataset, output_features: Any) -> tf.data.Dataset:
         vocabulary = output_features["inputs"].vocabulary
-
-        def to_ids(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            ids = example["inputs"]
-            first = tf.cast([vocabulary.vocab_size - 1 - index], ids.dtype)
-            return {**example, "inputs": tf.concat([first, ids], axis=0)}
-
-        return ds.map(to_ids, num_parallel_calls=tf.data.AUTOTUNE)
+        return preprocessors.prepend_id(ds, "inputs", vocabulary.vocab_size - 1 - index)
 
     return prepend

@@ -14,14 +14,7 @@ from prompt_tuning.errors import DataError
 
 _NO_YES = ("False", "True")
 # What a function of records runs into where one has another structure.
-_OTHER_STRUCTURE = (
-    KeyError,
-    TypeError,
-    IndexError,
-    AttributeError,
-    ValueError,
-    OverflowError,
-)
+_OTHER_STRUCTURE = (LookupError, TypeError, AttributeError, ValueError, OverflowError)
 
 
 @dataclasses.dataclass(frozen=True)

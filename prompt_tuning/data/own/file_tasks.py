@@ -15,7 +15,7 @@ from prompt_tuning.data.own.templates import Template
 from prompt_tuning.data.preprocessors import UNLABELED, TextPreprocessor
 from prompt_tuning.data.records import Record
 from prompt_tuning.data.registry import make_task, replace_task
-from prompt_tuning.data.sources import RecordFilesDataSource
+from prompt_tuning.data.sources import RecordFilesDataSource, files_by_split
 from prompt_tuning.errors import ConfigError, DataError
 
 Paths = str | Sequence[str]
@@ -58,7 +58,15 @@ def from_files(
     Raises:
       ConfigError: A name, template, label map or metric is wrong.
     """
-    files = _check_files({"train": train, "validation": validation, "test": test})
+    files = files_by_split({"train": train, "validation": validation, "test": test})
+    wrong = [path for paths in files.values() for path in paths if not path.endswith(SUFFIXES)]
+    if wrong:
+        raise ConfigError(
+            "A file is not of a known form",
+            got=wrong[0],
+            expected=f"a path that ends in {', '.join(SUFFIXES)}",
+            fix="correct the path, or give the file such a name",
+        )
     fmt = _make_format(inputs, targets, label_map)
     verbalizers = fmt.verbalizers or ()
     postprocess_fn = (
@@ -219,28 +227,3 @@ def _make_format(inputs: str, targets: str, label_map: Mapping[Any, str] | None)
             fix="put the text into label_map, or leave label_map out",
         )
     return dataclasses.replace(fmt, labels=labels)
-
-
-def _check_files(files: Mapping[str, Paths | None]) -> dict[str, tuple[str, ...]]:
-    """Returns the paths of each split that has some."""
-    found: dict[str, tuple[str, ...]] = {}
-    for split, paths in files.items():
-        if paths is None:
-            continue
-        found[split] = (paths,) if isinstance(paths, str) else tuple(paths)
-        wrong = [p for p in found[split] if not str(p).endswith(SUFFIXES)]
-        if wrong or not found[split]:
-            raise ConfigError(
-                f"The files of {split} are not of a known form",
-                got=wrong[0] if wrong else paths,
-                expected=f"a path, or a list of paths, that end in {', '.join(SUFFIXES)}",
-                fix=f"correct {split}, or give the file such a name",
-            )
-    if not found:
-        raise ConfigError(
-            "The task has no files",
-            got=None,
-            expected="a path for train, validation or test",
-            fix="set train and validation",
-        )
-    return found

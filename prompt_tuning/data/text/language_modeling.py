@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 import seqio
 
 from prompt_tuning.data.registry import add_task, make_task, replace_task
+from prompt_tuning.data.sources import files_by_split
 from prompt_tuning.data.text import objectives
 from prompt_tuning.data.text.objectives import Objective
 from prompt_tuning.data.text.text_sources import TextFilesDataSource
-from prompt_tuning.errors import ConfigError, check_choice
+from prompt_tuning.errors import check_choice
 
 OBJECTIVES: Mapping[str, Objective] = {
     "prefix_lm": objectives.prefix_lm,
@@ -71,19 +72,7 @@ def from_text_files(
       ConfigError: The objective, the name or the files are wrong.
     """
     check_choice("tasks.from_text_files.objective", objective, OBJECTIVES)
-    given = {"train": train, "validation": validation}
-    patterns = {
-        split: [paths] if isinstance(paths, str) else list(paths)
-        for split, paths in given.items()
-        if paths
-    }
-    if not patterns:
-        raise ConfigError(
-            "The task has no files",
-            got=None,
-            expected="a path or glob for train or validation",
-            fix="set train and validation",
-        )
+    patterns = files_by_split({"train": train, "validation": validation})
     source = TextFilesDataSource(patterns, text_field)
     replace_task(name, _make_task(name, source, OBJECTIVES[objective]))
     return name
