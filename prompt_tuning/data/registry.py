@@ -72,6 +72,7 @@ def make_task(
                 to_text,
                 seqio.preprocessors.tokenize,
                 *on_ids,
+                # What lies behind depends on the lengths or the seed of a run: one cache serves all of them.
                 *([seqio.CacheDatasetPlaceholder()] if has_cache else []),
                 *behind_cache,
                 seqio.preprocessors.append_eos_after_trim,

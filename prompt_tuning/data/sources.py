@@ -26,7 +26,7 @@ def files_by_split(given: Mapping[str, str | Sequence[str] | None]) -> dict[str,
       ConfigError: No split has any.
     """
     files = {
-        split: (paths,) if isinstance(paths, str) else tuple(paths)
+        split: (paths,) if isinstance(paths, str) else tuple(map(str, paths))
         for split, paths in given.items()
         if paths
     }
@@ -141,7 +141,8 @@ class RecordFilesDataSource(FilesDataSource):
 
 @functools.lru_cache(maxsize=8)
 def _parse(fmt: FileFormat, paths: tuple[str, ...], split: str, stats: Any) -> Columns:
-    del stats  # Part of the cache's key only: a changed file is read again.
+    # Part of the cache's key only: a changed file is read again.
+    del stats
     return fmt.read(paths, split)
 
 

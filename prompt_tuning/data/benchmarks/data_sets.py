@@ -112,11 +112,13 @@ def read_table(path: epath.PathLike, *, suffix: str) -> dict[str, DataSet]:
     """
     of_files = {field.name for field in dataclasses.fields(LocalFormat)}
     found = {}
-    for row in json.loads(epath.Path(path).read_text(encoding="utf-8")):
-        row["stems"] = [(split, tuple(stems)) for split, stems in row.get("stems", {}).items()]
-        row = {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()}
+    for given in json.loads(epath.Path(path).read_text(encoding="utf-8")):
+        stems = [(split, tuple(names)) for split, names in given.pop("stems", {}).items()]
+        # A format is part of a cache's key, so that its lists must be tuples.
+        row: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         written, names = row.pop("written", None), row.pop("metrics", ("accuracy",))
-        local = LocalFormat(suffix=suffix, **{key: row.pop(key) for key in of_files & row.keys()})
+        layout = {key: row.pop(key) for key in of_files & row.keys()}
+        local = LocalFormat(suffix=suffix, stems=tuple(stems), **layout)
         measured = tuple(find_metrics(names, num_classes=len(local.classes)))
         name = row.pop("name")
         found[name] = classification(name, local, fields=written, metric_fns=measured, **row)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import seqio
 
@@ -81,5 +82,5 @@ def from_text_files(
 def _make_task(name: str, source: seqio.DataSource, objective: Objective) -> seqio.Task:
     """Returns the task that tokenizes documents and applies the objective, in T5's order."""
     key_map = {"inputs": None, "targets": "text"}
-    to_text = functools.partial(seqio.preprocessors.rekey, key_map=key_map)
+    to_text: Any = functools.partial(seqio.preprocessors.rekey, key_map=key_map)
     return make_task(name, source=source, to_text=to_text, behind_cache=[objective])
