@@ -18,7 +18,7 @@ def read_examples(path: str) -> list[Example]:
     Args:
       path: `*.jsonl` or `*.json` with one object a line that has `inputs` and may have `targets`; `*.tsv` with a header
         that names the column `inputs` and may name `targets`; any other file holds one input a line (an empty line
-        is an empty input). A `.gz` behind the name says that the file is compressed.
+        is an empty input). Each may be gzip-compressed and end in `.gz` too.
 
     Returns:
       Examples in the file's order, with "inputs" and, all or none, "targets" as text; other keys stay as they are.
