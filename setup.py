@@ -98,6 +98,7 @@ setup(
             "commands/**/*.toml",
             "commands/demo/story.txt",
             "commands/report/assets/*",
+            "data/synthetic/assets/*",
             "ladder/**/*",
             "launch/*.sh",
         ]

@@ -5,106 +5,26 @@ one no longer does). The mixture `glue_mnli_and_dev_{version}` trains on MNLI an
 `mt5_…`, `byt5_…`, `task_index_…` and `…_examples` see `prompt_tuning.data.benchmarks.data_sets.register_forms`.
 """
 
-from typing import Any
+import pathlib
 
 from prompt_tuning.data import postprocessors
 from prompt_tuning.data.benchmarks.data_sets import (
     EXAMPLES,
     FORMS,
     DataSet,
-    classification,
+    read_table,
     register_forms,
 )
 from prompt_tuning.data.benchmarks.local_files import LocalFormat
-from prompt_tuning.data.metrics import (
-    accuracy,
-    binary_f1,
-    matthews_corrcoef,
-    pearson_corrcoef,
-    spearman_corrcoef,
-)
+from prompt_tuning.data.metrics import pearson_corrcoef, spearman_corrcoef
 from prompt_tuning.data.preprocessors import similarity_text
 from prompt_tuning.data.registry import register_mixture
 
 _PAIR = ("sentence1", "sentence2")
-_ENTAILMENT = ("entailment", "not_entailment")
-_MNLI = ("entailment", "neutral", "contradiction")
-
-
-def _mnli(name: str, stems: dict[str, str], **changes: Any) -> DataSet:
-    """A part of MNLI: split -> stem of its file."""
-    local = LocalFormat(
-        "MNLI",
-        ".tsv",
-        ("premise", "hypothesis"),
-        _MNLI,
-        columns=_PAIR,
-        label_column="gold_label",
-        stems=tuple((split, (stem,)) for split, stem in stems.items()),
-    )
-    attributes: dict[str, Any] = {
-        "prefix": "mnli",
-        "splits": tuple(stems),
-        "task_index": 1,
-        **changes,
-    }
-    return classification(name, local, _MNLI, **attributes)
-
-
-def _dev_sets(kind: str) -> dict[str, str]:
-    """The files of one kind of MNLI's dev and test sets, matched or mismatched."""
-    return {"validation": f"dev_{kind}", "test": f"test_{kind}"}
-
-
-DATA_SETS = (
-    classification(
-        "cola",
-        LocalFormat(
-            "CoLA",
-            ".tsv",
-            ("sentence",),
-            ("unacceptable", "acceptable"),
-            header=("source", "label", "original", "sentence"),
-        ),
-        ("unacceptable", "acceptable"),
-        metric_fns=(matthews_corrcoef,),
-        task_index=0,
-    ),
-    classification(
-        "sst2",
-        LocalFormat("SST-2", ".tsv", ("sentence",), ("negative", "positive")),
-        ("negative", "positive"),
-        task_index=6,
-    ),
-    classification(
-        "mrpc",
-        LocalFormat(
-            "MRPC",
-            ".tsv",
-            _PAIR,
-            ("not_equivalent", "equivalent"),
-            columns=("#1 String", "#2 String"),
-            label_column="Quality",
-        ),
-        ("not_equivalent", "equivalent"),
-        metric_fns=(binary_f1, accuracy),
-        task_index=2,
-    ),
-    classification(
-        "qqp",
-        LocalFormat(
-            "QQP",
-            ".tsv",
-            ("question1", "question2"),
-            ("not_duplicate", "duplicate"),
-            label_column="is_duplicate",
-            skips_ragged=True,
-        ),
-        ("not_duplicate", "duplicate"),
-        metric_fns=(binary_f1, accuracy),
-        task_index=4,
-    ),
-    DataSet(
+# Name -> data set. RTE has SuperGLUE's examples under GLUE's names of the columns, which are part of the text; the
+# labels of the diagnostic set AX are withheld.
+DATA_SETS = read_table(pathlib.Path(__file__).parent / "assets" / "glue.json", suffix=".tsv") | {
+    "stsb": DataSet(
         "stsb",
         LocalFormat("STS-B", ".tsv", _PAIR, (), label_column="score"),
         lambda prefix: similarity_text(fields=_PAIR, prefix=prefix),
@@ -115,57 +35,12 @@ DATA_SETS = (
         postprocess_fn=postprocessors.number,
         metric_fns=(pearson_corrcoef, spearman_corrcoef),
         task_index=7,
-    ),
-    _mnli(
-        "mnli",
-        {
-            "train": "train",
-            "validation_matched": "dev_matched",
-            "validation_mismatched": "dev_mismatched",
-            "test_matched": "test_matched",
-            "test_mismatched": "test_mismatched",
-        },
-    ),
-    _mnli("mnli_mismatched", _dev_sets("mismatched")),
-    _mnli("mnli_matched", _dev_sets("matched")),
-    classification(
-        "qnli",
-        LocalFormat("QNLI", ".tsv", ("question", "sentence"), _ENTAILMENT),
-        _ENTAILMENT,
-        task_index=3,
-    ),
-    # The examples of SuperGLUE's RTE under GLUE's names of the columns, which are part of the text.
-    classification(
-        "rte", LocalFormat("RTE", ".tsv", _PAIR, _ENTAILMENT), _ENTAILMENT, task_index=5
-    ),
-    classification(
-        "wnli",
-        LocalFormat("WNLI", ".tsv", _PAIR, ("not_entailment", "entailment")),
-        ("not_entailment", "entailment"),
-        task_index=8,
-    ),
-    # The diagnostic set, whose labels are withheld.
-    classification(
-        "ax",
-        LocalFormat(
-            "AX",
-            ".tsv",
-            ("premise", "hypothesis"),
-            _MNLI,
-            columns=_PAIR,
-            stems=(("test", ("diagnostic", "AX", "test")),),
-        ),
-        _MNLI,
-        prefix="mnli",
-        metric_fns=(),
-        splits=("test",),
-        task_index=1,
-    ),
-)
+    )
+}
 VERSIONS = {"v002": "1.0.0", "v200": "2.0.0"}
 
 for _task_version, _tfds_version in VERSIONS.items():
-    for _data in DATA_SETS:
+    for _data in DATA_SETS.values():
         register_forms(
             _data,
             f"glue_{_data.name}_{_task_version}",

@@ -13,43 +13,23 @@ A source prompt is trained on any of these, on a task, or on a mixture of one's 
 `prompt_tuning.data.registry.register_mixture`.
 """
 
+import json
+import pathlib
+
 import prompt_tuning.tasks.glue  # noqa: F401  (registers the tasks)
 import prompt_tuning.tasks.super_glue  # noqa: F401
 from prompt_tuning.data.benchmarks.data_sets import EXAMPLES, TASK_INDEX, TASKLESS
 from prompt_tuning.data.registry import register_mixture
 from prompt_tuning.tasks.glue import VERSIONS
 
-# Training examples; ReCoRD's as T5 writes them, one per right answer, and WSC's those that name the right referent.
-PRONOUN_RATES = {
-    "dpr_v001_simple": 1_322,
-    "super_glue_wsc_v102_simple_train": 259,
-    "super_glue_wsc_v102_simple_eval": 0,
-}
-SUPER_GLUE_RATES = {
-    **PRONOUN_RATES,
-    "super_glue_boolq_v102": 9_427,
-    "super_glue_cb_v102": 250,
-    "super_glue_copa_v102": 400,
-    "super_glue_multirc_v102": 27_243,
-    "super_glue_record_v102": 138_854,
-    "super_glue_rte_v102": 2_490,
-    "super_glue_wic_v102": 5_428,
-    "super_glue_axb_v102": 0,
-    "super_glue_axg_v102": 0,
-}
-GLUE_RATES = {
-    "cola": 8_551,
-    "sst2": 67_349,
-    "mrpc": 3_668,
-    "qqp": 363_849,
-    "stsb": 5_749,
-    "mnli": 392_702,
-    "qnli": 104_743,
-    "rte": 2_490,
-    "mnli_mismatched": 0,
-    "mnli_matched": 0,
-    "ax": 0,
-}
+# Task -> training examples; ReCoRD's as T5 writes them, one per right answer, and WSC's those that name the right
+# referent. A task of none is evaluated only.
+_EXAMPLES = json.loads(
+    (pathlib.Path(__file__).parent / "assets" / "train_examples.json").read_text(encoding="utf-8")
+)
+PRONOUN_RATES: dict[str, int] = _EXAMPLES["pronouns"]
+SUPER_GLUE_RATES: dict[str, int] = PRONOUN_RATES | _EXAMPLES["super_glue"]
+GLUE_RATES: dict[str, int] = _EXAMPLES["glue"]
 
 for _form in ("", TASKLESS):
     for _suffix in ("", EXAMPLES):

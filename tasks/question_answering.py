@@ -1,53 +1,32 @@
 """SQuAD 1.1 and MRQA: train on the first, evaluate on MRQA's out-of-domain sets, or train on its others.
 
-- `squad_v010_allanswers` as in T5, `squad_v010_context_free` without the text, and `mrqa_{name}_v100` for the sets of
-  `MRQA` and `MRQA_IN_DOMAIN`; again with the suffix `_examples`, which shows examples in TensorBoard, and with `mt5_`
+- `squad_v010_allanswers` as in T5, `squad_v010_context_free` without the text, and `mrqa_{name}_v100` for the sets in
+  `assets/mrqa.json`; again with the suffix `_examples`, which shows examples in TensorBoard, and with `mt5_`
   or `byt5_` in front.
-- The mixtures `squad_to_{name}` and `squad_to_mrqa` train on SQuAD and evaluate on one of `MRQA`, or on all; again with
-  `_examples`, `mt5_` and `byt5_`.
-- The mixture `mrqa_v100_proportional` trains on all of `MRQA_IN_DOMAIN`: a source on which a prompt is trained that
+- The mixtures `squad_to_{name}` and `squad_to_mrqa` train on SQuAD and evaluate on one of the out-of-domain sets, or on
+  all; again with `_examples`, `mt5_` and `byt5_`.
+- The mixture `mrqa_v100_proportional` trains on all of the in-domain sets: a source on which a prompt is trained that
   starts others.
 
 SQuAD has no form without the task's name: T5 writes none in front.
 """
 
+import json
+import pathlib
 from typing import Any
 
 from prompt_tuning.data import answer_metrics
 from prompt_tuning.data.benchmarks import nested_files, reading
 from prompt_tuning.data.benchmarks.data_sets import EXAMPLES, MODELS, DataSet, register
-from prompt_tuning.data.benchmarks.local_files import Stems
 from prompt_tuning.data.benchmarks.nested_files import NestedFormat
 from prompt_tuning.data.preprocessors import TextPreprocessor
 from prompt_tuning.data.registry import register_mixture
 
-# Out-of-domain set's name in a task -> name of the original file.
-MRQA = {
-    "bio_asq": "BioASQ",
-    "drop": "DROP",
-    "duo_rc": "DuoRC.ParaphraseRC",
-    "race": "RACE",
-    "relation_extraction": "RelationExtraction",
-    "textbook_qa": "TextbookQA",
-}
-# The sets of MRQA that are trained on, below `train` and `dev`.
-MRQA_IN_DOMAIN = {
-    "squad": "SQuAD",
-    "news_qa": "NewsQA",
-    "trivia_qa": "TriviaQA-web",
-    "search_qa": "SearchQA",
-    "hotpot_qa": "HotpotQA",
-    "natural_questions": "NaturalQuestionsShort",
-}
-# Questions of their training sets, https://arxiv.org/abs/1910.09753.
-MRQA_RATES = {
-    "squad": 86_588,
-    "news_qa": 74_160,
-    "trivia_qa": 61_688,
-    "search_qa": 117_384,
-    "hotpot_qa": 72_928,
-    "natural_questions": 104_071,
-}
+# Kind of set -> name of the set in a task -> its original file and, of sets that are trained on, the questions of their
+# training sets, https://arxiv.org/abs/1910.09753.
+_MRQA = json.loads(
+    (pathlib.Path(__file__).parent / "assets" / "mrqa.json").read_text(encoding="utf-8")
+)
 # Name of SQuAD's task -> what it shows.
 FORMS = {
     "allanswers": reading.squad_text(),
@@ -89,31 +68,26 @@ SQUAD = _answers(
 )
 
 
-def _mrqa(name: str, stems: Stems, splits: Any) -> DataSet:
-    """A set of MRQA."""
-    return _answers(
-        name,
-        NestedFormat("MRQA", ".jsonl.gz", nested_files.mrqa, stems=stems),
-        reading.mrqa_text(),
-        {**_TEXTS, "qid": "a", "answers": ["1776.", "in 1776"]},
-        splits=splits,
+def _mrqa(name: str, file: str, *, is_trained_on: bool) -> DataSet:
+    """A set of MRQA; the out-of-domain sets have one split, which TensorFlow Datasets calls test."""
+    stems = {"train": f"train/{file}", "validation": f"dev/{file}"}
+    splits: Any = ("train", "validation")
+    if not is_trained_on:
+        stems, splits = {"validation": file}, {"validation": "test"}
+    fmt = NestedFormat(
+        "MRQA",
+        ".jsonl.gz",
+        nested_files.mrqa,
+        stems=tuple((split, (stem,)) for split, stem in stems.items()),
     )
+    probe = {**_TEXTS, "qid": "a", "answers": ["1776.", "in 1776"]}
+    return _answers(name, fmt, reading.mrqa_text(), probe, splits=splits)
 
 
 MRQA_SETS = {
-    # The out-of-domain sets have one split, which TensorFlow Datasets calls test.
-    **{
-        name: _mrqa(name, (("validation", (file,)),), {"validation": "test"})
-        for name, file in MRQA.items()
-    },
-    **{
-        name: _mrqa(
-            name,
-            (("train", (f"train/{file}",)), ("validation", (f"dev/{file}",))),
-            ("train", "validation"),
-        )
-        for name, file in MRQA_IN_DOMAIN.items()
-    },
+    name: _mrqa(name, row["file"], is_trained_on=kind == "in_domain")
+    for kind, rows in _MRQA.items()
+    for name, row in rows.items()
 }
 
 for _model in MODELS:
@@ -126,7 +100,7 @@ for _model in MODELS:
                 to_text=_to_text,
                 log_examples=bool(_suffix),
             )
-        _evaluated = {name: f"{_model}mrqa_{name}_v100{_suffix}" for name in MRQA}
+        _evaluated = {name: f"{_model}mrqa_{name}_v100{_suffix}" for name in _MRQA["out_of_domain"]}
         for _name, _data in MRQA_SETS.items():
             register(
                 _data,
@@ -137,7 +111,10 @@ for _model in MODELS:
             )
         register_mixture(
             f"{_model}mrqa_v100_proportional{_suffix}",
-            {f"{_model}mrqa_{name}_v100{_suffix}": float(n) for name, n in MRQA_RATES.items()},
+            {
+                f"{_model}mrqa_{name}_v100{_suffix}": float(row["train_questions"])
+                for name, row in _MRQA["in_domain"].items()
+            },
         )
         _trained = f"{_model}squad_v010_allanswers{_suffix}"
         for _name, _tasks in (*_evaluated.items(), ("mrqa", None)):

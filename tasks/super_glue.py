@@ -9,9 +9,10 @@
   decoding; again with `taskless_` in front.
 - `mt5_…`, `byt5_…`, `task_index_…` and `…_examples`: see `prompt_tuning.data.benchmarks.data_sets.register_forms`.
 
-A new task is a new row.
+A new task with labels is a new row of `assets/super_glue.json`.
 """
 
+import pathlib
 from typing import Any
 
 from prompt_tuning.data import answer_metrics, postprocessors
@@ -21,21 +22,16 @@ from prompt_tuning.data.benchmarks.data_sets import (
     FORMS,
     TASKLESS,
     DataSet,
-    classification,
+    read_table,
     register_forms,
 )
-from prompt_tuning.data.benchmarks.local_files import LocalFormat
 from prompt_tuning.data.benchmarks.nested_files import NestedFormat
-from prompt_tuning.data.metrics import accuracy, mean_multiclass_f1
+from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.preprocessors import TextPreprocessor, classification_text
 from prompt_tuning.data.ranking import SUFFIX
 from prompt_tuning.data.registry import register_mixture
 
 _NO_YES = ("False", "True")
-_ENTAILMENT = ("entailment", "not_entailment")
-_CHOICES = ("choice1", "choice2")
-_CB = ("entailment", "contradiction", "neutral")
-_TEST = ("test",)
 
 
 def _multirc_text(prefix: str) -> TextPreprocessor:
@@ -66,27 +62,12 @@ def _winograd(only_correct: bool, splits: tuple[str, ...], **measured: Any) -> D
     )
 
 
-DATA_SETS = (
-    classification(
-        "boolq",
-        LocalFormat("BoolQ", ".jsonl", ("question", "passage"), _NO_YES),
-        _NO_YES,
-        task_index=0,
-    ),
-    classification(
-        "cb",
-        LocalFormat("CB", ".jsonl", ("premise", "hypothesis"), _CB),
-        _CB,
-        metric_fns=(mean_multiclass_f1(num_classes=3), accuracy),
-        task_index=1,
-    ),
-    classification(
-        "copa",
-        LocalFormat("COPA", ".jsonl", ("premise", "choice1", "choice2", "question"), _CHOICES),
-        _CHOICES,
-        task_index=2,
-    ),
-    DataSet(
+# Name -> data set. The diagnostics AX-b and AX-g are written as RTE, and their labels are public nowhere but in the
+# original files.
+DATA_SETS = read_table(
+    pathlib.Path(__file__).parent / "assets" / "super_glue.json", suffix=".jsonl"
+) | {
+    "multirc": DataSet(
         "multirc",
         NestedFormat("MultiRC", ".jsonl", nested_files.multirc),
         _multirc_text,
@@ -106,7 +87,7 @@ DATA_SETS = (
         is_right=answer_metrics.is_right,
         task_index=3,
     ),
-    DataSet(
+    "record": DataSet(
         "record",
         NestedFormat("ReCoRD", ".jsonl", nested_files.record_queries),
         lambda prefix: reading.record_text(prefix=prefix),
@@ -125,51 +106,7 @@ DATA_SETS = (
         is_right=answer_metrics.is_right,
         task_index=4,
     ),
-    classification(
-        "rte",
-        LocalFormat("RTE", ".jsonl", ("premise", "hypothesis"), _ENTAILMENT),
-        _ENTAILMENT,
-        task_index=5,
-    ),
-    classification(
-        "wic",
-        LocalFormat("WiC", ".jsonl", ("sentence1", "sentence2", "word"), _NO_YES),
-        _NO_YES,
-        task_index=6,
-    ),
-    # The diagnostics are written as RTE, and their labels are public nowhere but in the original files.
-    classification(
-        "axb",
-        LocalFormat(
-            "AX-b",
-            ".jsonl",
-            ("sentence1", "sentence2"),
-            _ENTAILMENT,
-            stems=(("test", ("AX-b", "test")),),
-        ),
-        _ENTAILMENT,
-        fields={"hypothesis": "sentence2", "premise": "sentence1"},
-        prefix="rte",
-        metric_fns=(),
-        splits=_TEST,
-        task_index=5,
-    ),
-    classification(
-        "axg",
-        LocalFormat(
-            "AX-g",
-            ".jsonl",
-            ("premise", "hypothesis"),
-            _ENTAILMENT,
-            stems=(("test", ("AX-g", "test")),),
-        ),
-        _ENTAILMENT,
-        prefix="rte",
-        metric_fns=(),
-        splits=_TEST,
-        task_index=5,
-    ),
-)
+}
 WSC = {
     "train": _winograd(True, ("train",), metric_fns=()),
     "eval": _winograd(
@@ -202,7 +139,7 @@ DPR = DataSet(
     task_index=7,
 )
 
-for _data in DATA_SETS:
+for _data in DATA_SETS.values():
     register_forms(
         _data, f"super_glue_{_data.name}_v102", tfds_name=f"super_glue/{_data.name}:1.0.2"
     )
@@ -227,7 +164,7 @@ for _form in ("", TASKLESS):
         [
             *(
                 f"{_form}super_glue_{_data.name}_v102{SUFFIX if _data.verbalizers else ''}"
-                for _data in DATA_SETS
+                for _data in DATA_SETS.values()
                 if _data.metric_fns
             ),
             f"{_form}super_glue_wsc_v102_simple_eval",

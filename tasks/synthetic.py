@@ -22,7 +22,6 @@ from prompt_tuning.data.metrics import MetricFn, accuracy, mean_multiclass_f1
 from prompt_tuning.data.preprocessors import TextPreprocessor, classification_text
 from prompt_tuning.data.registry import register_mixture, register_task
 from prompt_tuning.data.synthetic import benchmark
-from prompt_tuning.data.verbalizers import register_verbalizers
 
 PREFIX = "synthetic_"
 MIXTURE = "synthetic"
@@ -45,23 +44,17 @@ _METRICS: dict[str, tuple[MetricFn, ...]] = {
 }
 
 
-def _dataset(
-    split: str, shuffle_files: bool, seed: int | None = None, *, name: str
-) -> tf.data.Dataset:
-    """Raw examples of a split."""
-    del shuffle_files, seed
-    rows = benchmark.rows(name, split)
-    if name == "wsc" and split == "train":
-        # A model learns whom a pronoun means from the right candidates.
-        rows = [row for row in rows if row["label"]]
-    return columns.as_dataset(columns.from_rows(rows))
-
-
 def _source(name: str, splits: tuple[str, ...]) -> seqio.DataSource:
     """The splits of one task."""
 
+    # SeqIO calls it by these names.
     def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-        return _dataset(split, shuffle_files, seed, name=name)
+        del shuffle_files, seed
+        rows = benchmark.rows(name, split)
+        if name == "wsc" and split == "train":
+            # A model learns whom a pronoun means from the right candidates.
+            rows = [row for row in rows if row["label"]]
+        return columns.as_dataset(columns.from_rows(rows))
 
     return seqio.FunctionDataSource(dataset, splits=splits)
 
@@ -98,17 +91,15 @@ def _register(name: str, form: benchmark.Form) -> None:
         postprocess_fn=postprocess_fn,
         metric_fns=metric_fns,
         probe=probe,
+        verbalizers=form.classes,
     )
-    register_verbalizers(f"{PREFIX}{name}", form.classes)
-    ranked = f"{PREFIX}{name}{ranking.SUFFIX}"
     register_task(
-        ranked,
+        f"{PREFIX}{name}{ranking.SUFFIX}",
         source=_source(name, splits[1:]),
         **ranking.ranked(to_text, postprocess_fn, metric_fns, form.classes),
         probe=probe,
-        has_cache=False,
+        verbalizers=form.classes,
     )
-    register_verbalizers(ranked, form.classes)
 
 
 for _name, _form in benchmark.FORMS.items():

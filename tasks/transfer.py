@@ -20,14 +20,13 @@ PAIRS = {
     ("qqp", "mrpc"): {"duplicate": "equivalent"},
     ("mrpc", "qqp"): {"equivalent": "duplicate"},
 }
-_BY_NAME = {data.name: data for data in DATA_SETS}
 
 for (_source, _target), _words in PAIRS.items():
     _data = dataclasses.replace(
-        _BY_NAME[_target],
-        postprocess_fn=postprocessors.translated(_BY_NAME[_target].postprocess_fn, _words),
+        DATA_SETS[_target],
+        postprocess_fn=postprocessors.translated(DATA_SETS[_target].postprocess_fn, _words),
         # What the model answers, and so what is scored.
-        verbalizers=_BY_NAME[_source].verbalizers,
+        verbalizers=DATA_SETS[_source].verbalizers,
         splits=("validation",),
     )
     for _task_version, _tfds_version in VERSIONS.items():

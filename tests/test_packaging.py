@@ -71,6 +71,7 @@ def test_everything_that_is_installed_is_there(contents, kind):
     assert len([name for name in expected if name.endswith(".gin")]) > 0
     assert "prompt_tuning/tasks/super_glue.py" in expected
     assert "prompt_tuning/launch/setup.sh" in expected
+    assert "prompt_tuning/data/synthetic/assets/senses.json" in contents[kind]
     expected |= {path.relative_to(REPO).as_posix() for path in _files(REPO / "prompt_tuning")}
     ladder = [p for p in (REPO / "prompt_tuning" / "ladder").rglob("*") if p.is_file()]
     assert len([path for path in ladder if path.name == "weights.json"]) == 16
@@ -80,7 +81,10 @@ def test_everything_that_is_installed_is_there(contents, kind):
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     return [
-        p for pattern in ("*.py", "*.gin", "*.sh") for p in folder.rglob(pattern) if p.is_file()
+        p
+        for pattern in ("*.py", "*.gin", "*.sh", "*.json")
+        for p in folder.rglob(pattern)
+        if p.is_file()
     ]
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import tensorflow as tf
 from prompt_tuning.data import context, verbalizers
 from prompt_tuning.data.text import text_sources
 from prompt_tuning.data.vocabularies import check_vocabulary
-from prompt_tuning.errors import DataError
+from prompt_tuning.errors import ConfigError, DataError, check_count
 
 Batch = dict[str, np.ndarray]
 _PREFETCHED_BATCHES = 2
@@ -218,7 +218,7 @@ def _examples(
     cfg: DatasetConfig, *, num_epochs: int | None, seed: int, start_example: int = 0
 ) -> tf.data.Dataset:
     """Returns the stream of single examples (packed: of rows) with the model's features, from `start_example` on."""
-    lengths = _lengths(cfg)
+    lengths = check_lengths(cfg.task_feature_lengths)
     provider = get_task(cfg)
     with context.overriding(data_dir=cfg.data_dir):
         ds = provider.get_dataset(
@@ -249,21 +249,17 @@ def check_dataset(cfg: DatasetConfig) -> None:
       cfg: The configuration of a run's training, evaluation or inference data.
 
     Raises:
-      DataError: The module, the task, the split, the lengths, the vocabulary, a label or the data itself is wrong.
+      ConfigError: The lengths or the batch size are wrong.
+      DataError: The module, the task, the split, the vocabulary, a label or the data itself is wrong.
     """
     provider = get_task(cfg)
     names = eval_task_names(cfg)
-    lengths = None if cfg.task_feature_lengths is None else _lengths(cfg)
-    if cfg.batch_size < 1:
-        raise DataError(
-            "The batch size is too small",
-            got=cfg.batch_size,
-            expected="at least 1",
-            fix="set BATCH_SIZE",
-        )
-    for name in sorted(provider.output_features):
-        if lengths is not None:
-            _check_length(name, lengths)
+    features = sorted(provider.output_features)
+    lengths = cfg.task_feature_lengths
+    if lengths is not None:
+        lengths = check_lengths(lengths, features)
+    check_count("BATCH_SIZE", cfg.batch_size, "examples")
+    for name in features:
         check_vocabulary(provider.output_features[name].vocabulary)
     for name in names:
         task = seqio.TaskRegistry.get(name)
@@ -276,28 +272,26 @@ def check_dataset(cfg: DatasetConfig) -> None:
             _check_not_empty(dataclasses.replace(cfg, mixture_or_task_name=name), lengths)
 
 
-def _lengths(cfg: DatasetConfig) -> dict[str, int]:
-    """Returns the configured lengths as a plain dict."""
-    if not isinstance(cfg.task_feature_lengths, Mapping) or not cfg.task_feature_lengths:
-        raise DataError(
-            "The lengths of the features are not given",
-            got=cfg.task_feature_lengths,
-            expected='a dict such as {"inputs": 512, "targets": 32}',
-            fix="set TASK_FEATURE_LENGTHS",
-        )
-    return dict(cfg.task_feature_lengths)
+def check_lengths(lengths: object, features: Iterable[str] = ()) -> dict[str, int]:
+    """Returns the configured lengths as a plain dict.
 
+    Args:
+      lengths: TASK_FEATURE_LENGTHS, in tokens.
+      features: What must have a length.
 
-def _check_length(feature: str, lengths: Mapping[str, Any]) -> None:
-    """Checks that the length of one feature is a positive whole number."""
-    length = lengths.get(feature)
-    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-        raise DataError(
-            f"The length of feature {feature!r} is not a number of tokens",
-            got=length,
-            expected="a whole number of at least 1",
-            fix=f"set TASK_FEATURE_LENGTHS[{feature!r}]",
+    Raises:
+      ConfigError: There are none, or one is not a positive whole number.
+    """
+    if not isinstance(lengths, Mapping) or not lengths:
+        raise ConfigError(
+            "The lengths of the features, TASK_FEATURE_LENGTHS, are not given",
+            got=lengths,
+            expected='a dict such as {"inputs": 512, "targets": 32}, in tokens',
+            fix="bind TASK_FEATURE_LENGTHS",
         )
+    for name in features:
+        check_count(f"TASK_FEATURE_LENGTHS[{name!r}]", lengths.get(name), "tokens")
+    return dict(lengths)
 
 
 def _check_not_empty(cfg: DatasetConfig, lengths: Mapping[str, int] | None) -> None:

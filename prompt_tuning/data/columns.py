@@ -1,13 +1,13 @@
 """Raw examples as columns, nested and of varying length where TensorFlow Datasets has them so."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-# Feature name -> one entry per example; the parts of a nested feature are joined by "/".
-Columns = dict[str, np.ndarray]
+# Feature name -> one entry per example; of a nested feature, the columns of its parts.
+Columns = dict[str, Any]
 
 
 def from_rows(rows: Sequence[Mapping[str, Any]]) -> Columns:
@@ -18,20 +18,25 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> Columns:
         and dicts of these.
 
     Returns:
-      {name: [n]}: text as UTF-8 bytes, `label` as int64, other integers as int32, numbers as float32; lists as objects.
+      {name: [n]}: text as UTF-8 bytes, `label` as int64, other integers as int32, numbers as float32, truth values as
+      bool; lists as objects.
     """
-    flat = [dict(_flatten(row)) for row in rows]
-    return {name: _column(name, [row[name] for row in flat]) for name in flat[0]}
+    return {
+        name: from_rows([row[name] for row in rows])
+        if isinstance(first, Mapping)
+        else _column(name, [row[name] for row in rows])
+        for name, first in rows[0].items()
+    }
 
 
 def take(columns: Columns, order: np.ndarray) -> Columns:
     """Returns the examples at the positions `order`, an [m] array of int."""
-    return {name: column[order] for name, column in columns.items()}
+    return tf.nest.map_structure(lambda column: column[order], columns)
 
 
 def length(columns: Columns) -> int:
     """Returns the number of examples."""
-    return len(next(iter(columns.values())))
+    return len(tf.nest.flatten(columns)[0])
 
 
 def as_dataset(columns: Columns) -> tf.data.Dataset:
@@ -40,41 +45,23 @@ def as_dataset(columns: Columns) -> tf.data.Dataset:
     Args:
       columns: At least one.
     """
-    tensors: Any = {}
-    for name, column in columns.items():
-        *outer, last = name.split("/")
-        level: Any = tensors
-        for part in outer:
-            level = level.setdefault(part, {})
-        level[last] = _tensor(column)
+    ds = tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(_tensor, columns))
     # Elements of ragged columns become plain tensors as soon as a function has returned them.
-    return tf.data.Dataset.from_tensor_slices(tensors).map(_same, num_parallel_calls=1)
-
-
-def _same(example: dict[str, Any]) -> dict[str, Any]:
-    """Returns its argument."""
-    return example
-
-
-def _flatten(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (name, value) of every leaf."""
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value
+    return ds.map(lambda example: example, num_parallel_calls=1)
 
 
 def _column(name: str, values: list[Any]) -> np.ndarray:
     """Returns the values as an array of TensorFlow Datasets' type."""
-    if isinstance(values[0], str | list):
+    first = values[0]
+    if isinstance(first, str | list):
         column = np.empty(len(values), dtype=object)
         for i, value in enumerate(values):
             is_text = isinstance(value, str)
             column[i] = value.encode() if is_text else _column(name, value) if value else []
         return column
-    kind = np.float32 if isinstance(values[0], float) else np.int64 if name == "label" else np.int32
-    return np.array(values, dtype=kind)
+    if isinstance(first, bool | float):
+        return np.array(values, dtype=bool if isinstance(first, bool) else np.float32)
+    return np.array(values, dtype=np.int64 if name == "label" else np.int32)
 
 
 def _tensor(column: np.ndarray) -> Any:

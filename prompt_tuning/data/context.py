@@ -74,10 +74,9 @@ def overriding(
     """
     global _current
     before = _current
-    _current = RunContext(
-        vocabulary=before.vocabulary if vocabulary is None else vocabulary,
-        data_dir=before.data_dir if data_dir is None else data_dir,
-    )
+    changes = {"vocabulary": vocabulary, "data_dir": data_dir}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    _current = dataclasses.replace(before, **changes)  # pyright: ignore[reportArgumentType]
     try:
         yield
     finally:

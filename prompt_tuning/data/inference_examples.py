@@ -9,12 +9,13 @@ import seqio
 
 from prompt_tuning.data import batches, context
 from prompt_tuning.data.own import input_files
-from prompt_tuning.errors import ConfigError, DataError
+from prompt_tuning.errors import DataError
 
 EOS_ID = 1
 PRETOKENIZED = "_pretokenized"
 # What a row of a file of several tasks names its own by.
 TASK_KEY = "task"
+_FEATURES = ("inputs", "targets")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +41,10 @@ def from_task(cfg: batches.DatasetConfig) -> Iterator[InferenceExample]:
     Raises:
       ConfigError: If no lengths are given.
     """
-    lengths = _check_lengths(cfg.task_feature_lengths)
+    lengths = batches.check_lengths(cfg.task_feature_lengths, _FEATURES)
     with context.overriding(data_dir=cfg.data_dir):
         dataset = batches.get_task(cfg).get_dataset(
-            sequence_length=dict(lengths),
+            sequence_length=lengths,
             split=cfg.split,
             shuffle=False,
             num_epochs=1,
@@ -121,7 +122,7 @@ def from_strings(
       lengths: TASK_FEATURE_LENGTHS, in tokens.
       tasks: As many names, or None where there is one task.
     """
-    lengths = _check_lengths(lengths)
+    checked = batches.check_lengths(lengths, _FEATURES)
     for index, text in enumerate(inputs):
         texts = {f"inputs{PRETOKENIZED}": text}
         if tasks is not None:
@@ -129,9 +130,9 @@ def from_strings(
         target_ids: list[int] = []
         if targets is not None:
             texts[f"targets{PRETOKENIZED}"] = targets[index]
-            target_ids = _with_eos(output_vocabulary.encode(targets[index]), lengths["targets"])
-        input_ids = _with_eos(input_vocabulary.encode(text), lengths["inputs"])
-        yield InferenceExample(texts, model_features(input_ids, target_ids, lengths))
+            target_ids = _with_eos(output_vocabulary.encode(targets[index]), checked["targets"])
+        input_ids = _with_eos(input_vocabulary.encode(text), checked["inputs"])
+        yield InferenceExample(texts, model_features(input_ids, target_ids, checked))
 
 
 def model_features(
@@ -178,18 +179,6 @@ def _tasks_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: str
                 candidates=names,
             )
     return [row[TASK_KEY] for row in rows]
-
-
-def _check_lengths(lengths: Mapping[str, int] | None) -> Mapping[str, int]:
-    """The lengths, or an error that asks for them."""
-    if not lengths or not {"inputs", "targets"} <= set(lengths):
-        raise ConfigError(
-            "TASK_FEATURE_LENGTHS is missing",
-            got=lengths,
-            expected="{'inputs': L, 'targets': T} in tokens",
-            fix="bind TASK_FEATURE_LENGTHS, e.g. {'inputs': 512, 'targets': 8}",
-        )
-    return lengths
 
 
 def _with_eos(ids: Sequence[int], length: int) -> list[int]:

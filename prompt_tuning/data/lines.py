@@ -3,34 +3,60 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
 from prompt_tuning.errors import DataError
 
+_GZIP_MAGIC = b"\x1f\x8b"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 
 def read_lines(path: epath.Path) -> Iterator[tuple[int, str]]:
-    """Yields the lines of a UTF-8 file with their numbers, counted from 1.
+    """Yields the lines of a UTF-8 file with their numbers, counted from 1, one read at a time.
 
     Only line feeds end a line: the texts themselves hold characters that `str.splitlines` would split at.
 
     Args:
-      path: The file, decompressed if its name ends in `.gz`; a byte order mark and carriage returns at line ends are
-        dropped.
+      path: The file; a byte order mark and carriage returns at line ends are dropped. Whether it is gzip-compressed is
+        seen from its first bytes: some storage decompresses a file and leaves it its name.
 
     Raises:
-      DataError: A line is not UTF-8 or holds a NUL byte, or the file is no complete gzip file but is named so.
+      DataError: There is no such file, a line is not UTF-8 or holds a NUL byte, or the file is no complete gzip file.
     """
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        content = _decompress(content, path)
-    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    for number, line in enumerate(lines, start=1):
-        yield number, decode(line.removesuffix(b"\r"), where=f"{path}:{number}")
+    if not path.is_file():
+        raise DataError(
+            "The file does not exist",
+            got=str(path),
+            expected="a file",
+            fix="correct the path",
+            name=path.name,
+            candidates=[p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [],
+        )
+    number = 0
+    with path.open("rb") as raw:
+        is_compressed = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        raw.seek(0)
+        lines: Iterator[bytes] = iter(gzip.GzipFile(fileobj=raw) if is_compressed else raw)
+        while True:
+            try:
+                line = next(lines, None)
+            # What gzip raises for a file that ends early, and for one that is damaged.
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise DataError(
+                    f"{path} is no complete gzip file; it can be read up to line {number} ({error})",
+                    got=path.name,
+                    expected="a complete gzip file",
+                    fix="download or copy the file again",
+                ) from error
+            if line is None:
+                return
+            number += 1
+            line = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+            line = line.removesuffix(b"\n").removesuffix(b"\r")
+            yield number, decode(line, where=f"{path}:{number}")
 
 
 def decode(line: bytes, *, where: str) -> str:
@@ -61,20 +87,6 @@ def decode(line: bytes, *, where: str) -> str:
         ) from error
 
 
-def _decompress(content: bytes, path: epath.Path) -> bytes:
-    """Returns what a gzip file holds."""
-    try:
-        return gzip.decompress(content)
-    # What gzip raises for a file that ends early, and for one that is damaged or is none.
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path} is no complete gzip file ({error})",
-            got=path.name,
-            expected="a complete gzip file",
-            fix="download or copy the file again, or take .gz off the name of a file that is not compressed",
-        ) from error
-
-
 def parse_json_object(line: str, *, where: str) -> dict[str, Any]:
     """Returns the JSON object that a line holds.
 
@@ -85,27 +97,19 @@ def parse_json_object(line: str, *, where: str) -> dict[str, Any]:
     Raises:
       DataError: The line is not JSON, not an object, or beyond what Python reads.
     """
+    record: Any = None
     try:
         record = json.loads(line)
+        fault = "" if isinstance(record, dict) else "is not a JSON object"
     except json.JSONDecodeError as error:
         line_in_file = f"line {error.lineno}, " if "\n" in line else ""
-        raise DataError(
-            f"{where} is not JSON ({error.msg} at {line_in_file}column {error.colno})",
-            got=shorten(line),
-            expected="one JSON object a line",
-            fix="correct the line",
-        ) from error
+        fault = f"is not JSON ({error.msg} at {line_in_file}column {error.colno})"
     # A number of thousands of digits, and brackets nested thousands deep.
     except (ValueError, RecursionError) as error:
+        fault = f"holds JSON that cannot be read ({error})"
+    if fault:
         raise DataError(
-            f"{where} holds JSON that cannot be read ({error})",
-            got=shorten(line),
-            expected="one JSON object a line",
-            fix="correct the line",
-        ) from error
-    if not isinstance(record, dict):
-        raise DataError(
-            f"{where} is not a JSON object",
+            f"{where} {fault}",
             got=shorten(line),
             expected="one JSON object a line",
             fix="correct the line",
@@ -153,26 +157,6 @@ def check_characters(text: str, field: str, *, where: str) -> str:
             fix="correct the escape, or write the character itself",
         ) from error
     return text
-
-
-def check_columns(header: Sequence[str], *, where: str) -> None:
-    """Checks the names of a table's columns.
-
-    Args:
-      header: The names.
-      where: `file:line`, for the error.
-
-    Raises:
-      DataError: A column is named twice.
-    """
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise DataError(
-            f"{where} names a column twice",
-            got=twice[0],
-            expected="a name of its own for each column",
-            fix="rename one of the columns",
-        )
 
 
 def shorten(text: str, width: int = 80) -> str:

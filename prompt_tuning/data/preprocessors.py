@@ -41,10 +41,7 @@ def classification_text(
     )
 
     def join(example: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        words: list[Any] = [prefix] if prefix else []
-        for name, column in columns.items():
-            words += [f"{name}:", example[column]]
-        text = tf.strings.join(words, separator=" ")
+        text = _written(example, columns, prefix)
         if has_markup:
             text = tf.strings.regex_replace(text, "<br>", " ")
             text = tf.strings.regex_replace(text, "</?b>", "")
@@ -70,17 +67,24 @@ def similarity_text(*, fields: Sequence[str], prefix: str = "") -> TextPreproces
     """
 
     def to_text(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        words: list[Any] = [prefix] if prefix else []
-        for field in fields:
-            words += [f"{field}:", example[field]]
         number = tf.round(example["label"] * 5) / 5
         return {
-            "inputs": tf.strings.join(words, separator=" "),
+            "inputs": _written(example, {field: field for field in fields}, prefix),
             "targets": tf.as_string(number, precision=1),
             "idx": example["idx"],
         }
 
     return lambda ds: ds.map(to_text, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _written(
+    example: Mapping[str, tf.Tensor], columns: Mapping[str, str], prefix: str
+) -> tf.Tensor:
+    """Returns `{prefix} {name}: {value} {name}: {value} …`."""
+    words: list[Any] = [prefix] if prefix else []
+    for name, column in columns.items():
+        words += [f"{name}:", example[column]]
+    return tf.strings.join(words, separator=" ")
 
 
 def index_features(example: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -89,6 +93,25 @@ def index_features(example: Mapping[str, Any]) -> dict[str, tf.Tensor]:
     if isinstance(idx, Mapping):
         return {f"idx/{part}": value for part, value in idx.items()}
     return {"idx": idx}
+
+
+def prepend_id(ds: tf.data.Dataset, feature: str, first: int) -> tf.data.Dataset:
+    """Returns examples of which one feature begins with an id.
+
+    Args:
+      ds: {feature: int32 [n], …}.
+      feature: The feature.
+      first: The id.
+
+    Returns:
+      The same with {feature: int32 [n + 1]}.
+    """
+
+    def prepend(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        ids = example[feature]
+        return {**example, feature: tf.concat([tf.constant([first], ids.dtype), ids], axis=0)}
+
+    return ds.map(prepend, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def phrased_text(*, field: str, verbalizers: Sequence[str], phrase: str) -> TextPreprocessor:

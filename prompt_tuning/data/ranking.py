@@ -34,13 +34,14 @@ def ranked(
       verbalizers: Text of each class, by class index.
 
     Returns:
-      `to_text`, `postprocess_fn` and `metric_fns` of the ranked form. Its examples are numbered as they come, and a
-      cache is written in parts that would each begin at 0: such a task must have no `seqio.CacheDatasetPlaceholder`.
+      `to_text`, `postprocess_fn`, `metric_fns` and `has_cache` of the ranked form, for `registry.make_task`. Its
+      examples are numbered as they come, and a cache is written in parts that would each begin at 0: it can have none.
     """
     return {
         "to_text": with_every_label(to_text, verbalizers),
         "postprocess_fn": ranked_target(postprocess_fn),
         "metric_fns": [of_likeliest(fn, postprocess_fn, verbalizers) for fn in metric_fns],
+        "has_cache": False,
     }
 
 

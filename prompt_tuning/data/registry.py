@@ -8,28 +8,47 @@ import tensorflow as tf
 from absl import logging
 
 from prompt_tuning.data import columns
-from prompt_tuning.data.features import text_to_text_features
 from prompt_tuning.data.metrics import MetricFn
 from prompt_tuning.data.postprocessors import PostprocessFn
 from prompt_tuning.data.preprocessors import TextPreprocessor
-from prompt_tuning.errors import DataError
+from prompt_tuning.data.verbalizers import register_verbalizers
+from prompt_tuning.data.vocabularies import RunVocabulary
+from prompt_tuning.errors import ConfigError, DataError
 
 # Name -> task of ours and the raw examples on which its text is compared, or mixture of ours and its rates.
 _OURS: dict[str, tuple[Any, Any]] = {}
 
 
-def register_task(
+# Name -> task that `replace_task` has registered.
+_REPLACEABLE: dict[str, seqio.Task] = {}
+
+Preprocessors = Sequence[Callable[..., tf.data.Dataset]]
+
+
+def text_to_text_features() -> dict[str, seqio.utils.Feature]:
+    """Returns T5's two output features, tokenized with the run's vocabulary and ended by EOS.
+
+    Returns:
+      `inputs` (may be absent, as in T5: a language model has only targets) and `targets`.
+    """
+    return {
+        "inputs": seqio.Feature(vocabulary=RunVocabulary(), add_eos=True, required=False),
+        "targets": seqio.Feature(vocabulary=RunVocabulary(), add_eos=True),
+    }
+
+
+def make_task(
     name: str,
     *,
     source: seqio.DataSource,
     to_text: TextPreprocessor,
-    postprocess_fn: PostprocessFn,
-    metric_fns: Sequence[MetricFn],
-    probe: Sequence[Mapping[str, Any]],
-    on_ids: Sequence[Callable[..., tf.data.Dataset]] = (),
+    postprocess_fn: PostprocessFn | None = None,
+    metric_fns: Sequence[MetricFn] = (),
+    on_ids: Preprocessors = (),
+    behind_cache: Preprocessors = (),
     has_cache: bool = True,
 ) -> seqio.Task:
-    """Registers a text-to-text task, as `add_task` does.
+    """Returns a text-to-text task that is not registered yet.
 
     Args:
       name: The task's name.
@@ -37,9 +56,53 @@ def register_task(
       to_text: Makes `inputs` and `targets` text of raw examples.
       postprocess_fn: Makes values of decoded text.
       metric_fns: Compare these values.
-      probe: Raw examples, on which the texts are compared.
       on_ids: Preprocessors of the ids, behind the vocabulary.
+      behind_cache: Preprocessors of ids that come from the cache, where there is one.
       has_cache: Whether the ids may be cached.
+
+    Raises:
+      ConfigError: The name has other characters than SeqIO allows.
+    """
+    try:
+        return seqio.Task(
+            name,
+            source=source,
+            output_features=text_to_text_features(),
+            preprocessors=[
+                to_text,
+                seqio.preprocessors.tokenize,
+                *on_ids,
+                # What lies behind depends on the lengths or the seed of a run: one cache serves all of them.
+                *([seqio.CacheDatasetPlaceholder()] if has_cache else []),
+                *behind_cache,
+                seqio.preprocessors.append_eos_after_trim,
+            ],
+            postprocess_fn=postprocess_fn,
+            metric_fns=list(metric_fns),
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"The task cannot be registered ({error})",
+            got=name,
+            expected="a name of letters, digits, points and underscores",
+            fix="choose such a name",
+        ) from error
+
+
+def register_task(
+    name: str,
+    *,
+    probe: Sequence[Mapping[str, Any]],
+    verbalizers: Sequence[str] = (),
+    **parts: Any,
+) -> seqio.Task:
+    """Registers a text-to-text task, as `add_task` does.
+
+    Args:
+      name: The task's name.
+      probe: Raw examples, on which its text is compared with that of a task of the same name.
+      verbalizers: Text of each class, by class index; none where targets are free text.
+      **parts: As `make_task` takes them.
 
     Returns:
       The registered task.
@@ -47,21 +110,41 @@ def register_task(
     Raises:
       DataError: The name is taken by another task.
     """
-    task = seqio.Task(
-        name,
-        source=source,
-        output_features=text_to_text_features(),
-        preprocessors=[
-            to_text,
-            seqio.preprocessors.tokenize,
-            *on_ids,
-            *([seqio.CacheDatasetPlaceholder()] if has_cache else []),
-            seqio.preprocessors.append_eos_after_trim,
-        ],
-        postprocess_fn=postprocess_fn,
-        metric_fns=list(metric_fns),
-    )
-    return add_task(task, probe)
+    task = add_task(make_task(name, **parts), probe)
+    register_verbalizers(name, verbalizers)
+    return task
+
+
+def replace_task(name: str, task: seqio.Task | None, verbalizers: Sequence[str] = ()) -> None:
+    """Registers a user's task; one that this function registered before under the name makes way.
+
+    A notebook's cell may so run twice.
+
+    Args:
+      name: The task's name.
+      task: The task; None where the name is to stand for none any more.
+      verbalizers: Text of each class, by class index; none where targets are free text.
+
+    Raises:
+      ConfigError: The name is that of a task or mixture of another module.
+    """
+    is_mixture = name in seqio.MixtureRegistry.names()
+    if is_mixture or name in seqio.TaskRegistry.names():
+        taken = None if is_mixture else seqio.TaskRegistry.get(name)
+        is_replaceable = taken is not None and _REPLACEABLE.get(name) is taken
+        if task is not None and not is_replaceable:
+            raise ConfigError(
+                f"A {'mixture' if is_mixture else 'task'} of another module has this name",
+                got=name,
+                expected="a name of its own",
+                fix="choose another name",
+            )
+        if is_replaceable:
+            seqio.TaskRegistry.remove(name)
+    if task is not None:
+        seqio.TaskRegistry.add_provider(name, task)
+        _REPLACEABLE[name] = task
+        register_verbalizers(name, verbalizers)
 
 
 def add_task(task: seqio.Task, probe: Sequence[Mapping[str, Any]]) -> seqio.Task:

@@ -7,12 +7,10 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sentencepiece
 import seqio
-import tensorflow as tf
 from etils import epath
 
 from prompt_tuning import ladder
@@ -142,6 +140,21 @@ def _t5_vocabulary() -> seqio.Vocabulary:
     return SentencePieceVocabulary(T5_VOCABULARY)
 
 
+def _of_run(name: str, doc: str) -> Any:
+    """Returns a property that asks the run's vocabulary."""
+    return property(lambda self: getattr(self.resolve(), name), doc=doc)
+
+
+def _by_run(name: str, doc: str = "") -> Any:
+    """Returns a method that has the run's vocabulary answer."""
+
+    def method(self: "RunVocabulary", value: Any) -> Any:
+        return getattr(self.resolve(), name)(value)
+
+    method.__doc__ = doc
+    return method
+
+
 class RunVocabulary(seqio.Vocabulary):
     """Stands for the run's vocabulary (see `context`), or T5's own where the run names none.
 
@@ -159,68 +172,22 @@ class RunVocabulary(seqio.Vocabulary):
             return _t5_vocabulary()
         return vocabulary
 
-    @property
-    def bos_id(self) -> int | None:
-        """Id that begins a sequence; T5 has none (-1)."""
-        return self.resolve().bos_id
-
-    @property
-    def eos_id(self) -> int | None:
-        """Id that ends a sequence."""
-        return self.resolve().eos_id
-
-    @property
-    def pad_id(self) -> int:
-        """Id of padding."""
-        return self.resolve().pad_id
-
-    @property
-    def unk_id(self) -> int | None:
-        """Id of what the vocabulary cannot write."""
-        return self.resolve().unk_id
-
-    @property
-    def extra_ids(self) -> int:
-        """Number of sentinels added behind the pieces."""
-        return self.resolve().extra_ids
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids, sentinels included."""
-        return self.resolve().vocab_size
-
-    @property
-    def _base_vocab_size(self) -> int:
-        return self.resolve()._base_vocab_size
-
+    bos_id = _of_run("bos_id", "Id that begins a sequence; T5 has none (-1).")
+    eos_id = _of_run("eos_id", "Id that ends a sequence.")
+    pad_id = _of_run("pad_id", "Id of padding.")
+    unk_id = _of_run("unk_id", "Id of what the vocabulary cannot write.")
+    extra_ids = _of_run("extra_ids", "Number of sentinels added behind the pieces.")
+    vocab_size = _of_run("vocab_size", "Number of ids, sentinels included.")
+    _base_vocab_size = _of_run("_base_vocab_size", "Number of ids without sentinels.")
     # The public methods are delegated whole: each vocabulary does its own clean-up around the private ones.
-    def encode(self, s: Sequence[int] | str) -> Sequence[int]:
-        """Returns the ids of a text, without EOS."""
-        return self.resolve().encode(s)
-
-    def decode(self, ids: Iterable[int]) -> Any:
-        """Returns the text of ids, up to the first EOS."""
-        return self.resolve().decode(ids)
-
-    def encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        """Returns the ids of a string tensor, int32, without EOS."""
-        return self.resolve().encode_tf(s)
-
-    def decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-        """Returns the strings of int32 ids, up to the first EOS."""
-        return self.resolve().decode_tf(ids)
-
-    def _encode(self, s: str) -> Sequence[int]:
-        return self.resolve()._encode(s)
-
-    def _decode(self, ids: Iterable[int]) -> Any:
-        return self.resolve()._decode(ids)
-
-    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        return self.resolve()._encode_tf(s)
-
-    def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-        return self.resolve()._decode_tf(ids)
+    encode = _by_run("encode", "Returns the ids of a text, without EOS.")
+    decode = _by_run("decode", "Returns the text of ids, up to the first EOS.")
+    encode_tf = _by_run("encode_tf", "Returns the ids of a string tensor, int32, without EOS.")
+    decode_tf = _by_run("decode_tf", "Returns the strings of int32 ids, up to the first EOS.")
+    _encode = _by_run("_encode")
+    _decode = _by_run("_decode")
+    _encode_tf = _by_run("_encode_tf")
+    _decode_tf = _by_run("_decode_tf")
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, RunVocabulary):
@@ -237,6 +204,11 @@ class RunVocabulary(seqio.Vocabulary):
         return f"RunVocabulary({self.resolve()})"
 
 
+def resolved(vocabulary: seqio.Vocabulary) -> seqio.Vocabulary:
+    """Returns a vocabulary; of the run's, the one that it stands for now."""
+    return vocabulary.resolve() if isinstance(vocabulary, RunVocabulary) else vocabulary
+
+
 def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
     """Loads a vocabulary once, so that a wrong path is reported before anything is compiled.
 
@@ -246,8 +218,8 @@ def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
     Raises:
       DataError: The model file is missing, or not a SentencePiece model, or has no end-of-sequence id.
     """
-    resolved = vocabulary.resolve() if isinstance(vocabulary, RunVocabulary) else vocabulary
-    path = getattr(resolved, "address", getattr(resolved, "sentencepiece_model_file", None))
+    meant = resolved(vocabulary)
+    path = getattr(meant, "address", getattr(meant, "sentencepiece_model_file", None))
     fix = "set the vocabulary's `sentencepiece_model_file` to a SentencePiece model that this machine can read"
     # A look at the local disk first: TensorFlow's own message for a missing file names no setting.
     if path is not None and "://" not in str(path) and not epath.Path(path).is_file():
@@ -255,21 +227,21 @@ def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
             "The vocabulary file does not exist", got=str(path), expected="a file", fix=fix
         )
     try:
-        size, eos_id = resolved.vocab_size, resolved.eos_id
+        size, eos_id = meant.vocab_size, meant.eos_id
     except DataError:
         raise
     # SentencePiece, TensorFlow and cloud storage each raise errors of their own.
     except Exception as error:
         raise DataError(
             f"The vocabulary file cannot be loaded ({type(error).__name__}: {error})",
-            got=str(path or resolved),
+            got=str(path or meant),
             expected="a readable SentencePiece model",
             fix=fix,
         ) from error
     if size < 1 or eos_id is None or eos_id < 0:
         raise DataError(
             "The vocabulary has no end-of-sequence id",
-            got=str(path or resolved),
+            got=str(path or meant),
             expected="a vocabulary whose sequences end in </s> (T5: id 1)",
             fix=fix,
         )

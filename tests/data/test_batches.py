@@ -16,7 +16,7 @@ import tensorflow as tf
 from prompt_tuning.data import batches as datasets
 from prompt_tuning.data import context, inference_examples
 from prompt_tuning.data.batches import DatasetConfig
-from prompt_tuning.errors import DataError
+from prompt_tuning.errors import ConfigError, DataError
 from tests.data.local_data import write_data, write_jsonl
 from tests.helpers import REPO
 
@@ -203,7 +203,7 @@ def test_evaluation_reads_the_split_once_and_fills_up_the_last_batch(rte):
     assert real == [2, 2, 1]
     assert not any(x[1].any() for x in batches[2].values())
     assert len(list(datasets.eval_batches(cfg, num_batches=2))) == 2
-    with pytest.raises(DataError, match="TASK_FEATURE_LENGTHS"):
+    with pytest.raises(ConfigError, match="TASK_FEATURE_LENGTHS"):
         datasets.eval_batches(dataclasses.replace(cfg, task_feature_lengths=None))
 
 
@@ -262,7 +262,8 @@ def test_good_configurations_pass_the_check(rte, data_dir):
 )
 def test_a_wrong_configuration_is_named(rte, change, words):
     # The expected module name is quoted only in the closest matches' stead, so compare without quotes.
-    with pytest.raises(DataError) as error:
+    is_setting = change.keys() & {"task_feature_lengths", "batch_size"}
+    with pytest.raises(ConfigError if is_setting else DataError) as error:
         datasets.check_dataset(dataclasses.replace(rte, **change))
     for word in words:
         assert word.strip("'") in str(error.value), str(error.value)

@@ -52,7 +52,7 @@ def test_transfer_ranks_the_words_of_the_task_that_was_trained_on(source, target
     own = verbalizers.get_verbalizers(f"glue_{target}_v002") or ()
     task = seqio.TaskRegistry.get(f"glue_{target}_from_{source}_v002_rank")
     assert verbalizers.get_verbalizers(task.name) == words != own
-    probe = next(data for data in glue.DATA_SETS if data.name == target).probe[-1:]
+    probe = glue.DATA_SETS[target].probe[-1:]
     assert [text for _, text in registry.texts(task, probe)] == list(words)
     # The right class is the last one, and likeliest.
     label = len(own) - 1

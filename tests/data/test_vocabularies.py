@@ -11,7 +11,7 @@ import seqio
 import tensorflow as tf
 
 from prompt_tuning.data import context
-from prompt_tuning.data.features import text_to_text_features
+from prompt_tuning.data.registry import text_to_text_features
 from prompt_tuning.data.vocabularies import (
     T5_VOCABULARY,
     RunVocabulary,

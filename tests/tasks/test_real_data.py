@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import seqio
-from etils import epath
 from tensorflow_datasets.text import super_glue as tfds_super_glue
 
 from prompt_tuning.data import context, metrics
@@ -144,23 +143,27 @@ def test_other_original_files_are_read():
     assert SHARED is not None
     data = SHARED / "data"
     squad = question_answering.SQUAD.local.read(
-        epath.Path(data / "squad/squad_v1.1_resplit_dev20articles.json"), "validation"
+        [f"{data}/squad/squad_v1.1_resplit_dev20articles.json"], "validation"
     )
-    assert len(squad["id"]) == 4639 and sum(map(len, squad["answers/text"])) == 6053
+    assert len(squad["id"]) == 4639 and sum(map(len, squad["answers"]["text"])) == 6053
     news = question_answering.MRQA_SETS["drop"].local.read(
-        epath.Path(data / "mrqa/NewsQA_sample.jsonl"), "validation"
+        [f"{data}/mrqa/NewsQA_sample.jsonl"], "validation"
     )
     assert len(news["qid"]) == 17 and all(len(answers) for answers in news["answers"])
-    qqp = next(d for d in glue.DATA_SETS if d.name == "qqp").local
+    qqp = glue.DATA_SETS["qqp"].local
     for file, counts in (("train", [6, 3]), ("dev", [5, 4])):
-        labels = qqp.read(epath.Path(data / f"glue/QQP_tiny/{file}.tsv"), file)["label"]
+        labels = qqp.read([f"{data}/glue/QQP_tiny/{file}.tsv"], file)["label"]
         np.testing.assert_array_equal(np.bincount(labels), counts)
-    assert set(qqp.read(epath.Path(data / "glue/QQP_tiny/test.tsv"), "test")["label"]) == {-1}
+    assert set(qqp.read([f"{data}/glue/QQP_tiny/test.tsv"], "test")["label"]) == {-1}
 
 
 def test_no_label_is_cut_off_at_the_usual_length():
     assert SHARED is not None
     vocabulary = sentencepiece_vocabulary(str(SHARED / "data/t5_tokenizer/spiece.model"))
-    words = {word for d in (*super_glue.DATA_SETS, *glue.DATA_SETS) for word in d.verbalizers}
+    words = {
+        word
+        for d in (*super_glue.DATA_SETS.values(), *glue.DATA_SETS.values())
+        for word in d.verbalizers
+    }
     assert len(words) == 16
     assert max(len(vocabulary.encode(word)) + 1 for word in words) <= 8

@@ -9,7 +9,7 @@ from typing import Any
 import seqio
 from etils import epath
 
-from prompt_tuning.data.vocabularies import RunVocabulary
+from prompt_tuning.data.vocabularies import resolved
 from prompt_tuning.errors import ConfigError, DataError
 
 # Beam's `DirectRunner` would first try to download another runner's program.
@@ -107,7 +107,7 @@ def _cache_split(
     )
     # A worker may count tokens before it has registered anything, so it gets the vocabulary itself.
     features = {
-        name: dataclasses.replace(feature, vocabulary=_resolved(feature.vocabulary))
+        name: dataclasses.replace(feature, vocabulary=resolved(feature.vocabulary))
         for name, feature in task.output_features.items()
     }
     return [
@@ -135,11 +135,6 @@ def _written(folder: epath.Path, splits: Sequence[str]) -> dict[str, Any]:
         }
         for split in splits
     }
-
-
-def _resolved(vocabulary: seqio.Vocabulary) -> seqio.Vocabulary:
-    """Returns the vocabulary that the run's stands for now."""
-    return vocabulary.resolve() if isinstance(vocabulary, RunVocabulary) else vocabulary
 
 
 def _import_beam() -> tuple[Any, Any]:

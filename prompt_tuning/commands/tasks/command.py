@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prompt_tuning.errors import ConfigError
@@ -22,13 +22,6 @@ _MACROS = (
 )
 _LENGTHS = {"inputs": (512,), "targets": (32,)}
 _STATS_LENGTHS = {"inputs": (128, 256, 512, 1024), "targets": (8, 32, 128)}
-_VIEWS = {
-    "list": "names of tasks and mixtures that hold PATTERN, or match it as a shell pattern",
-    "show": "raw examples, and the text, ids, decoded text and masks made of them",
-    "stats": "lengths, truncation, labels and unknown tokens",
-    "check": "schema, labels, gold scores and overlap; exits with 1 where a check fails",
-    "cache": "SeqIO's offline cache, written with Apache Beam (extra [cache])",
-}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,26 +39,21 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     flags = _parser().parse_args(list(argv))
     names = prepare(flags)
-    if flags.view == "list":
-        from prompt_tuning.commands.tasks import views as task_views
-
-        rows = task_views.list_tasks(flags.names[0] if flags.names else None)
-        _print(flags, rows, _list_lines(rows))
-        return 0
-    if not names:
+    if not names and flags.view != "list":
         raise ConfigError(
             "No task is named",
             got=None,
             expected="the name of a task or mixture",
             fix=f"write `prompt-tuning tasks {flags.view} NAME`; `prompt-tuning tasks list` shows the names",
         )
-    views: dict[str, Callable[..., int]] = {
-        "show": _show,
-        "stats": _stats,
-        "check": _check,
-        "cache": _cache,
-    }
-    return views[flags.view](flags, names)
+    find, to_lines = _VIEWS[flags.view]
+    found = find(flags, names)
+    if flags.format == "json":
+        print(json.dumps(found, ensure_ascii=False, indent=1))
+    else:
+        print("".join(f"{line}\n" for line in to_lines(found)), end="")
+    is_check = flags.view == "check"
+    return int(is_check and any(c["status"] == "failed" for row in found for c in row["checks"]))
 
 
 def prepare(flags: argparse.Namespace) -> list[str]:
@@ -102,132 +90,75 @@ def prepare(flags: argparse.Namespace) -> list[str]:
 
 def _prepare_worker(task_name: str, flags: argparse.Namespace) -> None:
     """Registers a task in a worker of Beam; in the process that started the pipeline it is there already."""
-    from prompt_tuning.commands.tasks import views as task_views
+    from prompt_tuning.commands.tasks import views
 
-    if not task_views.is_registered(task_name):
+    if not views.is_registered(task_name):
         prepare(flags)
 
 
-def _find(flags: argparse.Namespace, names: Sequence[str]) -> list[tuple[Any, list[str]]]:
-    """Returns the tasks of the names, each with the splits to look at."""
-    from prompt_tuning.commands.tasks import views as task_views
-    from prompt_tuning.data import vocabularies
+def _find(flags: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[Any, list[str]]]:
+    """Yields the tasks of the names, each with the splits to look at."""
+    from prompt_tuning.commands.tasks import views
+    from prompt_tuning.data import batches, vocabularies
 
-    found = []
-    for task in task_views.find_tasks(names):
+    for task in views.find_tasks(names):
         for feature in task.output_features.values():
             vocabularies.check_vocabulary(feature.vocabulary)
-        if flags.split is not None and flags.split not in task.splits:
-            raise ConfigError(
-                f"Task {task.name!r} has no such split",
-                got=flags.split,
-                expected=f"one of {', '.join(sorted(task.splits))}",
-                fix="correct --split",
-                name=flags.split,
-                candidates=task.splits,
-            )
-        found.append((task, [flags.split] if flags.split else task_views.available_splits(task)))
-    return found
+        if flags.split is not None:
+            batches.eval_task_names(batches.DatasetConfig(task.name, None, flags.split, 1))
+        yield task, [flags.split] if flags.split else views.available_splits(task)
 
 
-def _lengths(flags: argparse.Namespace) -> dict[str, list[int]]:
+def _lengths(flags: argparse.Namespace, defaults: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     """Returns the lengths of each feature, as given or by default."""
-    defaults = _STATS_LENGTHS if flags.view == "stats" else _LENGTHS
-    lengths = {f: list(getattr(flags, f"{f}_length") or defaults[f]) for f in _LENGTHS}
+    return {f: list(getattr(flags, f"{f}_length") or defaults[f]) for f in defaults}
+
+
+def _one_length(flags: argparse.Namespace) -> dict[str, int]:
+    """Returns the length of each feature, for views that take one."""
+    lengths = _lengths(flags, _LENGTHS)
     for feature, values in lengths.items():
-        if flags.view != "stats" and len(values) != 1:
+        if len(values) != 1:
             raise ConfigError(
                 f"--{feature}_length names several lengths",
                 got=values,
                 expected=f"one for `tasks {flags.view}`; `tasks stats` takes several",
                 fix="name one",
             )
-    return lengths
+    return {feature: values[0] for feature, values in lengths.items()}
 
 
-def _show(flags: argparse.Namespace, names: Sequence[str]) -> int:
-    """Prints the first examples of one split of each task."""
-    from prompt_tuning.commands.tasks import views as task_views
+def _list(flags: argparse.Namespace, _: Sequence[str]) -> list[dict[str, Any]]:
+    """Names of tasks and mixtures that hold PATTERN, or match it as a shell pattern."""
+    from prompt_tuning.commands.tasks import views
 
-    lengths = {feature: values[0] for feature, values in _lengths(flags).items()}
-    found: list[dict[str, Any]] = []
-    for task, splits in _find(flags, names):
-        shown = task_views.show_examples(
-            task, splits[0], lengths=lengths, count=flags.num_examples or 3
-        )
-        found.append({"task": task.name, "split": splits[0], "examples": shown})
-    _print(flags, found, _show_lines(found))
-    return 0
-
-
-def _stats(flags: argparse.Namespace, names: Sequence[str]) -> int:
-    """Prints the figures of every split."""
-    from prompt_tuning.commands.tasks import stats
-
-    rows = [
-        stats.measure(task, split, lengths=_lengths(flags), num_examples=flags.num_examples)
-        for task, splits in _find(flags, names)
-        for split in splits
-    ]
-    _print(flags, rows, _stats_lines(rows))
-    return 0
-
-
-def _check(flags: argparse.Namespace, names: Sequence[str]) -> int:
-    """Prints the result of every check; 1 where one failed."""
-    from prompt_tuning.commands.tasks import checks as task_checks
-    from prompt_tuning.commands.tasks import views as task_views
-
-    lengths = {feature: values[0] for feature, values in _lengths(flags).items()}
-    found: list[dict[str, Any]] = []
-    for task in task_views.find_tasks(names):
-        splits = [flags.split] if flags.split else None
-        checks = task_checks.check_task(task, lengths=lengths, splits=splits)
-        found.append({"task": task.name, "checks": [dataclasses.asdict(c) for c in checks]})
-    _print(flags, found, _check_lines(found))
-    return int(any(c["status"] == "failed" for row in found for c in row["checks"]))
-
-
-def _cache(flags: argparse.Namespace, names: Sequence[str]) -> int:
-    """Writes the cache of each task."""
-    from prompt_tuning.commands.tasks import cache
-
-    rows = [
-        cache.cache_task(
-            task,
-            splits,
-            cache_dir=flags.output_cache_dir,
-            min_shards=flags.min_shards,
-            pipeline_options=flags.pipeline_options,
-            overwrite=flags.overwrite,
-            set_up=functools.partial(_prepare_worker, task.name, flags),
-        )
-        for task, splits in _find(flags, names)
-    ]
-    lines = [f"{r['task']}: {r['path']} {json.dumps(r['splits'])}" for r in rows]
-    _print(flags, rows, lines)
-    return 0
-
-
-def _print(flags: argparse.Namespace, value: Any, lines: Iterable[str]) -> None:
-    """Prints JSON or the table, as asked."""
-    if flags.format == "json":
-        print(json.dumps(value, ensure_ascii=False, indent=1))
-        return
-    for line in lines:
-        print(line)
+    return views.list_tasks(flags.names[0] if flags.names else None)
 
 
 def _list_lines(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    """Yields a line a task or mixture."""
-    width = max((len(row["name"]) for row in rows), default=0)
+    """Returns a line a task or mixture."""
+    table = []
     for row in rows:
-        if row["kind"] == "mixture":
-            yield f"{row['name']:<{width}}  mixture of {len(row['tasks'])}"
-        else:
-            yield (
-                f"{row['name']:<{width}}  {', '.join(row['splits'])}; metrics: {', '.join(row['metrics']) or 'none'}"
-            )
+        what = f"mixture of {len(row.get('tasks', ()))}"
+        if row["kind"] == "task":
+            what = f"{', '.join(row['splits'])}; metrics: {', '.join(row['metrics']) or 'none'}"
+        table.append((row["name"], what))
+    return _aligned(table)
+
+
+def _show(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Raw examples, and the text, ids, decoded text and masks made of them."""
+    from prompt_tuning.commands.tasks import views
+
+    lengths, count = _one_length(flags), flags.num_examples or 3
+    return [
+        {
+            "task": task.name,
+            "split": split,
+            "examples": views.show_examples(task, split, lengths=lengths, count=count),
+        }
+        for task, (split, *_) in _find(flags, names)
+    ]
 
 
 def _show_lines(found: Sequence[Mapping[str, Any]]) -> Iterable[str]:
@@ -250,43 +181,49 @@ def _show_lines(found: Sequence[Mapping[str, Any]]) -> Iterable[str]:
                     yield f"  {mask:<20} 1 at {sum(values)} of {len(values)} positions"
 
 
+def _stats(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Lengths, truncation, labels and unknown tokens."""
+    from prompt_tuning.commands.tasks import stats
+
+    lengths = _lengths(flags, _STATS_LENGTHS)
+    return [
+        stats.measure(task, split, lengths=lengths, num_examples=flags.num_examples)
+        for task, splits in _find(flags, names)
+        for split in splits
+    ]
+
+
 def _stats_lines(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     """Yields one table of the lengths in tokens of all splits, then their labels."""
-    table: list[list[str]] = []
+    table: list[tuple[Any, ...]] = []
     for row in rows:
         for feature, figures in row["features"].items():
-            cut = "  ".join(
-                f"{length}: {share:g}" for length, share in figures["truncated"].items()
-            )
-            unknown = [f"{figures[key]:g}" for key in ("unknown_tokens", "with_unknown")]
             tokens = figures["tokens"]
-            head = [
-                "task",
-                "split",
-                "examples",
-                "feature",
-                *tokens,
-                "unk %",
-                "with unk %",
-                "cut off %",
-            ]
-            table = table or [head]
-            cells = [
-                row["task"],
-                row["split"],
-                row["examples"],
-                feature,
-                *tokens.values(),
-                *unknown,
-            ]
-            table.append([str(cell) for cell in (*cells, cut)])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells in table:
-        yield "  ".join(f"{c:<{w}}" for c, w in zip(cells, widths, strict=True)).rstrip()
+            if not table:
+                head = ("task", "split", "examples", "feature", *tokens)
+                table.append((*head, "unk %", "with unk %", "cut off %"))
+            unknown = [f"{figures[key]:g}" for key in ("unknown_tokens", "with_unknown")]
+            cut = "  ".join(f"{n}: {share:g}" for n, share in figures["truncated"].items())
+            first = (row["task"], row["split"], row["examples"], feature)
+            table.append((*first, *tokens.values(), *unknown, cut))
+    yield from _aligned(table)
     for row in rows:
         if row["labels"] is not None:
             labels = ", ".join(f"{label!r} {count}" for label, count in row["labels"].items())
             yield f"{row['task']} {row['split']} targets: {labels}"
+
+
+def _check(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Schema, labels, gold scores and overlap; exits with 1 where a check fails."""
+    from prompt_tuning.commands.tasks import checks, views
+
+    lengths = _one_length(flags)
+    splits = [flags.split] if flags.split else None
+    found = []
+    for task in views.find_tasks(names):
+        results = checks.check_task(task, lengths=lengths, splits=splits)
+        found.append({"task": task.name, "checks": [dataclasses.asdict(c) for c in results]})
+    return found
 
 
 def _check_lines(found: Sequence[Mapping[str, Any]]) -> Iterable[str]:
@@ -295,6 +232,48 @@ def _check_lines(found: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         yield row["task"]
         for check in row["checks"]:
             yield f"  {check['status']:<8} {check['name']}: {check['detail']}"
+
+
+def _cache(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
+    """SeqIO's offline cache, written with Apache Beam (extra [cache])."""
+    from prompt_tuning.commands.tasks import cache
+
+    return [
+        cache.cache_task(
+            task,
+            splits,
+            cache_dir=flags.output_cache_dir,
+            min_shards=flags.min_shards,
+            pipeline_options=flags.pipeline_options,
+            overwrite=flags.overwrite,
+            set_up=functools.partial(_prepare_worker, task.name, flags),
+        )
+        for task, splits in _find(flags, names)
+    ]
+
+
+def _cache_lines(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """Returns a line a task."""
+    return [f"{row['task']}: {row['path']} {json.dumps(row['splits'])}" for row in rows]
+
+
+def _aligned(table: Sequence[Sequence[Any]]) -> Iterable[str]:
+    """Returns the rows of a table as lines, its columns as wide as their longest cell."""
+    cells = [[str(cell) for cell in row] for row in table]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
+    ]
+
+
+# View -> what finds what it shows, whose docstring is the view's help, and what makes lines of that.
+_VIEWS: dict[str, tuple[Callable[..., Any], Callable[..., Iterable[str]]]] = {
+    "list": (_list, _list_lines),
+    "show": (_show, _show_lines),
+    "stats": (_stats, _stats_lines),
+    "check": (_check, _check_lines),
+    "cache": (_cache, _cache_lines),
+}
 
 
 def _counts(text: str) -> list[int]:
@@ -309,7 +288,8 @@ def _parser() -> argparse.ArgumentParser:
     """Returns the parser of all views."""
     parser = argparse.ArgumentParser("prompt-tuning tasks", description=__doc__, allow_abbrev=False)
     views = parser.add_subparsers(dest="view", required=True, metavar="VIEW")
-    for view, text in _VIEWS.items():
+    for view, (find, _) in _VIEWS.items():
+        text = find.__doc__
         add = views.add_parser(view, help=text, description=text, allow_abbrev=False).add_argument
         if view == "list":
             add("names", nargs="?", metavar="PATTERN", type=lambda text: [text], default=[])

@@ -1,20 +1,21 @@
 """Data sets as text-to-text tasks: one row of a table describes one data set, and is registered in several forms."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import seqio
 import tensorflow as tf
+from etils import epath
 
 from prompt_tuning.data import metrics, postprocessors, preprocessors, ranking
-from prompt_tuning.data.benchmarks.local_files import FileFormat, LocalFormat
+from prompt_tuning.data.benchmarks.local_files import LocalFormat, OriginalFormat
 from prompt_tuning.data.benchmarks.sources import LocalOrTfdsDataSource
+from prompt_tuning.data.metric_names import find_metrics
 from prompt_tuning.data.metrics import MetricFn
 from prompt_tuning.data.postprocessors import PostprocessFn
 from prompt_tuning.data.preprocessors import TextPreprocessor
 from prompt_tuning.data.registry import register_task
-from prompt_tuning.data.verbalizers import register_verbalizers
 
 SPLITS = ("train", "validation", "test")
 EXAMPLES = "_examples"
@@ -47,7 +48,7 @@ class DataSet:
     """
 
     name: str
-    local: FileFormat
+    local: OriginalFormat
     text: Callable[[str], TextPreprocessor]
     probe: tuple[Mapping[str, Any], ...]
     prefix: str | None = None
@@ -64,7 +65,7 @@ class DataSet:
 def classification(
     name: str,
     local: LocalFormat,
-    verbalizers: tuple[str, ...],
+    verbalizers: tuple[str, ...] | None = None,
     *,
     fields: Sequence[str] | Mapping[str, str] | None = None,
     **changes: Any,
@@ -74,11 +75,12 @@ def classification(
     Args:
       name: Short name, and T5's first word where `prefix` does not say another.
       local: Layout of the original files.
-      verbalizers: Text of each class, by class index.
+      verbalizers: Text of each class, by class index; None for the classes' names in the files.
       fields: As `preprocessors.classification_text` takes them; None for those of `local`.
       **changes: Attributes of `DataSet` that differ from accuracy over three splits.
     """
     columns = local.fields if fields is None else fields
+    verbalizers = local.classes if verbalizers is None else verbalizers
 
     def text(prefix: str) -> TextPreprocessor:
         return preprocessors.classification_text(
@@ -94,6 +96,33 @@ def classification(
         ),
     }
     return DataSet(name, local, text, **{**attributes, **changes})
+
+
+def read_table(path: epath.PathLike, *, suffix: str) -> dict[str, DataSet]:
+    """Returns the data sets of a JSON file of rows, each with one of some labels.
+
+    Args:
+      path: The file. A row has `name`; of `LocalFormat` what is not its default (`stems` as an object); `written`, a
+        dict from the name that is written to the column, where that is another; `metrics` by name (default: accuracy);
+        and attributes of `DataSet`. Labels are written as the files have them.
+      suffix: End of the original files' names.
+
+    Returns:
+      {name: data set} in the order of the rows.
+    """
+    of_files = {field.name for field in dataclasses.fields(LocalFormat)}
+    found = {}
+    for given in json.loads(epath.Path(path).read_text(encoding="utf-8")):
+        stems = [(split, tuple(names)) for split, names in given.pop("stems", {}).items()]
+        # A format is part of a cache's key, so that its lists must be tuples.
+        row: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        written, names = row.pop("written", None), row.pop("metrics", ("accuracy",))
+        layout = {key: row.pop(key) for key in of_files & row.keys()}
+        local = LocalFormat(suffix=suffix, stems=tuple(stems), **layout)
+        measured = tuple(find_metrics(names, num_classes=len(local.classes)))
+        name = row.pop("name")
+        found[name] = classification(name, local, fields=written, metric_fns=measured, **row)
+    return found
 
 
 def register_forms(data: DataSet, task_name: str, *, tfds_name: str) -> None:
@@ -147,15 +176,13 @@ def register_ranked(
     """
     splits = data.splits if isinstance(data.splits, Mapping) else {s: s for s in data.splits}
     evaluated = {ours: theirs for ours, theirs in splits.items() if ours != "train"}
-    name = f"{task_name}{ranking.SUFFIX}"
     register_task(
-        name,
+        f"{task_name}{ranking.SUFFIX}",
         source=LocalOrTfdsDataSource(tfds_name=tfds_name, local=data.local, splits=evaluated),
         **ranking.ranked(to_text, data.postprocess_fn, data.metric_fns, data.verbalizers),
         probe=data.probe,
-        has_cache=False,
+        verbalizers=data.verbalizers,
     )
-    register_verbalizers(name, data.verbalizers)
 
 
 def register(
@@ -192,10 +219,9 @@ def register(
         postprocess_fn=postprocess_fn,
         metric_fns=metric_fns,
         probe=data.probe,
+        verbalizers=data.verbalizers,
         on_ids=() if task_index is None else (with_task_index(task_index),),
     )
-    if data.verbalizers:
-        register_verbalizers(task_name, data.verbalizers)
 
 
 def with_task_index(index: int) -> Callable[..., tf.data.Dataset]:
@@ -207,16 +233,8 @@ def with_task_index(index: int) -> Callable[..., tf.data.Dataset]:
     Source: the authors' `task_index_…` tasks for prompts that several tasks share.
     """
 
-    def prepend(
-        ds: tf.data.Dataset, output_features: Mapping[str, seqio.utils.Feature]
-    ) -> tf.data.Dataset:
+    def prepend(ds: tf.data.Dataset, output_features: Any) -> tf.data.Dataset:
         vocabulary = output_features["inputs"].vocabulary
-
-        def to_ids(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            ids = example["inputs"]
-            first = tf.cast([vocabulary.vocab_size - 1 - index], ids.dtype)
-            return {**example, "inputs": tf.concat([first, ids], axis=0)}
-
-        return ds.map(to_ids, num_parallel_calls=tf.data.AUTOTUNE)
+        return preprocessors.prepend_id(ds, "inputs", vocabulary.vocab_size - 1 - index)
 
     return prepend

@@ -1,12 +1,12 @@
 """The original files of SuperGLUE (JSONL) and GLUE (TSV), read into the columns that TensorFlow Datasets has."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
-from prompt_tuning.data import columns, lines
+from prompt_tuning.data import columns, lines, records
 from prompt_tuning.data.columns import Columns
 from prompt_tuning.errors import DataError
 
@@ -24,84 +24,97 @@ MAX_SCORE = 5.0
 _MAX_INT32 = 2**31 - 1
 
 
-# Split -> the stems of its file in place of those above.
-Stems = tuple[tuple[str, tuple[str, ...]], ...]
-
-
-class FileFormat(Protocol):
-    """How one data set lies on disk: `LocalFormat`, or `nested_files.NestedFormat`."""
-
-    @property
-    def folder(self) -> str:
-        """Folder below `data_dir`, for example `BoolQ`."""
-        ...
-
-    @property
-    def suffix(self) -> str:
-        """End of the files' names."""
-        ...
-
-    @property
-    def stems(self) -> Stems:
-        """File names without suffix, where they are not `SPLIT_STEMS`."""
-        ...
-
-    def read(self, path: epath.Path, split: str) -> Columns:
-        """Returns the examples of a split's file."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True)
-class LocalFormat:
-    """How a data set of one example a line lies on disk.
+class OriginalFormat:
+    """How one data set lies on disk: `LocalFormat`, or `nested_files.NestedFormat`.
 
     Attributes:
       folder: Folder below `data_dir`, for example `BoolQ`.
-      suffix: `.jsonl` or `.tsv`.
-      fields: Text columns, as TensorFlow Datasets names them.
-      classes: Name of each class as the files write it, by class index. JSON booleans are the indices 0 and 1. Empty
-        where labels are numbers.
-      columns: What the files call each of `fields`; empty where that is the same.
+      suffix: End of the files' names.
+      stems: (split, file names without suffix) of the splits whose files are not named as in `SPLIT_STEMS`.
       label_column: What the files call the label.
-      stems: File names without suffix, where they are not `SPLIT_STEMS`.
-      header: Names of the columns of a TSV file that may have none itself.
-      skips_ragged: Whether rows with too few cells are left out, as TensorFlow Datasets does, or refused.
     """
 
     folder: str
     suffix: str
-    fields: tuple[str, ...]
-    classes: tuple[str, ...]
-    columns: tuple[str, ...] = ()
-    label_column: str = "label"
-    stems: Stems = ()
-    header: tuple[str, ...] = ()
-    skips_ragged: bool = False
+    stems: tuple[tuple[str, tuple[str, ...]], ...] = dataclasses.field(default=(), kw_only=True)
+    label_column: str = dataclasses.field(default="label", kw_only=True)
 
-    def read(self, path: epath.Path, split: str) -> Columns:
-        """Reads a file.
+    def read(self, paths: Sequence[str], split: str) -> Columns:
+        """Reads the files of a split.
 
         Args:
-          path: A `.jsonl` or `.tsv` file.
-          split: Its split; only one whose name starts with `test` may lack labels.
+          paths: Files of the format's suffix.
+          split: Their split; only one whose name starts with `test` may lack labels and answers.
 
         Returns:
-          Each text field as [n] bytes objects (UTF-8), `label` as [n] int64 (-1 where withheld; float32 without
-          classes), `idx` as [n] int32 (the file's own, else the position).
+          The columns of `rows`.
 
         Raises:
           DataError: A line is malformed (named by file and line), lacks its label, or repeats an index, or there is no
             example.
         """
-        records = _read_jsonl(path) if self.suffix == ".jsonl" else _read_tsv(path, self)
-        rows = []
-        for position, (line, record) in enumerate(records):
-            where = f"{path}:{line}"
-            rows.append((where, _to_row(record, self, where=where, position=position)))
-        return to_columns(rows, path, split, label=self.label_column)
+        rows = [row for path in paths for row in self.rows(epath.Path(path))]
+        if not rows:
+            raise DataError(
+                "The file holds no example",
+                got=", ".join(paths),
+                expected="a file with at least one example",
+                fix="put examples into the file or choose another split",
+            )
+        if not split.startswith("test"):
+            for where, row in rows:
+                _check_labelled(row, split, self.label_column, where=where)
+        name = next((name for name in ID_COLUMNS if name in rows[0][1]), None)
+        if name is not None:
+            records.check_ids(name, ((where, row[name]) for where, row in rows))
+        return columns.from_rows([row for _, row in rows])
+
+    def rows(self, path: epath.Path) -> Iterable[tuple[str, dict[str, Any]]]:
+        """Returns (`file:line`, example as TensorFlow Datasets would hold it) of a file's examples."""
+        raise NotImplementedError
 
 
-def find_split(data_dir: str, fmt: FileFormat, split: str) -> epath.Path:
+@dataclasses.dataclass(frozen=True)
+class LocalFormat(OriginalFormat):
+    """How a data set of one example a line lies on disk, in `.jsonl` or `.tsv`.
+
+    Attributes:
+      fields: Text columns, as TensorFlow Datasets names them.
+      classes: Name of each class as the files write it, by class index. JSON booleans are the indices 0 and 1. Empty
+        where labels are numbers.
+      columns: What the files call each of `fields`; empty where that is the same.
+      header: Names of the columns of a TSV file that may have none itself.
+      skips_ragged: Whether rows with too few cells are left out, as TensorFlow Datasets does, or refused.
+    """
+
+    fields: tuple[str, ...]
+    classes: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
+    skips_ragged: bool = False
+
+    def rows(self, path: epath.Path) -> Iterable[tuple[str, dict[str, Any]]]:
+        """Returns the examples of a file.
+
+        Each has its text `fields`, `label` (-1 where withheld) and `idx` (the file's own, else the position).
+        """
+        names = self.columns or self.fields
+        found = records.read_records(
+            path, names, header=self.header, skips_ragged=self.skips_ragged
+        )
+        for position, (where, record) in enumerate(found):
+            row: dict[str, Any] = {
+                field: text_of(record, name, where=where)
+                for field, name in zip(self.fields, names, strict=True)
+            }
+            row["label"] = to_label(record.get(self.label_column), self.classes, where=where)
+            index = next((name for name in ("idx", "index") if name in record), None)
+            row["idx"] = position if index is None else to_index(record[index], index, where=where)
+            yield where, row
+
+
+def find_split(data_dir: str, fmt: OriginalFormat, split: str) -> epath.Path:
     """Returns the file of a split.
 
     Args:
@@ -133,38 +146,6 @@ def find_split(data_dir: str, fmt: FileFormat, split: str) -> epath.Path:
     )
 
 
-def to_columns(
-    rows: Sequence[tuple[str, dict[str, Any]]],
-    path: epath.Path,
-    split: str,
-    *,
-    label: str = "label",
-) -> Columns:
-    """Returns the examples of a file as columns.
-
-    Args:
-      rows: (`file:line`, example) in order.
-      path: The file.
-      split: Its split; only one whose name starts with `test` may lack labels and answers.
-      label: What the file calls the label.
-
-    Raises:
-      DataError: There is no example, one lacks its label, or two have the same index or id.
-    """
-    if not rows:
-        raise DataError(
-            "The file holds no example",
-            got=str(path),
-            expected="a file with at least one example",
-            fix="put examples into the file or choose another split",
-        )
-    if not split.startswith("test"):
-        for where, row in rows:
-            _check_labelled(row, split, label, where=where)
-    _check_ids(rows)
-    return columns.from_rows([row for _, row in rows])
-
-
 def _check_labelled(row: Mapping[str, Any], split: str, label: str, *, where: str) -> None:
     """Raises DataError if an example has neither label nor answers."""
     if row.get("label") == UNKNOWN_LABEL:
@@ -181,71 +162,6 @@ def _check_labelled(row: Mapping[str, Any], split: str, label: str, *, where: st
             expected="at least one answer, as only a test split may lack",
             fix=f"add 'answers' to every question of split {split!r}, or remove those without",
         )
-
-
-def _check_ids(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """Raises DataError if two examples have the same index or id."""
-    first: dict[Any, str] = {}
-    name = next((name for name in ID_COLUMNS if name in rows[0][1]), None)
-    if name is None:
-        return
-    for where, row in rows:
-        value = row[name]
-        key = tuple(value.values()) if isinstance(value, Mapping) else value
-        if key in first:
-            raise DataError(
-                f"{where} has the {name!r} of an earlier example",
-                got=value,
-                expected=f"an {name!r} of its own; {first[key]} has the same",
-                fix="remove one of the two, or number every example anew",
-            )
-        first[key] = where
-
-
-def _read_jsonl(path: epath.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yields (line number, record) of a JSONL file."""
-    for number, line in lines.read_lines(path):
-        if line.strip():
-            yield number, lines.parse_json_object(line, where=f"{path}:{number}")
-
-
-def _read_tsv(path: epath.Path, fmt: LocalFormat) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields (line number, record by column name) of a TSV file; quotes have no meaning in GLUE."""
-    header: list[str] | None = None
-    for number, line in lines.read_lines(path):
-        cells = line.split("\t")
-        if header is None:
-            # CoLA has a header in its test file only.
-            has_header = not fmt.header or set(fmt.columns or fmt.fields) <= set(cells)
-            header = cells if has_header else list(fmt.header)
-            lines.check_columns(header, where=f"{path}:{number}")
-            if has_header:
-                continue
-        if len(cells) < len(header) and fmt.skips_ragged:
-            continue
-        if len(cells) != len(header):
-            raise DataError(
-                f"{path}:{number} has the wrong number of columns",
-                got=len(cells),
-                expected=f"{len(header)} ({', '.join(header)})",
-                fix="correct the line",
-            )
-        yield number, dict(zip(header, cells, strict=True))
-
-
-def _to_row(
-    record: Mapping[str, Any], fmt: LocalFormat, *, where: str, position: int
-) -> dict[str, Any]:
-    """Returns one example as TensorFlow Datasets would hold it."""
-    names = fmt.columns or fmt.fields
-    row: dict[str, Any] = {
-        field: text_of(record, name, where=where)
-        for field, name in zip(fmt.fields, names, strict=True)
-    }
-    row["label"] = to_label(record.get(fmt.label_column), fmt.classes, where=where)
-    name = next((name for name in ("idx", "index") if name in record), None)
-    row["idx"] = position if name is None else to_index(record[name], name, where=where)
-    return row
 
 
 def to_index(value: Any, name: str, *, where: str) -> int:

@@ -2,65 +2,41 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
-from prompt_tuning.data import lines
-from prompt_tuning.data.benchmarks import local_files
-from prompt_tuning.data.benchmarks.local_files import Stems, text_of, to_index, to_label
-from prompt_tuning.data.columns import Columns
+from prompt_tuning.data import lines, records
+from prompt_tuning.data.benchmarks.local_files import OriginalFormat, text_of, to_index, to_label
+from prompt_tuning.data.records import Record
 from prompt_tuning.errors import DataError
 
-Record = Mapping[str, Any]
 _NO_YES = ("False", "True")
+# What a function of records runs into where one has another structure.
+_OTHER_STRUCTURE = (LookupError, TypeError, AttributeError, ValueError, OverflowError)
 
 
 @dataclasses.dataclass(frozen=True)
-class NestedFormat:
+class NestedFormat(OriginalFormat):
     """How a data set lies on disk of which a record is more, or other, than one example.
 
+    Its suffix is `.jsonl`, `.jsonl.gz`, `.json` (one object) or `.txt` (see `definite_pronouns`).
+
     Attributes:
-      folder: Folder below `data_dir`, for example `MultiRC`.
-      suffix: `.jsonl`, `.jsonl.gz`, `.json` (one object) or `.txt` (see `definite_pronouns`).
       examples: Yields the examples of a record; its second argument is `file:line`, for errors.
-      stems: File names without suffix, where they are not `local_files.SPLIT_STEMS`.
     """
 
-    folder: str
-    suffix: str
     examples: Callable[[Record, str], Iterator[dict[str, Any]]]
-    stems: Stems = ()
 
-    def read(self, path: epath.Path, split: str) -> Columns:
-        """Reads a file.
-
-        Args:
-          path: A file of the format's suffix.
-          split: Its split; only one whose name starts with `test` may lack labels and answers.
-
-        Returns:
-          The columns that `examples` yields.
-
-        Raises:
-          DataError: A line is malformed (named by file and line), lacks labels or repeats an index, or there is no
-            example.
-        """
-        rows: list[tuple[str, dict[str, Any]]] = []
+    def rows(self, path: epath.Path) -> Iterable[tuple[str, dict[str, Any]]]:
+        """Returns (`file:line`, example) of a file's records."""
         for where, record in _records(path):
             try:
-                rows.extend((where, row) for row in self.examples(record, where))
+                yield from ((where, row) for row in self.examples(record, where))
             except DataError:
                 raise
-            except (
-                KeyError,
-                TypeError,
-                IndexError,
-                AttributeError,
-                ValueError,
-                OverflowError,
-            ) as error:
+            except _OTHER_STRUCTURE as error:
                 raise DataError(
                     f"{where} lacks a part or has one of the wrong kind"
                     f" ({type(error).__name__}: {error})",
@@ -68,22 +44,17 @@ class NestedFormat:
                     expected=f"a record of the original {self.folder} files",
                     fix="correct the line",
                 ) from error
-        return local_files.to_columns(rows, path, split)
 
 
-def _records(path: epath.Path) -> Iterator[tuple[str, Record]]:
-    """Yields (`file:line`, record); a text file is one record of its lines."""
-    name = path.name
-    if name.endswith(".txt"):
-        yield str(path), {"lines": [line for _, line in lines.read_lines(path)]}
-    elif name.endswith(".json"):
-        text = "\n".join(line for _, line in lines.read_lines(path))
-        yield str(path), lines.parse_json_object(text, where=str(path))
-    else:
-        for number, line in lines.read_lines(path):
-            if line.strip():
-                where = f"{path}:{number}"
-                yield where, lines.parse_json_object(line, where=where)
+def _records(path: epath.Path) -> Iterable[tuple[str, Record]]:
+    """Returns (`file:line`, record); a text file is one record of its lines, and `.json` a single object."""
+    kind = records.suffix(path)
+    if kind == ".jsonl":
+        return records.read_records(path)
+    texts = [line for _, line in lines.read_lines(path)]
+    if kind == ".txt":
+        return [(str(path), {"lines": texts})]
+    return [(str(path), lines.parse_json_object("\n".join(texts), where=str(path)))]
 
 
 def multirc(record: Record, where: str) -> Iterator[dict[str, Any]]:

@@ -22,17 +22,10 @@ def squad_text(*, has_context: bool = True) -> TextPreprocessor:
     """
 
     def to_text(example: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        question, context = _spaced(example["question"]), _spaced(example["context"])
-        answers = _spaced(example["answers"]["text"])
-        words = ["question:", question, "context:", context]
-        return {
-            "inputs": _joined(words if has_context else ["squad trivia question:", question]),
-            "targets": answers[0],
-            "id": example["id"],
-            "context": context,
-            "question": question,
-            "answers": answers,
-        }
+        text = _question_and_context(example, example["answers"]["text"])
+        if not has_context:
+            text["inputs"] = _joined(["squad trivia question:", text["question"]])
+        return {**text, "id": example["id"]}
 
     return lambda ds: ds.map(to_text, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -48,19 +41,25 @@ def mrqa_text() -> TextPreprocessor:
     """
 
     def to_text(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        question, context = _spaced(example["question"]), _spaced(example["context"])
-        answers = _spaced(example["answers"])
-        return {
-            "inputs": _joined(["question:", question, "context:", context]),
-            "targets": answers[0],
-            "idx": example["qid"],
-            "context": context,
-            "question": question,
-            "answer": answers[0],
-            "answers": answers,
-        }
+        text = _question_and_context(example, example["answers"])
+        return {**text, "idx": example["qid"], "answer": text["targets"]}
 
     return lambda ds: ds.map(to_text, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _question_and_context(
+    example: Mapping[str, tf.Tensor], answers: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Returns inputs, the first answer as targets, and all of it for evaluation."""
+    question, context = _spaced(example["question"]), _spaced(example["context"])
+    answers = _spaced(answers)
+    return {
+        "inputs": _joined(["question:", question, "context:", context]),
+        "targets": answers[0],
+        "context": context,
+        "question": question,
+        "answers": answers,
+    }
 
 
 def record_text(*, prefix: str = "") -> TextPreprocessor:

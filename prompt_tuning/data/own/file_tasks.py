@@ -1,26 +1,27 @@
 """A task of one's own from JSONL, TSV or CSV files: `from_files` in Python, `@tasks.from_files()` in gin."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import seqio
 import tensorflow as tf
 from etils import epath
 
-from prompt_tuning.data import lines, postprocessors, ranking
-from prompt_tuning.data.features import text_to_text_features
+from prompt_tuning.data import columns, lines, postprocessors, ranking, records
+from prompt_tuning.data.columns import Columns
 from prompt_tuning.data.metric_names import find_metrics
-from prompt_tuning.data.own import record_files, templates
+from prompt_tuning.data.own import templates
 from prompt_tuning.data.own.templates import Template
-from prompt_tuning.data.postprocessors import PostprocessFn
 from prompt_tuning.data.preprocessors import UNLABELED, TextPreprocessor
-from prompt_tuning.data.verbalizers import register_verbalizers
+from prompt_tuning.data.records import Record
+from prompt_tuning.data.registry import make_task, replace_task
+from prompt_tuning.data.sources import RecordFilesDataSource, files_by_split
 from prompt_tuning.errors import ConfigError, DataError
 
 Paths = str | Sequence[str]
+SUFFIXES = (".jsonl", ".tsv", ".csv")
+# Fields that number examples, where a file has them.
+ID_FIELDS = ("id", "idx")
 
 
 def from_files(
@@ -57,15 +58,23 @@ def from_files(
     Raises:
       ConfigError: A name, template, label map or metric is wrong.
     """
-    files = _check_files({"train": train, "validation": validation, "test": test})
+    files = files_by_split({"train": train, "validation": validation, "test": test})
+    wrong = [path for paths in files.values() for path in paths if not path.endswith(SUFFIXES)]
+    if wrong:
+        raise ConfigError(
+            "A file is not of a known form",
+            got=wrong[0],
+            expected=f"a path that ends in {', '.join(SUFFIXES)}",
+            fix="correct the path, or give the file such a name",
+        )
     fmt = _make_format(inputs, targets, label_map)
     verbalizers = fmt.verbalizers or ()
     postprocess_fn = (
         postprocessors.label_index(verbalizers) if verbalizers else postprocessors.plain_text
     )
-    task = _make_task(
+    task = make_task(
         name,
-        RecordFilesDataSource(files, fmt),
+        source=RecordFilesDataSource(files, fmt),
         to_text=fmt.to_text(),
         postprocess_fn=postprocess_fn,
         metric_fns=find_metrics(metrics, num_classes=len(verbalizers) or None),
@@ -75,14 +84,13 @@ def from_files(
     # Without metrics of the user's own that want scores.
     metric_fns: Any = task.predict_metric_fns
     if verbalizers and evaluated and metric_fns:
-        ranked = _make_task(
+        ranked = make_task(
             f"{name}{ranking.SUFFIX}",
-            RecordFilesDataSource(evaluated, fmt),
+            source=RecordFilesDataSource(evaluated, fmt),
             **ranking.ranked(fmt.to_text(), postprocess_fn, metric_fns, verbalizers),
-            has_cache=False,
         )
-    _replace(f"{name}{ranking.SUFFIX}", ranked, verbalizers)
-    _replace(name, task, verbalizers)
+    replace_task(f"{name}{ranking.SUFFIX}", ranked, verbalizers)
+    replace_task(name, task, verbalizers)
     return name
 
 
@@ -107,27 +115,36 @@ class RecordFormat:
             return None
         return tuple(dict.fromkeys(text for _, text in self.labels))
 
-    def columns(self, records: Sequence[tuple[str, record_files.Record]], *, may_lack: bool) -> Any:
-        """Returns {field: [n] text} of every field that is used, checked.
+    def read(self, paths: Sequence[str], split: str) -> Columns:
+        """Returns {field: text} of every field that is used, checked, and whether there is a target (`has_target`).
 
         Args:
-          records: (`file:line`, record).
-          may_lack: Whether targets may be absent; such fields are then empty, and `has_target` is 0.
+          paths: Files of a split.
+          split: Their split; in `test` targets may be absent, and such fields are then empty.
 
         Raises:
-          DataError: A field is missing or of the wrong type, or a label is outside the map.
+          DataError: A field is missing or of the wrong type, a label is outside the map, or two records have the same
+            `id` (or `idx`).
         """
-        columns: dict[str, list[Any]] = {field: [] for field in self._fields()}
-        columns["has_target"] = []
-        for where, record in records:
-            lacks = may_lack and all(record.get(f) is None for f in self.targets.fields)
-            columns["has_target"].append(not lacks)
-            for field in self._fields():
-                if lacks and field in self.targets.fields and field not in self.inputs.fields:
-                    columns[field].append("")
-                else:
-                    columns[field].append(self._value(record, field, where=where))
-        return columns
+        may_lack = split == "test"
+        required = self.inputs.fields if may_lack else self._fields()
+        found = [item for p in paths for item in records.read_records(epath.Path(p), required)]
+        for name in ID_FIELDS:
+            ids = [(where, record.get(name)) for where, record in found]
+            # Some benchmarks number by nested objects; those are no ids to compare.
+            records.check_ids(name, [i for i in ids if type(i[1]) in (str, int)])
+        return columns.from_rows(
+            [self._row(record, may_lack=may_lack, where=where) for where, record in found]
+        )
+
+    def _row(self, record: Record, *, may_lack: bool, where: str) -> dict[str, str | bool]:
+        """Returns what is used of a record."""
+        lacks = may_lack and all(record.get(f) is None for f in self.targets.fields)
+        row: dict[str, str | bool] = {"has_target": not lacks}
+        for field in self._fields():
+            is_absent = lacks and field in self.targets.fields and field not in self.inputs.fields
+            row[field] = "" if is_absent else self._value(record, field, where=where)
+        return row
 
     def to_text(self) -> TextPreprocessor:
         """Returns the preprocessor from columns to {"inputs", "targets"}."""
@@ -145,7 +162,7 @@ class RecordFormat:
     def _fields(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.inputs.fields, *self.targets.fields)))
 
-    def _value(self, record: record_files.Record, field: str, *, where: str) -> str:
+    def _value(self, record: Record, field: str, *, where: str) -> str:
         """Returns one checked value as text."""
         if field not in record:
             raise DataError(
@@ -171,87 +188,6 @@ class RecordFormat:
                 candidates=known,
             )
         return text
-
-
-class RecordFilesDataSource(seqio.DataSource):
-    """Reads the files of `from_files`, whole, when a dataset is built.
-
-    Args:
-      files: Paths of each split.
-      fmt: What the records must hold.
-    """
-
-    def __init__(self, files: Mapping[str, tuple[str, ...]], fmt: RecordFormat):
-        super().__init__(splits=tuple(files))
-        self._files = dict(files)
-        self._format = fmt
-
-    @property
-    def supports_arbitrary_sharding(self) -> bool:
-        """False: a split lies in fixed files."""
-        return False
-
-    def list_shards(self, split: str) -> Sequence[str]:
-        """Returns the names of a split's files."""
-        return list(self._files[split])
-
-    def num_input_examples(self, split: str) -> int | None:
-        """Returns the number of records of a split."""
-        return len(self._columns(split)["has_target"])
-
-    def get_dataset(
-        self,
-        split: str = "train",
-        shuffle: bool = True,
-        seed: int | None = None,
-        shard_info: seqio.ShardInfo | None = None,
-        *,
-        sequence_length: Mapping[str, int] | None = None,
-        use_cached: bool = False,
-        num_epochs: int | None = 1,
-    ) -> tf.data.Dataset:
-        """Returns the records of a split.
-
-        Args:
-          split: One of the splits with files.
-          shuffle: Whether to permute the records.
-          seed: Seed of that; the same seed gives the same order on every machine.
-          shard_info: Which share of the records to return; all if None.
-          sequence_length: Not used, as in SeqIO's own sources.
-          use_cached: Not used.
-          num_epochs: Not used.
-
-        Returns:
-          {field: string} of the fields that the templates name, and `has_target`: bool.
-
-        Raises:
-          DataError: A file is missing, empty or malformed.
-        """
-        del sequence_length, use_cached, num_epochs
-        columns: Any = self._columns(split)
-        if shuffle:
-            order = np.random.default_rng(seed).permutation(len(columns["has_target"]))
-            columns = {name: [column[i] for i in order] for name, column in columns.items()}
-        ds = tf.data.Dataset.from_tensor_slices(columns)
-        return ds.shard(shard_info.num_shards, shard_info.index) if shard_info else ds
-
-    def _columns(self, split: str) -> Mapping[str, list[Any]]:
-        """Returns the checked columns of a split, parsed once for as long as its files do not change."""
-        stats = [(p, p.stat()) for p in map(epath.Path, self._files[split]) if p.is_file()]
-        changed = tuple((str(path), stat.mtime, stat.length) for path, stat in stats)
-        return _parse(self._files[split], self._format, split == "test", changed)
-
-    def __repr__(self) -> str:
-        return f"RecordFilesDataSource({self._files})"
-
-
-@functools.lru_cache(maxsize=8)
-def _parse(
-    paths: tuple[str, ...], fmt: RecordFormat, may_lack: bool, changed: Any
-) -> Mapping[str, list[Any]]:
-    del changed  # It is part of the cache's key only.
-    required = fmt.inputs.fields if may_lack else (*fmt.inputs.fields, *fmt.targets.fields)
-    return fmt.columns(record_files.read_records(paths, required), may_lack=may_lack)
 
 
 def _make_format(inputs: str, targets: str, label_map: Mapping[Any, str] | None) -> RecordFormat:
@@ -291,81 +227,3 @@ def _make_format(inputs: str, targets: str, label_map: Mapping[Any, str] | None)
             fix="put the text into label_map, or leave label_map out",
         )
     return dataclasses.replace(fmt, labels=labels)
-
-
-def _check_files(files: Mapping[str, Paths | None]) -> dict[str, tuple[str, ...]]:
-    """Returns the paths of each split that has some."""
-    found: dict[str, tuple[str, ...]] = {}
-    for split, paths in files.items():
-        if paths is None:
-            continue
-        found[split] = (paths,) if isinstance(paths, str) else tuple(paths)
-        wrong = [p for p in found[split] if not str(p).endswith(record_files.SUFFIXES)]
-        if wrong or not found[split]:
-            raise ConfigError(
-                f"The files of {split} are not of a known form",
-                got=wrong[0] if wrong else paths,
-                expected=f"a path, or a list of paths, that end in {', '.join(record_files.SUFFIXES)}",
-                fix=f"correct {split}, or give the file such a name",
-            )
-    if not found:
-        raise ConfigError(
-            "The task has no files",
-            got=None,
-            expected="a path for train, validation or test",
-            fix="set train and validation",
-        )
-    return found
-
-
-def _make_task(
-    name: str,
-    source: RecordFilesDataSource,
-    *,
-    to_text: TextPreprocessor,
-    postprocess_fn: PostprocessFn,
-    metric_fns: Sequence[Any],
-    has_cache: bool = True,
-) -> seqio.Task:
-    """Returns a task that is not registered yet."""
-    try:
-        return seqio.Task(
-            name,
-            source=source,
-            output_features=text_to_text_features(),
-            preprocessors=[
-                to_text,
-                seqio.preprocessors.tokenize,
-                *([seqio.CacheDatasetPlaceholder()] if has_cache else []),
-                seqio.preprocessors.append_eos_after_trim,
-            ],
-            postprocess_fn=postprocess_fn,
-            metric_fns=list(metric_fns),
-        )
-    except ValueError as error:
-        raise ConfigError(
-            f"The task cannot be registered ({error})",
-            got=name,
-            expected="a name of letters, digits, points and underscores",
-            fix="choose such a name",
-        ) from error
-
-
-def _replace(name: str, task: seqio.Task | None, verbalizers: Sequence[str]) -> None:
-    """Registers a task, if there is one; what `from_files` registered before under the name makes way."""
-    is_mixture = name in seqio.MixtureRegistry.names()
-    if is_mixture or name in seqio.TaskRegistry.names():
-        taken = None if is_mixture else seqio.TaskRegistry.get(name)
-        is_ours = taken is not None and isinstance(taken.source, RecordFilesDataSource)
-        if task is not None and not is_ours:
-            raise ConfigError(
-                f"A {'mixture' if is_mixture else 'task'} of another module has this name",
-                got=name,
-                expected="a name of its own",
-                fix="choose another name",
-            )
-        if is_ours:
-            seqio.TaskRegistry.remove(name)
-    if task is not None:
-        seqio.TaskRegistry.add_provider(name, task)
-        register_verbalizers(name, verbalizers)

@@ -4,41 +4,10 @@ import dataclasses
 import random
 from typing import Any
 
+from prompt_tuning.data.synthetic import words
 from prompt_tuning.data.synthetic.world import World, bystanders, capital, draw
 
 YES_NO_MAYBE = ("yes", "no", "maybe")
-# What stands before a clause (and behind it), by whether the clause is so.
-_FRAMES = {
-    True: (
-        ("knew that", ""),
-        ("saw that", ""),
-        ("remembered that", ""),
-        ("found out that", ""),
-        ("forgot that", ""),
-        ("was glad that", ""),
-        ("did not know that", ""),
-        ("guessed that", ", and it was so"),
-        ("never dreamed that", ", but it was so"),
-    ),
-    False: (
-        ("dreamed that", ""),
-        ("pretended that", ""),
-        ("wrongly thought that", ""),
-        ("lied that", ""),
-        ("hoped in vain that", ""),
-        ("guessed that", ", but it was not so"),
-        ("said that", ", but it was a lie"),
-    ),
-    None: (
-        ("hoped that", ""),
-        ("feared that", ""),
-        ("guessed that", ""),
-        ("said that", ""),
-        ("asked whether", ""),
-        ("wondered whether", ""),
-        ("did not know whether", ""),
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +48,7 @@ def beliefs(rng: random.Random, world: World, owner: str) -> tuple[Belief, Belie
         made = []
         for is_so, person, thing in zip((rng.random() < 0.5, None), people, things, strict=True):
             place, is_negated = rng.choice(world.places), rng.random() < 0.3
-            before, behind = rng.choice(_FRAMES[is_so])
+            before, behind = rng.choice(words.load("beliefs")[str(is_so)])
             clause = _clause(thing, place, is_negated)
             text = f"{person.name} {before} {clause}{behind}."
             made.append(Belief(thing, place, is_negated, is_so, text))
@@ -117,10 +86,8 @@ def paragraph(rng: random.Random, world: World, owner: str) -> str:
     """
     known, unknown = beliefs(rng, world, owner)
     text = _both(rng, known, unknown)
-    says = [
-        _remark(rng, world, text, rng.choice((known, unknown)))
-        for _ in range(rng.choice((1, 2, 2)))
-    ]
+    numbers = range(rng.choice((1, 2, 2)))
+    says = [_remark(rng, world, text, rng.choice((known, unknown))) for _ in numbers]
     return " ".join([text, *says])
 
 

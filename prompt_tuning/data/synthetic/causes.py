@@ -1,60 +1,28 @@
 """What leads to what: laws of the world that its stories show again and again (the form of COPA)."""
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
-from prompt_tuning.data.synthetic.world import (
-    Person,
-    World,
-    capital,
-    draw,
-    make_world,
-    owner_of,
-)
+from prompt_tuning.data.synthetic import words
+from prompt_tuning.data.synthetic.world import Person, World, capital, draw, make_world, owner_of
 
 FIRST_SECOND = ("first", "second")
-# (cause, its effect, the opposite cause, the effect of that); {x} is a person.
-_LAWS = (
-    ("{x} watered the roses", "the roses grew", "{x} forgot the roses", "the roses died"),
-    ("{x} fed the hens", "the hens laid eggs", "{x} left the hens hungry", "the hens laid nothing"),
-    ("{x} lit the stove", "the room was warm", "{x} let the stove go out", "the room was cold"),
-    ("{x} locked the door", "the thief got nothing", "{x} left the door open", "the thief took all"),
-    ("{x} dropped the plate", "the plate broke", "{x} held the plate fast", "the plate was whole"),
-    ("the sun shone", "the road was dry", "it rained all night", "the road was wet"),
-    ("{x} learned the song", "{x} sang it by heart", "{x} did not learn the song", "{x} sang badly"),
-    ("{x} had a good sleep", "{x} was awake all day", "{x} lay awake all night", "{x} fell asleep at work"),
-    ("{x} saved money", "{x} bought a horse", "{x} lost the money", "{x} sold the horse"),
-    ("{x} got up early", "{x} caught the coach", "{x} got up late", "{x} missed the coach"),
-    ("{x} ate a good dinner", "{x} was full", "{x} had no dinner", "{x} was hungry"),
-    ("the wind blew", "the boat sailed fast", "the wind died down", "the boat lay still"),
-    ("{x} told the truth", "people trusted {x}", "{x} told a lie", "nobody trusted {x}"),
-    ("{x} kept the milk cool", "the milk was fresh", "{x} left the milk in the sun", "the milk was sour"),
-    ("{x} mended the roof", "the house stayed dry", "{x} let the roof fall in", "the rain came in"),
-    ("{x} tied the horse", "the horse stayed", "{x} let the horse loose", "the horse ran off"),
-    ("the snow melted", "the river rose", "the frost came", "the river was ice"),
-    ("{x} put on a coat", "{x} kept warm", "{x} went without a coat", "{x} caught a cold"),
-    ("{x} sharpened the axe", "the tree fell", "{x} had a blunt axe", "the tree stood"),
-    ("{x} added sugar", "the tea was sweet", "{x} added salt", "nobody drank the tea"),
-)  # fmt: skip
-
-
-_ALL = range(len(_LAWS))
-_ABOUT_PEOPLE = [law for law in _ALL if "{x}" in _LAWS[law][0]]
 
 
 def _law(
-    rng: random.Random, owner: str, world: World, laws: Sequence[int] = _ALL
+    rng: random.Random, owner: str, world: World, *, names_someone: bool = False
 ) -> tuple[Person, int, int]:
     """Who does what: a person, the number of a law, and 0 for its first half or 1 for its second."""
 
     def key(made: tuple[Person, int, int]) -> str:
         # Both halves of a law belong to one owner: else what is right for one would be what is wrong for another.
-        return f"{made[0].name} {_LAWS[made[1]][0]}"
+        return f"{made[0].name} {table[made[1]][0]}"
 
     def make(rng: random.Random) -> tuple[Person, int, int]:
         return rng.choice(people), rng.choice(laws), rng.randrange(2)
 
+    table = words.load("causes")
+    laws = [i for i, law in enumerate(table) if "{x}" in law[0] or not names_someone]
     people = world.people
     # A small owner may have no law with any of a world's six people.
     while all(owner_of(key((p, law, 0))) != owner for p in people for law in laws):
@@ -64,7 +32,7 @@ def _law(
 
 def _clause(person: Person, law: int, half: int, part: int) -> str:
     """A cause (part 0) or effect (part 1)."""
-    return _LAWS[law][2 * half + part].format(x=person.name)
+    return words.load("causes")[law][2 * half + part].format(x=person.name)
 
 
 def copa(rng: random.Random, world: World, owner: str, label: int) -> list[dict[str, Any]]:
@@ -79,16 +47,15 @@ def copa(rng: random.Random, world: World, owner: str, label: int) -> list[dict[
       label: Index in `FIRST_SECOND`.
     """
     # What names nobody would be the same example for every owner.
-    person, law, half = _law(rng, owner, world, _ABOUT_PEOPLE)
+    person, law, half = _law(rng, owner, world, names_someone=True)
     part = rng.randrange(2)
     other_law, other_half = law, 1 - half
     if rng.random() < 0.5:
-        other_law = rng.choice([i for i in range(len(_LAWS)) if i != law])
+        other_law = rng.choice([i for i in range(len(words.load("causes"))) if i != law])
         other_half = rng.randrange(2)
-    choices = [
-        _clause(person, law, half, part),
-        _clause(person, other_law, other_half, part),
-    ][:: -1 if label else 1]
+    right = _clause(person, law, half, part)
+    wrong = _clause(person, other_law, other_half, part)
+    choices = (wrong, right) if label else (right, wrong)
     return [
         {
             "premise": f"{capital(_clause(person, law, half, 1 - part))}.",

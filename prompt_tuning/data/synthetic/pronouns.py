@@ -4,23 +4,8 @@ import dataclasses
 import random
 from typing import Any
 
+from prompt_tuning.data.synthetic import words
 from prompt_tuning.data.synthetic.world import Person, World, bystanders, draw
-
-# What the first does to the second -> reasons that speak of the first, reasons that speak of the second.
-DEEDS = {
-    "thanked": (("was grateful", "had got a present"), ("had helped", "had been kind")),
-    "helped": (("was kind", "had time"), ("was tired", "was in trouble")),
-    "scolded": (("was angry", "had a headache"), ("was late", "had broken a window")),
-    "paid": (("had owed money", "was honest"), ("had done the work", "had sold a horse")),
-    "visited": (("was lonely", "was bored"), ("was ill", "had a new house")),
-    "asked": (("was curious", "wanted to know"), ("knew the answer", "had been there")),
-    "envied": (("had nothing", "was poor"), ("was rich", "had a fine horse")),
-    "hired": (("needed help", "had too much work"), ("worked hard", "needed money")),
-    "followed": (("was lost", "did not know the way"), ("knew the way", "had a light")),
-    "woke": (("was awake", "heard a noise"), ("was asleep", "was late for work")),
-    "feared": (("was weak", "had told a lie"), ("was strong", "was cruel")),
-    "praised": (("was pleased", "liked the song"), ("had sung well", "had won")),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +42,7 @@ def deed(rng: random.Random, world: World, owner: str) -> Deed:
     def make(rng: random.Random) -> Deed:
         is_woman = rng.random() < 0.5
         one, two = rng.sample([p for p in world.people if p.is_woman == is_woman], 2)
-        verb, reasons = rng.choice(list(DEEDS.items()))
+        verb, reasons = rng.choice(list(words.load("pronouns").items()))
         means_first = rng.random() < 0.5
         reason = rng.choice(reasons[0 if means_first else 1])
         meant, other = (one, two) if means_first else (two, one)
@@ -76,15 +61,15 @@ def wsc(rng: random.Random, world: World, owner: str, label: int) -> list[dict[s
       label: 1 where the candidate is the right one.
     """
     made = deed(rng, world, owner)
-    words = made.text.split(" ")
-    index = words.index("because") + 1
+    tokens = made.text.split(" ")
+    index = tokens.index("because") + 1
     candidate = made.meant if label else made.other
     return [
         {
             "text": made.text,
             "span1_text": candidate.name,
-            "span1_index": words.index(candidate.name),
-            "span2_text": words[index],
+            "span1_index": tokens.index(candidate.name),
+            "span2_text": tokens[index],
             "span2_index": index,
             "label": label,
         }

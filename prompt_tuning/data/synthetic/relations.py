@@ -3,24 +3,10 @@
 import random
 from typing import Any
 
+from prompt_tuning.data.synthetic import words
 from prompt_tuning.data.synthetic.world import Person, World, bystanders, draw, sentence
 
 YES_NO = ("yes", "no")
-# (what holds of an earlier and a later one of a row, the same said of the later and the earlier one).
-_ORDERS = (
-    ("is older than", "is younger than"),
-    ("is taller than", "is shorter than"),
-    ("is richer than", "is poorer than"),
-    ("is stronger than", "is weaker than"),
-    ("came before", "came after"),
-    ("left before", "left after"),
-)
-# (what the first does with a thing and the second, the same said of the second and the first).
-_DEALS = (
-    ("gave", "to", "got", "from"),
-    ("sold", "to", "bought", "from"),
-    ("lent", "to", "borrowed", "from"),
-)
 
 
 class Relations:
@@ -35,7 +21,9 @@ class Relations:
         self.people: list[Person] = rng.sample(world.people, 3)
         self.is_deal = rng.random() < 0.35
         self.things = rng.sample(world.things, 2)
-        self._words: Any = rng.choice(_DEALS if self.is_deal else _ORDERS)
+        self._words: Any = rng.choice(
+            words.load("relations")["deals" if self.is_deal else "orders"]
+        )
         first, second, third = self.people
         pairs = [(first, second), (second, third)]
         told = [self._tell(rng, *pair, self.things[i]) for i, pair in enumerate(pairs)]
@@ -63,12 +51,8 @@ class Relations:
         """
         first, second, third = self.people
         i = rng.randrange(2)
-        if self.is_deal:
-            pair = [(first, second), (second, third)][i]
-        else:
-            pair = [(first, second), (second, third), (first, third), (first, third)][
-                rng.randrange(4)
-            ]
+        pairs = [(first, second), (second, third), (first, third), (first, third)]
+        pair = pairs[i if self.is_deal else rng.randrange(4)]
         one, two = pair if is_true else pair[::-1]
         return self._tell(rng, one, two, self.things[i])
 

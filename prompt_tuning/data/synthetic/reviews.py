@@ -4,38 +4,10 @@ import dataclasses
 import random
 from typing import Any
 
+from prompt_tuning.data.synthetic import words
 from prompt_tuning.data.synthetic.world import World, capital, draw
 
 POLARITIES = ("negative", "positive")
-_GOOD = "lovely bright funny clever warm fresh gentle lively fine charming rich sweet".split()
-_BAD = "awful dull dreary clumsy cold stale noisy bitter poor boring messy sad".split()
-# What is judged as a whole -> parts of it.
-_ITEMS = {
-    "play": ("story", "ending", "acting", "music"),
-    "meal": ("soup", "bread", "wine", "service"),
-    "book": ("story", "ending", "style", "cover"),
-    "concert": ("songs", "singer", "drums", "hall"),
-    "fair": ("games", "food", "music", "weather"),
-    "journey": ("road", "weather", "food", "company"),
-    "party": ("music", "food", "guests", "garden"),
-    "speech": ("beginning", "ending", "jokes", "style"),
-}
-_PLURAL = frozenset("songs drums games guests jokes".split())
-# What people do or say after something bad, and after something good.
-_OUTCOMES = (
-    ("{name} was sorry that {he} had come.", "{name} was glad that {he} had come."),
-    ("{name} left early.", "{name} stayed to the end."),
-    ("{name} told everyone to stay away.", "{name} told everyone to go there."),
-    ("{name} went home sad.", "{name} went home happy."),
-    ("{name} did not clap.", "{name} clapped for a long time."),
-    (
-        "The paper wrote something negative about it.",
-        "The paper wrote something positive about it.",
-    ),
-    ("What {name} said of it was negative.", "What {name} said of it was positive."),
-    ("What {name} wrote was negative.", "What {name} wrote was positive."),
-    ("All in all it was bad.", "All in all it was good."),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,15 +84,16 @@ def paragraph(rng: random.Random, world: World, owner: str) -> str:
     for _ in range(2):
         made = review(rng, world, owner, rng.random() < 0.5, _OF_TEXT)
         person = rng.choice(world.people)
-        outcome = rng.choice(_OUTCOMES)[made.is_good]
+        outcome = rng.choice(words.load("reviews")["outcomes"])[made.is_good]
         parts += [made.text, outcome.format(name=person.name, he=person.he)]
     return " ".join(parts)
 
 
 def _write(rng: random.Random, world: World, is_good: bool, style: Style) -> str:
     """A sentence of one of several shapes, in which the words alone do not tell."""
-    item = rng.choice(list(_ITEMS))
-    part, other_part = rng.sample(_ITEMS[item], 2)
+    items = words.load("reviews")["items"]
+    item = rng.choice(list(items))
+    part, other_part = rng.sample(items[item], 2)
     name = rng.choice(world.people).name
 
     def judge(subject: str, is_good: bool) -> str:
@@ -138,8 +111,8 @@ def _write(rng: random.Random, world: World, is_good: bool, style: Style) -> str
         return f"{capital(whole)}, although {judge(f'the {part}', not is_good)}."
     if shape == 4:
         # What was expected is the opposite, by denial as often as elsewhere.
-        article, words = ("no", is_good) if rng.random() < style.denied else ("a", not is_good)
-        adjective = rng.choice(_GOOD if words else _BAD)
+        article, polarity = ("no", is_good) if rng.random() < style.denied else ("a", not is_good)
+        adjective = _adjective(rng, polarity)
         return f"{name} had expected {_with_article(article, adjective)} {item}, but {whole}."
     if shape == 5:
         wrong = judge(f"the {item}", not is_good)
@@ -150,11 +123,16 @@ def _write(rng: random.Random, world: World, is_good: bool, style: Style) -> str
 
 def _judgement(rng: random.Random, subject: str, is_good: bool, denied: float) -> str:
     """What somebody thinks of something, with an adjective of the same polarity, or the opposite one denied."""
-    verb = "were" if subject.rpartition(" ")[2] in _PLURAL else "was"
+    verb = "were" if subject.rpartition(" ")[2] in words.load("reviews")["plural"] else "was"
     if rng.random() < denied:
         denial = rng.choice(("not", "not", "never", "far from"))
-        return f"{subject} {verb} {denial} {rng.choice(_BAD if is_good else _GOOD)}"
-    return f"{subject} {verb} {rng.choice(_GOOD if is_good else _BAD)}"
+        return f"{subject} {verb} {denial} {_adjective(rng, not is_good)}"
+    return f"{subject} {verb} {_adjective(rng, is_good)}"
+
+
+def _adjective(rng: random.Random, is_good: bool) -> str:
+    """A word of praise or blame."""
+    return rng.choice(words.load("reviews")["good" if is_good else "bad"])
 
 
 def _with_article(article: str, adjective: str) -> str:

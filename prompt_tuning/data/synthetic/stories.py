@@ -128,24 +128,22 @@ class Fact:
     right: str
     wrong: str
 
-    def claim(self, is_true: bool) -> str:
-        """Returns a statement that is so, or is not so, at the end of the story."""
-        answer = self.right if is_true else self.wrong
-        return f"{self.subject} is {answer}" if self.is_place else f"{answer} has {self.subject}"
+    def _answer(self, is_true: bool) -> str:
+        return self.right if is_true else self.wrong
 
-    def past(self, is_true: bool) -> str:
-        """Returns the statement as of a time gone by."""
-        answer = self.right if is_true else self.wrong
-        return f"{self.subject} was {answer}" if self.is_place else f"{answer} had {self.subject}"
+    def claim(self, is_true: bool, is_past: bool = False) -> str:
+        """Returns a statement that is so, or is not so, at the end of the story; as of a time gone by or not."""
+        answer = self._answer(is_true)
+        if self.is_place:
+            return f"{self.subject} {'was' if is_past else 'is'} {answer}"
+        return f"{answer} {'had' if is_past else 'has'} {self.subject}"
 
     def yes_or_no(self, is_true: bool) -> str:
         """Returns the statement as a question, in small letters."""
-        answer = self.right if is_true else self.wrong
-        return (
-            f"is {self.subject} {answer}?"
-            if self.is_place
-            else f"does {answer} have {self.subject}?"
-        )
+        answer = self._answer(is_true)
+        if self.is_place:
+            return f"is {self.subject} {answer}?"
+        return f"does {answer} have {self.subject}?"
 
     def open_question(self) -> str:
         """Returns the question for the answer."""
@@ -225,9 +223,8 @@ def paragraph(rng: random.Random, world: World, owner: str) -> str:
       owner: To whom the text belongs.
     """
     story = _story_of(rng, world, owner)
-    remarks = [
-        _remark(rng, world, story.text, fact(rng, story)) for _ in range(rng.choice((1, 2, 2, 3)))
-    ]
+    numbers = range(rng.choice((1, 2, 2, 3)))
+    remarks = [_remark(rng, world, story.text, fact(rng, story)) for _ in numbers]
     return " ".join([story.text, *remarks])
 
 
@@ -258,8 +255,8 @@ def _remark(rng: random.Random, world: World, text: str, known: Fact) -> str:
         )
     if kind == 2:
         verdict = "right" if is_true else "wrong"
-        return f"{one.name} thought that {known.past(is_true)}. {capital(one.he)} was {verdict}."
+        return f"{one.name} thought that {known.claim(is_true, is_past=True)}. {capital(one.he)} was {verdict}."
     if kind == 3:
         answer = capital(known.right)
         return f'"{known.open_question()}" asked {one.name}. "{answer}," said {two.name}.'
-    return f"So {known.past(True)}."
+    return f"So {known.claim(True, is_past=True)}."

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from typing import TypeVar
 
-from prompt_tuning.data.synthetic import lexicon
+from prompt_tuning.data.synthetic import words
 
 # Who may use a world or a text, in twentieths of all there are; what belongs to one is never used by another:
 # the text to pre-train on, the text to measure its loss on, and the splits of the tasks.
@@ -35,11 +35,6 @@ class Person:
     def he(self) -> str:
         """The pronoun of a subject."""
         return "she" if self.is_woman else "he"
-
-    @property
-    def his(self) -> str:
-        """The pronoun of an owner."""
-        return "her" if self.is_woman else "his"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,13 +111,14 @@ def sentence(text: str) -> str:
 
 def _any_world(rng: random.Random) -> World:
     """Draws a world of any owner."""
-    jobs = rng.sample(lexicon.JOBS, 6)
-    names = [*rng.sample(lexicon.WOMEN, 3), *rng.sample(lexicon.MEN, 3)]
+    lexicon = words.load("lexicon")
+    jobs = rng.sample(lexicon["jobs"], 6)
+    names = [*rng.sample(lexicon["women"], 3), *rng.sample(lexicon["men"], 3)]
     people = [Person(name, jobs[i], is_woman=i < 3) for i, name in enumerate(names)]
     rng.shuffle(people)
-    nouns = rng.sample(lexicon.THINGS, 5)
+    nouns = rng.sample(lexicon["things"], 5)
     return World(
         tuple(people),
-        tuple(rng.sample(lexicon.PLACES, 5)),
-        tuple(f"{rng.choice(lexicon.COLOURS)} {noun}" for noun in nouns),
+        tuple(rng.sample(lexicon["places"], 5)),
+        tuple(f"{rng.choice(lexicon['colours'])} {noun}" for noun in nouns),
     )

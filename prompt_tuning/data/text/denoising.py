@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from prompt_tuning.data.text import token_chunks
 from prompt_tuning.data.text.noise_masks import NoiseMaskFn
-from prompt_tuning.data.vocabularies import RunVocabulary
+from prompt_tuning.data.vocabularies import resolved
 from prompt_tuning.errors import DataError
 
 TokensFn = Callable[[tf.Tensor, tf.Tensor, seqio.Vocabulary], tf.Tensor]
@@ -60,9 +60,9 @@ def sentinel_id(vocabulary: seqio.Vocabulary) -> int:
       DataError: A SentencePiece model without sentinels, whose last ids are ordinary pieces.
     """
     last = vocabulary.vocab_size - 1
-    resolved = vocabulary.resolve() if isinstance(vocabulary, RunVocabulary) else vocabulary
-    if isinstance(resolved, seqio.SentencePieceVocabulary):
-        piece = resolved.tokenizer.IdToPiece(last)
+    meant = resolved(vocabulary)
+    if isinstance(meant, seqio.SentencePieceVocabulary):
+        piece = meant.tokenizer.IdToPiece(last)
         if piece.removeprefix("▁") != FIRST_SENTINEL:
             raise DataError(
                 "The vocabulary has no sentinels, which mark the places of missing spans",

@@ -2,15 +2,16 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import seqio
 
-from prompt_tuning.data.features import text_to_text_features
-from prompt_tuning.data.registry import add_task
+from prompt_tuning.data.registry import add_task, make_task, replace_task
+from prompt_tuning.data.sources import files_by_split
 from prompt_tuning.data.text import objectives
 from prompt_tuning.data.text.objectives import Objective
 from prompt_tuning.data.text.text_sources import TextFilesDataSource
-from prompt_tuning.errors import ConfigError
+from prompt_tuning.errors import check_choice
 
 OBJECTIVES: Mapping[str, Objective] = {
     "prefix_lm": objectives.prefix_lm,
@@ -71,63 +72,15 @@ def from_text_files(
     Raises:
       ConfigError: The objective, the name or the files are wrong.
     """
-    if objective not in OBJECTIVES:
-        raise ConfigError(
-            "The objective is unknown",
-            got=objective,
-            expected=f"one of {', '.join(OBJECTIVES)}",
-            fix="correct the objective",
-            name=str(objective),
-            candidates=OBJECTIVES,
-        )
-    given = {"train": train, "validation": validation}
-    patterns = {
-        split: [paths] if isinstance(paths, str) else list(paths)
-        for split, paths in given.items()
-        if paths
-    }
-    if not patterns:
-        raise ConfigError(
-            "The task has no files",
-            got=None,
-            expected="a path or glob for train or validation",
-            fix="set train and validation",
-        )
-    try:
-        task = _make_task(name, TextFilesDataSource(patterns, text_field), OBJECTIVES[objective])
-    except ValueError as error:
-        raise ConfigError(
-            f"The task cannot be registered ({error})",
-            got=name,
-            expected="a name of letters, digits, points and underscores",
-            fix="choose such a name",
-        ) from error
-    if name in seqio.TaskRegistry.names():
-        if not isinstance(seqio.TaskRegistry.get(name).source, TextFilesDataSource):
-            raise ConfigError(
-                "A task of another module has this name",
-                got=name,
-                expected="a name of its own",
-                fix="choose another name",
-            )
-        seqio.TaskRegistry.remove(name)
-    seqio.TaskRegistry.add_provider(name, task)
+    check_choice("tasks.from_text_files.objective", objective, OBJECTIVES)
+    patterns = files_by_split({"train": train, "validation": validation})
+    source = TextFilesDataSource(patterns, text_field)
+    replace_task(name, _make_task(name, source, OBJECTIVES[objective]))
     return name
 
 
 def _make_task(name: str, source: seqio.DataSource, objective: Objective) -> seqio.Task:
     """Returns the task that tokenizes documents and applies the objective, in T5's order."""
     key_map = {"inputs": None, "targets": "text"}
-    return seqio.Task(
-        name,
-        source=source,
-        output_features=text_to_text_features(),
-        preprocessors=[
-            functools.partial(seqio.preprocessors.rekey, key_map=key_map),
-            seqio.preprocessors.tokenize,
-            seqio.CacheDatasetPlaceholder(),
-            objective,
-            seqio.preprocessors.append_eos_after_trim,
-        ],
-        metric_fns=[],
-    )
+    to_text: Any = functools.partial(seqio.preprocessors.rekey, key_map=key_map)
+    return make_task(name, source=source, to_text=to_text, behind_cache=[objective])

@@ -25,6 +25,12 @@ Objective = Callable[..., tf.data.Dataset]
 
 NOISE_DENSITY = 0.15
 MEAN_SPAN_LENGTH = 3.0
+# What makes the inputs, and what the targets.
+_SPANS_APART = (
+    denoising.noise_span_to_unique_sentinel,
+    denoising.nonnoise_span_to_unique_sentinel,
+)
+_PREFIX_APART = (denoising.drop_nonnoise_tokens, denoising.drop_noise_tokens)
 
 
 def span_corruption(
@@ -59,14 +65,9 @@ def span_corruption(
             expected=f"at least {targets_length} tokens",
             fix=f"set TASK_FEATURE_LENGTHS['targets'] to {targets_length}",
         )
+    mask_fn = random_spans_noise_mask(NOISE_DENSITY, MEAN_SPAN_LENGTH)
     ds = token_chunks.join_documents(token_chunks.select_random_chunk(ds))
-    return denoising.denoise(
-        token_chunks.split_into_segments(ds, max_tokens=num_tokens),
-        vocabulary=output_features["targets"].vocabulary,
-        noise_mask_fn=random_spans_noise_mask(NOISE_DENSITY, MEAN_SPAN_LENGTH),
-        inputs_fn=denoising.noise_span_to_unique_sentinel,
-        targets_fn=denoising.nonnoise_span_to_unique_sentinel,
-    )
+    return _denoise(ds, num_tokens, output_features, mask_fn, *_SPANS_APART)
 
 
 def iid_denoising(
@@ -81,14 +82,9 @@ def iid_denoising(
 
     Source: `t5.data.preprocessors.iid_denoising`.
     """
+    num_tokens = _segment_length(sequence_length, output_features)
     ds = token_chunks.join_documents(token_chunks.select_random_chunk(ds))
-    return denoising.denoise(
-        _split_to_inputs(ds, sequence_length, output_features),
-        vocabulary=output_features["targets"].vocabulary,
-        noise_mask_fn=iid_noise_mask(NOISE_DENSITY),
-        inputs_fn=denoising.noise_span_to_unique_sentinel,
-        targets_fn=denoising.nonnoise_span_to_unique_sentinel,
-    )
+    return _denoise(ds, num_tokens, output_features, iid_noise_mask(NOISE_DENSITY), *_SPANS_APART)
 
 
 def prefix_lm(
@@ -106,13 +102,9 @@ def prefix_lm(
 
     Source: Lester et al. 2021, section 3.2; `t5.data.preprocessors.prefix_lm`.
     """
-    return denoising.denoise(
-        _split_to_inputs(token_chunks.select_random_chunk(ds), sequence_length, output_features),
-        vocabulary=output_features["targets"].vocabulary,
-        noise_mask_fn=random_prefix_noise_mask(),
-        inputs_fn=denoising.drop_nonnoise_tokens,
-        targets_fn=denoising.drop_noise_tokens,
-    )
+    num_tokens = _segment_length(sequence_length, output_features)
+    ds = token_chunks.select_random_chunk(ds)
+    return _denoise(ds, num_tokens, output_features, random_prefix_noise_mask(), *_PREFIX_APART)
 
 
 def full_lm(
@@ -145,13 +137,10 @@ def text_infilling(
 
     Source: Lewis et al. 2019; google-research/prompt-tuning, `text_infilling`.
     """
-    return _restore_segment(
-        ds,
-        sequence_length,
-        output_features,
-        noise_mask_fn=random_spans_noise_mask(NOISE_DENSITY, MEAN_SPAN_LENGTH),
-        inputs_fn=denoising.noise_span_to_unique_sentinel,
-    )
+    num_tokens = _segment_length(sequence_length, output_features)
+    mask_fn = random_spans_noise_mask(NOISE_DENSITY, MEAN_SPAN_LENGTH)
+    ds = token_chunks.select_random_chunk(ds)
+    return _denoise(ds, num_tokens, output_features, mask_fn, _SPANS_APART[0])
 
 
 def token_deletion(
@@ -166,13 +155,10 @@ def token_deletion(
 
     Source: Lewis et al. 2019; google-research/prompt-tuning, `token_deletion`.
     """
-    return _restore_segment(
-        ds,
-        sequence_length,
-        output_features,
-        noise_mask_fn=iid_noise_mask(NOISE_DENSITY),
-        inputs_fn=denoising.drop_noise_tokens,
-    )
+    num_tokens = _segment_length(sequence_length, output_features)
+    mask_fn = iid_noise_mask(NOISE_DENSITY)
+    ds = token_chunks.select_random_chunk(ds)
+    return _denoise(ds, num_tokens, output_features, mask_fn, denoising.drop_noise_tokens)
 
 
 def span_corruption_lengths(
@@ -206,30 +192,27 @@ def span_corruption_lengths(
     return num_tokens, targets_length
 
 
-def _restore_segment(
+def _denoise(
     ds: tf.data.Dataset,
-    sequence_length: Lengths,
+    num_tokens: int,
     output_features: Features,
-    *,
     noise_mask_fn: NoiseMaskFn,
     inputs_fn: denoising.TokensFn,
+    targets_fn: denoising.TokensFn | None = None,
 ) -> tf.data.Dataset:
-    """Returns segments of single documents with noisy inputs and complete targets."""
+    """Returns inputs and targets of segments of `num_tokens`; without `targets_fn` these are the whole segments."""
     return denoising.denoise(
-        _split_to_inputs(token_chunks.select_random_chunk(ds), sequence_length, output_features),
+        token_chunks.split_into_segments(ds, max_tokens=num_tokens),
         vocabulary=output_features["targets"].vocabulary,
         noise_mask_fn=noise_mask_fn,
         inputs_fn=inputs_fn,
-        targets_fn=None,
+        targets_fn=targets_fn,
     )
 
 
-def _split_to_inputs(
-    ds: tf.data.Dataset, sequence_length: Lengths, output_features: Features
-) -> tf.data.Dataset:
-    """Returns segments that fit `inputs` with its EOS."""
-    num_tokens = _length(sequence_length, "inputs") - int(output_features["inputs"].add_eos)
-    return token_chunks.split_into_segments(ds, max_tokens=num_tokens)
+def _segment_length(sequence_length: Lengths, output_features: Features) -> int:
+    """Returns the length of segments that fit `inputs` with its EOS, in tokens."""
+    return _length(sequence_length, "inputs") - int(output_features["inputs"].add_eos)
 
 
 def _length(sequence_length: Any, feature: str) -> int:

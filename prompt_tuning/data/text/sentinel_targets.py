@@ -1,11 +1,11 @@
 """Downstream targets that begin with a sentinel, as those of span corruption do: an ablation of the paper."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import seqio
 import tensorflow as tf
 
+from prompt_tuning.data.preprocessors import prepend_id
 from prompt_tuning.data.text.denoising import FIRST_SENTINEL, sentinel_id
 from prompt_tuning.data.text.objectives import Features
 from prompt_tuning.data.verbalizers import get_verbalizers, register_verbalizers
@@ -61,14 +61,7 @@ def prepend_sentinel(ds: tf.data.Dataset, output_features: Features) -> tf.data.
     Raises:
       DataError: The vocabulary has no sentinels.
     """
-    sentinel = sentinel_id(output_features["targets"].vocabulary)
-
-    def prepend(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        targets = example["targets"]
-        first = tf.constant([sentinel], targets.dtype)
-        return {**example, "targets": tf.concat([first, targets], axis=0)}
-
-    return ds.map(prepend, num_parallel_calls=tf.data.AUTOTUNE)
+    return prepend_id(ds, "targets", sentinel_id(output_features["targets"].vocabulary))
 
 
 def without_sentinel(text: Any) -> Any:

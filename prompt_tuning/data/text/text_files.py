@@ -1,18 +1,14 @@
 """Documents in plain text and JSONL, gzip-compressed or not, on disk or gs://, read one line at a time."""
 
-import gzip
-import zlib
 from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from prompt_tuning.data.lines import check_characters, decode, parse_json_object
+from prompt_tuning.data.lines import check_characters, parse_json_object, read_lines
+from prompt_tuning.data.records import JSON_SUFFIXES, suffix
 from prompt_tuning.errors import DataError
 
-JSON_SUFFIXES = (".jsonl", ".json")
 PLAIN_SUFFIXES = (".txt", ".text", "")
-_GZIP_MAGIC = b"\x1f\x8b"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _WILDCARDS = "*?["
 
 
@@ -54,13 +50,10 @@ def read_documents(path: str, text_field: str) -> Iterator[str]:
     file = epath.Path(path)
     is_json = _is_json(file)
     is_empty = True
-    for number, line in _lines(file):
-        where = f"{path}:{number}"
-        text = decode(line.removesuffix(b"\n").removesuffix(b"\r"), where=where)
-        if not text.strip():
-            continue
-        is_empty = False
-        yield _field(text, text_field, where=where) if is_json else text
+    for number, line in read_lines(file):
+        if line.strip():
+            is_empty = False
+            yield _field(line, text_field, where=f"{path}:{number}") if is_json else line
     if is_empty:
         raise DataError(
             "The file holds no text",
@@ -99,45 +92,15 @@ def _expand(pattern: str) -> list[str]:
 
 def _is_json(file: epath.Path) -> bool:
     """Whether a file's name says JSON, or else plain text."""
-    suffix = epath.Path(file.name.removesuffix(".gz")).suffix.lower()
-    if suffix in JSON_SUFFIXES:
-        return True
-    if suffix in PLAIN_SUFFIXES:
-        return False
+    kind = suffix(file)
+    if kind in (*JSON_SUFFIXES, *PLAIN_SUFFIXES):
+        return kind in JSON_SUFFIXES
     raise DataError(
         "The file is of no known kind",
         got=str(file),
         expected=f"{', '.join(JSON_SUFFIXES)} or .txt, each also with .gz",
         fix="convert the file, or give it such a name",
     )
-
-
-def _lines(file: epath.Path) -> Iterator[tuple[int, bytes]]:
-    """Yields the numbered lines of a file, decompressed."""
-    if not file.is_file():
-        raise DataError(
-            "The text file does not exist", got=str(file), expected="a file", fix="correct the path"
-        )
-    number = 0
-    with file.open("rb") as raw:
-        is_compressed = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-        raw.seek(0)
-        lines: Iterator[bytes] = iter(gzip.GzipFile(fileobj=raw) if is_compressed else raw)
-        while True:
-            try:
-                line = next(lines, None)
-            # What gzip raises for a file that ends early, and for one that is damaged.
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise DataError(
-                    f"{file} is a damaged gzip file, readable up to line {number} ({error})",
-                    got=str(file),
-                    expected="a complete gzip file",
-                    fix="download or copy the file again",
-                ) from error
-            if line is None:
-                return
-            number += 1
-            yield number, line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
 
 
 def _field(line: str, field: str, *, where: str) -> str:

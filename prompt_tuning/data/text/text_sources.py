@@ -9,8 +9,7 @@ import tensorflow as tf
 from absl import logging
 from etils import epath
 
-from prompt_tuning.data import context
-from prompt_tuning.data.lines import shorten
+from prompt_tuning.data.sources import DataDirOrTfdsDataSource, FilesDataSource
 from prompt_tuning.data.text import text_files
 from prompt_tuning.errors import DataError
 
@@ -25,7 +24,7 @@ _DOCUMENTS_A_TURN = 16
 _raised: DataError | None = None
 
 
-class TextFilesDataSource(seqio.DataSource):
+class TextFilesDataSource(FilesDataSource):
     """Documents of text files, read while they are needed.
 
     Args:
@@ -38,11 +37,6 @@ class TextFilesDataSource(seqio.DataSource):
         self._patterns = dict(split_to_patterns)
         self._text_field = text_field
 
-    @property
-    def supports_arbitrary_sharding(self) -> bool:
-        """False: a split lies in fixed files."""
-        return False
-
     def list_shards(self, split: str) -> Sequence[str]:
         """Returns the files of a split."""
         return text_files.find_files(self._patterns[split])
@@ -52,36 +46,18 @@ class TextFilesDataSource(seqio.DataSource):
         del split
         return None
 
-    def get_dataset(
-        self,
-        split: str = "train",
-        shuffle: bool = True,
-        seed: int | None = None,
-        shard_info: seqio.ShardInfo | None = None,
-        *,
-        sequence_length: Mapping[str, int] | None = None,
-        use_cached: bool = False,
-        num_epochs: int | None = 1,
+    def examples(
+        self, split: str, shuffle: bool, seed: int | None, shard_info: seqio.ShardInfo | None
     ) -> tf.data.Dataset:
-        """Returns the documents of a split.
+        """Returns the documents of a split, {"text": string}; arguments as `get_dataset`.
 
-        Args:
-          split: One of the splits with files.
-          shuffle: Whether to permute the files; documents are shuffled later on, among a thousand examples.
-          seed: Seed of that; the same seed gives the same order on every machine.
-          shard_info: Which share of the files to read (of the documents, where there are fewer files); all if None.
-          sequence_length: Not used, as in SeqIO's own sources.
-          use_cached: Not used.
-          num_epochs: Not used.
-
-        Returns:
-          {"text": string}.
+        The files are permuted; documents are shuffled later on, among a thousand examples. Where there are fewer files
+        than shards, the documents are divided among these.
 
         Raises:
           DataError: A file is missing, or its first document malformed. What is wrong further on is found when it is
             read; `readable_errors` makes that a DataError too.
         """
-        del sequence_length, use_cached, num_epochs
         files = np.array(self.list_shards(split))
         next(text_files.read_documents(str(files[0]), self._text_field))
         if shuffle:
@@ -115,7 +91,7 @@ class TextFilesDataSource(seqio.DataSource):
         return f"TextFilesDataSource({self._patterns}, text_field={self._text_field!r})"
 
 
-class C4DataSource(seqio.DataSource):
+class C4DataSource(DataDirOrTfdsDataSource):
     """English C4: its JSONL shards in `{data_dir}/c4/en` where the run names a `data_dir`, else TensorFlow Datasets.
 
     The shards are those of `allenai/c4`; some of them are enough to start with. TensorFlow Datasets has to build C4
@@ -123,72 +99,14 @@ class C4DataSource(seqio.DataSource):
     """
 
     def __init__(self) -> None:
-        super().__init__(splits=("train", "validation"))
-        self._tfds = seqio.TfdsDataSource(tfds_name=C4_TFDS_NAME, splits=self.splits)
+        super().__init__(
+            C4_TFDS_NAME,
+            ("train", "validation"),
+            originals=f"{C4_FOLDER}/ with the .json.gz files of allenai/c4",
+        )
 
-    @property
-    def supports_arbitrary_sharding(self) -> bool:
-        """False: a split lies in fixed files."""
-        return False
-
-    def list_shards(self, split: str) -> Sequence[str]:
-        """Returns the names of a split's files."""
-        with self._chosen(split) as source:
-            return source.list_shards(split)
-
-    def num_input_examples(self, split: str) -> int | None:
-        """Returns the number of documents of a split, None where that is not known."""
-        with self._chosen(split) as source:
-            return source.num_input_examples(split)
-
-    def get_dataset(
-        self,
-        split: str = "train",
-        shuffle: bool = True,
-        seed: int | None = None,
-        shard_info: seqio.ShardInfo | None = None,
-        *,
-        sequence_length: Mapping[str, int] | None = None,
-        use_cached: bool = False,
-        num_epochs: int | None = 1,
-    ) -> tf.data.Dataset:
-        """Returns the documents of a split; arguments and errors as in `TextFilesDataSource`.
-
-        Returns:
-          {"text": string}, with the other features of TensorFlow Datasets where it is read.
-        """
-        del sequence_length, use_cached, num_epochs
-        with self._chosen(split) as source:
-            return source.get_dataset(split, shuffle, seed, shard_info)
-
-    @contextlib.contextmanager
-    def _chosen(self, split: str) -> Iterator[seqio.DataSource]:
-        """Yields the shards, or TensorFlow Datasets, whose failures are then explained."""
-        files = self._files(split)
-        if files is not None:
-            yield files
-            return
-        try:
-            yield self._tfds
-        except ImportError:
-            # A package is missing here, which no folder would mend.
-            raise
-        # Downloads and builders raise errors of several libraries.
-        except Exception as error:
-            raise DataError(
-                f"TensorFlow Datasets cannot load {C4_TFDS_NAME!r}"
-                f" ({type(error).__name__}: {shorten(str(error), 300)})",
-                got=self._tfds.tfds_dataset.data_dir,
-                expected="a prepared data set",
-                fix=f"set data_dir to a folder that holds {C4_FOLDER}/ with the .json.gz files of allenai/c4,"
-                " or pass --tfds_data_dir with a prepared copy",
-            ) from error
-
-    def _files(self, split: str) -> TextFilesDataSource | None:
-        """Returns the shards of a split, or None where TensorFlow Datasets is meant."""
-        data_dir = context.get_data_dir()
-        if data_dir is None:
-            return None
+    def find(self, data_dir: str, split: str) -> seqio.DataSource:
+        """Returns the source of a split's shards."""
         folder = epath.Path(data_dir) / C4_FOLDER
         pattern = f"c4-{split}.*.json.gz"
         found = sorted(map(str, folder.glob(pattern))) if folder.is_dir() else []

@@ -23,7 +23,7 @@ CB = LocalFormat(
     "CB", ".jsonl", ("premise", "hypothesis"), ("entailment", "contradiction", "neutral")
 )
 RTE = LocalFormat("RTE", ".jsonl", ("premise", "hypothesis"), ("entailment", "not_entailment"))
-MRPC: Any = next(data.local for data in glue.DATA_SETS if data.name == "mrpc")
+MRPC: Any = glue.DATA_SETS["mrpc"].local
 SST2 = LocalFormat("SST-2", ".tsv", ("sentence",), ("negative", "positive"))
 
 
@@ -34,7 +34,7 @@ def clean_context():
 
 
 def read(path, fmt=BOOLQ, split=None):
-    return fmt.read(epath.Path(path), split or path.stem)
+    return fmt.read([str(path)], split or path.stem)
 
 
 def test_jsonl_becomes_the_columns_of_tfds(tmp_path):
@@ -120,7 +120,7 @@ def test_a_malformed_jsonl_line_is_named(tmp_path, line, words):
 
 @pytest.mark.parametrize("score", ["", "\t6", "\tnan", "\t-1", "\t-0.5", f"\t{'9' * 400}"])
 def test_a_similarity_that_is_none_is_named(tmp_path, score):
-    stsb: Any = next(data.local for data in glue.DATA_SETS if data.name == "stsb")
+    stsb: Any = glue.DATA_SETS["stsb"].local
     header = "sentence1\tsentence2\tscore" if score else "sentence1\tsentence2"
     path = write_jsonl(tmp_path / "train.tsv", [header, f"a\tb{score}"])
     with pytest.raises(DataError, match=r"train.tsv:2 has (a label that is no number|no label)"):
@@ -264,7 +264,7 @@ def test_a_missing_package_keeps_its_own_error(monkeypatch):
 def test_the_real_files_have_the_published_label_counts(fmt, folder, split, counts):
     assert SHARED is not None
     path = local_files.find_split(str(SHARED / "data" / folder), fmt, split)
-    columns = fmt.read(path, split)
+    columns = fmt.read([str(path)], split)
     np.testing.assert_array_equal(np.bincount(columns["label"]), counts)
     np.testing.assert_array_equal(columns["idx"], np.arange(sum(counts)))
 

@@ -113,6 +113,21 @@ def test_sharded_files_hold_every_record_once(tmp_path):
     assert [path.split("/")[-1] for path in source.list_shards("train")] == ["0.jsonl", "1.jsonl"]
 
 
+def test_ids_are_unique_over_the_files_of_a_split(tmp_path):
+    row = {"q": "a", "p": "b", "label": True}
+    paths = [str(write_jsonl(tmp_path / f"{n}.jsonl", [{**row, "idx": 3}])) for n in "ab"]
+    with pytest.raises(DataError, match=r"b.jsonl:1 has the 'idx'.*a.jsonl:1"):
+        examples(register(tmp_path, train=paths))
+    # What is no number and no text is no id.
+    rows = [{**row, "idx": idx} for idx in ({"passage": 0}, {"passage": 0}, True, 1)]
+    assert len(examples(register(tmp_path, rows))) == 4
+
+
+def test_a_field_may_have_any_name(tmp_path):
+    rows = [{"q": "a", "p/1": "b", "label": True}]
+    assert texts(register(tmp_path, rows, inputs="{q} {p/1}")) == [("a b", "yes")]
+
+
 def test_a_changed_file_is_read_again_and_a_name_may_be_reused(tmp_path):
     assert len(texts(register(tmp_path))) == 20
     write_jsonl(tmp_path / "train.jsonl", ROWS[:3])

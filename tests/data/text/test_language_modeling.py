@@ -11,7 +11,7 @@ import seqio
 from prompt_tuning.data import batches as datasets
 from prompt_tuning.data import context, evaluation
 from prompt_tuning.data.batches import DatasetConfig
-from prompt_tuning.data.features import text_to_text_features
+from prompt_tuning.data.registry import text_to_text_features
 from prompt_tuning.data.text import language_modeling, objectives
 from prompt_tuning.data.text.language_modeling import from_text_files
 from prompt_tuning.data.text.text_sources import TextFilesDataSource
