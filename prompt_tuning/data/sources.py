@@ -23,19 +23,21 @@ def files_by_split(given: Mapping[str, str | Sequence[str] | None]) -> dict[str,
       given: Split -> a path, several, or None.
 
     Raises:
-      ConfigError: No split has any.
+      ConfigError: No split has any, or one has an empty list.
     """
     files = {
         split: (paths,) if isinstance(paths, str) else tuple(map(str, paths))
         for split, paths in given.items()
-        if paths
+        if paths is not None
     }
-    if not files:
+    # A list that came out empty is a slip of the pen, such as a pattern that nothing matches.
+    empty = [split for split, paths in files.items() if not any(paths)]
+    if empty or not files:
         raise ConfigError(
-            "The task has no files",
-            got=None,
+            f"The task has no files for {empty[0]}" if empty else "The task has no files",
+            got=given[empty[0]] if empty else None,
             expected=f"a path for one of {', '.join(given)}",
-            fix="set train and validation",
+            fix=f"correct {empty[0]}, or leave it out" if empty else "set train and validation",
         )
     return files
 
