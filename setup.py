@@ -92,6 +92,7 @@ setup(
             "configs/**/*.gin",
             "configs/**/assets/*",
             "tasks/assets/*",
+            "commands/plan/*.json",
             "commands/report/assets/*",
             "ladder/**/*",
             "launch/*.sh",
