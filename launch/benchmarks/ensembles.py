@@ -1,15 +1,12 @@
 """Time and memory of an ensemble of prompts beside as many separate runs, in one process, with random weights.
 
-Run `make bench`, or `python -m prompt_tuning.launch.benchmarks.ensemble_bench`; it reads no data and needs neither
+Run `make bench`, or `python -m prompt_tuning.launch.benchmarks.ensembles`; it reads no data and needs neither
 TensorFlow nor SeqIO. The ensemble decodes every example once for each prompt in one batch, over one copy of the
 frozen weights. The separate runs have a prompt and a copy of the weights each, as separate processes would, and
 decode the same examples one run after the other. Rounds alternate between the two.
 """
 
-import argparse
 import dataclasses
-import json
-import pathlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning import tree
-from prompt_tuning.launch.benchmarks.load_memory import config_of, peak_bytes
+from prompt_tuning.launch.benchmarks import measuring
+from prompt_tuning.launch.benchmarks.measuring import MIB
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.prompts import table
 from prompt_tuning.prompts.config import PromptConfig
 
-_MIB = 2**20
 ENSEMBLE, SEPARATE = "ensemble", "separate runs"
 
 
@@ -60,7 +57,7 @@ def measure(size: str, work: Workload, *, num_rounds: int) -> dict[str, Any]:
       num_rounds: Timed rounds, after one that is not.
     """
     config = dataclasses.replace(
-        config_of(size), dtype=work.dtype, param_dtype=work.dtype, scan_layers=True
+        measuring.config_of(size), dtype=work.dtype, param_dtype=work.dtype, scan_layers=True
     )
     model = EncoderDecoderModel(T5(config, PromptConfig(work.prompt_length)), None, None)
     rng = np.random.default_rng(0)
@@ -74,8 +71,8 @@ def measure(size: str, work: Workload, *, num_rounds: int) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {ENSEMBLE: _first_round(ways[ENSEMBLE])}
     needed, there_is = work.num_prompts * _num_bytes(frozen), _device_bytes("bytes_limit")
     if there_is is not None and needed > there_is:
-        error = f"{work.num_prompts} copies of the weights take {needed / _MIB:,.0f} MiB, more than"
-        rows[SEPARATE] = {"error": f"{error} the {there_is / _MIB:,.0f} there are"}
+        error = f"{work.num_prompts} copies of the weights take {needed / MIB:,.0f} MiB, more than"
+        rows[SEPARATE] = {"error": f"{error} the {there_is / MIB:,.0f} there are"}
     else:
         copies = [frozen] + [jax.tree.map(jnp.copy, frozen) for _ in range(work.num_prompts - 1)]
         ways[SEPARATE] = _separate(model, copies, prompts, tokens, work)
@@ -150,14 +147,14 @@ def _separate(
 
 def _first_round(way: _Way) -> dict[str, Any]:
     """Runs once, untimed; returns what the process and the device held while it did."""
-    _forget_peak()
+    measuring.forget_peak()
     way.run()
     analysis = way.compiled.memory_analysis()
     assert analysis is not None, "CPUs and GPUs have one"
     return {
         "weight_bytes": way.weight_bytes,
         "temp_bytes": analysis.temp_size_in_bytes,
-        "host_peak_bytes": peak_bytes(),
+        "host_peak_bytes": measuring.peak_bytes(),
         "device_peak_bytes": _device_bytes("peak_bytes_in_use"),
     }
 
@@ -165,11 +162,6 @@ def _first_round(way: _Way) -> dict[str, Any]:
 def _device_bytes(name: str) -> int | None:
     """What the device says of its memory; None where it says nothing, as CPUs do."""
     return (jax.devices()[0].memory_stats() or {}).get(name)
-
-
-def _forget_peak() -> None:
-    """Makes `peak_bytes` count from what is resident now. Linux only."""
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
 def _batch(tokens: np.ndarray, work: Workload) -> dict[str, jax.Array]:
@@ -197,7 +189,7 @@ def format_row(row: dict[str, Any]) -> str:
             continue
         low, high = way["ms_range"]
         mib = [way[f"{key}_bytes"] for key in ("weight", "temp", "host_peak", "device_peak")]
-        texts = ["-" if value is None else f"{value / _MIB:,.0f}" for value in mib]
+        texts = ["-" if value is None else f"{value / MIB:,.0f}" for value in mib]
         lines.append(
             f"{name:<14}{way['ms']:>10.1f}{f'{low:.1f}-{high:.1f}':>18}"
             f"{texts[0]:>10}{texts[1]:>9}{texts[2]:>11}{texts[3]:>13}"
@@ -209,26 +201,20 @@ def format_row(row: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints both ways side by side for each size, smallest first: a device's peak is that of the process so far."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    work = Workload()
-    parser.add_argument("--sizes", default="small", help="separated by commas, ascending")
-    parser.add_argument("--num_prompts", type=int, default=work.num_prompts)
-    parser.add_argument("--examples", type=int, default=work.examples)
-    parser.add_argument("--inputs", type=int, default=work.inputs)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=work.dtype)
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds")
-    parser.add_argument("--json", type=pathlib.Path, help="file to append the rows to")
+    parser, work = measuring.parser(__doc__, sizes="small"), Workload()
+    add = parser.add_argument
+    add("--num_prompts", type=int, default=work.num_prompts)
+    add("--examples", type=int, default=work.examples)
+    add("--inputs", type=int, default=work.inputs)
+    add("--dtype", choices=("float32", "bfloat16"), default=work.dtype)
+    add("--rounds", type=int, default=5, help="timed rounds")
     flags = parser.parse_args(argv)
     names = ("num_prompts", "examples", "inputs", "dtype")
-    work = dataclasses.replace(work, **{name: getattr(flags, name) for name in names})
+    work = Workload(**{name: getattr(flags, name) for name in names})
     for size in flags.sizes.split(","):
         row = measure(size, work, num_rounds=flags.rounds)
         print(format_row(row), flush=True)
-        if flags.json:
-            with flags.json.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+        measuring.append(flags.json, row)
 
 
 if __name__ == "__main__":
