@@ -8,7 +8,7 @@ decode the same examples one run after the other. Rounds alternate between the t
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -63,100 +63,72 @@ def measure(size: str, work: Workload, *, num_rounds: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     tokens = rng.integers(3, config.vocab_size, (work.examples, work.inputs)).astype(np.int32)
     shape = (work.num_prompts, work.prompt_length, config.emb_dim)
-    prompts = rng.uniform(-0.5, 0.5, shape).astype(np.float32)
+    prompts = list(rng.uniform(-0.5, 0.5, shape).astype(np.float32))
     frozen = tree.flatten(jax.jit(model.init)(jax.random.key(0)))
     del frozen[PROMPT_PATH]
+    params = {**tree.unflatten(frozen), table.TABLE: jax.device_put(table.make_table(prompts))}
+    # The rows of an example stand side by side.
+    batch = _batch(np.repeat(tokens, work.num_prompts, axis=0), work)
+    batch[table.INDEX] = jnp.tile(jnp.arange(work.num_prompts), work.examples)
     # The ensemble's memory is measured before there are more copies.
-    ways = {ENSEMBLE: _ensemble(model, frozen, prompts, tokens, work)}
-    rows: dict[str, dict[str, Any]] = {ENSEMBLE: _first_round(ways[ENSEMBLE])}
+    ways = {ENSEMBLE: _Way(model, [params], batch)}
+    row = {"size": size, "device": jax.devices()[0].device_kind, "jax": jax.__version__}
+    row |= dataclasses.asdict(work)
     needed, there_is = work.num_prompts * _num_bytes(frozen), _device_bytes("bytes_limit")
     if there_is is not None and needed > there_is:
         error = f"{work.num_prompts} copies of the weights take {needed / MIB:,.0f} MiB, more than"
-        rows[SEPARATE] = {"error": f"{error} the {there_is / MIB:,.0f} there are"}
+        row[SEPARATE] = {"error": f"{error} the {there_is / MIB:,.0f} there are"}
     else:
-        copies = [frozen] + [jax.tree.map(jnp.copy, frozen) for _ in range(work.num_prompts - 1)]
-        ways[SEPARATE] = _separate(model, copies, prompts, tokens, work)
-        rows[SEPARATE] = _first_round(ways[SEPARATE])
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    answers: dict[str, np.ndarray] = {}
+        copies = [frozen] + [jax.tree.map(jnp.copy, frozen) for _ in prompts[1:]]
+        all_params = [
+            tree.unflatten({**copy, PROMPT_PATH: jnp.asarray(prompt)})
+            for copy, prompt in zip(copies, prompts, strict=True)
+        ]
+        ways[SEPARATE] = _Way(model, all_params, _batch(tokens, work))
     for _ in range(num_rounds):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            answers[name] = way.run()
-            seconds[name].append(time.perf_counter() - began)
-    for name, times in seconds.items():
-        rows[name]["ms"] = 1000 * float(np.median(times))
-        rows[name]["ms_range"] = [1000 * min(times), 1000 * max(times)]
-    row = {"size": size, "device": jax.devices()[0].device_kind, "jax": jax.__version__}
-    row |= {**dataclasses.asdict(work), **rows}
-    if SEPARATE in answers:
-        same = (answers[ENSEMBLE] == answers[SEPARATE]).all(axis=-1)
+        for way in ways.values():
+            way.run_timed()
+    row |= {name: way.figures() for name, way in ways.items()}
+    if SEPARATE in ways:
+        together = ways[ENSEMBLE].ids.reshape(work.examples, work.num_prompts, -1).swapaxes(0, 1)
+        same = (together == ways[SEPARATE].ids).all(axis=-1)
         row["same_answers"], row["answers"] = int(same.sum()), int(same.size)
     return row
 
 
-@dataclasses.dataclass(frozen=True)
 class _Way:
-    """One of the two ways, ready to run."""
+    """One of the two ways: a batch is decoded with each of some parameters in turn."""
 
-    run: Callable[[], np.ndarray]  # Token ids [K, examples, T].
-    weight_bytes: int
-    compiled: Any
+    def __init__(self, model: EncoderDecoderModel, all_params: Sequence[Any], batch: Any):
+        self._all_params, self._batch = all_params, batch
+        self._compiled = jax.jit(model.predict).lower(all_params[0], batch).compile()
+        self._seconds: list[float] = []
+        measuring.forget_peak()
+        self.ids = self._run()
+        analysis = self._compiled.memory_analysis()
+        assert analysis is not None, "CPUs and GPUs have one"
+        # What the process and the device held while it ran.
+        self._memory = {
+            "weight_bytes": _num_bytes(all_params),
+            "temp_bytes": analysis.temp_size_in_bytes,
+            "host_peak_bytes": measuring.peak_bytes(),
+            "device_peak_bytes": _device_bytes("peak_bytes_in_use"),
+        }
 
+    def _run(self) -> np.ndarray:
+        """Token ids [number of parameters, rows of the batch, T]."""
+        return np.stack([np.asarray(self._compiled(p, self._batch)[0]) for p in self._all_params])
 
-def _ensemble(
-    model: EncoderDecoderModel, frozen: Any, prompts: np.ndarray, tokens: np.ndarray, work: Workload
-) -> _Way:
-    """One batch with every example once for each prompt."""
-    params = {
-        **tree.unflatten(frozen),
-        table.TABLE: jax.device_put(table.make_table(list(prompts))),
-    }
-    # The rows of an example stand side by side.
-    batch = _batch(np.repeat(tokens, work.num_prompts, axis=0), work)
-    batch[table.INDEX] = jnp.tile(jnp.arange(work.num_prompts), work.examples)
-    compiled = jax.jit(model.predict).lower(params, batch).compile()
+    def run_timed(self) -> None:
+        """Runs once more."""
+        began = time.perf_counter()
+        self.ids = self._run()
+        self._seconds.append(time.perf_counter() - began)
 
-    def run() -> np.ndarray:
-        ids = np.asarray(compiled(params, batch)[0])
-        return ids.reshape(work.examples, work.num_prompts, -1).swapaxes(0, 1)
-
-    return _Way(run, _num_bytes(params), compiled)
-
-
-def _separate(
-    model: EncoderDecoderModel,
-    copies: Sequence[Any],
-    prompts: np.ndarray,
-    tokens: np.ndarray,
-    work: Workload,
-) -> _Way:
-    """A batch for each prompt, over weights of its own."""
-    all_params = [
-        tree.unflatten({**frozen, PROMPT_PATH: jnp.asarray(prompt)})
-        for frozen, prompt in zip(copies, prompts, strict=True)
-    ]
-    batch = _batch(tokens, work)
-    compiled = jax.jit(model.predict).lower(all_params[0], batch).compile()
-
-    def run() -> np.ndarray:
-        return np.stack([np.asarray(compiled(params, batch)[0]) for params in all_params])
-
-    return _Way(run, _num_bytes(all_params), compiled)
-
-
-def _first_round(way: _Way) -> dict[str, Any]:
-    """Runs once, untimed; returns what the process and the device held while it did."""
-    measuring.forget_peak()
-    way.run()
-    analysis = way.compiled.memory_analysis()
-    assert analysis is not None, "CPUs and GPUs have one"
-    return {
-        "weight_bytes": way.weight_bytes,
-        "temp_bytes": analysis.temp_size_in_bytes,
-        "host_peak_bytes": measuring.peak_bytes(),
-        "device_peak_bytes": _device_bytes("peak_bytes_in_use"),
-    }
+    def figures(self) -> dict[str, Any]:
+        """Memory and times."""
+        low, median, high = (1000 * float(np.quantile(self._seconds, q)) for q in (0, 0.5, 1))
+        return {**self._memory, "ms": median, "ms_range": [low, high]}
 
 
 def _device_bytes(name: str) -> int | None:
