@@ -123,6 +123,7 @@ class Group(Instance):
                 *("create", "--size=0"),
                 f"--template={there}/instanceTemplates/{self.name}",
                 f"--workload-policy={there}/resourcePolicies/{self.name}",
+                # All VMs or none: a part of a slice is of no use, and costs.
                 "--target-size-policy-mode=bulk",
                 # The launcher replaces the slice as a whole.
                 "--default-action-on-vm-failure=do-nothing",

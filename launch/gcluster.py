@@ -66,6 +66,7 @@ class Gcluster(cluster.Cluster):
             f"--topology={self.tpu.shape}",
             f"--restarts={flags.max_restarts}",
             f"--restart-on-exit-codes={','.join(map(str, _RESTART_CODES))}",
+            # Kubernetes kills after this; a save takes at most ten seconds.
             "--grace-period=60s",
         ]
         if self.tpu.generation.name == "tpu7x":

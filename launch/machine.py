@@ -183,7 +183,8 @@ class Machine(Launcher):
     def start(self, workers: Sequence[str]) -> list[Command]:
         """Commands that start the program, unless it runs already."""
         settings = (str(self.flags.max_crashes), str(preemption.EXIT_CODE))
-        # ssh hands one string to a shell on the other side: quoted once, it comes out as it went in.
+        # gcloud splits it at spaces and ssh joins it by spaces, to one string for a shell on the other side: quoted
+        # once, it comes out as it went in.
         remote = shlex.join(("bash", f"{FOLDER}/run.sh", "start", *settings, *self.program.argv))
         return [self.ssh(remote, worker, "Starts the run") for worker in workers]
 

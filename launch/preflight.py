@@ -32,6 +32,7 @@ def checks(program: Program, tpu: Slice, flags: argparse.Namespace) -> list[Chec
             fix="mend the gin flags after --",
         )
     ]
+    # Without libtpu, which exists for Linux on x86-64 only, the question cannot be asked.
     if program.argv[0] == "train" and not flags.skip_plan:
         words = (f"--topology={tpu.topology}", *gin_flags(program), "--format=json")
         fix = (

@@ -29,10 +29,12 @@ def supervise(machine: Machine, *, keep: bool) -> int:
     """
     try:
         commands.run_all(machine.build())
+        # A machine that is there is taken: the same command, typed again, follows the run that is on it.
         if ask_state(machine) == ABSENT:
             commands.run_all(machine.create())
         in_vain = 0
         while (code := _run_on_machine(machine)) is None:
+            # Starts after which the machine was still up, so that its loss is not why the run ended.
             in_vain = in_vain + 1 if ask_state(machine) == READY else 0
             if in_vain > _FAILED_QUESTIONS:
                 raise ConfigError(
@@ -65,6 +67,7 @@ def _run_on_machine(machine: Machine) -> int | None:
     """The program's exit code, or None where the machine was lost before the end."""
     while (state := ask_state(machine)) != READY:
         if state == LOST:
+            # What is left of a spot machine stands in the way of another of its name.
             remove(machine)
         if state in (LOST, ABSENT):
             _create_again(machine)
@@ -79,6 +82,7 @@ def _run_on_machine(machine: Machine) -> int | None:
         for group in [*rest, machine.start(workers)]:
             commands.run_all(group, together=True)
     except ConfigError:
+        # A command that fails while the machine is taken away is no error.
         if ask_state(machine) == READY:
             raise
         return None

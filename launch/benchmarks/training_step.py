@@ -71,6 +71,7 @@ class Step:
             num_microbatches=work.num_microbatches,
         )
         began = time.perf_counter()
+        # The state is donated, as a run's is: its memory is used again.
         lowered = jax.jit(step, donate_argnums=0).lower(self._state, self.frozen, self._batch)
         self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
