@@ -40,7 +40,7 @@ types: $(TEST_STAMP)
 
 bench: $(DEMO_STAMP)
 	$(BIN)/python -m prompt_tuning.launch.benchmarks.step
-	$(BIN)/python -m prompt_tuning.launch.benchmarks.ensemble_bench
+	$(BIN)/python -m prompt_tuning.launch.benchmarks.ensembles
 
 # Any other folder of reference numbers: make parity GOLDEN=/path/to/folder
 GOLDEN ?= tests/golden

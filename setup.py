@@ -97,6 +97,7 @@ setup(
             "tasks/assets/*",
             "commands/**/*.toml",
             "commands/demo/story.txt",
+            "commands/plan/*.json",
             "commands/report/assets/*",
             "data/synthetic/assets/*",
             "ladder/**/*",

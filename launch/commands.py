@@ -18,7 +18,7 @@ class Command:
     Args:
       argv: The words. No shell comes between them and the program.
       why: What it is for, one sentence without a full stop.
-      stdin: Text for its standard input.
+      stdin: Text for its standard input; nothing is ever read from the keyboard.
     """
 
     argv: tuple[str, ...]
@@ -33,18 +33,16 @@ class Command:
         return f"# {self.why}.\n{text}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """A command that must succeed before anything is spent.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check(Command):
+    """A command that must succeed before anything is spent, and changes nothing that costs money.
 
     Args:
-      command: Changes nothing that costs money.
       expected: What is allowed, for the error.
       fix: One action, for the error.
       accepts: Judges the command's output.
     """
 
-    command: Command
     expected: str
     fix: str
     accepts: Callable[[str], bool] = lambda output: True
@@ -68,22 +66,14 @@ def capture(command: Command) -> tuple[int, str, str]:
     Raises:
       ConfigError: If the program is not installed.
     """
-    _require(command)
-    done = subprocess.run(
-        command.argv, input=command.stdin, capture_output=True, text=True, check=False
-    )
+    done = _run(command, capture_output=True)
     return done.returncode, done.stdout, done.stderr
 
 
 def run(command: Command) -> int:
     """Runs a command before the user's eyes; returns its exit code."""
-    _require(command)
     print(f"--- {command.why}", flush=True)
-    # Without an input of its own a command must not wait for the keyboard.
-    given: dict[str, object] = (
-        {"input": command.stdin} if command.stdin else {"stdin": subprocess.DEVNULL}
-    )
-    return subprocess.run(command.argv, text=True, check=False, **given).returncode  # type: ignore[call-overload]
+    return _run(command, capture_output=False).returncode
 
 
 def run_all(commands: Sequence[Command], *, together: bool = False) -> None:
@@ -94,18 +84,14 @@ def run_all(commands: Sequence[Command], *, together: bool = False) -> None:
       together: Whether to start all of them before waiting for any.
 
     Raises:
-      ConfigError: If one fails.
+      ConfigError: If one fails; in turn, none runs after it.
     """
     if together and len(commands) > 1:
         with concurrent.futures.ThreadPoolExecutor(len(commands)) as pool:
-            codes = list(pool.map(run, commands))
+            codes: Iterable[int] = list(pool.map(run, commands))
     else:
-        codes = []
-        for command in commands:
-            codes.append(run(command))
-            if codes[-1]:
-                break
-    for command, code in zip(commands, codes, strict=False):
+        codes = map(run, commands)
+    for command, code in zip(commands, codes, strict=True):
         if code:
             raise ConfigError(
                 "A command of the launcher failed",
@@ -125,22 +111,22 @@ def run_checks(checks: Sequence[Check]) -> None:
       ConfigError: At the first that fails, with the last lines of its output.
     """
     for check in checks:
-        print(f"--- {check.command.why}", flush=True)
-        code, output, error = capture(check.command)
+        print(f"--- {check.why}", flush=True)
+        code, output, error = capture(check)
         if code or not check.accepts(output):
             if code:
                 print(error, file=sys.stderr)
             lines = ((error if code else "") or output).strip().splitlines()
             raise ConfigError(
                 "A check before spending failed",
-                got=f"{shlex.join(check.command.argv)} -> {' '.join(lines[-3:])}",
+                got=f"{shlex.join(check.argv)} -> {' '.join(lines[-3:])}",
                 expected=check.expected,
                 fix=check.fix,
             )
 
 
-def _require(command: Command) -> None:
-    """Says which program is missing."""
+def _run(command: Command, *, capture_output: bool) -> subprocess.CompletedProcess[str]:
+    """Runs a command; says which program is missing."""
     if shutil.which(command.argv[0]) is None:
         raise ConfigError(
             "A program that the launcher calls is missing",
@@ -148,3 +134,6 @@ def _require(command: Command) -> None:
             expected="a program on PATH",
             fix="install it as docs/machines/launch.md says",
         )
+    return subprocess.run(
+        command.argv, input=command.stdin, capture_output=capture_output, text=True, check=False
+    )

@@ -13,10 +13,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from prompt_tuning.errors import ConfigError, PromptTuningError
-from prompt_tuning.launch import commands, preflight, programs
-from prompt_tuning.launch.commands import Command
-from prompt_tuning.launch.gke_jobset import add_cluster_flags, escape
+from prompt_tuning.errors import ConfigError
+from prompt_tuning.launch import cluster
+from prompt_tuning.launch.commands import Check, Command
+from prompt_tuning.launch.launcher import launch
 from prompt_tuning.launch.programs import Program
 from prompt_tuning.run import preemption
 
@@ -27,103 +27,84 @@ _RESTART_CODES = (preemption.EXIT_CODE, 137, 134)
 _NAME_LENGTH = 28
 
 
-def submit(flags: argparse.Namespace, program: Program) -> Command:
-    """Returns the command that hands the run to the cluster.
+class Gcluster(cluster.Cluster):
+    """A cluster behind `gcluster job`.
 
     Args:
       flags: The launcher's flags.
       program: What runs.
 
-    Returns:
-      `gcluster job submit`. It gives its --command to `bash -c` in the container, after Kubernetes has replaced what
-      looks like a variable. Source: cmd/job/submit.go and pkg/orchestrator/gke of GoogleCloudPlatform/cluster-toolkit.
-
     Raises:
       ConfigError: If gcluster would refuse the name.
     """
-    if len(flags.name) > _NAME_LENGTH:
-        raise ConfigError(
-            "gcluster does not take this name",
-            got=flags.name,
-            expected=f"at most {_NAME_LENGTH} characters",
-            fix="choose a shorter --name",
-        )
-    tpu = flags.topology
-    words = [
-        *("gcluster", "job", "submit", *_where(flags)),
-        f"--name={flags.name}",
-        f"--image={flags.image}",
-        f"--compute-type={tpu.machine_type}",
-        f"--topology={tpu.shape}",
-        f"--restarts={flags.max_restarts}",
-        f"--restart-on-exit-codes={','.join(map(str, _RESTART_CODES))}",
-        "--grace-period=60s",
-    ]
-    if tpu.generation == "tpu7x":
-        # One process a VM, as everywhere else.
-        words.append("--gke-disable-parallel-containers")
-    if flags.spot:
-        words.append("--gke-nap-provisioning=spot")
-    if flags.service_account:
-        words.append(f"--service-account={flags.service_account}")
-    words.append(f"--command={escape(shlex.join(('prompt-tuning', *program.argv)))}")
-    return Command(
-        tuple(words),
-        f"Hands the run to the cluster, which runs it on {tpu.topology}; from here on it costs",
-    )
+
+    def __init__(self, flags: argparse.Namespace, program: Program):
+        super().__init__(flags, program)
+        if len(self.name) > _NAME_LENGTH:
+            raise ConfigError(
+                "gcluster does not take this name",
+                got=self.name,
+                expected=f"at most {_NAME_LENGTH} characters",
+                fix="choose a shorter --name",
+            )
+
+    def checks(self) -> list[Check]:
+        """None beside those of every launcher."""
+        return []
+
+    def submit(self) -> Command:
+        """Returns `gcluster job submit`.
+
+        It gives its --command to `bash -c` in the container, after Kubernetes has replaced what looks like a variable.
+        Source: cmd/job/submit.go and pkg/orchestrator/gke of GoogleCloudPlatform/cluster-toolkit.
+        """
+        flags = self.flags
+        words = [
+            f"--name={self.name}",
+            f"--image={flags.image}",
+            f"--compute-type={self.machine_type}",
+            f"--topology={self.tpu.shape}",
+            f"--restarts={flags.max_restarts}",
+            f"--restart-on-exit-codes={','.join(map(str, _RESTART_CODES))}",
+            # Kubernetes kills after this; a save takes at most ten seconds.
+            "--grace-period=60s",
+        ]
+        if self.tpu.generation.name == "tpu7x":
+            # One process a VM, as everywhere else.
+            words.append("--gke-disable-parallel-containers")
+        if flags.spot:
+            words.append("--gke-nap-provisioning=spot")
+        if flags.service_account:
+            words.append(f"--service-account={flags.service_account}")
+        command = shlex.join(("prompt-tuning", *self.program.argv))
+        words.append(f"--command={cluster.escape(command)}")
+        why = f"Hands the run to the cluster, which runs it on {self.tpu.topology}"
+        return self._job(f"{why}; from here on it costs", ("submit",), *words)
+
+    def later(self) -> list[Command]:
+        """Commands for the user: they show the run's output, and stop it."""
+        return [
+            self._job("Shows its output", ("logs", self.name)),
+            self._job("Stops it", ("cancel", self.name)),
+        ]
+
+    def _job(self, why: str, verb: Sequence[str], *words: str) -> Command:
+        """`gcluster job VERB` on the cluster."""
+        names = ("project", "cluster", "location")
+        where = (f"--{name}={getattr(self.flags, name)}" for name in names)
+        return Command(("gcluster", "job", *verb, *where, *words), why)
 
 
-def _where(flags: argparse.Namespace) -> tuple[str, ...]:
-    """The flags that name the cluster."""
-    return (
-        f"--project={flags.project}",
-        f"--cluster={flags.cluster}",
-        f"--location={flags.location}",
-    )
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the launcher's flags."""
+    cluster.add_flags(parser)
+    what = "restarts, counting those after the machine was taken away; 100 if not given"
+    parser.add_argument("--max_restarts", type=int, default=100, help=what)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the launcher.
-
-    Args:
-      argv: Flags, `--`, command; None takes those of the process.
-
-    Returns:
-      Exit code: 0 when the cluster has the run, 2 for an error that the user can mend.
-    """
-    own, rest = programs.split(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    programs.add_shared_flags(parser)
-    add_cluster_flags(parser)
-    parser.add_argument(
-        "--max_restarts",
-        type=int,
-        default=100,
-        help="restarts, counting those after the machine was taken away; 100 if not given",
-    )
-    flags = parser.parse_args(own)
-    try:
-        program = programs.read_program(rest)
-        command = submit(flags, program)
-        checks = preflight.checks(
-            program, flags.topology, project=flags.project, skip_plan=flags.skip_plan
-        )
-        later = [
-            Command(("gcluster", "job", "logs", flags.name, *_where(flags)), "Shows its output"),
-            Command(("gcluster", "job", "cancel", flags.name, *_where(flags)), "Stops it"),
-        ]
-        if flags.dry_run:
-            commands.show([*(check.command for check in checks), command, *later])
-            return 0
-        commands.run_checks(checks)
-        commands.run_all([command])
-        commands.show(later)
-        return 0
-    except PromptTuningError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Runs the launcher."""
+    return launch(add_flags, Gcluster, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import IO
 
+from prompt_tuning.launch import processes
 from prompt_tuning.run.preemption import EXIT_CODE
 
 PROGRAM = (sys.executable, "-u", "-m", "prompt_tuning")
-# What `prompt-tuning` returns for an error that another attempt would meet again.
-_USER_ERROR = 2
 # After one process has ended with an error, or all were told to stop, the others have so long. Unit: seconds.
 _GRACE = 20.0
 _POLL = 0.05
@@ -38,18 +36,18 @@ class Launcher:
 
     Args:
       command: What `prompt-tuning` is given.
-      processes: How many.
+      count: How many.
       devices_per_process: Virtual CPU devices of each; None leaves the devices alone.
     """
 
-    def __init__(self, command: Sequence[str], processes: int, devices_per_process: int | None):
+    def __init__(self, command: Sequence[str], count: int, devices_per_process: int | None):
         """Starts nothing yet."""
         self._command = list(command)
-        self._count = processes
+        self._count = count
         self._env = dict(os.environ)
         if devices_per_process is not None:
-            count = f"--xla_force_host_platform_device_count={devices_per_process}"
-            self._env["XLA_FLAGS"] = f"{self._env.get('XLA_FLAGS', '')} {count}".strip()
+            flag = f"--xla_force_host_platform_device_count={devices_per_process}"
+            self._env["XLA_FLAGS"] = f"{self._env.get('XLA_FLAGS', '')} {flag}".strip()
             self._env["JAX_PLATFORMS"] = "cpu"
         self._running: list[subprocess.Popen[str]] = []
         self.signal_received: int | None = None
@@ -62,17 +60,17 @@ class Launcher:
           the first to fail.
         """
         address = f"127.0.0.1:{_free_port()}"
-        self._running = [self._start(index, address) for index in range(self._count)]
-        printers = [_print_lines(i, p) for i, p in enumerate(self._running)]
+        started = [self._start(index, address) for index in range(self._count)]
+        self._running = [process for process, _ in started]
         try:
             codes = self._wait()
         finally:
             for process in self._running:
-                _kill(process)
-            for printer in printers:
+                processes.kill(process)
+            for _, printer in started:
                 printer.join()
         failed = [code for code in codes if code != 0]
-        told = [code for code in (_USER_ERROR, EXIT_CODE) if code in failed]
+        told = [code for code in (processes.USER_ERROR, EXIT_CODE) if code in failed]
         return next(iter(told + failed), 0)
 
     def forward(self, signum: int, frame: object) -> None:
@@ -94,33 +92,21 @@ class Launcher:
                 deadline = time.monotonic() + _GRACE
             if deadline is not None and time.monotonic() > deadline:
                 for process in left:
-                    _kill(process)
+                    processes.kill(process)
             time.sleep(_POLL)
         return codes
 
-    def _start(self, index: int, address: str) -> subprocess.Popen[str]:
-        """Starts one process, in a group of its own, so that a terminal's Ctrl-C reaches it once and from here."""
+    def _start(self, index: int, address: str) -> tuple[subprocess.Popen[str], threading.Thread]:
+        """Starts one process; its lines get its number."""
         joining = [
             "--multiprocess_gpu",
             f"--coordinator_address={address}",
             f"--process_count={self._count}",
             f"--process_index={index}",
         ]
-        return subprocess.Popen(
-            [
-                *_dying_with_this(),
-                *PROGRAM,
-                *self._command,
-                *(joining if self._count > 1 else []),
-            ],
-            env=self._env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        command = [*_dying_with_this(), *PROGRAM, *self._command]
+        command += joining if self._count > 1 else []
+        return processes.start(command, env=self._env, prefix=f"[{index}] ")
 
 
 def _dying_with_this() -> list[str]:
@@ -128,27 +114,6 @@ def _dying_with_this() -> list[str]:
     if not sys.platform.startswith("linux"):
         return []
     return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
-
-
-def _print_lines(index: int, process: subprocess.Popen[str]) -> threading.Thread:
-    """Prints what a process prints, each line with its number."""
-
-    def copy(stream: IO[str]) -> None:
-        with stream:
-            for line in stream:
-                sys.stdout.write(f"[{index}] {line.rstrip()}\n")
-                sys.stdout.flush()
-
-    thread = threading.Thread(target=copy, args=(process.stdout,), daemon=True)
-    thread.start()
-    return thread
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    """Kills a process and whatever it started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _exit_code(process: subprocess.Popen[str]) -> int:
@@ -195,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         is_preemption = code == EXIT_CODE
         crashes += not is_preemption
         may_restart = (
-            flags.restart and code not in (0, _USER_ERROR) and crashes <= flags.max_crashes
+            flags.restart and code not in (0, processes.USER_ERROR) and crashes <= flags.max_crashes
         )
         if launcher.signal_received is not None or not may_restart:
             return code

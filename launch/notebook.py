@@ -13,20 +13,18 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from prompt_tuning.launch import processes
 
 # A tar file under another name: Kaggle would unpack it.
 PACKED = "prompt_tuning_run.bin"
 # Checkpoints that are being written have this in their name.
 _UNFINISHED = ".orbax-checkpoint-tmp"
-# What `prompt-tuning` returns for an error that another attempt would meet again.
-_USER_ERROR = 2
 # From the notice to the kill: a save takes at most ten seconds, once the step it is in has ended.
 _GRACE_SECONDS = 120.0
 
@@ -172,17 +170,7 @@ def run(
     Returns:
       The command's exit code: 0 at the end of the run; any other where another session has to go on.
     """
-    process = subprocess.Popen(
-        list(command),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        # Interrupting the cell is for this function to answer.
-        start_new_session=True,
-    )
-    printer = threading.Thread(target=_print_lines, args=(process,), daemon=True)
-    printer.start()
+    process, printer = processes.start(list(command))
     with _stopped_at_the_end(process):
         deadline = time.monotonic() + 3600 * hours
         while process.poll() is None and time.monotonic() < deadline:
@@ -193,7 +181,7 @@ def run(
                 keep(keeper, model_dir)
     printer.join()
     keep(keeper, model_dir)
-    if process.returncode == _USER_ERROR:
+    if process.returncode == processes.USER_ERROR:
         print("The error above would come again: mend what it names, then run the notebook again")
     elif process.returncode:
         print(f"Exit code {process.returncode}: run the notebook again to go on from the last save")
@@ -212,14 +200,4 @@ def _stopped_at_the_end(process: subprocess.Popen[str]) -> Iterator[None]:
             try:
                 process.wait(timeout=_GRACE_SECONDS)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def _print_lines(process: subprocess.Popen[str]) -> None:
-    """Shows the output below the cell as it comes."""
-    assert process.stdout is not None
-    with process.stdout:
-        for line in process.stdout:
-            sys.stdout.write(line)
-            sys.stdout.flush()
+                processes.kill(process)

@@ -1,25 +1,24 @@
 """What is checked before anything is spent: the config, the memory, the project, the bucket."""
 
+import argparse
 import itertools
 import json
 import sys
-from collections.abc import Sequence
 
-from prompt_tuning.launch.commands import Check, Command
+from prompt_tuning.launch.commands import Check
 from prompt_tuning.launch.programs import Program
 from prompt_tuning.launch.tpu_slices import Slice
 
 _GIN_FLAGS = ("--gin_file", "--gin_bindings", "--gin_search_paths")
 
 
-def checks(program: Program, tpu: Slice, *, project: str, skip_plan: bool) -> list[Check]:
+def checks(program: Program, tpu: Slice, flags: argparse.Namespace) -> list[Check]:
     """Returns the checks that every launcher makes, the cheapest first.
 
     Args:
       program: What will run.
       tpu: Where it will run.
-      project: Google Cloud project ID.
-      skip_plan: Whether memory is left unchecked.
+      flags: The launcher's `project`, and `skip_plan`: whether memory is left unchecked.
 
     Returns:
       Checks; only the one that writes and removes a file of two bytes in the bucket changes anything.
@@ -27,49 +26,52 @@ def checks(program: Program, tpu: Slice, *, project: str, skip_plan: bool) -> li
     ours = (sys.executable, "-m", "prompt_tuning")
     found = [
         Check(
-            Command((*ours, *program.argv, "--dry_run"), "Checks the config"),
-            "a config that resolves",
-            "mend the gin flags after --",
+            (*ours, *program.argv, "--dry_run"),
+            "Checks the config",
+            expected="a config that resolves",
+            fix="mend the gin flags after --",
         )
     ]
-    if program.argv[0] == "train" and not skip_plan:
-        flags = (f"--topology={tpu.topology}", *gin_flags(program), "--format=json")
+    # Without libtpu, which exists for Linux on x86-64 only, the question cannot be asked.
+    if program.argv[0] == "train" and not flags.skip_plan:
+        words = (f"--topology={tpu.topology}", *gin_flags(program), "--format=json")
+        fix = (
+            "run this `prompt-tuning plan` without --format for the closest change that fits, or with --search "
+            "for the smallest slice; where libtpu is missing, install the extra [tpu]"
+        )
         found.append(
             Check(
-                Command((*ours, "plan", *flags), f"Checks that it fits into {tpu.topology}"),
-                '"fits": true',
-                "run this `prompt-tuning plan` without --format for the closest change that fits, or with --search "
-                "for the smallest slice; where libtpu is missing, install the extra [tpu]",
-                fits,
+                (*ours, "plan", *words),
+                f"Checks that it fits into {tpu.topology}",
+                expected='"fits": true',
+                fix=fix,
+                accepts=fits,
             )
         )
     probe = f"{program.output_dir.rstrip('/')}/.launch_probe"
-    storage = ("gcloud", "storage")
+    project = f"--project={flags.project}"
+    make_bucket = f"gcloud storage buckets create {program.bucket} {project} --location=REGION"
     return [
         *found,
         Check(
-            Command(
-                ("gcloud", "projects", "describe", project, "--format=value(lifecycleState)"),
-                "Checks the project",
-            ),
-            "ACTIVE",
-            "correct --project, or sign in with `gcloud auth login`",
-            lambda output: output.strip() == "ACTIVE",
+            ("gcloud", "projects", "describe", flags.project, "--format=value(lifecycleState)"),
+            "Checks the project",
+            expected="ACTIVE",
+            fix="correct --project, or sign in with `gcloud auth login`",
+            accepts=lambda output: output.strip() == "ACTIVE",
         ),
         Check(
-            Command(
-                (*storage, "cp", "-", probe, f"--project={project}"),
-                "Checks that the bucket can be written",
-                stdin="ok",
-            ),
-            "a bucket that you may write to",
-            f"create it near the TPU: gcloud storage buckets create {program.bucket} --project={project} "
-            "--location=REGION",
+            ("gcloud", "storage", "cp", "-", probe, project),
+            "Checks that the bucket can be written",
+            "ok",
+            expected="a bucket that you may write to",
+            fix=f"create it near the TPU: {make_bucket}",
         ),
         Check(
-            Command((*storage, "rm", probe, f"--project={project}"), "Removes what it wrote"),
-            "a bucket that you may write to",
-            "ask for the role roles/storage.objectAdmin on the bucket",
+            ("gcloud", "storage", "rm", probe, project),
+            "Removes what it wrote",
+            expected="a bucket that you may write to",
+            fix="ask for the role roles/storage.objectAdmin on the bucket",
         ),
     ]
 
@@ -106,21 +108,3 @@ def fits(output: str) -> bool:
         return json.loads(output[output.index("{") :])["fits"] is True
     except (ValueError, KeyError):
         return False
-
-
-def zone_check(argv: Sequence[str], tpu: Slice, zone: str) -> Check:
-    """Returns the check that a zone offers what is asked for.
-
-    Args:
-      argv: The command that describes it there.
-      tpu: The slice.
-      zone: The zone.
-
-    Returns:
-      The check.
-    """
-    return Check(
-        Command(tuple(argv), f"Checks that {zone} offers {tpu.topology}"),
-        f"a zone that offers {tpu.topology}",
-        "choose another --zone: https://docs.cloud.google.com/tpu/docs/regions-zones",
-    )

@@ -1,15 +1,12 @@
 """What a launcher is asked to run: its own flags, then `--`, then `train`, `eval` or `infer` with gin's flags."""
 
-import argparse
 import ast
 import dataclasses
-import pathlib
 import re
 import shlex
 from collections.abc import Sequence
 
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.launch import tpu_slices
 
 # Where each command writes; nothing else outlives the machine.
 OUTPUT_MACROS = {"train": "MODEL_DIR", "eval": "EVAL_OUTPUT_DIR", "infer": "INFER_OUTPUT_DIR"}
@@ -77,67 +74,3 @@ def _bound(macro: str, argv: Sequence[str]) -> str | None:
             except (SyntaxError, ValueError):
                 found = match[1]
     return found if isinstance(found, str) else None
-
-
-def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Returns the words before the first `--` and those after it."""
-    words = list(argv)
-    if "--" not in words:
-        return words, []
-    at = words.index("--")
-    return words[:at], words[at + 1 :]
-
-
-def add_shared_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that every launcher has."""
-    add = parser.add_argument
-    add("--project", required=True, help="Google Cloud project ID")
-    add("--name", required=True, type=_name, help="name for what is created")
-    add(
-        "--topology",
-        required=True,
-        type=_topology,
-        help="TPU slice as `prompt-tuning plan` names it, such as v5e:2x4",
-    )
-    add("--spot", action="store_true", help="spare capacity: cheaper, and taken away at any time")
-    add("--skip_plan", action="store_true", help="do not ask `prompt-tuning plan` whether it fits")
-    add("--dry_run", action="store_true", help="print every command and run none")
-
-
-def add_vm_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of the launchers that reach VMs by ssh."""
-    add = parser.add_argument
-    add("--zone", required=True, help="zone of the TPU, such as us-west4-a")
-    add(
-        "--package",
-        type=pathlib.Path,
-        default=_checkout(),
-        help="what is installed: a checkout or a wheel (default: this checkout)",
-    )
-    add("--max_crashes", type=int, default=3, help="crashes to start again after; 3 if not given")
-    add("--keep", action="store_true", help="leave the machine running, and costing, at the end")
-    add("--create_flag", action="append", default=[], help="added to gcloud's create; repeatable")
-    add("--ssh_flag", action="append", default=[], help="added to gcloud's ssh; repeatable")
-
-
-def _checkout() -> pathlib.Path | None:
-    """The checkout that this file belongs to, or None where the package was installed from a wheel."""
-    folder = pathlib.Path(__file__).resolve().parents[1]
-    return folder if (folder / "setup.py").is_file() else None
-
-
-def _name(text: str) -> str:
-    """Checks a name by the rule that Google's interfaces share."""
-    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a name: small letters, digits and -, at most 40, a letter first"
-        )
-    return text
-
-
-def _topology(text: str) -> tpu_slices.Slice:
-    """Reads a slice for argparse."""
-    try:
-        return tpu_slices.parse(text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

@@ -11,58 +11,31 @@ import sys
 from collections.abc import Sequence
 
 from prompt_tuning.launch.commands import Command
-from prompt_tuning.launch.supervise import LOST, READY, WAITING
+from prompt_tuning.launch.launcher import launch
+from prompt_tuning.launch.machine import Machine
 from prompt_tuning.launch.tpu_vm import TpuVm
-from prompt_tuning.launch.vm_launcher import launch
 
 
 class QueuedResource(TpuVm):
     """A TPU VM that a queued resource of the same name creates."""
 
+    resource = ("tpus", "queued-resources")
+    state, up = "state.state", "ACTIVE"
+    gone = frozenset({"FAILED", "SUSPENDING", "SUSPENDED"})
+    until = "Asks for its state until it is ACTIVE"
+    # Without it a request whose TPU is still there is not removed.
+    delete_flags = ("--force",)
+    removed = "Removes the request and the TPU; from here on they cost nothing"
+
     def create(self) -> list[Command]:
         """Asks for it; the queue creates it."""
-        what = (
-            f"--node-id={self.name}",
-            f"--accelerator-type={self._tpu.accelerator_type}",
-            f"--runtime-version={self._tpu.kind.runtime_version}",
-        )
-        return [
-            Command(
-                (*self._queue("create"), *self._where, *what, *self._asked),
-                f"Asks for a TPU {self._tpu.topology}; it costs from when it is ACTIVE",
-            )
-        ]
-
-    def delete(self) -> list[Command]:
-        """Removes the request and, by --force, the TPU."""
-        return [
-            Command(
-                (*self._queue("delete"), *self._where, "--force", "--quiet"),
-                "Removes the request and the TPU; from here on they cost nothing",
-            )
-        ]
-
-    def describe(self) -> Command:
-        """Asks how far the queue is."""
-        words = (*self._queue("describe"), *self._where, "--format=value(state.state)")
-        return Command(words, "Asks for its state until it is ACTIVE")
-
-    def judge(self, output: str) -> str:
-        """ACTIVE, and what never becomes so again."""
-        state = output.strip()
-        if state == "ACTIVE":
-            return READY
-        lost = ("FAILED", "SUSPENDING", "SUSPENDED")
-        return LOST if state in lost else WAITING
-
-    def _queue(self, verb: str) -> tuple[str, ...]:
-        """`gcloud compute tpus queued-resources VERB NAME`."""
-        return ("gcloud", "compute", "tpus", "queued-resources", verb, self.name)
+        why = f"Asks for a TPU {self.tpu.topology}; it costs from when it is ACTIVE"
+        return [self.creation(why, "--runtime-version", f"--node-id={self.name}")]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the launcher."""
-    return launch(QueuedResource, __doc__, argv)
+    return launch(Machine.add_flags, QueuedResource, __doc__, argv)
 
 
 if __name__ == "__main__":

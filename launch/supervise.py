@@ -1,186 +1,24 @@
 """Creates a TPU machine, runs a program on it, replaces the machine when it is taken away, and removes it."""
 
-import abc
-import importlib.metadata
-import pathlib
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.launch import commands
-from prompt_tuning.launch.commands import Check, Command
-from prompt_tuning.run import preemption
+from prompt_tuning.launch.commands import Command
+from prompt_tuning.launch.machine import ABSENT, LOST, READY, Machine
 
-READY, WAITING, LOST, ABSENT = "ready", "waiting", "lost", "absent"
-# On the machine, relative to the home folder of whoever logs in.
-FOLDER = "prompt_tuning_launch"
-SCRIPTS = ("setup.sh", "run.sh")
 _POLL_SECONDS = 30
 _CREATE_SECONDS = 300
 _FAILED_QUESTIONS = 10
 
 
-class Machine(abc.ABC):
-    """A TPU that gcloud creates, describes, reaches by ssh and removes.
-
-    Args:
-      name: Its name.
-    """
-
-    def __init__(self, name: str):
-        self.name = name
-
-    @abc.abstractmethod
-    def create(self) -> list[Command]:
-        """Commands that create it."""
-
-    @abc.abstractmethod
-    def delete(self) -> list[Command]:
-        """Commands that remove all that `create` made; each may find that its part is gone already."""
-
-    @abc.abstractmethod
-    def checks(self, zone: str) -> list[Check]:
-        """Checks that the zone has what `create` asks for."""
-
-    @abc.abstractmethod
-    def describe(self) -> Command:
-        """Command whose output `judge` understands."""
-
-    @abc.abstractmethod
-    def judge(self, output: str) -> str:
-        """Says of the output of `describe` whether the machine is READY, WAITING or LOST."""
-
-    @abc.abstractmethod
-    def ssh(self, remote: str, worker: str, why: str) -> Command:
-        """Command that runs a line of bash on one worker, or on all where the interface can."""
-
-    @abc.abstractmethod
-    def scp(self, files: Sequence[str], worker: str) -> Command:
-        """Command that copies files into `FOLDER` on one worker, or on all."""
-
-    def find_workers(self) -> Command | None:
-        """Command that prints the workers, one a line; None where `workers` knows them without asking."""
-        return None
-
-    @property
-    @abc.abstractmethod
-    def workers(self) -> list[str]:
-        """What `ssh` takes to reach every worker; names for a dry run where only `find_workers` tells."""
-
-    @property
-    def first(self) -> str | None:
-        """What `ssh` takes to reach one worker, where that is not one of `workers`."""
-        return None
-
-
-class Job:
-    """A program on a machine.
-
-    Args:
-      machine: The machine.
-      program: The prompt-tuning command and its flags.
-      package: A checkout or a wheel.
-      max_crashes: Crashes on one machine that the program is started again after.
-    """
-
-    def __init__(
-        self,
-        machine: Machine,
-        program: Sequence[str],
-        *,
-        package: pathlib.Path | None,
-        max_crashes: int,
-    ):
-        if package is None or not (package.suffix == ".whl" or (package / "setup.py").is_file()):
-            raise ConfigError(
-                "There is nothing to install on the machine",
-                got=str(package),
-                expected="a checkout of prompt-tuning or a wheel",
-                fix="name one: --package=/path/to/checkout",
-            )
-        self.machine = machine
-        self._program = tuple(program)
-        self._package = package
-        self._max_crashes = max_crashes
-
-    def build(self) -> list[Command]:
-        """Commands that run here, once: a checkout becomes a wheel."""
-        if self._package.suffix == ".whl":
-            return []
-        words = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps")
-        return [
-            Command((*words, f"--wheel-dir={_wheels()}", str(self._package)), "Packs the checkout")
-        ]
-
-    def install(self, workers: Sequence[str]) -> list[list[Command]]:
-        """Groups of commands that make the machine ready; those of one group run at the same time."""
-        wheel = self._wheel()
-        files = [str(pathlib.Path(__file__).resolve().parent / script) for script in SCRIPTS]
-        constraints = self._package / "constraints.txt"
-        files += [str(constraints)] if constraints.is_file() else []
-        machine = self.machine
-        folder = f"mkdir -p {FOLDER}"
-        setup = shlex.join(("bash", f"{FOLDER}/setup.sh", wheel.name))
-        return [
-            [machine.ssh(folder, worker, "Makes a folder on the machine") for worker in workers],
-            [machine.scp([*files, str(wheel)], worker) for worker in workers],
-            [machine.ssh(setup, worker, "Installs prompt-tuning") for worker in workers],
-        ]
-
-    def start(self, workers: Sequence[str]) -> list[Command]:
-        """Commands that start the program, unless it runs already."""
-        words = ("start", str(self._max_crashes), str(preemption.EXIT_CODE), *self._program)
-        # ssh hands one string to a shell on the other side: quoted once, it comes out as it went in.
-        remote = shlex.join(("bash", f"{FOLDER}/run.sh", *words))
-        return [self.machine.ssh(remote, worker, "Starts the run") for worker in workers]
-
-    def ask(self, question: str, worker: str, why: str) -> Command:
-        """Command that follows the program, or asks for its status."""
-        return self.machine.ssh(f"bash {FOLDER}/run.sh {question}", worker, why)
-
-    def _wheel(self) -> pathlib.Path:
-        """The wheel that is installed."""
-        if self._package.suffix == ".whl":
-            return self._package
-        version = importlib.metadata.version("prompt-tuning")
-        return _wheels() / f"prompt_tuning-{version}-py3-none-any.whl"
-
-
-def _wheels() -> pathlib.Path:
-    """Where wheels of checkouts are built."""
-    return pathlib.Path.home() / ".cache/prompt_tuning/launch"
-
-
-def show(job: Job) -> None:
-    """Prints every command of a run for a dry run."""
-    machine = job.machine
-    finding = machine.find_workers()
-    workers = machine.workers
-    first = machine.first or workers[0]
-    commands.show(
-        [
-            *job.build(),
-            *machine.create(),
-            machine.describe(),
-            *([finding] if finding else []),
-            *(command for group in job.install(workers) for command in group),
-            *job.start(workers),
-            job.ask("follow", first, "Shows the run until it has ended"),
-            job.ask("status", first, "Asks how it ended"),
-            *machine.delete(),
-        ]
-    )
-    print("# A machine that is taken away is removed, created again and given the same commands;")
-    print("# the run goes on from its last save.")
-
-
-def supervise(job: Job, *, keep: bool) -> int:
+def supervise(machine: Machine, *, keep: bool) -> int:
     """Runs a program to its end, on as many machines as that takes.
 
     Args:
-      job: The program and its machine.
+      machine: The machine, which knows the program.
       keep: Whether the machine stays when the program has ended or the launcher fails.
 
     Returns:
@@ -189,13 +27,14 @@ def supervise(job: Job, *, keep: bool) -> int:
     Raises:
       ConfigError: If a command of the launcher fails; the machine is removed first, unless `keep`.
     """
-    machine = job.machine
     try:
-        commands.run_all(job.build())
+        commands.run_all(machine.build())
+        # A machine that is there is taken: the same command, typed again, follows the run that is on it.
         if ask_state(machine) == ABSENT:
             commands.run_all(machine.create())
         in_vain = 0
-        while (code := _run_on_machine(job)) is None:
+        while (code := _run_on_machine(machine)) is None:
+            # Starts after which the machine was still up, so that its loss is not why the run ended.
             in_vain = in_vain + 1 if ask_state(machine) == READY else 0
             if in_vain > _FAILED_QUESTIONS:
                 raise ConfigError(
@@ -210,46 +49,44 @@ def supervise(job: Job, *, keep: bool) -> int:
         _say_what_is_left(machine, "The run goes on without this launcher; call it again to follow")
         raise
     except ConfigError:
-        if keep:
-            _say_what_is_left(machine, "The machine stays, and costs")
-        else:
-            remove(machine)
+        _end(machine, keep=keep)
         raise
+    _end(machine, keep=keep)
+    return code
+
+
+def _end(machine: Machine, *, keep: bool) -> None:
+    """Removes a machine, or says that it is left."""
     if keep:
         _say_what_is_left(machine, "The machine stays, and costs")
     else:
         remove(machine)
-    return code
 
 
-def _run_on_machine(job: Job) -> int | None:
+def _run_on_machine(machine: Machine) -> int | None:
     """The program's exit code, or None where the machine was lost before the end."""
-    machine = job.machine
     while (state := ask_state(machine)) != READY:
         if state == LOST:
+            # What is left of a spot machine stands in the way of another of its name.
             remove(machine)
         if state in (LOST, ABSENT):
             _create_again(machine)
         time.sleep(_POLL_SECONDS)
-    workers = machine.workers
     finding = machine.find_workers()
-    if finding:
-        _, output, _ = commands.capture(finding)
-        workers = output.split()
+    workers = commands.capture(finding)[1].split() if finding else machine.workers
     if not workers:
         return None
-    first = machine.first or workers[0]
     try:
-        reach, *rest = job.install(workers)
+        reach, *rest = machine.install(workers)
         _until_reachable(reach)
-        for group in rest:
+        for group in [*rest, machine.start(workers)]:
             commands.run_all(group, together=True)
-        commands.run_all(job.start(workers), together=True)
     except ConfigError:
+        # A command that fails while the machine is taken away is no error.
         if ask_state(machine) == READY:
             raise
         return None
-    return _follow(job, first)
+    return _follow(machine, machine.first(workers))
 
 
 def _create_again(machine: Machine) -> None:
@@ -274,12 +111,12 @@ def _until_reachable(group: Sequence[Command]) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def _follow(job: Job, worker: str) -> int | None:
+def _follow(machine: Machine, worker: str) -> int | None:
     """Shows the program's output until it has ended or the machine is lost."""
     failed = 0
     while True:
-        commands.run(job.ask("follow", worker, "Shows the run"))
-        _, output, _ = commands.capture(job.ask("status", worker, "Asks how it ended"))
+        commands.run(machine.ask("follow", worker, "Shows the run"))
+        _, output, _ = commands.capture(machine.ask("status", worker, "Asks how it ended"))
         status = output.split()
         if status[:1] == ["ended"]:
             return int(status[1])
@@ -287,7 +124,7 @@ def _follow(job: Job, worker: str) -> int | None:
             # The machine was shut down and is back: what was running has to be started again.
             return None
         failed = 0 if status else failed + 1
-        if ask_state(job.machine) != READY:
+        if ask_state(machine) != READY:
             return None
         if failed > _FAILED_QUESTIONS:
             raise ConfigError(

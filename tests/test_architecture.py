@@ -52,7 +52,7 @@ HOMES = {
     "orbax": "checkpoints",
     "tensorstore": "checkpoints launch",
     "msgpack": "checkpoints launch",
-    "safetensors": "checkpoints",
+    "safetensors": "checkpoints launch",
     "torch": "checkpoints",
     "clu": "training",
     "tqdm": "training",

@@ -6,57 +6,28 @@ two tensors.
 """
 
 import argparse
-import importlib.resources
+import dataclasses
 import json
+import math
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from prompt_tuning.launch.benchmarks import measuring
+from prompt_tuning.launch.benchmarks.measuring import MIB, peak_bytes
 from prompt_tuning.models.config import T5Config
 
 SIZES = ("tiny", "small", "base", "large", "xl")
 # What loading may take besides the parameters and twice the largest tensor. Unit: bytes.
-_ALLOWANCE = 512 * 2**20
-_MIB = 2**20
+_ALLOWANCE = 512 * MIB
 _COLUMNS = (
-    ("stored", "stored", ""),
-    ("layout", "layout", ""),
-    ("dtype", "dtype", ""),
-    ("disk", "on disk", "MiB"),
-    ("devices", "on devices", "MiB"),
-    ("baseline", "before", "MiB"),
-    ("peak", "peak", "MiB"),
-    ("bound", "bound", "MiB"),
-    ("ok", "ok", ""),
-    ("load_seconds", "load", "s"),
-    ("digest_seconds", "digest", "s"),
+    "stored layout dtype disk devices baseline peak bound ok load_seconds digest_seconds".split()
 )
-
-
-def config_of(size: str) -> T5Config:
-    """Returns the T5 1.1 of a shipped size; "tiny" is one for tests."""
-    if size == "tiny":
-        sizes = {"NUM_HEADS": 4, "HEAD_DIM": 8, "EMBED_DIM": 32, "MLP_DIM": 64}
-        sizes |= {"NUM_ENCODER_LAYERS": 2, "NUM_DECODER_LAYERS": 2}
-    else:
-        folder = importlib.resources.files("prompt_tuning") / "configs" / "models" / "sizes"
-        text = (folder / f"{size}.gin").read_text()
-        sizes = {name: int(value) for name, value in re.findall(r"^(\w+) = (\d+)$", text, re.M)}
-    return T5Config(
-        vocab_size=32128,
-        emb_dim=sizes["EMBED_DIM"],
-        num_heads=sizes["NUM_HEADS"],
-        num_encoder_layers=sizes["NUM_ENCODER_LAYERS"],
-        num_decoder_layers=sizes["NUM_DECODER_LAYERS"],
-        head_dim=sizes["HEAD_DIM"],
-        mlp_dim=sizes["MLP_DIM"],
-    )
 
 
 def param_shapes(config: T5Config) -> dict[str, tuple[int, ...]]:
@@ -77,11 +48,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dir", type=pathlib.Path, required=True, help="scratch folder")
     parser.add_argument("--json", type=pathlib.Path, help="also write the rows to this file")
     flags = parser.parse_args(argv)
+    print("Memory in MiB")
+    _print_row({name: name.replace("_seconds", ", s") for name in _COLUMNS})
     rows = []
-    for row in measure_all(config_of(flags.size), flags.dir):
-        if not rows:
-            _print_row({key: name for key, name, _ in _COLUMNS})
-            _print_row({key: unit for key, _, unit in _COLUMNS})
+    for row in measure_all(measuring.config_of(flags.size), flags.dir):
         _print_row(row)
         rows.append(row)
     if flags.json:
@@ -96,39 +66,34 @@ def measure_all(config: T5Config, folder: pathlib.Path) -> Iterator[dict[str, An
       config: The model.
       folder: Scratch folder; what is written there is removed again, so that one checkpoint lies there at a time.
     """
+    for kind in ("T5X", "converted", "Hugging Face"):
+        path = folder / kind.replace(" ", "_").lower()
+        _write(kind, path, config)
+        disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        try:
+            for layout in ("unscanned", "scanned"):
+                for dtype in ("float32", "bfloat16", "int8"):
+                    row = measure(path, config, layout=layout, dtype=dtype)
+                    yield {"stored": kind, "layout": layout, "dtype": dtype, "disk": disk, **row}
+        finally:
+            shutil.rmtree(path)
+
+
+def _write(kind: str, path: pathlib.Path, config: T5Config) -> None:
+    """Writes a random checkpoint of one of the stored forms."""
     from prompt_tuning.launch.benchmarks import random_checkpoints
 
     shapes = param_shapes(config)
-
-    def write_t5x(path: pathlib.Path) -> None:
+    if kind == "Hugging Face":
+        random_checkpoints.write_huggingface(path, config, shapes)
+    elif kind == "T5X":
         random_checkpoints.write_t5x(path, shapes)
-
-    def write_converted(path: pathlib.Path) -> None:
+    else:
         original = path.with_name("original")
         random_checkpoints.write_t5x(original, shapes)
         command = [sys.executable, "-m", "prompt_tuning", "convert", str(original), str(path)]
         subprocess.run(command, check=True, stdout=sys.stderr)
         shutil.rmtree(original)
-
-    def write_huggingface(path: pathlib.Path) -> None:
-        random_checkpoints.write_huggingface(path, config, shapes)
-
-    writers: Mapping[str, Callable[[pathlib.Path], None]] = {
-        "T5X": write_t5x,
-        "converted": write_converted,
-        "Hugging Face": write_huggingface,
-    }
-    for kind, write in writers.items():
-        path = folder / kind.replace(" ", "_").lower()
-        write(path)
-        try:
-            for layout in ("unscanned", "scanned"):
-                for dtype in ("float32", "bfloat16", "int8"):
-                    row = measure(path, config, layout=layout, dtype=dtype)
-                    disk = random_checkpoints.num_bytes(path)
-                    yield {"stored": kind, "layout": layout, "dtype": dtype, "disk": disk, **row}
-        finally:
-            shutil.rmtree(path)
 
 
 def measure(
@@ -143,8 +108,7 @@ def measure(
       dtype: "float32", "bfloat16" or "int8".
       env: Variables set on top of this process's own.
     """
-    settings = {name: getattr(config, name) for name in T5Config.__dataclass_fields__}
-    settings["scan_layers"] = layout == "scanned"
+    settings = dataclasses.asdict(config) | {"scan_layers": layout == "scanned"}
     code = (
         "from prompt_tuning.launch.benchmarks import load_memory;"
         f" load_memory.load({str(path)!r}, {settings!r}, {dtype!r})"
@@ -165,7 +129,7 @@ def load(path: str, settings: Mapping[str, Any], dtype: str) -> None:
     import jax
 
     from prompt_tuning.checkpoints import digest
-    from prompt_tuning.checkpoints import load as initial
+    from prompt_tuning.checkpoints.load import load_params, open_source
     from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
     from prompt_tuning.models.t5 import T5
     from prompt_tuning.partitioning import PjitPartitioner
@@ -176,15 +140,13 @@ def load(path: str, settings: Mapping[str, Any], dtype: str) -> None:
     shardings = {path: leaf.sharding for path, leaf in shapes.items()}
     baseline = peak_bytes()
     began = time.perf_counter()
-    source = initial.open_source(path)
-    params = initial.load_params(
-        source, shapes, shardings, dtype=dtype, model_shapes=model.param_shapes
-    )
+    source = open_source(path)
+    params = load_params(source, shapes, shardings, dtype=dtype, model_shapes=model.param_shapes)
     jax.block_until_ready(params)
     loaded = time.perf_counter()
     peak_of_load = peak_bytes()
     fingerprint = digest.params_digest(params)
-    stored = [_size(shape, stored) for shape, stored in source.shapes().values()]
+    stored = [math.prod(shape) * of.itemsize for shape, of in source.shapes().values()]
     # The stricter reading of "the largest tensor": stored, or in the model.
     largest = min(max(stored), max(leaf.nbytes for leaf in params.values()))
     row = {
@@ -200,32 +162,16 @@ def load(path: str, settings: Mapping[str, Any], dtype: str) -> None:
     print(json.dumps(row))
 
 
-def _size(shape: Sequence[int], dtype: Any) -> int:
-    """Bytes of an array."""
-    import math
-
-    return math.prod(shape) * dtype.itemsize
-
-
-def peak_bytes() -> int:
-    """Returns the most memory that was resident in this process so far. Linux only."""
-    # getrusage's maximum counts in the parent, as it was when this process was started.
-    status = pathlib.Path("/proc/self/status").read_text()
-    match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.M)
-    assert match is not None, status
-    return int(match[1]) * 1024
-
-
 def _print_row(row: Mapping[str, Any]) -> None:
-    """Prints one row of the table."""
+    """Prints one row of the table: whole numbers are bytes, the others seconds."""
     cells = []
-    for key, _, unit in _COLUMNS:
-        value = row[key]
+    for name in _COLUMNS:
+        value = row[name]
         if isinstance(value, bool):
             value = "yes" if value else "NO"
         elif not isinstance(value, str):
-            value = f"{value / _MIB:,.0f}" if unit == "MiB" else f"{value:.1f}"
-        cells.append(f"{value:<13}" if key in ("stored", "layout", "dtype") else f"{value:>11}")
+            value = f"{value / MIB:,.0f}" if isinstance(value, int) else f"{value:.1f}"
+        cells.append(f"{value:>14}")
     print("".join(cells), flush=True)
 
 

@@ -1,16 +1,16 @@
-"""Writes checkpoints of random weights, as large as real ones, without ever holding more than a few pieces of them."""
+"""Writes checkpoints of random weights, as large as real ones, without ever holding more than one file of them."""
 
 import collections
 import dataclasses
 import json
 import math
 import pathlib
-import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgpack
 import numpy as np
+import safetensors.numpy
 import tensorstore
 
 from prompt_tuning import tree
@@ -106,7 +106,8 @@ def write_huggingface(path: pathlib.Path, config: T5Config, shapes: _Shapes) -> 
     weight_map = {}
     for i, shard in enumerate(shards):
         file = f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
-        _write_safetensors(path / file, shard, random)
+        arrays = {name: random.standard_normal(s, np.float32) for name, s in shard.items()}
+        safetensors.numpy.save_file(arrays, path / file)
         weight_map |= dict.fromkeys(shard, file)
     (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (path / "config.json").write_text(json.dumps(_huggingface_config(config)))
@@ -121,21 +122,6 @@ def _shards(tensors: _Shapes) -> Iterator[dict[str, tuple[int, ...]]]:
             shard = {}
         shard[name] = shape
     yield shard
-
-
-def _write_safetensors(path: pathlib.Path, tensors: _Shapes, random: np.random.Generator) -> None:
-    """Writes one file."""
-    header, position = {}, 0
-    for name, shape in tensors.items():
-        end = position + 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(header).encode()
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for _ in range(0, position, _CHUNK_BYTES):
-            count = min(_CHUNK_BYTES, 8 + len(text) + position - file.tell()) // 4
-            file.write(random.standard_normal(count, np.float32).tobytes())
 
 
 def _huggingface_config(config: T5Config) -> dict[str, Any]:
@@ -153,8 +139,3 @@ def _huggingface_config(config: T5Config) -> dict[str, Any]:
         "feed_forward_proj": "gated-gelu",
         "tie_word_embeddings": False,
     }
-
-
-def num_bytes(path: pathlib.Path) -> int:
-    """Returns the size of all files below a folder, in bytes."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -26,9 +26,10 @@ from typing import Any
 import jax
 from etils import epath
 
-from prompt_tuning import evaluate, train, tree
+from prompt_tuning import train, tree
 from prompt_tuning.checkpoints import digest, manager
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
+from prompt_tuning.checkpoints.paths import STEP_PREFIX
 from prompt_tuning.config import files as config_files
 from prompt_tuning.config import resolve as config
 from prompt_tuning.data import context
@@ -36,6 +37,7 @@ from prompt_tuning.data.synthetic import corpus
 from prompt_tuning.data.text import text_files
 from prompt_tuning.data.text.train_vocabulary import train_vocabulary
 from prompt_tuning.run import start
+from prompt_tuning.run.evaluators import TeacherForcingEval
 
 _FOLDER = "prompt_tuning/configs/ladder"
 _OBJECTIVES = {"pretrain": "span_corruption", "adapt": "prefix_lm"}
@@ -164,7 +166,7 @@ def make_rung(
         **macros,
     }
     pretrained, adapted = directory / "pretrained", directory / "adapted"
-    checkpoint = pretrained / f"{manager.PREFIX}_{rung.pretrain_steps}"
+    checkpoint = pretrained / f"{STEP_PREFIX}{rung.pretrain_steps}"
     runs: dict[str, dict[str, Any]] = {
         "pretrain": {"MODEL_DIR": str(pretrained), "TRAIN_STEPS": rung.pretrain_steps},
         "adapt": {
@@ -182,7 +184,7 @@ def make_rung(
         resolve(rung.name, stage, {**common, **more}).run()
         made[stage] = {"seconds_of_last_start": round(time.perf_counter() - began)}
     paths = [checkpoint]
-    paths += [adapted / f"{manager.PREFIX}_{step}" for step in manager.steps_in(adapted)]
+    paths += [adapted / f"{STEP_PREFIX}{step}" for step in manager.steps_in(adapted)]
     for stage, more in runs.items():
         arguments = resolve(rung.name, stage, {**common, **more}).arguments()
         made[stage]["config"] = (epath.Path(more["MODEL_DIR"]) / "config.gin").read_text()
@@ -230,7 +232,7 @@ def measure(
     context.set_context(vocabulary=model.output_vocabulary, data_dir=None)
     restore = RestoreCheckpointConfig(path=str(checkpoint), mode="specific", dtype="float32")
     loaded = start.load_for_inference(model, partitioner, restore)
-    scores = evaluate.TeacherForcingEval(
+    scores = TeacherForcingEval(
         model, cfg, partitioner, log_dir, arguments["eval_steps"], before_batch=None
     )
     try:

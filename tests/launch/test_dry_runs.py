@@ -1,5 +1,6 @@
 """What the launchers would run, word by word, with values that are hard to quote."""
 
+import argparse
 import difflib
 import os
 import pathlib
@@ -20,7 +21,6 @@ from prompt_tuning.launch import (
     tpu_vm,
 )
 from prompt_tuning.launch.programs import read_program
-from prompt_tuning.launch.tpu_slices import Slice
 from prompt_tuning.run import preemption
 from tests.helpers import GOLDEN, REPO
 from tests.launch import stand_ins
@@ -128,10 +128,11 @@ def test_a_container_gets_the_words(name, monkeypatch, tmp_path):
     program = read_program(stand_ins.AWKWARD)
     variables = {"HOME": "/wrong"}
     if name == "gke_jobset":
-        tpu = Slice("v5e", "2x4")
-        made = gke_jobset.manifest(
-            program, tpu, name="x", image="i", spot=False, max_crashes=3, service_account=None
+        flags = argparse.Namespace(
+            **{"topology": "v5e:2x4", "name": "x", "image": "i", "spot": False, "max_crashes": 3},
+            **{"project": "p", "location": "l", "cluster": "c", "service_account": None},
         )
+        made = gke_jobset.JobSet(flags, program).manifest()
         pod = made["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         given = [*container["command"], *container["args"]]

@@ -1,5 +1,6 @@
 """The JobSet manifest against its schema: the documented fields always, the published schema where a copy is named."""
 
+import argparse
 import os
 import pathlib
 from typing import Any
@@ -8,7 +9,6 @@ import pytest
 
 from prompt_tuning.launch import gke_jobset
 from prompt_tuning.launch.programs import read_program
-from prompt_tuning.launch.tpu_slices import parse
 from prompt_tuning.run import preemption
 
 # Fields of jobset.x-k8s.io/v1alpha2 and, inside a replicated job, of batch/v1 and v1, as documented.
@@ -35,7 +35,9 @@ DOCUMENTED = {
 def _manifest(topology="v6e:4x4", **more):
     program = read_program(["train", "--gin.MODEL_DIR='gs://b/r'", "--gin.X='$HOME'"])
     settings = {"spot": True, "max_crashes": 3, "service_account": "trainer", **more}
-    return gke_jobset.manifest(program, parse(topology), name="xxl", image="image", **settings)
+    where = {"project": "p", "location": "l", "cluster": "c", "image": "image", "name": "xxl"}
+    flags = argparse.Namespace(topology=topology, **where, **settings)
+    return gke_jobset.JobSet(flags, program).manifest()
 
 
 def test_only_documented_fields_are_used():

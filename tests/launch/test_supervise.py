@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from prompt_tuning.launch import compute_engine, queued_resources, supervise, tpu_vm
+from prompt_tuning.launch import compute_engine, machine, queued_resources, supervise, tpu_vm
 from prompt_tuning.run import preemption
 from tests.launch import stand_ins
 
@@ -70,7 +70,7 @@ def cloud(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
     monkeypatch.setattr(supervise, "_POLL_SECONDS", 0.05)
     monkeypatch.setattr(supervise, "_CREATE_SECONDS", 0.05)
-    monkeypatch.setattr(supervise.importlib.metadata, "version", lambda name: "0.1.0")
+    monkeypatch.setattr(machine.importlib.metadata, "version", lambda name: "0.1.0")
     return Cloud(tmp_path)
 
 
@@ -126,7 +126,7 @@ def test_capacity_that_was_lost_is_waited_for_and_capacity_that_never_was_is_not
 
 def test_a_run_that_never_stays_is_given_up(cloud, monkeypatch, capsys):
     monkeypatch.setattr(supervise, "_FAILED_QUESTIONS", 2)
-    monkeypatch.setattr(supervise, "_follow", lambda job, worker: None)
+    monkeypatch.setattr(supervise, "_follow", lambda machine, worker: None)
     cloud.endings(*[0] * 9)
     assert _launch("tpu_vm", monkeypatch) == 2
     assert "the run does not stay on it: got '3 starts'" in capsys.readouterr().err
@@ -163,9 +163,8 @@ def test_nothing_is_created_where_it_does_not_fit(cloud, monkeypatch, capsys):
 
 def test_a_machine_that_is_up_but_never_answers_is_given_up(cloud, monkeypatch, capsys):
     """Its ssh fails while its state stays READY."""
-    machine = tpu_vm.TpuVm
     asked = []
-    original = machine.ssh
+    original = tpu_vm.TpuVm.ssh
 
     def ssh(self, remote, worker, why):
         command = original(self, remote, worker, why)
@@ -174,7 +173,7 @@ def test_a_machine_that_is_up_but_never_answers_is_given_up(cloud, monkeypatch, 
             return supervise.Command(("false",), why)
         return command
 
-    monkeypatch.setattr(machine, "ssh", ssh)
+    monkeypatch.setattr(tpu_vm.TpuVm, "ssh", ssh)
     monkeypatch.setattr(supervise, "_POLL_SECONDS", 0.0)
     cloud.endings(0)
     assert _launch("tpu_vm", monkeypatch) == 2
@@ -184,7 +183,7 @@ def test_a_machine_that_is_up_but_never_answers_is_given_up(cloud, monkeypatch, 
 
 
 def test_ctrl_c_leaves_the_run_alone(cloud, monkeypatch, capsys):
-    def interrupted(job, worker):
+    def interrupted(machine, worker):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(supervise, "_follow", interrupted)

@@ -43,8 +43,8 @@ def test_generations_that_one_interface_lacks():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("v5:2x4", "Unknown TPU generation.*Closest matches: v5"),
-        ("v5e", "another shape.*such as v5e:2x4"),
+        ("v5:2x4", "Unknown TPU slice.*Closest matches: v5"),
+        ("v5e", "Unknown TPU slice.*for example one of .*v5e:2x4"),
         ("v5e:2x2x1", "another shape"),
         ("v5p:2x2", "another shape.*such as v5p:2x2x1"),
         ("v5e:1x2", "No VM has this number of chips"),

@@ -17,7 +17,8 @@ from prompt_tuning.errors import ConfigError
 
 CONFIG = "prompt_tuning/configs/demo/prompt.gin"
 CURVE = "learning_curve.png"
-# Accuracy on the test split, in percent, of what `launch/studies/bag_of_words.py` and `configs/demo/model.gin` train.
+# Accuracy on the test split, in percent, of what `tests/data/synthetic/bag_of_words.py` and `configs/demo/model.gin`
+# train.
 BAG_OF_WORDS = 50.7
 MODEL_TUNING = 100.0
 

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from prompt_tuning.commands.plan import hlo, hlo_costs, slices
+from prompt_tuning.commands.plan.generations import Generation
 from prompt_tuning.commands.plan.run_step import PlannedRun, StepOnCores, step_on
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -105,11 +106,13 @@ def measure(run: PlannedRun, name: str) -> Figures:
         # JAX has one error for everything that a compiler says.
         if _TOO_LARGE not in str(error):
             raise
-        return Figures(fits=False, **known, **too_large(str(error), step, where.core.hbm_bytes))
+        return Figures(
+            fits=False, **known, **too_large(str(error), step, where.generation.hbm_bytes)
+        )
     memory = compiled.memory_analysis()
     return Figures(
         fits=True,
-        hbm_bytes_per_core=where.core.hbm_bytes,
+        hbm_bytes_per_core=where.generation.hbm_bytes,
         peak_bytes_per_core=memory.peak_memory_in_bytes,
         temp_bytes_per_core=memory.temp_size_in_bytes,
         **known,
@@ -136,7 +139,7 @@ def cost_figures(compiled: Any, where: slices.Slice, num_steps: int | None) -> d
             raise
         return {"message": f"no operations and bytes: {str(error).splitlines()[0]}"}
     costs = hlo_costs.costs_of(hlo.parse(text))
-    seconds, bound_by = estimate_seconds(costs, where.core)
+    seconds, bound_by = estimate_seconds(costs, where.generation)
     hours = num_steps * seconds / 3600 if num_steps else None
     return {
         "flops_per_core": costs.flops,
@@ -151,12 +154,12 @@ def cost_figures(compiled: Any, where: slices.Slice, num_steps: int | None) -> d
     }
 
 
-def estimate_seconds(costs: hlo_costs.Costs, core: slices.Core) -> tuple[float, str]:
+def estimate_seconds(costs: hlo_costs.Costs, generation: Generation) -> tuple[float, str]:
     """Returns the roofline estimate of a step: the time of what takes longest if nothing ever waits.
 
     Args:
       costs: Of one core.
-      core: Its peaks.
+      generation: Its peaks.
 
     Returns:
       Seconds, and which peak binds.
@@ -164,9 +167,9 @@ def estimate_seconds(costs: hlo_costs.Costs, core: slices.Core) -> tuple[float, 
     sent = sum(costs.collectives.values())
     # A chip's rates were shared out among its cores.
     quotients = {
-        "compute": costs.flops / core.peak_flops,
-        "memory": costs.bytes_moved / core.hbm_bandwidth,
-        "links": sent / core.ici_bandwidth,
+        "compute": costs.flops / generation.peak_flops,
+        "memory": costs.bytes_moved / generation.hbm_bandwidth,
+        "links": sent / generation.ici_bandwidth,
     }
     bound_by = max(quotients, key=lambda name: quotients[name])
     return quotients[bound_by], bound_by

@@ -1,4 +1,4 @@
-"""Reads the text of a compiled XLA program: computations, instructions, shapes, and how often each computation runs."""
+"""Reads the text of a compiled XLA program: computations, instructions, shapes, and how often a loop runs."""
 
 import dataclasses
 import functools
@@ -45,40 +45,39 @@ class Shape:
         return self.size * bits / 8
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(eq=False)
 class Instruction:
     """One instruction.
 
     Attributes:
-      name: Unique in the program.
       opcode: For example `fusion`.
       shapes: Of its result; of all elements where that is a tuple.
-      operands: Names of its operands.
+      operands: What it reads.
       literal: What stands between its parentheses.
       attributes: Everything behind them.
+      called: The computations that it names as `calls`, `to_apply`, `body` or `condition`.
+      branches: Computations of a `conditional`, of which one runs.
+      users: The instructions that read it.
     """
 
-    name: str
     opcode: str
     shapes: tuple[Shape, ...]
-    operands: tuple[str, ...]
+    operands: tuple["Instruction", ...] = dataclasses.field(repr=False)
     literal: str
     attributes: str
+    called: dict[str, "Computation"] = dataclasses.field(repr=False)
+    branches: list["Computation"] = dataclasses.field(repr=False)
+    users: list["Instruction"] = dataclasses.field(default_factory=list, repr=False)
 
     @property
     def size(self) -> int:
         """Elements of its result."""
         return sum(shape.size for shape in self.shapes)
 
-    def called(self, kind: str) -> str | None:
-        """Returns the computation that it names as `calls`, `to_apply`, `body` or `condition`."""
-        return next((name for k, name in _CALLED.findall(self.attributes) if k == kind), None)
-
     @property
-    def branches(self) -> list[str]:
-        """Computations of a `conditional`, of which one runs."""
-        found = _BRANCHES.search(self.attributes)
-        return re.findall(r"[\w.\-]+", found.group(1)) if found else []
+    def hbm_bytes(self) -> float:
+        """Bytes of its result that lie in main memory."""
+        return sum(shape.num_bytes for shape in self.shapes if shape.space == 0)
 
     def attribute(self, name: str) -> str | None:
         """Returns the text of `name={…}` or `name=word`, without the braces."""
@@ -90,153 +89,54 @@ class Instruction:
         return tuple(int(n) for n in re.findall(r"\d+", self.attribute(name) or ""))
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Computation:
-    """Instructions by name, in order; the last one that is marked so is the root."""
+    """Instructions in order; the one that is marked so is the root."""
 
-    name: str
-    instructions: dict[str, Instruction] = dataclasses.field(default_factory=dict)
-    root: str = ""
-
-    @functools.cached_property
-    def users(self) -> dict[str, list[Instruction]]:
-        """Instruction name -> the instructions that read it."""
-        found: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
-        for instruction in self.instructions.values():
-            for operand in dict.fromkeys(instruction.operands):
-                found.setdefault(operand, []).append(instruction)
-        return found
+    instructions: list[Instruction] = dataclasses.field(default_factory=list)
+    root: Instruction = dataclasses.field(init=False, repr=False)
 
     @functools.cached_property
     def parameters(self) -> dict[int, Instruction]:
         """Parameter number -> instruction."""
-        return {int(i.literal): i for i in self.instructions.values() if i.opcode == "parameter"}
-
-    def operand_shapes(self, instruction: Instruction) -> list[tuple[Shape, ...]]:
-        """Returns the shapes of each operand."""
-        return [
-            self.instructions[name].shapes if name in self.instructions else ()
-            for name in instruction.operands
-        ]
+        return {int(i.literal): i for i in self.instructions if i.opcode == "parameter"}
 
 
-@dataclasses.dataclass
-class Program:
-    """A compiled program.
-
-    Attributes:
-      computations: By name.
-      entry: Name of the one that runs first.
-    """
-
-    computations: dict[str, Computation]
-    entry: str
-
-    def trips(self, loop: Instruction, caller: Computation) -> int | None:
-        """Returns how often the body of a `while` runs at most, or None where the program does not say.
-
-        Args:
-          loop: The `while`.
-          caller: The computation that it stands in.
-
-        Returns:
-          The compiler's own count, else the count from the constant that the condition compares the counter with. A
-          further condition may end the loop earlier.
-        """
-        known = _KNOWN_TRIPS.search(loop.attributes)
-        if known:
-            return int(known.group(1))
-        condition = self.computations[loop.called("condition") or ""]
-        bound = self._bound(condition)
-        if bound is None:
-            return None
-        index, limit = bound
-        body = self.computations[loop.called("body") or ""]
-        start = self._start(caller, loop, index)
-        return max(0, -(-(limit - start) // self._step(body, index)))
-
-    def _bound(self, condition: Computation) -> tuple[int, int] | None:
-        """Index of the counter in the loop's tuple, and the constant it stays below."""
-        for left, right in self._comparisons(condition):
-            if left.opcode == "get-tuple-element" and right.opcode == "constant":
-                return int(left.attribute("index") or 0), int(right.literal)
-        return None
-
-    def _comparisons(self, condition: Computation) -> Iterator[tuple[Instruction, Instruction]]:
-        """Both sides of every `<` between whole numbers, fused ones included."""
-        for instruction in condition.instructions.values():
-            fusion = instruction if instruction.opcode == "fusion" else None
-            inner = self.computations[fusion.called("calls") or ""] if fusion else condition
-            for compare in inner.instructions.values() if fusion else [instruction]:
-                if compare.opcode == "compare" and "direction=LT" in compare.attributes:
-                    sides = [
-                        _followed_out(inner.instructions[name], fusion, condition)
-                        for name in compare.operands
-                    ]
-                    if all(side.shapes[0].dtype in ("s32", "u32") for side in sides):
-                        yield sides[0], sides[1]
-
-    def _start(self, caller: Computation, loop: Instruction, index: int) -> int:
-        """What the counter starts at: a constant of the loop's operand, or 0."""
-        state = caller.instructions.get(loop.operands[0])
-        if state is None or state.opcode != "tuple" or index >= len(state.operands):
-            return 0
-        first = caller.instructions.get(state.operands[index])
-        while first is not None and first.opcode == "copy":
-            first = caller.instructions.get(first.operands[0])
-        is_number = first is not None and first.opcode == "constant" and first.literal.isdigit()
-        return int(first.literal) if first is not None and is_number else 0
-
-    def _step(self, body: Computation, index: int) -> int:
-        """What one trip adds to the counter; 1 unless the body says otherwise."""
-        root = body.instructions[body.root]
-        if root.opcode != "tuple" or index >= len(root.operands):
-            return 1
-        update = body.instructions.get(root.operands[index])
-        if update is None or update.opcode != "add":
-            return 1
-        added = [body.instructions[n] for n in update.operands if n in body.instructions]
-        steps = [int(i.literal) for i in added if i.opcode == "constant" and i.literal.isdigit()]
-        return steps[0] if steps and steps[0] > 0 else 1
-
-
-def _followed_out(
-    instruction: Instruction, fusion: Instruction | None, caller: Computation
-) -> Instruction:
-    """What a fused computation's parameter is in its caller; everything else as it is."""
-    if fusion is None or instruction.opcode != "parameter":
-        return instruction
-    return caller.instructions[fusion.operands[int(instruction.literal)]]
-
-
-def parse(text: str) -> Program:
-    """Returns the program that `compiled.as_text()` describes.
+def parse(text: str) -> Computation:
+    """Returns the computation that runs first of the program that `compiled.as_text()` describes.
 
     Args:
-      text: HLO text of an optimized module.
+      text: HLO text of an optimized module. In it an instruction stands below its operands, and a computation below
+        those that it calls.
     """
     computations: dict[str, Computation] = {}
-    entry, current = "", None
+    named: dict[str, Instruction] = {}
+    entry = current = Computation()
     for line in text.splitlines():
-        if current is None:
-            header = _COMPUTATION.match(line)
-            if header:
-                current = Computation(header.group(2))
-                computations[current.name] = current
-                entry = current.name if header.group(1) else entry
-        elif line == "}":
-            current = None
-        else:
-            found = _INSTRUCTION.match(line)
-            if found:
-                is_root, name, shapes, opcode, literal, rest = found.groups()
-                operands = tuple(re.findall(r"%([\w.\-]+)", literal))
-                current.instructions[name] = Instruction(
-                    name, opcode, _shapes(shapes), operands, literal, rest
-                )
-                if is_root:
-                    current.root = name
-    return Program(computations, entry)
+        if header := _COMPUTATION.match(line):
+            current = computations[header.group(2)] = Computation()
+            entry, named = (current if header.group(1) else entry), {}
+        elif found := _INSTRUCTION.match(line):
+            is_root, name, shapes, opcode, literal, rest = found.groups()
+            operands = tuple(named[n] for n in re.findall(r"%([\w.\-]+)", literal) if n in named)
+            called = {k: computations[n] for k, n in _CALLED.findall(rest) if n in computations}
+            listed = _BRANCHES.search(rest)
+            branches = re.findall(r"[\w.\-]+", listed.group(1)) if listed else []
+            instruction = named[name] = Instruction(
+                opcode=opcode,
+                shapes=_shapes(shapes),
+                operands=operands,
+                literal=literal,
+                attributes=rest,
+                called=called,
+                branches=[computations[name] for name in branches],
+            )
+            current.instructions.append(instruction)
+            for operand in dict.fromkeys(operands):
+                operand.users.append(instruction)
+            if is_root:
+                current.root = instruction
+    return entry
 
 
 @functools.lru_cache(maxsize=4096)
@@ -248,3 +148,69 @@ def _shapes(text: str) -> tuple[Shape, ...]:
         sizes = tuple(int(d.removeprefix("<=")) for d in dims.split(",") if d)
         shapes.append(Shape(dtype, sizes, int(space.group(1)) if space else 0))
     return tuple(shapes)
+
+
+def trips(loop: Instruction) -> int | None:
+    """Returns how often the body of a `while` runs at most, or None where the program does not say.
+
+    Args:
+      loop: The `while`.
+
+    Returns:
+      The compiler's own count, else the count from the constant that the condition compares the counter with: libtpu
+      0.0.52 writes down none. A further condition may end the loop earlier.
+    """
+    known = _KNOWN_TRIPS.search(loop.attributes)
+    if known:
+        return int(known.group(1))
+    for left, right in _comparisons(loop.called["condition"]):
+        limit = _number(right)
+        if left.opcode == "get-tuple-element" and limit is not None:
+            index = int(left.attribute("index") or 0)
+            return max(0, -(-(limit - _start(loop, index)) // _step(loop, index)))
+    return None
+
+
+def _comparisons(condition: Computation) -> Iterator[tuple[Instruction, Instruction]]:
+    """Both sides of every `<` between whole numbers, fused ones included."""
+    for instruction in condition.instructions:
+        fused = instruction.called["calls"] if instruction.opcode == "fusion" else None
+        for compare in fused.instructions if fused else [instruction]:
+            if compare.opcode == "compare" and "direction=LT" in compare.attributes:
+                # A fused computation's parameter is an operand of the fusion.
+                left, right = (
+                    instruction.operands[int(side.literal)]
+                    if fused and side.opcode == "parameter"
+                    else side
+                    for side in compare.operands
+                )
+                if all(side.shapes[0].dtype in ("s32", "u32") for side in (left, right)):
+                    yield left, right
+
+
+def _start(loop: Instruction, index: int) -> int:
+    """What the counter starts at: a constant of the loop's operand, or 0."""
+    first = _element(loop.operands[0], index)
+    while first is not None and first.opcode == "copy":
+        first = first.operands[0]
+    return _number(first) or 0
+
+
+def _step(loop: Instruction, index: int) -> int:
+    """What one trip adds to the counter; 1 unless the body says otherwise."""
+    update = _element(loop.called["body"].root, index)
+    if update is None or update.opcode != "add":
+        return 1
+    return next(filter(None, map(_number, update.operands)), 1)
+
+
+def _element(instruction: Instruction, index: int) -> Instruction | None:
+    """An element of a tuple, if that is what the instruction is."""
+    is_long = instruction.opcode == "tuple" and index < len(instruction.operands)
+    return instruction.operands[index] if is_long else None
+
+
+def _number(instruction: Instruction | None) -> int | None:
+    """The value of a constant, if that is what the instruction is."""
+    is_number = instruction and instruction.opcode == "constant" and instruction.literal.isdigit()
+    return int(instruction.literal) if instruction and is_number else None

@@ -5,18 +5,13 @@ loops has the same floating-point operations (see `flops_of`).
 """
 
 import dataclasses
+import functools
+import math
 import re
 from collections.abc import Callable, Iterator
 
-from prompt_tuning.commands.plan.hlo import Computation, Instruction, Program
+from prompt_tuning.commands.plan.hlo import Computation, Instruction, trips
 
-COLLECTIVES = (
-    "all-gather",
-    "all-reduce",
-    "reduce-scatter",
-    "all-to-all",
-    "collective-permute",
-)
 # One operation for each element of the result, integer arithmetic included, as in XLA's cost analysis; there
 # transcendental functions are no FLOPs.
 _ELEMENTWISE = frozenset(
@@ -52,14 +47,13 @@ class Costs:
 
     def __add__(self, other: "Costs") -> "Costs":
         """Returns the sum."""
-        kinds = self.collectives | other.collectives
+        sent = dict(self.collectives)
+        for kind, num_bytes in other.collectives.items():
+            sent[kind] = sent.get(kind, 0.0) + num_bytes
         return Costs(
             self.flops + other.flops,
             self.bytes_moved + other.bytes_moved,
-            {
-                kind: self.collectives.get(kind, 0.0) + other.collectives.get(kind, 0.0)
-                for kind in kinds
-            },
+            sent,
             self.unknown_loops + other.unknown_loops,
         )
 
@@ -69,94 +63,71 @@ class Costs:
         return Costs(trips * self.flops, trips * self.bytes_moved, sent, self.unknown_loops)
 
 
-def costs_of(program: Program, *, count_loops: bool = True) -> Costs:
+def costs_of(program: Computation, *, count_loops: bool = True) -> Costs:
     """Returns what one run of the program costs each core.
 
     Args:
       program: The compiled program of one core.
       count_loops: Whether bodies of loops count as often as they run; else once, as in XLA's cost analysis.
     """
-    done: dict[str, Costs] = {}
 
-    def visit(name: str) -> Costs:
-        if name not in done:
-            computation = program.computations[name]
-            done[name] = sum(
-                (one(computation, i) for i in computation.instructions.values()), Costs()
-            )
-        return done[name]
+    @functools.cache
+    def visit(computation: Computation) -> Costs:
+        return sum(map(one, computation.instructions), Costs())
 
-    def one(computation: Computation, instruction: Instruction) -> Costs:
-        opcode = instruction.opcode
-        if opcode == "while":
-            body, condition = (visit(instruction.called(k) or "") for k in ("body", "condition"))
-            trips = program.trips(instruction, computation) if count_loops else 1
-            if trips is None:
-                return body + condition + Costs(unknown_loops=1)
-            return (body + condition).times(trips)
-        if opcode == "conditional":
-            return max((visit(name) for name in instruction.branches), key=lambda c: c.flops)
-        if opcode in ("call", "async-start"):
-            return visit(instruction.called("to_apply") or instruction.called("calls") or "")
-        return Costs(
-            flops_of(program, computation, instruction),
-            _bytes_moved(program, computation, instruction),
-            dict(_merged(_sent(program, computation, instruction))),
-        )
+    def one(instruction: Instruction) -> Costs:
+        called = instruction.called
+        if instruction.opcode == "while":
+            costs = visit(called["body"]) + visit(called["condition"])
+            num_trips = trips(instruction) if count_loops else 1
+            if num_trips is None:
+                return costs + Costs(unknown_loops=1)
+            return costs.times(num_trips)
+        if instruction.opcode == "conditional":
+            return max(map(visit, instruction.branches), key=lambda costs: costs.flops)
+        if instruction.opcode in ("call", "async-start"):
+            return visit(called.get("to_apply") or called["calls"])
+        sent = (Costs(collectives={kind: num_bytes}) for kind, num_bytes in _sent(instruction))
+        return sum(sent, Costs(flops_of(instruction), _bytes_moved(instruction)))
 
-    return visit(program.entry)
+    return visit(program)
 
 
-def _merged(pairs: Iterator[tuple[str, float]]) -> dict[str, float]:
-    """Sums by kind."""
-    found: dict[str, float] = {}
-    for kind, sent in pairs:
-        found[kind] = found.get(kind, 0.0) + sent
-    return found
-
-
-def flops_of(program: Program, computation: Computation, instruction: Instruction) -> float:
+def flops_of(instruction: Instruction) -> float:
     """Returns the operations of one instruction, those fused into it included.
 
     Args:
-      program: The program.
-      computation: Where the instruction stands.
       instruction: Any but loops and calls.
 
     Source: XLA, `HloCostAnalysis` (hlo_cost_analysis.cc): the same figures by operation.
     """
-    opcode = instruction.opcode
+    opcode, operands = instruction.opcode, instruction.operands
     if opcode in _ELEMENTWISE:
         return float(instruction.size)
     if opcode == "fusion":
-        inner = program.computations[instruction.called("calls") or ""]
-        return sum(flops_of(program, inner, i) for i in inner.instructions.values())
+        return sum(map(flops_of, instruction.called["calls"].instructions))
     if opcode == "dot":
-        left = computation.operand_shapes(instruction)[0][0]
-        depth = 1
-        for dim in instruction.numbers("lhs_contracting_dims"):
-            depth *= left.dims[dim]
-        return 2.0 * instruction.size * depth
+        dims, depth = operands[0].shapes[0].dims, instruction.numbers("lhs_contracting_dims")
+        return 2.0 * instruction.size * math.prod(dims[dim] for dim in depth)
     if opcode == "convolution":
-        return _convolution_flops(computation, instruction)
+        return _convolution_flops(instruction)
     if opcode == "reduce":
         # Half of the operands are initial values.
-        shapes = [shape for operand in computation.operand_shapes(instruction) for shape in operand]
+        shapes = [shape for operand in operands for shape in operand.shapes]
         inputs = sum(shape.size for shape in shapes[: len(shapes) // 2])
-        return float(max(0, inputs - instruction.size)) * _per_element(program, instruction)
+        return float(max(0, inputs - instruction.size)) * _per_element(instruction)
     if opcode == "reduce-window":
         # On TPUs this is a reduction whose result is broadcast again: every window covers its whole dimension.
-        inputs = sum(s.size for s in computation.operand_shapes(instruction)[0])
-        return float(inputs * _per_element(program, instruction))
+        return float(operands[0].size * _per_element(instruction))
     return 0.0
 
 
-def _per_element(program: Program, instruction: Instruction) -> int:
+def _per_element(instruction: Instruction) -> int:
     """Operations of the scalar function that a reduction applies, for each of its outputs."""
-    applied = program.computations.get(instruction.called("to_apply") or "")
+    applied = instruction.called.get("to_apply")
     if applied is None:
         return 1
-    count = sum(i.opcode in _ELEMENTWISE for i in applied.instructions.values())
+    count = sum(i.opcode in _ELEMENTWISE for i in applied.instructions)
     return max(1, count // max(1, len(instruction.shapes)))
 
 
@@ -169,9 +140,9 @@ def _window(instruction: Instruction) -> dict[str, list[int]]:
     return found
 
 
-def _convolution_flops(computation: Computation, instruction: Instruction) -> float:
+def _convolution_flops(instruction: Instruction) -> float:
     """Multiply-adds that do not fall on padding or holes, times two."""
-    inputs, kernel = (shapes[0] for shapes in computation.operand_shapes(instruction)[:2])
+    inputs, kernel = (operand.shapes[0] for operand in instruction.operands[:2])
     names = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
     assert names is not None, instruction.attributes
     in_labels, kernel_labels, out_labels = names.groups()
@@ -209,111 +180,97 @@ def _valid_positions(
     return count
 
 
-def _bytes_moved(program: Program, computation: Computation, instruction: Instruction) -> float:
+def _bytes_moved(instruction: Instruction) -> float:
     """Main memory that one instruction outside a fusion reads and writes."""
-    opcode = instruction.opcode
+    opcode, operands = instruction.opcode, instruction.operands
     is_allocation = 'custom_call_target="AllocateBuffer"' in instruction.attributes
     if opcode in _FREE or opcode.endswith("-done") or is_allocation:
         return 0.0
-    outputs = sum(shape.num_bytes for shape in instruction.shapes if shape.space == 0)
-    operands = computation.operand_shapes(instruction)
+    written, read = instruction.hbm_bytes, sum(operand.hbm_bytes for operand in operands)
     if opcode in _SLICING:
-        read = outputs if any(s.space == 0 for s in operands[0]) else 0.0
-        return outputs + read
+        # It reads as much as it takes.
+        return 2 * written if operands[0].hbm_bytes else written
     if opcode == "dynamic-update-slice":
-        return 2.0 * sum(s.num_bytes for s in operands[1] if s.space == 0)
+        return 2.0 * operands[1].hbm_bytes
     if opcode == "copy-start":
         # Its result names source and destination.
-        return outputs
+        return written
     if opcode.endswith("-start"):
-        read = sum(s.num_bytes for shapes in operands for s in shapes if s.space == 0)
         return 2.0 * read
     if opcode != "fusion":
-        return outputs + sum(s.num_bytes for shapes in operands for s in shapes if s.space == 0)
-    inner = program.computations[instruction.called("calls") or ""]
-    written, in_place = _written(inner, instruction)
-    for number, shapes in enumerate(operands):
-        parameter = inner.parameters.get(number)
-        if parameter is None or parameter.name in in_place:
-            continue
-        if any(shape.space == 0 for shape in shapes):
-            whole = sum(shape.num_bytes for shape in shapes if shape.space == 0)
-            written += min(whole, _read(program, inner, parameter, whole))
+        return written + read
+    parameters = instruction.called["calls"].parameters
+    written, in_place = _written(instruction)
+    for number, operand in enumerate(operands):
+        parameter = parameters.get(number)
+        if parameter is not None and parameter not in in_place:
+            written += min(operand.hbm_bytes, _read(parameter, operand.hbm_bytes))
     return written
 
 
-def _read(program: Program, inner: Computation, parameter: Instruction, whole: float) -> float:
+def _read(parameter: Instruction, whole: float) -> float:
     """Bytes that a fused computation reads of a parameter: the slices, if it only slices it."""
     total = 0.0
-    for user in inner.users[parameter.name]:
-        if user.opcode == "bitcast":
-            total += _read(program, inner, user, whole)
+    for user in parameter.users:
+        if user.opcode == "bitcast" or _is_in_place(user):
+            total += _read(user, whole)
         elif user.opcode == "fusion":
-            nested = program.computations[user.called("calls") or ""]
-            if _is_in_place(nested, user):
-                total += _read(program, inner, user, whole)
-                continue
-            places = [n for n, name in enumerate(user.operands) if name == parameter.name]
-            total += sum(_read(program, nested, nested.parameters[n], whole) for n in places)
-        elif user.opcode in _SLICING and user.operands[0] == parameter.name:
+            inner = user.called["calls"].parameters
+            places = [n for n, operand in enumerate(user.operands) if operand is parameter]
+            total += sum(_read(inner[n], whole) for n in places)
+        elif user.opcode in _SLICING and user.operands[0] is parameter:
             total += sum(shape.num_bytes for shape in user.shapes)
         else:
             return whole
     return total
 
 
-def _is_in_place(nested: Computation, fusion: Instruction) -> bool:
-    """Whether a fusion is its first operand in another tiling and shares its memory: the compiler has int8 so.
+def _is_in_place(instruction: Instruction) -> bool:
+    """Whether this is a fusion that is its first operand in another tiling and shares its memory: libtpu has int8 so.
 
     Nothing is copied there, inside another fusion, which reads no more of the operand than what is taken of the result.
     """
-    aliased = "output_to_operand_aliasing={{}: (0, {})}" in fusion.attributes
-    return aliased and _behind(nested, nested.instructions[nested.root]).opcode == "parameter"
+    aliased = "output_to_operand_aliasing={{}: (0, {})}" in instruction.attributes
+    if instruction.opcode != "fusion" or not aliased:
+        return False
+    return _behind(instruction.called["calls"].root).opcode == "parameter"
 
 
-def _written(inner: Computation, fusion: Instruction) -> tuple[float, set[str]]:
+def _written(fusion: Instruction) -> tuple[float, set[Instruction]]:
     """Bytes that a fusion writes, and its parameters that it changes in place by updating a slice."""
-    root = inner.instructions[inner.root]
-    roots = [root]
-    if root.opcode == "tuple":
-        roots = [inner.instructions[name] for name in root.operands]
+    root = fusion.called["calls"].root
+    roots = root.operands if root.opcode == "tuple" else (root,)
     if len(roots) != len(fusion.shapes):
-        return sum(s.num_bytes for s in fusion.shapes if s.space == 0), set()
+        return fusion.hbm_bytes, set()
     total, in_place = 0.0, set()
-    for shape, value in zip(fusion.shapes, roots, strict=True):
-        value = _behind(inner, value)
+    for shape, value in zip(fusion.shapes, map(_behind, roots), strict=True):
         if value.opcode == "dynamic-update-slice":
-            target = _behind(inner, inner.instructions[value.operands[0]])
+            target = _behind(value.operands[0])
             if target.opcode == "parameter":
-                in_place.add(target.name)
-                shape = inner.instructions[value.operands[1]].shapes[0]
+                in_place.add(target)
+                shape = value.operands[1].shapes[0]
         if shape.space == 0:
             total += shape.num_bytes
     return total, in_place
 
 
-def _behind(inner: Computation, instruction: Instruction) -> Instruction:
+def _behind(instruction: Instruction) -> Instruction:
     """What an instruction is another view of."""
-    while instruction.opcode in ("bitcast", "copy") and instruction.operands[0] in (
-        inner.instructions
-    ):
-        instruction = inner.instructions[instruction.operands[0]]
+    while instruction.opcode in ("bitcast", "copy") and instruction.operands:
+        instruction = instruction.operands[0]
     return instruction
 
 
-def _sent(
-    program: Program, computation: Computation, instruction: Instruction
-) -> Iterator[tuple[str, float]]:
+def _sent(instruction: Instruction) -> Iterator[tuple[str, float]]:
     """Yields (kind, bytes this core sends) of the collectives in one instruction."""
     if instruction.opcode == "fusion":
-        inner = program.computations[instruction.called("calls") or ""]
-        for fused in inner.instructions.values():
-            yield from _sent(program, inner, fused)
+        for fused in instruction.called["calls"].instructions:
+            yield from _sent(fused)
         return
     kind = instruction.opcode.removesuffix("-start")
-    if kind not in COLLECTIVES:
+    if kind not in _SENT_SHARE:
         return
-    users = computation.users[instruction.name]
+    users = instruction.users
     # A collective that is spread over several fusions stands in each of them; it starts in one.
     if "chain_id=" in instruction.attributes and not any(
         "AsyncCollectiveStart" in user.attributes for user in users
@@ -321,9 +278,8 @@ def _sent(
         return
     if kind == "all-reduce" and users and all(user.opcode == "dynamic-slice" for user in users):
         kind = "reduce-scatter"
-    whole = sum(s.num_bytes for shapes in computation.operand_shapes(instruction) for s in shapes)
-    size = group_size(instruction.attributes, default=2)
-    yield kind, whole * _SENT_SHARE[kind](size)
+    whole = sum(shape.num_bytes for operand in instruction.operands for shape in operand.shapes)
+    yield kind, whole * _SENT_SHARE[kind](group_size(instruction.attributes, default=2))
 
 
 # Share of its operand that a core of a ring of n sends.
@@ -346,11 +302,9 @@ def group_size(attributes: str, default: int) -> int:
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes)
     if mesh:
         sizes = {name: int(n) for name, n in re.findall(r"'([^']+)'=(\d+)", mesh.group(1))}
-        product = 1
         # A part of an axis is written 'axis':(first)size.
-        for name, part in re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", mesh.group(2)):
-            product *= int(part) if part else sizes[name]
-        return product
+        axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", mesh.group(2))
+        return math.prod(int(part) if part else sizes[name] for name, part in axes)
     tiled = re.search(r"replica_groups=\[\d+,(\d+)\]", attributes)
     if tiled:
         return int(tiled.group(1))

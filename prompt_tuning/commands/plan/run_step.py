@@ -169,12 +169,10 @@ def step_on(run: PlannedRun, devices: Sequence[Any]) -> StepOnCores:
     Raises:
       ConfigError: If the batch or a parameter cannot be spread over them.
     """
-    partitioner = run.partitioner.on(devices)
-    partitioner.check_batch_size(run.batch_size)
+    partitioner = _spread(run, devices)
     batch = abstract_batch(run, partitioner)
     if run.mode == "train":
         assert run.trainer is not None
-        check_microbatches(partitioner, run.trainer, run.batch_size)
         state, frozen, tx = abstract_training(run, partitioner)
         step = steps.train_step(run.model, partitioner, run.trainer, tx, state)
         arguments: tuple[Any, ...] = (state, frozen, batch)
@@ -203,14 +201,20 @@ def argument_bytes(run: PlannedRun, devices: Sequence[Any]) -> int:
     Raises:
       ConfigError: If the batch or a parameter cannot be spread over them.
     """
-    partitioner = run.partitioner.on(devices)
-    partitioner.check_batch_size(run.batch_size)
+    partitioner = _spread(run, devices)
     if run.mode != "train":
         return bytes_per_core(abstract_params(run, partitioner))
-    assert run.trainer is not None
-    check_microbatches(partitioner, run.trainer, run.batch_size)
-    state, frozen, _ = abstract_training(run, partitioner)
-    return bytes_per_core((state, frozen))
+    return bytes_per_core(abstract_training(run, partitioner)[:2])
+
+
+def _spread(run: PlannedRun, devices: Sequence[Any]) -> PjitPartitioner:
+    """The run's partitioner on devices, over which its batch and microbatches divide."""
+    partitioner = run.partitioner.on(devices)
+    partitioner.check_batch_size(run.batch_size)
+    if run.mode == "train":
+        assert run.trainer is not None
+        check_microbatches(partitioner, run.trainer, run.batch_size)
+    return partitioner
 
 
 def abstract_training(run: PlannedRun, partitioner: PjitPartitioner) -> tuple[Any, PyTree, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from prompt_tuning.commands.plan import figures, run_step, slices
 from prompt_tuning.commands.plan.figures import Figures
+from prompt_tuning.commands.plan.generations import GENERATIONS, generation_of, num_cores
 from prompt_tuning.commands.plan.run_step import PlannedRun
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.config import REMAT_POLICIES
@@ -79,7 +80,7 @@ class Variants:
         try:
             run = self.read(change)
             devices = slices.describe(topology).devices
-            if run_step.argument_bytes(run, devices) > slices.core_of(topology).hbm_bytes:
+            if run_step.argument_bytes(run, devices) > generation_of(topology).hbm_bytes:
                 return None
             print(f"trying {topology} {' '.join(change.flags)}", file=sys.stderr, flush=True)
             return figures.measure(run, topology)
@@ -152,17 +153,17 @@ def smallest_slice(variants: Variants, kind: str | None) -> tuple[Figures | None
     Returns:
       The figures or None, the partitioning, and what was tried: slice, flags, whether it fits, peak and estimate.
     """
-    if kind is not None and kind not in slices.CORES:
+    if kind is not None and kind not in GENERATIONS:
         raise ConfigError(
             "Unknown kind of TPU",
             got=kind,
-            expected=f"one of {', '.join(slices.CORES)}",
+            expected=f"one of {', '.join(GENERATIONS)}",
             fix="give --search one of these as --topology, or leave --topology out",
             name=kind,
-            candidates=slices.CORES,
+            candidates=GENERATIONS,
         )
-    cores = [slices.CORES[kind]] if kind else list(slices.CORES.values())
-    names = [name for core in cores for name in core.slices]
+    generations = [GENERATIONS[kind]] if kind else list(GENERATIONS.values())
+    names = [name for generation in generations for name in generation.slices]
     tried = []
     for name in sorted(names, key=_size):
         best, how, least = None, Change(), math.inf
@@ -190,7 +191,7 @@ def smallest_slice(variants: Variants, kind: str | None) -> tuple[Figures | None
 
 def _layouts(topology: str) -> Iterator[Change]:
     """Partitionings of a slice: one and two dimensions for parameters, few model partitions first."""
-    cores = slices.num_cores(topology)
+    cores = num_cores(topology)
     for count in _divisors(cores):
         yield _partitions(count)
         if count < cores:
@@ -209,5 +210,5 @@ def _divisors(number: int) -> list[int]:
 
 def _size(topology: str) -> tuple[int, int]:
     """Chips, then memory."""
-    core, cores = slices.core_of(topology), slices.num_cores(topology)
-    return cores // core.cores_per_chip, cores * core.hbm_bytes
+    generation, cores = generation_of(topology), num_cores(topology)
+    return cores // generation.cores_per_chip, cores * generation.hbm_bytes

@@ -14,7 +14,7 @@ from prompt_tuning import cli
 from prompt_tuning.commands.demo import command, measuring, story
 from prompt_tuning.config import queries
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.launch.studies import bag_of_words
+from tests.data.synthetic import bag_of_words
 from tests.helpers import REPO, run_cli
 
 TASK = "synthetic_sentiment"

@@ -28,7 +28,7 @@ def compile_layers(scanned: bool):
     return jax.jit(run).lower(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)).compile()
 
 
-def program_of(compiled) -> hlo.Program:
+def program_of(compiled) -> hlo.Computation:
     text = compiled.as_text()
     assert text is not None
     return hlo.parse(text)

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from prompt_tuning.commands.plan import figures, search, slices
+from prompt_tuning.commands.plan.generations import GENERATIONS, num_cores
 from prompt_tuning.errors import ConfigError
 from tests.commands.plan.test_run_step import TINY, TRAIN_FILES
 
@@ -33,7 +34,7 @@ def made_up(run, topology, *, peak):
         mode=run.mode,
         fits=size <= available,
         mesh=mesh,
-        cores=slices.num_cores(topology),
+        cores=num_cores(topology),
         hbm_bytes_per_core=available,
         peak_bytes_per_core=size,
         weight_bytes_per_core=0,
@@ -120,8 +121,8 @@ def test_the_smallest_slice_is_found_with_its_fastest_partitioning(variants, mon
 
 def test_slices_whose_memory_the_weights_alone_exceed_are_not_compiled_for(variants, monkeypatch):
     tried = compile_as(monkeypatch, lambda run, mesh: (GIB, 1.0))
-    small = dataclasses.replace(slices.CORES["v5e"], hbm_bytes=1000, layouts=("1x1", "2x2"))
-    monkeypatch.setitem(slices.CORES, "v5e", small)
+    small = dataclasses.replace(GENERATIONS["v5e"], hbm_gib=1e-6, layouts=("1x1", "2x2"))
+    monkeypatch.setitem(GENERATIONS, "v5e", small)
     monkeypatch.setattr(slices, "describe", slices.describe.__wrapped__)
     found, _, rows = search.smallest_slice(variants, "v5e")
     assert (found, rows, tried) == (None, [], [])

@@ -3,6 +3,7 @@
 import pytest
 
 from prompt_tuning.commands.plan import slices
+from prompt_tuning.commands.plan.generations import GENERATIONS, generation_of, num_cores
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.partitioning import PjitPartitioner
 
@@ -28,17 +29,17 @@ needs_compiler = pytest.mark.skipif(
 def test_the_compiler_knows_slices_of_every_generation(name, cores, chips):
     found = slices.describe(name)
     assert (len(found.devices), found.chips) == (cores, chips)
-    assert slices.num_cores(name) == cores
+    assert num_cores(name) == cores
 
 
 def test_every_listed_slice_belongs_to_its_generation():
-    names = [name for core in slices.CORES.values() for name in core.slices]
-    assert len(names) == len(set(names)) > len(slices.CORES)
+    names = [name for row in GENERATIONS.values() for name in row.slices]
+    assert len(names) == len(set(names)) > len(GENERATIONS)
     for name in names:
-        assert slices.core_of(name).kind == name.split(":")[0]
+        assert generation_of(name).name == name.split(":")[0]
 
 
-@pytest.mark.parametrize("name", ["v9:1x1", "v5e", "v5e:2x", "8"])
+@pytest.mark.parametrize("name", ["v9:1x1", "v5e", "v5e:2x", "v5e:0x4", "8"])
 def test_what_is_no_slice_is_told_with_those_that_are(name):
     with pytest.raises(ConfigError, match="v5e:2x4.*tpu7x:2x2x1"):
         slices.describe(name)
@@ -62,7 +63,7 @@ def test_without_the_compiler_one_is_told_what_to_install(monkeypatch):
 def test_every_power_of_two_of_partitions_makes_a_mesh(name, partitions):
     mesh = PjitPartitioner(num_partitions=partitions).on(slices.describe(name).devices).mesh
     assert mesh.shape["model"] == partitions
-    assert mesh.size == slices.num_cores(name)
+    assert mesh.size == num_cores(name)
 
 
 @needs_compiler

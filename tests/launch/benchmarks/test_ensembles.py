@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from prompt_tuning.launch.benchmarks import ensemble_bench
+from prompt_tuning.launch.benchmarks import ensembles
 from tests.helpers import REPO
 
 
 @pytest.mark.slow
 def test_both_ways_give_the_same_answers_without_tensorflow(tmp_path):
     code = (
-        "import sys; from prompt_tuning.launch.benchmarks import ensemble_bench;"
-        "ensemble_bench.main(sys.argv[1:]);"
+        "import sys; from prompt_tuning.launch.benchmarks import ensembles;"
+        "ensembles.main(sys.argv[1:]);"
         "assert not {'tensorflow', 'seqio', 'gin'} & {m.partition('.')[0] for m in sys.modules}"
     )
     flags = ["--sizes=tiny", "--num_prompts=3", "--rounds=1", f"--json={tmp_path / 'rows'}"]
@@ -29,7 +29,7 @@ def test_both_ways_give_the_same_answers_without_tensorflow(tmp_path):
     assert done.returncode == 0, done.stderr
     row = json.loads((tmp_path / "rows").read_text())
     assert (row["same_answers"], row["answers"]) == (6, 6)
-    together, separate = (row[name] for name in (ensemble_bench.ENSEMBLE, ensemble_bench.SEPARATE))
+    together, separate = (row[name] for name in (ensembles.ENSEMBLE, ensembles.SEPARATE))
     # Both hold three prompts, and the masks of the table.
     prompts = 3 * 100 * 32 * 4
     weights = together["weight_bytes"] - prompts - 3 * 100 * 4
@@ -43,10 +43,10 @@ def test_both_ways_give_the_same_answers_without_tensorflow(tmp_path):
 @pytest.mark.slow
 def test_copies_that_do_not_fit_are_told_and_not_made(monkeypatch):
     there_is = {"bytes_limit": 10 * 2**20}
-    monkeypatch.setattr(ensemble_bench, "_device_bytes", there_is.get)
-    row = ensemble_bench.measure("tiny", ensemble_bench.Workload(num_prompts=2), num_rounds=1)
+    monkeypatch.setattr(ensembles, "_device_bytes", there_is.get)
+    row = ensembles.measure("tiny", ensembles.Workload(num_prompts=2), num_rounds=1)
     assert row["ensemble"]["ms"] > 0 and "same_answers" not in row
     assert row["separate runs"] == {
         "error": "2 copies of the weights take 16 MiB, more than the 10 there are"
     }
-    assert "more than the 10 there are" in ensemble_bench.format_row(row)
+    assert "more than the 10 there are" in ensembles.format_row(row)

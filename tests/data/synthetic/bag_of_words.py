@@ -1,21 +1,16 @@
 """How far single words go on the synthetic tasks: a bag-of-words baseline beside the majority class.
 
-    python -m prompt_tuning.launch.studies.bag_of_words [--output=bag_of_words.json]
-
 A logistic regression over counts of words, once per field and once over all fields, trained on a task's training split
 by full-batch gradient descent (Adam) in numpy and scored on validation and test. WSC is scored as it is asked in
 SuperGLUE: is this candidate the one meant?
 """
 
-import argparse
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from prompt_tuning.data.synthetic import benchmark
 
@@ -23,22 +18,6 @@ _STEPS = 300
 _LEARNING_RATE = 0.03
 _WEIGHT_DECAY = 1e-4
 _NOT_TEXT = ("label", "idx")
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the table, and writes it where asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--output", type=epath.Path, help="JSON file to write")
-    flags = parser.parse_args(argv)
-    scores = {name: score(name) for name in benchmark.FORMS}
-    columns = list(next(iter(scores.values())))
-    print(f"{'accuracy, %':<12}" + "".join(f"{column:>22}" for column in columns))
-    for name, row in scores.items():
-        print(f"{name:<12}" + "".join(f"{value:>22.1f}" for value in row.values()))
-    if flags.output:
-        flags.output.write_text(json.dumps(scores, indent=1) + "\n")
 
 
 def score(name: str) -> dict[str, float]:
@@ -114,7 +93,3 @@ def words_of(row: Mapping[str, Any]) -> list[str]:
 def labels(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """Returns the label of each example."""
     return np.array([row["label"] for row in rows])
-
-
-if __name__ == "__main__":
-    main()

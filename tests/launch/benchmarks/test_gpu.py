@@ -5,36 +5,30 @@ import json
 import subprocess
 import sys
 
-import jax
 import pytest
 
-from prompt_tuning.launch.benchmarks import gpu_bench
+from prompt_tuning.launch.benchmarks import gpu
+from prompt_tuning.launch.benchmarks.training_step import Step, Workload
 from tests.helpers import REPO, tiny_config
 
 
 def test_flop_are_those_of_the_compiled_step():
     # Wide enough that products outweigh everything else.
     config = tiny_config(emb_dim=256, num_heads=8, head_dim=32, mlp_dim=512, dropout_rate=0.0)
-    work = gpu_bench.Workload(batch_size=2, inputs=60, prompt_length=4, frozen_dtype="float32")
-    model = gpu_bench.EncoderDecoderModel(
-        gpu_bench.T5(config, gpu_bench.PromptConfig(work.prompt_length)), None, None
-    )
-    step, state, frozen = gpu_bench._prepare(model, work)
-    batch = gpu_bench._random_batch(config, work)
-    lowered = jax.jit(step).lower(state, frozen, batch)
-    analysis = lowered.compile().cost_analysis()
+    work = Workload(batch_size=2, inputs=60, prompt_length=4, frozen_dtype="float32")
+    analysis = Step(config, work).compiled.cost_analysis()
     assert analysis is not None
-    assert gpu_bench.model_flops(config, work) == pytest.approx(analysis["flops"], rel=0.01)
+    assert gpu.model_flops(config, work) == pytest.approx(analysis["flops"], rel=0.01)
 
 
 def test_flop_grow_with_the_batch_and_with_what_is_read():
-    config, work = tiny_config(), gpu_bench.Workload()
-    once = gpu_bench.model_flops(config, work)
-    twice = gpu_bench.model_flops(config, dataclasses.replace(work, batch_size=64))
+    config, work = tiny_config(), Workload()
+    once = gpu.model_flops(config, work)
+    twice = gpu.model_flops(config, dataclasses.replace(work, batch_size=64))
     assert twice == 2 * once
     # Recomputation and slices are no work of the model's.
     same = dataclasses.replace(work, remat_policy="full", num_microbatches=4)
-    assert gpu_bench.model_flops(config, same) == once
+    assert gpu.model_flops(config, same) == once
 
 
 @pytest.mark.parametrize(
@@ -48,14 +42,14 @@ def test_flop_grow_with_the_batch_and_with_what_is_read():
     ],
 )
 def test_peak_of_a_device(kind, peak):
-    assert gpu_bench.known_peak(kind) == peak
+    assert gpu.known_peak(kind) == peak
 
 
 @pytest.mark.slow
 def test_a_tiny_size_gives_a_row_without_tensorflow(tmp_path):
     code = (
-        "import sys; from prompt_tuning.launch.benchmarks import gpu_bench;"
-        "gpu_bench.main(sys.argv[1:]);"
+        "import sys; from prompt_tuning.launch.benchmarks import gpu;"
+        "gpu.main(sys.argv[1:]);"
         "assert not {'tensorflow', 'seqio', 'gin'} & {m.partition('.')[0] for m in sys.modules}"
     )
     flags = "--sizes=tiny --batch_size=4 --inputs=16 --num_microbatches=2 --remat_policy=full"

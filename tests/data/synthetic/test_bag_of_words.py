@@ -1,12 +1,10 @@
 """The bag-of-words baseline: it finds what words tell, and on the synthetic tasks there is next to nothing to find."""
 
-import json
-
 import numpy as np
 import pytest
 
 from prompt_tuning.data.synthetic import benchmark
-from prompt_tuning.launch.studies import bag_of_words
+from tests.data.synthetic import bag_of_words
 
 
 def test_it_learns_what_single_words_tell():
@@ -31,13 +29,3 @@ def test_single_words_tell_next_to_nothing_of_a_synthetic_label(name):
     # Of 800 held-out examples; two standard errors are 3.5 points.
     mean = (row["bag of words validation"] + row["bag of words test"]) / 2
     assert mean < 100 / len(benchmark.FORMS[name].classes) + 6, row
-
-
-def test_the_table_is_printed_and_written(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        bag_of_words, "score", lambda name: {"majority test": 50.0, "bag of words test": 51.0}
-    )
-    bag_of_words.main([f"--output={tmp_path / 'scores.json'}"])
-    written = json.loads((tmp_path / "scores.json").read_text())
-    assert list(written) == list(benchmark.FORMS)
-    assert capsys.readouterr().out.count("51.0") == len(benchmark.FORMS)
