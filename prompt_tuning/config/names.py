@@ -136,7 +136,7 @@ def register() -> None:
     from prompt_tuning.data import batches, evaluation, vocabularies
     from prompt_tuning.data.own import file_tasks
     from prompt_tuning.data.text import language_modeling
-    from prompt_tuning.decoding import specs
+    from prompt_tuning.decoding import beam_search, sampling
     from prompt_tuning.models import config as model_config
     from prompt_tuning.models import encoder_decoder, t5
     from prompt_tuning.prompts import config as prompt_config
@@ -158,8 +158,8 @@ def register() -> None:
             partitioning.standard_logical_axis_rules,
         ),
         ("t5x", "models.EncoderDecoderModel", encoder_decoder.EncoderDecoderModel),
-        ("t5x", "decoding.beam_search", specs.BeamSearch),
-        ("t5x", "decoding.temperature_sample", specs.TemperatureSample),
+        ("t5x", "decoding.beam_search", beam_search.BeamSearch),
+        ("t5x", "decoding.temperature_sample", sampling.TemperatureSample),
         ("t5x.examples.t5", "network.T5Config", model_config.T5Config),
         ("t5x.examples.t5", "network.Transformer", t5.T5),
         ("prompt_tuning", "prompts.Prompt", prompt_config.PromptConfig),
