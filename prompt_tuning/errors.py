@@ -106,3 +106,28 @@ def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
             name=str(value),
             candidates=allowed,
         )
+
+
+def check_number(name: str, value: object, interval: str, *, none_means: str | None = None) -> None:
+    """Raises ConfigError unless a setting is a number in an interval.
+
+    Args:
+      name: The setting, as gin binds it.
+      value: Its value.
+      interval: The numbers allowed, as "[0, 1)" or "(0, inf)".
+      none_means: What None stands for, where it is allowed.
+    """
+    if value is None and none_means is not None:
+        return
+    low, high = map(float, interval[1:-1].split(","))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_inside = is_number and (low < value < high or value in (low, high))
+    at_open_end = (value == low and interval[0] == "(") or (value == high and interval[-1] == ")")
+    if not is_inside or at_open_end:
+        raise ConfigError(
+            f"{name} is out of range",
+            got=value,
+            expected=f"a number in {interval}"
+            + (f", or None for {none_means}" if none_means else ""),
+            fix=f"bind {name} to such a number",
+        )

@@ -290,7 +290,7 @@ def evaluate(
         if selected is None:
             return results
         name, value = selected
-        run.checkpointer.record_metric(step, name, value)
+        run.checkpointer.ledger.record(step, name, value)
         if prompts_of(run.state.trainable):
             info = {"metric": {"name": name, "value": value}, "metrics": results}
             prompt_files.update_info(str(run.model_dir), step, info)

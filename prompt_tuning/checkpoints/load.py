@@ -1,6 +1,6 @@
 """Loads the parameters that a run starts from, whoever wrote them.
 
-A *source* (`sources.py`) names its parameters and hands them out part by part; `load_params` compares them with the
+A *source* (`source.py`) names its parameters and hands them out part by part; `load_params` compares them with the
 model before it reads anything, and `placement.py` moves what each device holds into place, converting between the
 scanned and the unscanned layout. Peak host memory is what the host's devices hold plus a few pieces in flight. Kernels
 that are to be int8 are placed in bfloat16 first, one array at a time: a channel's scale depends on all of its inputs,
@@ -16,18 +16,19 @@ import numpy as np
 from absl import logging
 
 from prompt_tuning.checkpoints import placement, shared_reads
+from prompt_tuning.checkpoints.config import DTYPES
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.placement import Link
-from prompt_tuning.checkpoints.source import ParamSource, open_source
-from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.checkpoints.source import ParamSource
+from prompt_tuning.errors import CheckpointError, check_choice
 from prompt_tuning.params import int8, layouts
+from prompt_tuning.params.names import TABLE
 
 __all__ = ["ParamSource", "links_of", "load_params", "open_source"]
 
-_DTYPES = ("float32", "bfloat16", "int8")
 _STORED_DTYPES = ("float32", "bfloat16", "float16", "int8")
 # Differences shown in an error; a checkpoint of another size differs everywhere.
 _MAX_SHOWN = 3
-_TABLE = "relpos_bias/rel_embedding"
 
 _Shapes = Mapping[str, tuple[int, ...]]
 
@@ -61,7 +62,10 @@ def load_params(
     """
     dtype_of = dtype if callable(dtype) else lambda path: int8.held_dtype(path, dtype)
     wanted = {path: tuple(leaf.shape) for path, leaf in shapes.items()}
-    dtypes = {path: _dtype(dtype_of(path)) for path in wanted}
+    dtypes: dict[str, np.dtype] = {}
+    for path in wanted:
+        check_choice("utils.RestoreCheckpointConfig.dtype", dtype_of(path), DTYPES)
+        dtypes[path] = jnp.dtype(dtype_of(path))
     read = stored_dtypes(source, wanted, dtypes)
     groups = links_of(source, {path: wanted[path] for path in read})
     if model_shapes is not None:
@@ -237,11 +241,11 @@ def _converted_shape(
     if list(origin) == [path]:
         return stored[path], shape
     if layouts.is_stacked(path):
-        wanted = placement.layer_shape(path, shape)
+        wanted = layouts.layer_shape(path, shape)
         # All layers are alike; the first that is not is the one to show.
         odd = [name for name in origin if stored[name] != wanted]
         return stored[odd[0] if odd else origin[0]], wanted
-    return placement.layer_shape(origin[0], stored[origin[0]]), shape
+    return layouts.layer_shape(origin[0], stored[origin[0]]), shape
 
 
 def _check_shapes(
@@ -307,21 +311,7 @@ def _check_leftovers(source: ParamSource, model_shapes: Mapping[str, Any]) -> No
 def _unscanned_names(shapes: _Shapes) -> set[str]:
     """The names of all parameters in the unscanned layout; a stack's relative position tables go by one name."""
     return {
-        f"{name.split('/')[0]}/{_TABLE}" if name.endswith(_TABLE) else int8.kernel_of(name)
+        f"{name.split('/')[0]}/{TABLE}" if name.endswith(TABLE) else int8.kernel_of(name)
         for path, shape in shapes.items()
         for name in layouts.unscanned_paths(path, _num_layers(shape))
     }
-
-
-def _dtype(name: str) -> np.dtype:
-    """The dtype called `name`, one that parameters may have."""
-    if str(name) not in _DTYPES:
-        raise ConfigError(
-            "Unknown dtype of parameters",
-            got=str(name),
-            expected=f"one of {list(_DTYPES)}",
-            fix="bind utils.RestoreCheckpointConfig.dtype to one of these",
-            name=str(name),
-            candidates=_DTYPES,
-        )
-    return jnp.dtype(name)

@@ -6,7 +6,6 @@ the checkpoints it had plus at most a temporary folder, which the next run remov
 
 import itertools
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,13 +18,13 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import json_files, orbax_manager, paths
+from prompt_tuning.checkpoints import json_files, paths
 from prompt_tuning.checkpoints.formats import run, t5x, t5x_orbax
-from prompt_tuning.checkpoints.paths import LEDGER, STEP_PREFIX
+from prompt_tuning.checkpoints.ledger import Ledger
+from prompt_tuning.checkpoints.paths import STEP_PREFIX
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.types import PyTree
 
-_STEP_DIR = re.compile(rf"{STEP_PREFIX}(\d+)")
 # Orbax writes here and renames; on gs://, which cannot rename, it writes under the final name and marks it when done.
 _TEMPORARY_DIR = re.compile(rf"{STEP_PREFIX}\d+\.orbax-checkpoint-tmp.*")
 _FINISHED_MARK = "commit_success.txt"
@@ -33,13 +32,15 @@ _FINISHED_MARK = "commit_success.txt"
 _DAMAGED_PREFIX = "damaged_"
 
 
-def steps_in(directory: epath.PathLike) -> list[int]:
-    """Returns the steps of all `checkpoint_{step}` directories, T5X's too, in ascending order."""
-    directory = epath.Path(directory)
-    if not directory.is_dir():
-        return []
-    matches = (_STEP_DIR.fullmatch(path.name) for path in directory.iterdir())
-    return sorted(int(match[1]) for match in matches if match)
+class _Manager(ocp.CheckpointManager):
+    """Saves when it is told to, and asks nobody whether the machine is about to be taken away."""
+
+    def reached_preemption(self, step: int) -> bool:
+        """Returns False."""
+        # JAX compares the processes by the number that they ask with, and answers yes to one number only. Orbax asks
+        # with the step, `preemption.Notice` with a count of its own: together they would miss it.
+        del step
+        return False
 
 
 class Checkpointer:
@@ -53,6 +54,9 @@ class Checkpointer:
       keep: Newest checkpoints kept; the best step of the ledger stays too. None keeps all.
       read_only: Changes nothing on disk: for evaluating a run that may still be training.
 
+    Attributes:
+      ledger: The best steps by their metrics; they survive `keep`.
+
     Raises:
       CheckpointError: If there are checkpoints but all of them are damaged, or they are T5X's.
     """
@@ -63,7 +67,7 @@ class Checkpointer:
         self._dir = paths.absolute(model_dir)
         self._keep = keep
         self._latest = self._find_latest(set_aside=not read_only)
-        self._ledger: dict[str, dict[str, Any]] = _read_ledger(self._dir / LEDGER)
+        self.ledger = Ledger(self._dir)
         options = ocp.CheckpointManagerOptions(
             step_prefix=STEP_PREFIX.rstrip("_"),
             create=not read_only,
@@ -75,11 +79,11 @@ class Checkpointer:
             save_root_metadata=False,
         )
         handlers = {
-            # Pinned, whatever Orbax's defaults become: run_format.py reads this layout.
+            # Pinned, whatever Orbax's defaults become: formats/run.py reads this layout.
             run.STATE_ITEM: ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False),
             run.METADATA_ITEM: ocp.JsonCheckpointHandler(),
         }
-        self._manager = orbax_manager.Manager(self._dir, options=options, item_handlers=handlers)
+        self._manager = _Manager(self._dir, options=options, item_handlers=handlers)
 
     def latest_step(self) -> int | None:
         """Returns the newest step that can be restored, None before the first save."""
@@ -135,7 +139,7 @@ class Checkpointer:
                 fix="restore a step that exists",
             )
         wanted = _named_leaves(abstract_state)
-        _check_same(path, wanted, run.read_shapes(path))
+        _check_same(path, wanted, run.open_state(path).shapes())
         restore_args = {name: _restore_args(leaf) for name, leaf in wanted.items()}
         args = ocp.args.PyTreeRestore(
             item=tree.unflatten(wanted), restore_args=tree.unflatten(restore_args)
@@ -163,49 +167,6 @@ class Checkpointer:
     def latest_metadata(self) -> dict[str, Any] | None:
         """Returns what `save` was given beside the newest state, None before the first save."""
         return None if self._latest is None else self.metadata(self._latest)
-
-    def record_metric(
-        self, step: int, name: str, value: float, higher_is_better: bool = True
-    ) -> None:
-        """Notes the score of a step; the best step of each metric survives `keep`. Ties go to the earlier step.
-
-        Args:
-          step: Step that was evaluated.
-          name: Name of the metric.
-          value: Its value; one that is not finite is never best.
-          higher_is_better: False for losses.
-        """
-        value = float(value)
-        best = self._ledger.get(name)
-        if not math.isfinite(value):
-            return
-        if best is not None and (
-            value <= best["value"] if higher_is_better else value >= best["value"]
-        ):
-            return
-        self._ledger[name] = {
-            "name": name,
-            "step": int(step),
-            "value": value,
-            "higher_is_better": higher_is_better,
-        }
-        if jax.process_index() == 0:
-            json_files.write_atomically(self._dir / LEDGER, json_files.encode(self._ledger))
-
-    def best(self, name: str | None = None) -> dict[str, Any] | None:
-        """Returns `name`, `step`, `value` and `higher_is_better` of the best step so far; None before any metric.
-
-        Args:
-          name: Metric; may be left out as long as only one was recorded.
-        """
-        if name is None:
-            assert len(self._ledger) <= 1, f"name one of {sorted(self._ledger)}"
-            name = next(iter(self._ledger), "")
-        return self._ledger.get(name)
-
-    def best_steps(self) -> set[int]:
-        """Returns the steps that are best by some metric."""
-        return {entry["step"] for entry in self._ledger.values()}
 
     def close(self) -> None:
         """Frees what Orbax holds; nothing may be saved afterwards."""
@@ -237,7 +198,7 @@ class Checkpointer:
     def _look_for_latest(self, *, set_aside: bool) -> int:
         """The newest sound step, -1 if there are no checkpoints at all."""
         damaged: dict[int, str] = {}
-        steps = steps_in(self._dir)
+        steps = paths.steps_in(self._dir)
         # Before anything is touched: a folder that is not a run's own is left exactly as it is.
         _refuse_t5x(self._dir, [self.path(step) for step in steps])
         if set_aside:
@@ -281,7 +242,7 @@ class _LatestAndBest:
         del context
         keep = self._checkpointer._keep
         newest = checkpoints if keep is None else checkpoints[max(0, len(checkpoints) - keep) :]
-        stay = {info.step for info in newest} | self._checkpointer.best_steps()
+        stay = {info.step for info in newest} | self._checkpointer.ledger.steps()
         return [info.step in stay or not self._is_ours(info.step) for info in checkpoints]
 
     def _is_ours(self, step: int) -> bool:
@@ -376,14 +337,3 @@ def _check_same(
             expected=str({name: expected.get(name) for name in first}),
             fix="resume with the model, prompt length and optimizer it was saved with, or use another MODEL_DIR",
         )
-
-
-def _read_ledger(path: epath.Path) -> dict[str, dict[str, Any]]:
-    """The best step of each metric; empty if none was recorded or the file was lost."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        logging.warning("%s is damaged; scores are collected anew", path)
-        return {}

@@ -2,12 +2,13 @@
 
 import os
 import posixpath
+import re
 
 from etils import epath
 
-# What a run leaves in MODEL_DIR: a folder a save, and the file that says which step was best.
+# What a save is called, in MODEL_DIR and among its prompts.
 STEP_PREFIX = "checkpoint_"
-LEDGER = "best.json"
+_STEP_DIR = re.compile(rf"{STEP_PREFIX}(\d+)")
 _SCHEME = "://"
 _GOOGLE = "gs://"
 
@@ -21,6 +22,15 @@ def absolute(path: epath.PathLike) -> epath.Path:
 def in_object_store(path: epath.PathLike) -> bool:
     """Returns whether `path` is on gs://, which cannot rename a folder in one go."""
     return os.fspath(path).startswith(_GOOGLE)
+
+
+def steps_in(directory: epath.PathLike) -> list[int]:
+    """Returns the steps of all `checkpoint_{step}` directories, T5X's too, in ascending order."""
+    directory = epath.Path(directory)
+    if not directory.is_dir():
+        return []
+    matches = (_STEP_DIR.fullmatch(path.name) for path in directory.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def kvstore(folder: epath.PathLike) -> dict[str, str]:

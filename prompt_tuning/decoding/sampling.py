@@ -8,7 +8,7 @@ from jax import lax
 
 from prompt_tuning.decoding.cache import expand_batch
 from prompt_tuning.decoding.loop import TokensToLogits, decode_rows
-from prompt_tuning.errors import ConfigError, check_count
+from prompt_tuning.errors import ConfigError, check_count, check_number
 from prompt_tuning.types import PyTree
 
 # Logit of a token that may not be drawn; T5X's value, so that log-probabilities agree.
@@ -58,20 +58,9 @@ class TemperatureSample:
                 expected="at most one of them other than 0",
                 fix="set topk = 0 for nucleus sampling (its default is 1), or topp = 0.0",
             )
-        if self.topk < 0 or not 0.0 <= self.topp <= 1.0:
-            raise ConfigError(
-                "temperature_sample.topk and topp",
-                got=(self.topk, self.topp),
-                expected="topk >= 0 and topp in [0, 1]",
-                fix="use 0 to sample from all tokens",
-            )
-        if self.temperature < 0:
-            raise ConfigError(
-                "decoding.temperature_sample.temperature is negative",
-                got=self.temperature,
-                expected="a number >= 0; 0 takes the most likely token",
-                fix="bind it to 1.0 to draw from the model's own distribution",
-            )
+        check_count("temperature_sample.topk", self.topk, "tokens", at_least=0)
+        check_number("temperature_sample.topp", self.topp, "[0, 1]")
+        check_number("temperature_sample.temperature", self.temperature, "[0, inf)")
 
     def __call__(
         self,

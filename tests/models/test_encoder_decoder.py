@@ -16,8 +16,8 @@ from prompt_tuning.decoding.sampling import TemperatureSample
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EOS_ID, EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.params import layouts
 from prompt_tuning.prompts.config import PromptConfig
+from tests import both_layouts
 from tests.helpers import tiny_config
 
 BATCH, LENGTH = 24, 6
@@ -35,7 +35,7 @@ def make_params(*, scan_layers=False):
     flat = tree.flatten(make_model().init(jax.random.key(0)))
     head = flat["decoder/logits_dense/kernel"]
     flat["decoder/logits_dense/kernel"] = head.at[:, EOS_ID].multiply(4.0)
-    return tree.unflatten(layouts.to_scanned(flat) if scan_layers else flat)
+    return tree.unflatten(both_layouts.to_scanned(flat) if scan_layers else flat)
 
 
 @functools.cache

@@ -4,7 +4,6 @@
 prompt tuning code leaves it. These files are written at every save and never deleted: they are kilobytes.
 """
 
-import io
 import json
 import os
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float
 
 from prompt_tuning.checkpoints import json_files, paths
+from prompt_tuning.checkpoints.formats.huggingface_config import CONFIG_FILE
 from prompt_tuning.checkpoints.paths import STEP_PREFIX
 from prompt_tuning.checkpoints.prompt_files import matrices, peft
 from prompt_tuning.checkpoints.prompt_files.read import FOLDER
@@ -54,12 +54,8 @@ def save_prompts(
     target = final if final.exists() else final.parent / f"{final.name}.tmp"
     target.mkdir(parents=True, exist_ok=True)
     for path, array in arrays.items():
-        name = path.replace("/", ".")
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        json_files.write_atomically(target / name, buffer.getvalue())
         side = {**info, "parameter": path, "shape": list(array.shape), "step": step}
-        json_files.write_atomically(target / f"{name}.json", json_files.encode(side))
+        _write_npy(target / path.replace("/", "."), array, side)
     if target != final:
         target.rename(final)
 
@@ -136,11 +132,14 @@ def write_prompt(
         content = matrices.encode_safetensors(name, prompt, info)
         json_files.write_atomically(target, content)
     else:
-        buffer = io.BytesIO()
-        np.save(buffer, prompt, allow_pickle=False)
-        # In this order a prompt never lies there without what it belongs to.
-        json_files.write_atomically(target.parent / f"{target.name}.json", json_files.encode(info))
-        json_files.write_atomically(target, buffer.getvalue())
+        _write_npy(target, prompt, info)
+
+
+def _write_npy(path: epath.Path, prompt: np.ndarray, info: Mapping[str, Any]) -> None:
+    """Writes a `.npy` file and the JSON file beside it."""
+    # In this order a prompt never lies there without what it belongs to.
+    json_files.write_atomically(path.parent / f"{path.name}.json", json_files.encode(info))
+    json_files.write_atomically(path, matrices.encode_npy(prompt))
 
 
 def _to_host(array: Array) -> np.ndarray:
@@ -157,12 +156,12 @@ def _recorded_base_model(info: Mapping[str, Any]) -> str | None:
     # PEFT opens local folders only; a bucket would be asked over the network for nothing.
     if not recorded or "://" in recorded:
         return None
-    return recorded if (epath.Path(recorded) / "config.json").is_file() else None
+    return recorded if (epath.Path(recorded) / CONFIG_FILE).is_file() else None
 
 
 def _check_base_model(base_model: str | None, width: int) -> None:
     """Raises CheckpointError if the base model is a folder here and of another width than the prompt."""
-    config = None if base_model is None else epath.Path(base_model) / "config.json"
+    config = None if base_model is None else epath.Path(base_model) / CONFIG_FILE
     if config is None or not config.is_file():
         return
     model_width = json.loads(config.read_text()).get("d_model")

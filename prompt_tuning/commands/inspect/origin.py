@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from prompt_tuning import tree
 from prompt_tuning.checkpoints import paths
-from prompt_tuning.checkpoints import source as sources
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.config import resolve
@@ -58,7 +58,7 @@ class Origin:
         """Returns the steps that the run saved a prompt of."""
         if self.model_dir is None:
             return []
-        return read.steps_of_prompts(self.model_dir / read.FOLDER)
+        return paths.steps_in(self.model_dir / read.FOLDER)
 
     def open_frozen(self, checkpoint: str | None) -> ParamSource:
         """Opens the checkpoint with the frozen weights.
@@ -70,7 +70,7 @@ class Origin:
           CheckpointError: If none is recorded, or it is not there.
         """
         if checkpoint is not None:
-            return sources.open_source(checkpoint)
+            return open_source(checkpoint)
         recorded, then = self.info.get("initial_checkpoint_path"), self.info.get("model_dir")
         places = [recorded] if recorded else []
         if recorded and then and self.model_dir:
@@ -84,7 +84,7 @@ class Origin:
                 expected="the checkpoint that the run started from",
                 fix="name the checkpoint as --checkpoint",
             )
-        return sources.open_source(found)
+        return open_source(found)
 
     def start(
         self, table: Float[np.ndarray, "V H"], source: ParamSource, vocabulary: Any

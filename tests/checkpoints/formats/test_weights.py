@@ -89,7 +89,7 @@ def test_damage_is_an_error(tmp_path, how):
     else:
         index["params"][name]["shape"] = [16, 9]
     (path / "weights.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match="Cannot read the converted weights.*again"):
+    with pytest.raises(CheckpointError, match="of the converted weights.*again"):
         weights.WeightsSource(path).read(name)
 
 

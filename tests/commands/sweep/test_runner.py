@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from prompt_tuning.checkpoints import manager
+from prompt_tuning.checkpoints import paths
 from prompt_tuning.commands.sweep import progress, runner
 from prompt_tuning.commands.sweep.cell import run
 from prompt_tuning.commands.sweep.claims import FOLDER, Claims
@@ -58,7 +58,7 @@ def _until(found, what, seconds=200.0):
 def _worker_in_training(directory):
     """The process that has a cell in work which has saved a checkpoint; None if there is none yet."""
     for path in directory.glob(f"{FOLDER}/*.json"):
-        if manager.steps_in(directory / "runs" / path.stem):
+        if paths.steps_in(directory / "runs" / path.stem):
             return json.loads(path.read_text())["pid"]
     return None
 
