@@ -8,6 +8,7 @@ block: only four bytes a layer come to the host, and no device needs room for mo
 import functools
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 
 import jax
@@ -72,17 +73,13 @@ class Digest:
         """Returns the digest of all parameters added so far."""
         lines = dict(self._lines)
         for stack in ("encoder", "decoder"):
-            tables = [name for name in lines if _is_layer_table(name, stack)]
+            is_table = re.compile(rf"{stack}/layers_\d+/{TABLE}").fullmatch
+            tables = [name for name in lines if is_table(name)]
             if len({lines[name] for name in tables}) == 1:
                 # The same table in every layer is one table in the unscanned layout.
                 lines[f"{stack}/{TABLE}"] = [lines.pop(name) for name in tables][0]
         text = "".join(sorted(f"{n} {list(shape)} {v}\n" for n, (shape, v) in lines.items()))
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _is_layer_table(name: str, stack: str) -> bool:
-    """Whether a name is that of one layer's relative position table."""
-    return name.startswith(f"{stack}/layers_") and name.endswith(TABLE)
 
 
 # (where its layers begin, how many layers there are in all, its checksums [layers of the shard]) of every shard.

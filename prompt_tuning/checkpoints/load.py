@@ -83,7 +83,14 @@ def load_params(
         names = list(parts)
         for path in names:
             assert path not in loaded, f"{path} was loaded twice"
-            array = _place(parts.pop(path), targets[path], read_as[path])
+            shape, by_box = wanted[path], parts.pop(path)
+            # Each process has the regions of its own devices on its host.
+            array = jax.make_array_from_callback(
+                shape,
+                read_as[path],
+                lambda index, at=by_box, shape=shape: at[placement.to_box(index or (), shape)],
+                dtype=targets[path].dtype,
+            )
             if array.dtype == dtypes[path]:
                 loaded[path] = shared_reads.exchange(array, shardings[path])
             else:
@@ -91,7 +98,7 @@ def load_params(
                 loaded[path], loaded[scale] = int8.quantize(
                     path, array, (shardings[path], shardings[scale])
                 )
-            del array
+            del array, by_box
         # Not more than one group at a time is on its way to the devices.
         jax.block_until_ready([loaded[path] for path in names])
     assert set(loaded) == set(wanted), sorted(set(loaded) ^ set(wanted))[:_MAX_SHOWN]
@@ -159,24 +166,21 @@ def links_of(source: ParamSource, wanted: _Shapes) -> list[list[Link]]:
     groups: dict[str, list[Link]] = {}
     for path, names in origins.items():
         # Unscanned parameters that come from one scanned array are made together.
-        groups.setdefault(names[0], []).extend(_links(path, names, wanted[path], stored))
+        group = groups.setdefault(names[0], [])
+        shape = wanted[path]
+        if names == [path]:
+            group.append(Link(path, path))
+        elif layouts.is_stacked(path) and len(names) > 1:
+            group += [Link(name, path, (layer,)) for layer, name in enumerate(names)]
+        else:
+            # One table for all layers, one of the layers, or the table that all layers have to agree on.
+            layer = layouts.scanned_path(path)[1]
+            stacked = shape if layouts.is_stacked(path) else stored[names[0]]
+            layers = range(stacked[layouts.LAYERS_AXIS]) if layer is None else [layer]
+            group.append(Link(names[0], path, tuple(layers)))
     used = [link.stored for links in groups.values() for link in links if link.layers == ()]
     assert len(used) == len(set(used)), "an array enters two parameters"
     return list(groups.values())
-
-
-def _links(path: str, names: Sequence[str], shape: tuple[int, ...], stored: _Shapes) -> list[Link]:
-    """The links of one parameter."""
-    if names == [path]:
-        return [Link(path, path)]
-    if layouts.is_stacked(path):
-        num_layers = shape[layouts.LAYERS_AXIS]
-        if len(names) == 1:
-            return [Link(names[0], path, tuple(range(num_layers)))]
-        return [Link(name, path, (layer,)) for layer, name in enumerate(names)]
-    _, layer = layouts.scanned_path(path)
-    layers = range(_num_layers(stored[names[0]])) if layer is None else [layer]
-    return [Link(names[0], path, tuple(layers))]
 
 
 def _boxes_here(
@@ -185,20 +189,6 @@ def _boxes_here(
     """The regions that the devices of this process hold."""
     indices = sharding.addressable_devices_indices_map(shape).values()
     return frozenset(placement.to_box(index or (), shape) for index in indices)
-
-
-def _place(
-    by_box: Mapping[placement.Box, np.ndarray],
-    target: placement.Target,
-    sharding: jax.sharding.Sharding,
-) -> jax.Array:
-    """The array on the devices of all processes, each of which has its regions on its host."""
-    return jax.make_array_from_callback(
-        target.shape,
-        sharding,
-        lambda index: by_box[placement.to_box(index or (), target.shape)],
-        dtype=target.dtype,
-    )
 
 
 def _origin(path: str, shape: tuple[int, ...], stored: _Shapes) -> list[str]:

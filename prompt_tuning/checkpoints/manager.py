@@ -74,7 +74,6 @@ class Checkpointer:
             read_only=read_only,
             # Orbax would do it in the background, whenever that may be.
             cleanup_tmp_directories=False,
-            preservation_policy=_LatestAndBest(self),
             enable_async_checkpointing=False,
             save_root_metadata=False,
         )
@@ -104,20 +103,34 @@ class Checkpointer:
         if step in self._manager.all_steps():
             logging.info("Checkpoint %d exists already", step)
             return
-        arrays = tree.unflatten(
-            {name: _to_stored(leaf) for name, leaf in _named_leaves(state).items()}
-        )
+        arrays: dict[str, Any] = {}
+        for name, leaf in _named_leaves(state).items():
+            arrays[name] = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+            is_key = jax.dtypes.issubdtype(arrays[name].dtype, jax.dtypes.prng_key)
+            assert not is_key, (
+                "a state holds raw key data, which has one form on every version of JAX"
+            )
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 **{
-                    run.STATE_ITEM: ocp.args.PyTreeSave(arrays),
+                    run.STATE_ITEM: ocp.args.PyTreeSave(tree.unflatten(arrays)),
                     run.METADATA_ITEM: ocp.args.JsonSave(json.loads(json_files.encode(metadata))),
                 }
             ),
             force=True,
         )
         self._latest = step
+        self._discard()
+
+    def _discard(self) -> None:
+        """Removes the checkpoints that are neither among the newest nor best by a metric."""
+        steps = self._manager.all_steps()
+        kept = {*(steps if self._keep is None else sorted(steps)[-self._keep :])}
+        for step in {*steps} - kept - self.ledger.steps():
+            # What another program wrote is not this one's to remove.
+            if run.is_run_checkpoint(self.path(step)):
+                self._manager.delete(step)
 
     def restore(self, step: int, abstract_state: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """Returns the state of `step` and its metadata.
@@ -140,7 +153,14 @@ class Checkpointer:
             )
         wanted = _named_leaves(abstract_state)
         _check_same(path, wanted, run.open_state(path).shapes())
-        restore_args = {name: _restore_args(leaf) for name, leaf in wanted.items()}
+        # Its size was checked before, so that Orbax cuts and pads nothing.
+        one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        restore_args = {
+            name: ocp.ArrayRestoreArgs(
+                dtype=leaf.dtype, sharding=leaf.sharding or one_device, global_shape=leaf.shape
+            )
+            for name, leaf in wanted.items()
+        }
         args = ocp.args.PyTreeRestore(
             item=tree.unflatten(wanted), restore_args=tree.unflatten(restore_args)
         )
@@ -201,8 +221,11 @@ class Checkpointer:
         steps = paths.steps_in(self._dir)
         # Before anything is touched: a folder that is not a run's own is left exactly as it is.
         _refuse_t5x(self._dir, [self.path(step) for step in steps])
-        if set_aside:
-            _remove_temporary(self._dir)
+        # What saves that were killed have left; nothing else is ever removed.
+        for path in list(self._dir.iterdir()) if set_aside and self._dir.is_dir() else []:
+            if _TEMPORARY_DIR.fullmatch(path.name):
+                logging.info("Removing the unfinished checkpoint %s", path)
+                path.rmtree()
         for step in reversed(steps):
             path = self.path(step)
             damage = run.find_damage(path)
@@ -231,25 +254,6 @@ class Checkpointer:
         return -1
 
 
-class _LatestAndBest:
-    """Orbax's rule for what to keep: the newest few and the best of the ledger."""
-
-    def __init__(self, checkpointer: Checkpointer):
-        self._checkpointer = checkpointer
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Returns for each checkpoint, oldest first, whether it stays."""
-        del context
-        keep = self._checkpointer._keep
-        newest = checkpoints if keep is None else checkpoints[max(0, len(checkpoints) - keep) :]
-        stay = {info.step for info in newest} | self._checkpointer.ledger.steps()
-        return [info.step in stay or not self._is_ours(info.step) for info in checkpoints]
-
-    def _is_ours(self, step: int) -> bool:
-        """Whether this program wrote a checkpoint, and so may remove it."""
-        return run.is_run_checkpoint(self._checkpointer.path(step))
-
-
 def _refuse_t5x(model_dir: epath.Path, checkpoints: Sequence[epath.Path]) -> None:
     """Raises CheckpointError if one of the checkpoints is T5X's."""
     for path in checkpoints:
@@ -260,14 +264,6 @@ def _refuse_t5x(model_dir: epath.Path, checkpoints: Sequence[epath.Path]) -> Non
                 expected="an empty folder, or one of an earlier run of this program",
                 fix="choose another MODEL_DIR; T5X checkpoints go into INITIAL_CHECKPOINT_PATH",
             )
-
-
-def _remove_temporary(directory: epath.Path) -> None:
-    """Removes what saves that were killed have left under Orbax's temporary names; nothing else is ever removed."""
-    for path in list(directory.iterdir()) if directory.is_dir() else []:
-        if _TEMPORARY_DIR.fullmatch(path.name):
-            logging.info("Removing the unfinished checkpoint %s", path)
-            path.rmtree()
 
 
 def _lacks_mark(path: epath.Path) -> bool:
@@ -301,22 +297,6 @@ def _named_leaves(state: PyTree) -> dict[str, Any]:
     }
     assert len(named) == len(leaves), "two leaves share a name"
     return named
-
-
-def _to_stored(leaf: Any) -> jax.Array | np.ndarray:
-    """What is stored for a leaf of the state."""
-    leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    assert not is_key, "a state holds raw key data, which has one form on every version of JAX"
-    return leaf
-
-
-def _restore_args(leaf: jax.ShapeDtypeStruct) -> ocp.ArrayRestoreArgs:
-    """Where Orbax puts a leaf; its size was checked before, so that nothing is cut or padded."""
-    sharding = leaf.sharding
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return ocp.ArrayRestoreArgs(dtype=leaf.dtype, sharding=sharding, global_shape=leaf.shape)
 
 
 def _check_same(

@@ -107,7 +107,11 @@ def assemble(
     """
     _give_back_large_blocks()
     stored = source.shapes()
-    limit = _bytes_in_flight(stored, targets)
+    largest = min(
+        max((math.prod(shape) * dtype.itemsize for shape, dtype in stored.values()), default=0),
+        max((math.prod(t.shape) * t.dtype.itemsize for t in targets.values()), default=0),
+    )
+    limit = min(max(largest * 3 // 4, _MIN_IN_FLIGHT_BYTES), _MAX_IN_FLIGHT_BYTES)
     budget = _Budget(limit)
     pending: collections.deque[_Pending] = collections.deque()
     pool = futures.ThreadPoolExecutor(_THREADS)
@@ -138,16 +142,6 @@ def _give_back_large_blocks() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
-
-
-def _bytes_in_flight(
-    stored: Mapping[str, tuple[tuple[int, ...], np.dtype]], targets: Mapping[str, Target]
-) -> int:
-    """How many stored bytes may be read at a time."""
-    largest_stored = max((math.prod(s) * d.itemsize for s, d in stored.values()), default=0)
-    largest = max((math.prod(t.shape) * t.dtype.itemsize for t in targets.values()), default=0)
-    wanted = min(largest_stored, largest) * 3 // 4
-    return min(max(wanted, _MIN_IN_FLIGHT_BYTES), _MAX_IN_FLIGHT_BYTES)
 
 
 class _Pending(NamedTuple):

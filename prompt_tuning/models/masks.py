@@ -84,11 +84,6 @@ def segment_mask(
     return jnp.asarray(query_ids)[:, None, :, None] == jnp.asarray(key_ids)[:, None, None, :]
 
 
-def causal_mask(length: int) -> Bool[np.ndarray, "1 1 T T"]:
-    """Returns the mask under which a position sees itself and what came before."""
-    return np.tri(length, dtype=np.bool_)[None, None]
-
-
 def encoder_mask(
     is_real: Bool[Array, "B S"], segment_ids: Int[Array, "B S"] | None = None
 ) -> Bool[jax.Array, "B 1 S S"]:
@@ -109,9 +104,9 @@ def decoder_mask(
       segment_ids: [B, T] packed example of each position, or None.
     """
     is_target = jnp.asarray(target_tokens) > 0
-    mask = jnp.logical_and(
-        pairwise_mask(is_target, is_target), causal_mask(target_tokens.shape[-1])
-    )
+    # A position sees itself and what came before.
+    causal = np.tri(target_tokens.shape[-1], dtype=np.bool_)[None, None]
+    mask = jnp.logical_and(pairwise_mask(is_target, is_target), causal)
     if segment_ids is not None:
         mask = jnp.logical_and(mask, segment_mask(segment_ids, segment_ids))
     return mask

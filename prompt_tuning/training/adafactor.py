@@ -129,13 +129,11 @@ def _one_layer_at_a_time(tx: optax.GradientTransformation) -> optax.GradientTran
             folded, new_state[name] = update_group(grad_groups[layers], state[name], group)
             flat.update(tree.flatten(folded))
 
-        def unfold(path: str, param: jax.Array) -> jax.Array:
-            if not layouts.is_stacked(path):
-                return flat[path]
-            apart = jnp.moveaxis(param, layouts.LAYERS_AXIS, 0).shape
-            return jnp.moveaxis(flat[path].reshape(apart), 0, layouts.LAYERS_AXIS)
-
-        return tree.map_with_path(unfold, params), new_state
+        for path, param in tree.flatten(params).items():
+            if layouts.is_stacked(path):
+                apart = jnp.moveaxis(param, layouts.LAYERS_AXIS, 0).shape
+                flat[path] = jnp.moveaxis(flat[path].reshape(apart), 0, layouts.LAYERS_AXIS)
+        return tree.unflatten(flat), new_state
 
     return optax.GradientTransformation(init, update)
 

@@ -112,7 +112,10 @@ def flatten_leaves(path: epath.Path, node: Any) -> dict[str, np.ndarray | Stored
             # The recorded driver (gfile, gcs, file) holds where the checkpoint was written, not where it lies now.
             metadata = node["metadata"]
             dtype = jnp.dtype(node.get("dtype") or metadata["dtype"])
-            folder = path / _relative_path(node)
+            # Either generation of TensorStore specs; only the last component, as some writers recorded absolute paths
+            # of their own machine.
+            recorded = str(node["kvstore"].get("path", node.get("path", "")))
+            folder = path / recorded.rstrip("/").rpartition("/")[2]
             flat[prefix] = StoredArray(paths.kvstore(folder), tuple(metadata["shape"]), dtype)
         else:
             for key in node:
@@ -128,13 +131,6 @@ def step_of(stored: Any, name: str) -> int | None:
         return int(np.asarray(stored))
     digits = name.rpartition("_")[2]
     return int(digits) if digits.isdigit() else None
-
-
-def _relative_path(spec: Mapping[str, Any]) -> str:
-    """The array's folder below the checkpoint, from either generation of TensorStore specs."""
-    kvstore = spec["kvstore"]
-    # Only the last component: some writers recorded absolute paths of their own machine.
-    return str(kvstore.get("path", spec.get("path", ""))).rstrip("/").rpartition("/")[2]
 
 
 def _unreadable(path: epath.Path, got: str) -> CheckpointError:

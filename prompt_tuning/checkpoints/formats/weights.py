@@ -5,7 +5,6 @@ one; it lists every parameter with its shape and dtype, where the weights came f
 """
 
 import collections
-import json
 import math
 from collections.abc import Mapping
 from concurrent import futures
@@ -70,7 +69,16 @@ class WeightsSource(StoredArrays):
     def __init__(self, path: epath.PathLike):
         """Reads names and shapes."""
         self.path = paths.absolute(path)
-        index = _read_index(self.path)
+        what = f"the converted weights {self.path}"
+        whole = "a complete directory that `prompt-tuning convert` wrote"
+        index = json_files.read(self.path / INDEX_FILE, expected=whole, fix=_FIX)
+        if index.get("version") != _VERSION:
+            raise CheckpointError(
+                f"{self.path} is of another version",
+                got=index.get("version"),
+                expected=str(_VERSION),
+                fix="convert the original checkpoint again with this version of the program",
+            )
         try:
             leaves = {
                 name: StoredArray(
@@ -88,8 +96,9 @@ class WeightsSource(StoredArrays):
             self.settings: Mapping[str, Any] | None = index["source"].get("settings")
             self.digest: str = index["digest"]
         except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise _damaged(self.path, f"{type(e).__name__}: {e}") from e
-        super().__init__(leaves, where=f"the converted weights {self.path}", fix=_FIX)
+            got = f"{type(e).__name__}: {e}"
+            raise CheckpointError(f"Cannot read {what}", got=got, expected=whole, fix=_FIX) from e
+        super().__init__(leaves, where=what, fix=_FIX)
 
     def chunks(self, path: str) -> tuple[int, ...]:
         """Returns the shape of the blocks in which a parameter is stored."""
@@ -170,23 +179,6 @@ class WeightsWriter:
         json_files.write_atomically(self.path / INDEX_FILE, json_files.encode(index))
 
 
-def _read_index(path: epath.Path) -> dict[str, Any]:
-    """The content of `weights.json`."""
-    try:
-        index = json.loads((path / INDEX_FILE).read_text())
-        version = index["version"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise _damaged(path, f"{type(e).__name__}: {e}") from e
-    if version != _VERSION:
-        raise CheckpointError(
-            f"{path} is of another version",
-            got=version,
-            expected=str(_VERSION),
-            fix="convert the original checkpoint again with this version of the program",
-        )
-    return index
-
-
 def _chunk_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
     """Blocks that are stretches of the array, all about as large: the last one is stored in full."""
     limit = max(1, _CHUNK_BYTES // dtype.itemsize)
@@ -198,13 +190,3 @@ def _chunk_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
         if rest <= limit:
             break
     return tuple(chunk)
-
-
-def _damaged(path: epath.Path, cause: Any) -> CheckpointError:
-    """The error for a directory that cannot be read."""
-    return CheckpointError(
-        f"Cannot read the converted weights {path}",
-        got=str(cause).splitlines()[0][:300],
-        expected="a complete directory that `prompt-tuning convert` wrote",
-        fix=_FIX,
-    )
