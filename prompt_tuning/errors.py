@@ -60,6 +60,20 @@ class CheckpointError(PromptTuningError, ValueError):
     """A checkpoint or prompt file is missing, damaged or of another model."""
 
 
+def unreadable(what: object, cause: object, *, expected: str, fix: str) -> CheckpointError:
+    """Returns the error for something stored that cannot be read.
+
+    Args:
+      what: What it is, after "Cannot read".
+      cause: What was raised, or what is wrong in words; its first line is shown.
+      expected: What it should be.
+      fix: One action.
+    """
+    text = f"{type(cause).__name__}: {cause}" if isinstance(cause, Exception) else str(cause)
+    first = text.strip().splitlines()[0][:300]
+    return CheckpointError(f"Cannot read {what}", got=first, expected=expected, fix=fix)
+
+
 class NonFiniteError(PromptTuningError, ArithmeticError):
     """A loss or gradient became NaN or infinite."""
 

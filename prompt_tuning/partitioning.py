@@ -18,7 +18,7 @@ from flax.linen import partitioning as flax_partitioning
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from prompt_tuning.errors import ConfigError
+from prompt_tuning.errors import ConfigError, check_choice
 
 # (logical axis name, mesh axis or None for replicated); the first rule whose mesh axis is still free wins.
 LogicalAxisRules = tuple[tuple[str, str | None], ...]
@@ -52,10 +52,7 @@ def standard_logical_axis_rules(
         ("activation_partitioning_dims", activation_partitioning_dims),
         ("parameter_partitioning_dims", parameter_partitioning_dims),
     ]:
-        if dims not in (1, 2):
-            raise ConfigError(
-                f"Unknown {name}", got=dims, expected="1 or 2", fix=f"bind {name} to 1 or 2"
-            )
+        check_choice(name, str(dims), ("1", "2"))
     rules: list[tuple[str, str | None]] = [
         ("batch", "data"),
         ("vocab", "model"),

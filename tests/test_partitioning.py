@@ -111,7 +111,7 @@ def test_two_dimensional_rules(activation, parameter, embedding, hidden):
 
 
 def test_rules_are_checked():
-    with pytest.raises(ConfigError, match="activation_partitioning_dims.*got 3"):
+    with pytest.raises(ConfigError, match="activation_partitioning_dims.*got '3'"):
         partitioning.standard_logical_axis_rules(3)
     rules = partitioning.standard_logical_axis_rules(additional_rules=[("tasks", "data")])
     assert ("tasks", "data") in rules

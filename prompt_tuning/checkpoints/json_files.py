@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.errors import unreadable
 
 
 def write_atomically(path: epath.Path, content: bytes) -> None:
@@ -44,5 +44,4 @@ def read(path: epath.Path, *, expected: str, fix: str) -> dict[str, Any]:
             raise ValueError(f"a JSON {type(content).__name__}")
         return content
     except (OSError, ValueError) as e:
-        got = f"{type(e).__name__}: {e}"
-        raise CheckpointError(f"Cannot read {path}", got=got, expected=expected, fix=fix) from e
+        raise unreadable(path, e, expected=expected, fix=fix) from e

@@ -7,7 +7,7 @@ that are to be int8 are placed in bfloat16 first, one array at a time: a channel
 wherever they are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -62,10 +62,10 @@ def load_params(
     """
     dtype_of = dtype if callable(dtype) else lambda path: int8.held_dtype(path, dtype)
     wanted = {path: tuple(leaf.shape) for path, leaf in shapes.items()}
-    dtypes: dict[str, np.dtype] = {}
-    for path in wanted:
-        check_choice("utils.RestoreCheckpointConfig.dtype", dtype_of(path), DTYPES)
-        dtypes[path] = jnp.dtype(dtype_of(path))
+    names = {path: dtype_of(path) for path in wanted}
+    for name in {*names.values()}:
+        check_choice("utils.RestoreCheckpointConfig.dtype", name, DTYPES)
+    dtypes = {path: jnp.dtype(name) for path, name in names.items()}
     read = stored_dtypes(source, wanted, dtypes)
     groups = links_of(source, {path: wanted[path] for path in read})
     if model_shapes is not None:
@@ -132,7 +132,7 @@ def stored_dtypes(
     floats = [path for path, held in dtypes.items() if is_int8[path] and held != jnp.int8]
     if floats:
         raise CheckpointError(
-            f"The checkpoint {getattr(source, 'path', source)} holds int8, from which the weights do not come back",
+            f"The checkpoint {source.path} holds int8, from which the weights do not come back",
             got=f"{floats[0]} wanted as {dtypes[floats[0]]}",
             expected="'int8' for all of its kernels, none of which can be trained",
             fix="bind utils.RestoreCheckpointConfig.dtype = 'int8', or use the checkpoint that was converted",
@@ -196,7 +196,14 @@ def _origin(path: str, shape: tuple[int, ...], stored: _Shapes) -> list[str]:
     if layouts.is_stacked(path):
         candidates = layouts.all_unscanned_paths(path, shape[layouts.LAYERS_AXIS])
         if path in stored:
-            _check_not_twice(path, candidates, stored)
+            apart = [name for names in candidates for name in names if name in stored]
+            if apart:
+                raise CheckpointError(
+                    f"{path} is stored as a whole, and some of its layers once more as they were trained",
+                    got=apart[:_MAX_SHOWN],
+                    expected="every layer under one name",
+                    fix="load it with scan_layers = False, as it was trained",
+                )
             return [path]
         return next((c for c in candidates if all(name in stored for name in c)), [])
     if path in stored:
@@ -207,35 +214,9 @@ def _origin(path: str, shape: tuple[int, ...], stored: _Shapes) -> list[str]:
     return [scanned]
 
 
-def _check_not_twice(path: str, candidates: Sequence[Sequence[str]], stored: _Shapes) -> None:
-    """Raises CheckpointError if some layers of a stacked parameter were trained apart from it."""
-    apart = [name for names in candidates for name in names if name in stored]
-    if apart:
-        raise CheckpointError(
-            f"{path} is stored as a whole, and some of its layers once more as they were trained",
-            got=apart[:_MAX_SHOWN],
-            expected="every layer under one name",
-            fix="load it with scan_layers = False, as it was trained",
-        )
-
-
 def _num_layers(shape: tuple[int, ...]) -> int:
     """Layers in a stacked parameter, 0 if it is none."""
     return shape[layouts.LAYERS_AXIS] if len(shape) > layouts.LAYERS_AXIS else 0
-
-
-def _converted_shape(
-    path: str, shape: tuple[int, ...], origin: Sequence[str], stored: _Shapes
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(shape that the source gives, shape that the model wants), both in the layout of the source or of the model."""
-    if list(origin) == [path]:
-        return stored[path], shape
-    if layouts.is_stacked(path):
-        wanted = layouts.layer_shape(path, shape)
-        # All layers are alike; the first that is not is the one to show.
-        odd = [name for name in origin if stored[name] != wanted]
-        return stored[odd[0] if odd else origin[0]], wanted
-    return layouts.layer_shape(origin[0], stored[origin[0]]), shape
 
 
 def _check_shapes(
@@ -245,26 +226,30 @@ def _check_shapes(
     stored: _Shapes,
 ) -> None:
     """Raises CheckpointError unless every parameter is stored, in the right shape."""
-    got: dict[str, str] = {}
-    expected: dict[str, str] = {}
+    # Path -> (what is there, what is needed), in the layout of the source or of the model.
+    differ: dict[str, tuple[str, str]] = {}
     for path, origin in origins.items():
-        if not origin:
-            got[path], expected[path] = "missing", str(list(wanted[path]))
-            continue
-        has, needs = _converted_shape(path, wanted[path], origin, stored)
-        if has != needs:
-            got[path], expected[path] = str(list(has)), str(list(needs))
-    if not got:
+        has, needs = [stored[name] for name in origin], wanted[path]
+        if origin and origin != [path]:
+            if layouts.is_stacked(path):
+                needs = layouts.layer_shape(path, needs)
+            else:
+                has = [layouts.layer_shape(origin[0], has[0])]
+        # All layers are alike; the first that is not is the one to show.
+        odd = next((shape for shape in has if shape != needs), None)
+        if not has or odd is not None:
+            differ[path] = ("missing" if odd is None else str(list(odd)), str(list(needs)))
+    if not differ:
         return
-    shown = list(got)[:_MAX_SHOWN]
-    nothing_fits = len(got) == len(origins)
+    shown = list(differ)[:_MAX_SHOWN]
+    is_missing = len(differ) == len(origins) and differ[shown[0]][0] == "missing"
     raise CheckpointError(
-        f"The checkpoint {getattr(source, 'path', source)} is of another size or model:"
-        f" {len(got)} of {len(origins)} parameters differ",
-        got={path: got[path] for path in shown},
-        expected=", ".join(f"{path} {expected[path]}" for path in shown),
+        f"The checkpoint {source.path} is of another size or model:"
+        f" {len(differ)} of {len(origins)} parameters differ",
+        got={path: differ[path][0] for path in shown},
+        expected=", ".join(f"{path} {differ[path][1]}" for path in shown),
         fix="use the model gin file of this checkpoint's size and version, or another checkpoint",
-        name=shown[0] if nothing_fits and got[shown[0]] == "missing" else None,
+        name=shown[0] if is_missing else None,
         candidates=stored,
     )
 
@@ -276,7 +261,7 @@ def _check_dtypes(source: ParamSource, origins: Mapping[str, list[str]]) -> None
     wrong = {name: dtype for name, dtype in dtypes.items() if dtype not in _STORED_DTYPES}
     if wrong:
         raise CheckpointError(
-            f"{len(wrong)} of {len(dtypes)} arrays in the checkpoint {getattr(source, 'path', source)} cannot be"
+            f"{len(wrong)} of {len(dtypes)} arrays in the checkpoint {source.path} cannot be"
             " parameters",
             got=dict(list(wrong.items())[:_MAX_SHOWN]),
             expected=f"one of {list(_STORED_DTYPES)}",
@@ -291,7 +276,7 @@ def _check_leftovers(source: ParamSource, model_shapes: Mapping[str, Any]) -> No
     extra = _unscanned_names(stored) - _unscanned_names(model)
     if extra:
         raise CheckpointError(
-            f"The checkpoint {getattr(source, 'path', source)} has {len(extra)} parameters that the model has not",
+            f"The checkpoint {source.path} has {len(extra)} parameters that the model has not",
             got=sorted(extra)[:_MAX_SHOWN],
             expected="exactly the parameters of the model",
             fix="use the model gin file of this checkpoint's size and version",

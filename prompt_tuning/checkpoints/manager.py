@@ -22,7 +22,7 @@ from prompt_tuning.checkpoints import json_files, paths
 from prompt_tuning.checkpoints.formats import run, t5x, t5x_orbax
 from prompt_tuning.checkpoints.ledger import Ledger
 from prompt_tuning.checkpoints.paths import STEP_PREFIX
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.errors import CheckpointError, unreadable
 from prompt_tuning.types import PyTree
 
 # Orbax writes here and renames; on gs://, which cannot rename, it writes under the final name and marks it when done.
@@ -74,6 +74,7 @@ class Checkpointer:
             read_only=read_only,
             # Orbax would do it in the background, whenever that may be.
             cleanup_tmp_directories=False,
+            # `save` returns when all is written: a process that is killed later loses nothing that it called saved.
             enable_async_checkpointing=False,
             save_root_metadata=False,
         )
@@ -118,6 +119,7 @@ class Checkpointer:
                     run.METADATA_ITEM: ocp.args.JsonSave(json.loads(json_files.encode(metadata))),
                 }
             ),
+            # Whether a step is saved was decided by the run, not by intervals of Orbax's.
             force=True,
         )
         self._latest = step
@@ -169,12 +171,8 @@ class Checkpointer:
                 step, args=ocp.args.Composite(**{run.STATE_ITEM: args})
             )[run.STATE_ITEM]
         except (ValueError, OSError) as e:
-            raise CheckpointError(
-                f"Cannot restore {path}",
-                got=str(e).splitlines()[0][:300],
-                expected="a complete checkpoint",
-                fix=f"delete {path}: the run then goes on from the step before",
-            ) from e
+            fix = f"delete {path}: the run then goes on from the step before"
+            raise unreadable(path, e, expected="a complete checkpoint", fix=fix) from e
         flat = tree.flatten(restored)
         leaves = [flat[name] for name in wanted]
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
@@ -196,6 +194,7 @@ class Checkpointer:
         """The newest sound step; process 0 looks and decides for all."""
         latest = -1
         failure: CheckpointError | None = None
+        # One process decides, so that all restore the same step whatever each of them sees.
         if jax.process_index() == 0:
             try:
                 latest = self._look_for_latest(set_aside=set_aside)

@@ -69,8 +69,15 @@ def _locate(path: epath.PathLike, mode: str) -> epath.Path:
             expected=f"one of its {len(steps)} checkpoint(s), the newest being {newest}",
             fix=f"use {newest}, or mode = 'latest'",
         )
+    fix = "correct the path"
+    beside = paths.steps_in(path.parent)
+    if not path.exists() and beside:
+        newest = path.parent / f"{paths.STEP_PREFIX}{beside[-1]}"
+        fix = f"use a step that exists, the newest being {newest}"
+    elif paths.in_object_store(path):
+        fix = "check the path with `gsutil ls`, and that this machine may read the bucket"
     raise CheckpointError(
-        f"No checkpoint at {path}", got=_describe(path), expected=_ACCEPTED, fix=_suggest(path)
+        f"No checkpoint at {path}", got=_describe(path), expected=_ACCEPTED, fix=fix
     )
 
 
@@ -98,18 +105,5 @@ def _describe(path: epath.Path) -> str:
         return "nothing there"
     if not path.is_dir():
         return "a file"
-    names = sorted(p.name for p in path.iterdir())
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"a directory with {', '.join(names[:5])}{more}" if names else "an empty directory"
-
-
-def _suggest(path: epath.Path) -> str:
-    """The step to take when there is no checkpoint at `path`."""
-    steps = paths.steps_in(path.parent)
-    if not path.exists() and steps:
-        return (
-            f"use a step that exists, the newest being {path.parent}/{paths.STEP_PREFIX}{steps[-1]}"
-        )
-    if str(path).startswith("gs://"):
-        return "check the path with `gsutil ls`, and that this machine may read the bucket"
-    return "correct the path"
+    names = paths.shown(p.name for p in path.iterdir())
+    return f"a directory with {names}" if names else "an empty directory"

@@ -3,12 +3,16 @@
 import os
 import posixpath
 import re
+from collections.abc import Iterable
+from typing import SupportsInt
 
 from etils import epath
 
 # What a save is called, in MODEL_DIR and among its prompts.
 STEP_PREFIX = "checkpoint_"
 _STEP_DIR = re.compile(rf"{STEP_PREFIX}(\d+)")
+# File names in a message; more would not be read.
+_MAX_SHOWN = 5
 _SCHEME = "://"
 _GOOGLE = "gs://"
 
@@ -31,6 +35,14 @@ def steps_in(directory: epath.PathLike) -> list[int]:
         return []
     matches = (_STEP_DIR.fullmatch(path.name) for path in directory.iterdir())
     return sorted(int(match[1]) for match in matches if match)
+
+
+def step_of(stored: SupportsInt | None, name: str) -> int | None:
+    """Returns the step that is stored, else the one in the directory's name, else None."""
+    if stored is not None:
+        return int(stored)
+    digits = name.rpartition("_")[2]
+    return int(digits) if digits.isdigit() else None
 
 
 def kvstore(folder: epath.PathLike) -> dict[str, str]:
@@ -66,3 +78,10 @@ def _split(path: epath.PathLike) -> tuple[str, str]:
     text = os.fspath(path)
     scheme, separator, rest = text.rpartition(_SCHEME)
     return scheme + separator, rest
+
+
+def shown(names: Iterable[str]) -> str:
+    """Returns the first few of some names for a message, sorted, and how many more there are."""
+    listed = sorted(names)
+    more = f" and {len(listed) - _MAX_SHOWN} more" if len(listed) > _MAX_SHOWN else ""
+    return ", ".join(listed[:_MAX_SHOWN]) + more

@@ -126,6 +126,7 @@ def assemble(
                 for read in _plan_reads(source, links, targets, parts, stored)
             ]
             pending.append(_Pending(parts, reads))
+            # Reads of the next groups go on while this one travels to the devices; never more than the budget waits.
             while len(pending) > 1 and sum(p.nbytes for p in pending) > limit:
                 yield pending.popleft().finish()
         while pending:
@@ -170,6 +171,7 @@ class _Budget:
 
     def run(self, size: int, read: Callable[[], None]) -> None:
         """Calls `read` when `size` bytes are free, or nothing else is being read."""
+        # Bytes, not pieces, are counted: pieces differ by orders of magnitude, and a limit of threads bounds no memory.
         with self._changed:
             self._changed.wait_for(lambda: not self._used or self._used + size <= self._limit)
             self._used += size
@@ -216,6 +218,7 @@ def _plan_reads(
             size if axis in converted[0][1].unsplit else c
             for axis, (size, c) in enumerate(zip(shape, source.chunks(name), strict=True))
         ]
+        # Each piece is read once for all regions, or devices that hold the same would have it decompressed for each.
         for piece in _pieces(shape, chunk, _PIECE_BYTES // dtype.itemsize):
             touched = [
                 (s, cut) for s in shares if (cut := _intersect(s.stored_box, piece)) is not None

@@ -98,6 +98,7 @@ class BeamSearch:
             logits, cache = tokens_to_logits(loop.token.reshape(-1, 1), loop.cache)
             logits = logits.reshape(*shape, -1)
             candidates = _continue(loop, logits, eos_id)
+            # What ended is pushed out of reach: the K live beams are taken from the others.
             live_log_probs, order = _best(
                 jnp.where(
                     candidates.ended, candidates.log_probs + NO_SEQUENCE, candidates.log_probs
@@ -116,6 +117,7 @@ class BeamSearch:
                 finished_ids=finished_ids,
                 finished_scores=finished_scores,
                 finished=finished,
+                # Each beam goes on from the keys and values of the beam that it continues.
                 cache=gather_copies(cache, beam, batch_axis=cache_batch_axis),
             )
 
@@ -170,6 +172,7 @@ def _finish(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the K best finished sequences of old and new: ids, scores and whether the slots are taken."""
     scores = candidates.log_probs / brevity_penalty(loop.position + 1, alpha)
+    # Below even the empty slots, so that nothing unfinished is taken for a result.
     scores = jnp.where(candidates.ended, scores, scores + NO_SEQUENCE)
     all_scores = jnp.concatenate([loop.finished_scores, scores], axis=1)
     all_ids = jnp.concatenate([loop.finished_ids, candidates.ids], axis=1)

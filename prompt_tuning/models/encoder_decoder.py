@@ -142,8 +142,6 @@ class EncoderDecoderModel:
             batch["decoder_target_tokens"],
             encoder_segment_ids=batch.get("encoder_segment_ids"),
             decoder_segment_ids=batch.get("decoder_segment_ids"),
-            encoder_positions=batch.get("encoder_positions"),
-            decoder_positions=batch.get("decoder_positions"),
             enable_dropout=dropout_rng is not None,
             rngs=rngs,
             **table.of_rows(params, batch),

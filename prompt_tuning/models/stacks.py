@@ -206,7 +206,7 @@ class Encoder(nn.Module):
             num_layers=cfg.num_encoder_layers,
             # The prompt is dropped out with the tokens.
             x=dropout(x),
-            broadcast=(masks.encoder_mask(is_real, segment_ids),),
+            broadcast=(masks.pairwise_mask(is_real, is_real, segment_ids, segment_ids),),
             config=cfg,
             deterministic=deterministic,
         )

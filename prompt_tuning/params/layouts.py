@@ -58,6 +58,8 @@ def memory_order(path: str, ndim: int) -> tuple[int, ...] | None:
     """
     if not is_stacked(path):
         return None
+    # In the order of T5X's shapes the compiler kept a reordered copy of all stacked weights once microbatches made a
+    # second loop around the layers: XXL on one v6e chip was refused for 37 GiB of temporaries (docs/tpu.md).
     others = [axis for axis in range(ndim) if axis != LAYERS_AXIS]
     if _HEADS_SECOND.fullmatch(path):
         others = [*others[1:], others[0]]
@@ -161,21 +163,17 @@ def scanned_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int
         shape = list(by_layer[0])
         at = heads_axis(target)
         if at is not None:
-            heads = _num_heads(stack, shapes)
+            # A relative position table has a row for each head.
+            tables = (shape[0] for path, shape in shapes.items() if path.endswith(TABLE))
+            heads = next(tables, None)
+            if heads is None:
+                raise CheckpointError(
+                    "The number of attention heads is unknown",
+                    got=f"no {stack}/{TABLE}",
+                    expected="a relative position table in each stack",
+                    fix="use a whole checkpoint",
+                )
             shape[at : at + 1] = [heads, shape[at] // heads]
         shape.insert(LAYERS_AXIS, count)
         out[target] = tuple(shape)
     return out
-
-
-def _num_heads(stack: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """The attention heads of a stack, which are the rows of its relative position tables."""
-    for path, shape in shapes.items():
-        if path.startswith(stack) and path.endswith(TABLE):
-            return shape[0]
-    raise CheckpointError(
-        "The number of attention heads is unknown",
-        got=f"no {stack}/{TABLE}",
-        expected="a relative position table in each stack",
-        fix="use a whole checkpoint",
-    )

@@ -99,7 +99,7 @@ class FromFile:
     """A trained prompt.
 
     Attributes:
-      path: Anything that `prompt_formats.load_prompt` reads: a `.npy` or `.safetensors` file, a folder of
+      path: Anything that `prompt_files.read.load_prompt` reads: a `.npy` or `.safetensors` file, a folder of
         `numpy_checkpoints/`, a PEFT adapter. None where the checkpoint that is evaluated holds the prompt itself.
     """
 
@@ -149,7 +149,15 @@ def build_prompt(
                 expected="a prompt file",
                 fix="bind PROMPT_FILE to a file below MODEL_DIR/numpy_checkpoints",
             )
-        return jnp.asarray(_read_prompt(spec.path, length, width))
+        prompt, _ = read.load_prompt(spec.path, width=width)
+        if prompt.shape[0] != length:
+            raise ConfigError(
+                "The prompt in the file has another length",
+                got=f"{prompt.shape[0]} rows in {spec.path}",
+                expected=f"PROMPT_LENGTH = {length} rows",
+                fix=f"set PROMPT_LENGTH = {prompt.shape[0]}",
+            )
+        return jnp.asarray(prompt)
     if not isinstance(spec, SampledVocab | ClassLabels | FromText):
         return jnp.asarray(spec(rng, (length, width)), jnp.float32)
     table = embedding_table
@@ -283,16 +291,3 @@ def _draw(rng: jax.Array, population_size: int, length: int, vocab_size: int) ->
             fix="raise population_size or shorten the prompt",
         )
     return jax.random.choice(rng, population, (length,), replace=False)
-
-
-def _read_prompt(path: str, length: int, width: int) -> np.ndarray:
-    """Returns the prompt in a file after checking its shape."""
-    prompt, _ = read.load_prompt(path, width=width)
-    if prompt.shape[0] != length:
-        raise ConfigError(
-            "The prompt in the file has another length",
-            got=f"{prompt.shape[0]} rows in {path}",
-            expected=f"PROMPT_LENGTH = {length} rows",
-            fix=f"set PROMPT_LENGTH = {prompt.shape[0]}",
-        )
-    return prompt

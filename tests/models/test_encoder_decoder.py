@@ -150,7 +150,7 @@ def test_the_model_says_how_many_sequences():
         (lambda: BeamSearch(num_decodes=0), "beam_search.num_decodes"),
         (lambda: TemperatureSample(num_decodes=True), "temperature_sample.num_decodes"),
         (lambda: TemperatureSample(topp=0.9), "topk = 0"),
-        (lambda: TemperatureSample(temperature=-1.0), "temperature is negative"),
+        (lambda: TemperatureSample(temperature=-1.0), "temperature is out of range: got -1.0"),
     ],
 )
 def test_numbers_out_of_range_are_refused_where_they_are_configured(make, text):

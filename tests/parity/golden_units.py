@@ -51,7 +51,7 @@ def combination(golden: Golden) -> Iterator[Row | NotChecked]:
     ours = {
         "prefix": combined,
         "fake_prompt": np.asarray(is_real),
-        "encoder_mask": np.asarray(masks.encoder_mask(is_real)),
+        "encoder_mask": np.asarray(masks.pairwise_mask(is_real, is_real)),
     }
     for name, expected in theirs.items():
         if name in ours:

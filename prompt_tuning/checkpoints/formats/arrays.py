@@ -8,7 +8,7 @@ import tensorstore
 from etils import epath
 
 from prompt_tuning.checkpoints import paths
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.errors import CheckpointError, unreadable
 
 
 class StoredArray(NamedTuple):
@@ -70,7 +70,8 @@ class StoredArrays:
         try:
             return (store if index is None else store[index]).read().result()
         except (OSError, ValueError) as e:
-            raise self._incomplete(path, e) from e
+            what = f"{path} of {self._where}"
+            raise unreadable(what, e, expected="a complete zarr array", fix=self._fix) from e
 
     def _open(self, path: str) -> tensorstore.TensorStore:
         """The opened array of a name; the same each time."""
@@ -88,7 +89,8 @@ class StoredArrays:
                 if store.fill_value is None:
                     break
         except (OSError, ValueError) as e:
-            raise self._incomplete(path, e) from e
+            what = f"{path} of {self._where}"
+            raise unreadable(what, e, expected="a complete zarr array", fix=self._fix) from e
         found = (tuple(store.shape), store.dtype.numpy_dtype)
         if found != (leaf.shape, leaf.dtype):
             raise CheckpointError(
@@ -99,12 +101,3 @@ class StoredArrays:
             )
         self._opened[path] = store
         return store
-
-    def _incomplete(self, path: str, cause: Exception) -> CheckpointError:
-        """The error for an array that cannot be read."""
-        return CheckpointError(
-            f"Cannot read {path} of {self._where}",
-            got=str(cause).splitlines()[0][:300],
-            expected="a complete zarr array",
-            fix=self._fix,
-        )

@@ -26,15 +26,15 @@ _T = TypeVar("_T")
 
 
 def read_leaves(
-    item: epath.Path, unreadable: Callable[[str], CheckpointError]
+    item: epath.Path, damaged: Callable[[object], CheckpointError]
 ) -> dict[str, StoredArray]:
     """Returns all arrays of an item by their `/`-joined names, sorted; reads no array.
 
     Args:
       item: Directory of the item; local or gs://.
-      unreadable: Makes the error from what is wrong.
+      damaged: Makes the error from what is wrong.
     """
-    names = _read_names(item, unreadable)
+    names = _read_names(item, damaged)
     of_name = in_database if (item / _DATABASE).is_file() else _in_folder
     leaves: dict[str, StoredArray] = {}
     context = tensorstore.Context()
@@ -50,7 +50,7 @@ def read_leaves(
             try:
                 store = future.result()
             except (OSError, ValueError) as e:
-                raise unreadable(f"{name}: {str(e).splitlines()[0][:300]}") from e
+                raise damaged(f"{name}: {e}") from e
             shape, dtype = tuple(store.shape), store.dtype.numpy_dtype
             leaves[name] = StoredArray(stores[name], shape, dtype)
     return leaves
@@ -61,7 +61,7 @@ def below(prefix: str, named: Mapping[str, _T]) -> dict[str, _T]:
     return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
 
 
-def _read_names(item: epath.Path, unreadable: Callable[[str], CheckpointError]) -> list[str]:
+def _read_names(item: epath.Path, damaged: Callable[[object], CheckpointError]) -> list[str]:
     """The names of all arrays, sorted."""
     try:
         leaves = json.loads((item / LEAVES_FILE).read_text())["tree_metadata"].values()
@@ -72,9 +72,9 @@ def _read_names(item: epath.Path, unreadable: Callable[[str], CheckpointError]) 
             if not leaf["value_metadata"].get("skip_deserialize", False)
         )
     except FileNotFoundError as e:
-        raise unreadable(f"no file {item.name}/{LEAVES_FILE}") from e
+        raise damaged(f"no file {item.name}/{LEAVES_FILE}") from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise unreadable(f"{item.name}/{LEAVES_FILE}: {type(e).__name__}: {e}") from e
+        raise damaged(f"{item.name}/{LEAVES_FILE}: {type(e).__name__}: {e}") from e
 
 
 def _in_folder(item: epath.Path, name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from etils import epath
 
 from prompt_tuning.checkpoints.formats import orbax_item
 from prompt_tuning.checkpoints.formats.arrays import StoredArrays
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.errors import CheckpointError, unreadable
 
 STATE_ITEM = "state"
 METADATA_ITEM = "metadata"
@@ -84,11 +84,7 @@ def find_damage(path: epath.PathLike) -> str | None:
     return None
 
 
-def _damaged(path: epath.PathLike, cause: Any) -> CheckpointError:
+def _damaged(path: epath.PathLike, cause: object) -> CheckpointError:
     """The error for a checkpoint that cannot be read."""
-    return CheckpointError(
-        f"Cannot read the checkpoint {path}",
-        got=str(cause).splitlines()[0][:300],
-        expected="a complete checkpoint_{step} directory of a run",
-        fix=_FIX,
-    )
+    whole = "a complete checkpoint_{step} directory of a run"
+    return unreadable(f"the checkpoint {path}", cause, expected=whole, fix=_FIX)

@@ -8,6 +8,7 @@ from etils import epath
 
 from prompt_tuning.checkpoints import paths
 from prompt_tuning.checkpoints.formats import run
+from prompt_tuning.checkpoints.formats.arrays import StoredArrays
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params import layouts
@@ -42,15 +43,33 @@ class RunSource:
         """Reads names and shapes, and opens the source of the frozen parameters."""
         self.path = paths.absolute(path)
         self.metadata: dict[str, Any] = run.read_metadata(self.path)
-        self.step: int | None = _step_of(self.path, self.metadata)
+        recorded = self.metadata.get("step")
+        # As recorded, since its folder may have been renamed; else by its name.
+        self.step = paths.step_of(recorded if isinstance(recorded, int) else None, self.path.name)
+        if self.step is None:
+            raise CheckpointError(
+                f"The step of the checkpoint {self.path} is unknown",
+                got=f"step {recorded!r} in its metadata, and a folder called {self.path.name}",
+                expected=f"a recorded step, or a folder called {paths.STEP_PREFIX}{{step}}",
+                fix=f"rename the folder to {paths.STEP_PREFIX}{{step}}",
+            )
         self.frozen_digest: str | None = self.metadata.get("frozen_digest")
         self.state = run.open_state(self.path)
-        self._trainable = run.trainable_shapes(self.state)
-        self.trainable_paths: frozenset[str] = frozenset(self._trainable)
+        trainable = run.trainable_shapes(self.state)
+        self.trainable_paths: frozenset[str] = frozenset(trainable)
         regex = self.metadata.get("trainable_regex")
         self.trainable_regex: tuple[str, ...] | None = None if regex is None else tuple(regex)
-        self._frozen = self._open_frozen(open_source, initial_checkpoint)
-        self.settings: Mapping[str, Any] | None = self._frozen.settings if self._frozen else None
+        frozen = self._open_frozen(open_source, initial_checkpoint)
+        self.settings: Mapping[str, Any] | None = frozen.settings if frozen else None
+        self._shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+        # Path -> what holds it, and by which name.
+        self._parts: dict[str, tuple[ParamSource | StoredArrays, str]] = {}
+        for path, leaf in frozen.shapes().items() if frozen else ():
+            if not self._is_superseded(path, leaf[0]):
+                self._shapes[path], self._parts[path] = leaf, (frozen, path)
+        for path, leaf in trainable.items():
+            self._shapes[path] = leaf
+            self._parts[path] = (self.state, run.TRAINABLE + path)
 
     def _open_frozen(
         self,
@@ -64,7 +83,12 @@ class RunSource:
         if initial_checkpoint:
             places = [paths.absolute(initial_checkpoint)]
         elif recorded:
-            places = self._places_of_frozen(recorded)
+            # Where the run found them, and there as seen from where the run is now.
+            places = [epath.Path(recorded)]
+            then = self.metadata.get("model_dir")
+            moved = paths.moved_along(recorded, then, self.path.parent) if then else None
+            if moved not in (None, *places):
+                places.append(moved)
         else:
             raise CheckpointError(
                 f"The frozen weights of {self.path} are stored nowhere",
@@ -86,60 +110,28 @@ class RunSource:
             " prompt below MODEL_DIR/numpy_checkpoints",
         )
 
-    def _places_of_frozen(self, recorded: str) -> list[epath.Path]:
-        """Where to look: where the run found them, and there as seen from where the run is now."""
-        places = [epath.Path(recorded)]
-        model_dir = self.metadata.get("model_dir")
-        if model_dir:
-            moved = paths.moved_along(recorded, model_dir, self.path.parent)
-            if moved is not None and moved not in places:
-                places.append(moved)
-        return places
-
     def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Returns path -> (shape, dtype) of trainable and frozen parameters."""
-        frozen = self._frozen.shapes() if self._frozen else {}
-        left = {p: leaf for p, leaf in frozen.items() if not self._is_superseded(p, leaf[0])}
-        return {**left, **self._trainable}
+        return dict(self._shapes)
 
     def _is_superseded(self, path: str, shape: tuple[int, ...]) -> bool:
         """Whether all of a frozen parameter was trained under its name in the other layout."""
-        if layouts.scanned_path(path)[0] in self._trainable:
+        if layouts.scanned_path(path)[0] in self.trainable_paths:
             return True
         if not layouts.is_stacked(path):
             return False
         num_layers = shape[layouts.LAYERS_AXIS]
         return any(
-            all(name in self._trainable for name in names)
+            all(name in self.trainable_paths for name in names)
             for names in layouts.all_unscanned_paths(path, num_layers)
         )
 
     def chunks(self, path: str) -> tuple[int, ...]:
         """Returns the shape of the blocks in which a parameter is stored."""
-        if path in self._trainable:
-            return self.state.chunks(run.TRAINABLE + path)
-        assert self._frozen is not None, path
-        return self._frozen.chunks(path)
+        part, name = self._parts[path]
+        return part.chunks(name)
 
     def read(self, path: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
         """Returns one parameter, or a part of it: what was trained, where it was trained."""
-        if path in self._trainable:
-            return self.state.read(run.TRAINABLE + path, index)
-        assert self._frozen is not None, path
-        return self._frozen.read(path, index)
-
-
-def _step_of(path: epath.Path, metadata: Mapping[str, Any]) -> int:
-    """The step of a run's checkpoint: as recorded, since its folder may have been renamed; else by its name."""
-    recorded = metadata.get("step")
-    if isinstance(recorded, int):
-        return recorded
-    digits = path.name.rpartition("_")[2]
-    if digits.isdecimal():
-        return int(digits)
-    raise CheckpointError(
-        f"The step of the checkpoint {path} is unknown",
-        got=f"step {recorded!r} in its metadata, and a folder called {path.name}",
-        expected=f"a recorded step, or a folder called {paths.STEP_PREFIX}{{step}}",
-        fix=f"rename the folder to {paths.STEP_PREFIX}{{step}}",
-    )
+        part, name = self._parts[path]
+        return part.read(name, index)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.errors import CheckpointError, unreadable
 
 # The floating dtypes, by their names in the header.
 _DTYPES: dict[str, np.dtype] = {
@@ -123,7 +123,7 @@ def _read_header(
             fix="download the missing file",
         ) from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:  # whatever a damaged header has
-        raise _damaged(file, f"{type(e).__name__}: {e}") from e
+        raise _damaged(file, e) from e
     return entries, metadata
 
 
@@ -142,11 +142,11 @@ def _entry(
     return data_start + start, dtype, shape
 
 
-def _damaged(file: epath.Path, got: str) -> CheckpointError:
+def _damaged(file: epath.Path, cause: object) -> CheckpointError:
     """The error for a file that is cut short or no safetensors file."""
-    return CheckpointError(
-        f"Cannot read {file} as a safetensors file",
-        got=got,
+    return unreadable(
+        f"{file} as a safetensors file",
+        cause,
         expected="a whole safetensors file of floating-point tensors",
         fix="download the file again; a copy that was cut short looks like this",
     )

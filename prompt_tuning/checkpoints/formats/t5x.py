@@ -18,7 +18,7 @@ from flax import serialization
 
 from prompt_tuning.checkpoints import paths
 from prompt_tuning.checkpoints.formats.arrays import StoredArray, StoredArrays
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.errors import CheckpointError, unreadable
 
 INDEX_FILE = "checkpoint"
 FIX = "download the checkpoint again; a copy that was cut short looks like this"
@@ -85,7 +85,7 @@ class T5XSource(T5XParams):
         except (
             Exception
         ) as e:  # msgpack has a dozen unrelated types, an index of something else lacks a key
-            raise _unreadable(path, f"{type(e).__name__}: {e}") from e
+            raise _unreadable(path, e) from e
         if not params or "" in params:
             raise _unreadable(path, "optimizer/target holds no parameters")
         step = state.get("step")
@@ -93,7 +93,7 @@ class T5XSource(T5XParams):
             step = None
         # MultiOptimizer stores None for parameters that it did not train.
         states = {name: leaf for name, leaf in states.items() if leaf.dtype != object}
-        super().__init__(path, params, states, step_of(step, path.name))
+        super().__init__(path, params, states, paths.step_of(step, path.name))
 
 
 def flatten_leaves(path: epath.Path, node: Any) -> dict[str, np.ndarray | StoredArray]:
@@ -125,19 +125,11 @@ def flatten_leaves(path: epath.Path, node: Any) -> dict[str, np.ndarray | Stored
     return dict(sorted(flat.items()))
 
 
-def step_of(stored: Any, name: str) -> int | None:
-    """Returns the step that is stored, else the one in the directory's name, else None."""
-    if stored is not None:
-        return int(np.asarray(stored))
-    digits = name.rpartition("_")[2]
-    return int(digits) if digits.isdigit() else None
-
-
-def _unreadable(path: epath.Path, got: str) -> CheckpointError:
+def _unreadable(path: epath.Path, got: object) -> CheckpointError:
     """The error for a directory that is no T5X checkpoint."""
-    return CheckpointError(
-        f"Cannot read {path} as a T5X checkpoint",
-        got=got,
+    return unreadable(
+        f"{path} as a T5X checkpoint",
+        got,
         expected="a directory with T5X's msgpack file `checkpoint` and one folder per large array",
         fix="point at a complete checkpoint_{step} directory",
     )

@@ -14,7 +14,7 @@ from etils import epath
 from prompt_tuning.checkpoints import paths
 from prompt_tuning.checkpoints.formats import orbax_item, run, t5x
 from prompt_tuning.checkpoints.formats.arrays import StoredArrays
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.errors import CheckpointError, unreadable
 
 _STATE = "state"
 _DATASET = "dataset"
@@ -58,14 +58,14 @@ class T5XOrbaxSource(t5x.T5XParams):
         if _STEP in leaves:
             step = StoredArrays(leaves, where=f"the T5X checkpoint {path}", fix=t5x.FIX).read(_STEP)
         states = orbax_item.below(_PARAM_STATES, leaves)
-        super().__init__(path, params, states, t5x.step_of(step, path.name))
+        super().__init__(path, params, states, paths.step_of(step, path.name))
 
 
-def _unreadable(path: epath.Path, got: str) -> CheckpointError:
+def _unreadable(path: epath.Path, got: object) -> CheckpointError:
     """The error for a directory that cannot be read."""
-    return CheckpointError(
-        f"Cannot read {path} as a T5X checkpoint",
-        got=got,
+    return unreadable(
+        f"{path} as a T5X checkpoint",
+        got,
         expected=f"the item {_STATE} with its file {orbax_item.LEAVES_FILE} and all arrays that this lists",
         fix="download the checkpoint again, or use another step; a copy or a save that was cut short looks like this",
     )

@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 
 from prompt_tuning.checkpoints import paths
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.errors import CheckpointError, unreadable
 
 
 class TorchFiles:
@@ -104,9 +104,9 @@ def load_tensors(content: str | IO[bytes], name: str, *, mmap: bool = False) -> 
         if not isinstance(loaded, dict) or not all(map(torch.is_tensor, loaded.values())):
             raise ValueError(f"a {type(loaded).__name__} that does not hold tensors only")
     except Exception as e:  # pickle and torch raise many unrelated types on what they refuse
-        raise CheckpointError(
-            f"Cannot read {name} as a file of tensors",
-            got=f"{type(e).__name__}: {str(e).strip().splitlines()[0][:300]}",
+        raise unreadable(
+            f"{name} as a file of tensors",
+            e,
             expected="tensors by name, which torch.load(weights_only=True) opens",
             fix="do not open this file with a loader that runs code; get the safetensors file instead",
         ) from e

@@ -17,7 +17,7 @@ from etils import epath
 
 from prompt_tuning.checkpoints import json_files, paths
 from prompt_tuning.checkpoints.formats.arrays import StoredArray, StoredArrays, in_database
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.errors import CheckpointError, unreadable
 
 INDEX_FILE = "weights.json"
 ARRAYS = "arrays"
@@ -96,8 +96,7 @@ class WeightsSource(StoredArrays):
             self.settings: Mapping[str, Any] | None = index["source"].get("settings")
             self.digest: str = index["digest"]
         except (ValueError, KeyError, TypeError, AttributeError) as e:
-            got = f"{type(e).__name__}: {e}"
-            raise CheckpointError(f"Cannot read {what}", got=got, expected=whole, fix=_FIX) from e
+            raise unreadable(what, e, expected=whole, fix=_FIX) from e
         super().__init__(leaves, where=what, fix=_FIX)
 
     def chunks(self, path: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from safetensors.numpy import save
 
 from prompt_tuning.checkpoints.formats.safetensors_files import SafetensorsFiles
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.errors import CheckpointError, unreadable
 
 # NumPy has no name for bfloat16 in a .npy header and stores two opaque bytes.
 _OPAQUE_BFLOAT16 = np.dtype("V2")
@@ -50,9 +50,9 @@ def read_matrix(
         if not isinstance(array, np.ndarray):
             raise ValueError(type(array).__name__)
     except (ValueError, EOFError, OSError) as e:
-        raise CheckpointError(
-            f"{path} is not a NumPy file",
-            got=str(e),
+        raise unreadable(
+            f"{path} as a NumPy file",
+            e,
             expected=f"a {what} written by numpy.save",
             fix="check the path and that the file was copied whole",
         ) from e
@@ -108,12 +108,9 @@ def read_safetensors(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str,
     try:
         recorded = None if info is None else json.loads(info)
     except ValueError as e:
-        raise CheckpointError(
-            f"The metadata of {path} is damaged",
-            got=str(e),
-            expected=f"JSON under the key {_INFO!r}",
-            fix="export the prompt again",
-        ) from e
+        whole = f"JSON under the key {_INFO!r}"
+        fix = "export the prompt again"
+        raise unreadable(f"the metadata of {path}", e, expected=whole, fix=fix) from e
     return {name: files.read(name) for name in files.shapes()}, recorded
 
 

@@ -108,7 +108,7 @@ def test_an_index_that_does_not_fit_is_an_error(tmp_path, change, match):
     with pytest.raises(CheckpointError, match=match):
         load.open_source(path)
     (path / "weights.json").write_text("{")
-    with pytest.raises(CheckpointError, match="Cannot read the converted weights"):
+    with pytest.raises(CheckpointError, match="Cannot read .*weights.json"):
         load.open_source(path)
 
 
