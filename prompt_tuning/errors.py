@@ -134,14 +134,14 @@ def check_number(name: str, value: object, interval: str, *, none_means: str | N
     if value is None and none_means is not None:
         return
     low, high = map(float, interval[1:-1].split(","))
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_inside = is_number and (low < value < high or value in (low, high))
-    at_open_end = (value == low and interval[0] == "(") or (value == high and interval[-1] == ")")
-    if not is_inside or at_open_end:
-        raise ConfigError(
-            f"{name} is out of range",
-            got=value,
-            expected=f"a number in {interval}"
-            + (f", or None for {none_means}" if none_means else ""),
-            fix=f"bind {name} to such a number",
-        )
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        is_above = low < value or (low == value and interval[0] == "[")
+        is_below = value < high or (value == high and interval[-1] == "]")
+        if is_above and is_below:
+            return
+    raise ConfigError(
+        f"{name} is out of range",
+        got=value,
+        expected=f"a number in {interval}" + (f", or None for {none_means}" if none_means else ""),
+        fix=f"bind {name} to such a number",
+    )

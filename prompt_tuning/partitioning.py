@@ -23,6 +23,7 @@ from prompt_tuning.errors import ConfigError, check_choice
 # (logical axis name, mesh axis or None for replicated); the first rule whose mesh axis is still free wins.
 LogicalAxisRules = tuple[tuple[str, str | None], ...]
 
+_MESH_AXES = ("data", "model")
 # Submeshes and sizes listed in an error; more would not be read.
 _MAX_LISTED = 16
 
@@ -146,6 +147,9 @@ class PjitPartitioner:
         """The logical axis rules in use."""
         if self.logical_axis_rules is None:
             return standard_logical_axis_rules()
+        for name, mesh_axes in self.logical_axis_rules:
+            for axis in (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes or ():
+                check_choice(f"the mesh axis of {name} in logical_axis_rules", axis, _MESH_AXES)
         return tuple((name, mesh_axis) for name, mesh_axis in self.logical_axis_rules)
 
     @property
@@ -214,7 +218,8 @@ class PjitPartitioner:
         spec = flax_partitioning.logical_to_mesh_axes(names, self.rules)
         assert spec is not None
         for dim, (size, mesh_axes) in enumerate(zip(shape, spec, strict=True)):
-            parts = self._num_parts(path, mesh_axes)
+            named = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes or ()
+            parts = math.prod(self.mesh.shape[name] for name in named)
             if size % parts:
                 raise ConfigError(
                     f"Parameter {path} {list(shape)} cannot be spread over the devices: dimension {dim} ({names[dim]})"
@@ -224,23 +229,6 @@ class PjitPartitioner:
                     fix="use fewer num_partitions (or a smaller model_parallel_submesh)",
                 )
         return NamedSharding(self.mesh, spec)
-
-    def _num_parts(self, path: str, mesh_axes: str | tuple[str, ...] | None) -> int:
-        """Returns into how many parts a dimension sharded over `mesh_axes` is cut."""
-        if mesh_axes is None:
-            return 1
-        named = (mesh_axes,) if isinstance(mesh_axes, str) else tuple(mesh_axes)
-        for name in named:
-            if name not in self.mesh.shape:
-                raise ConfigError(
-                    f"A logical axis rule used by {path} names an unknown mesh axis",
-                    got=name,
-                    expected="'data', 'model' or None",
-                    fix="correct logical_axis_rules",
-                    name=name,
-                    candidates=self.mesh.shape,
-                )
-        return math.prod(self.mesh.shape[name] for name in named)
 
     def shard_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """Returns the batch as global arrays, each device holding its slice.
@@ -268,7 +256,7 @@ class PjitPartitioner:
 
 def _make_mesh(grid: np.ndarray) -> Mesh:
     """Returns the mesh of a [data, model] grid of devices, with shardings left to the compiler between constraints."""
-    return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
+    return Mesh(grid, _MESH_AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def submesh_grid(devices: Sequence[Any], submesh: tuple[int, ...]) -> np.ndarray:

@@ -48,7 +48,7 @@ def load_params(
     Args:
       source: Where they are stored, in either layout.
       shapes: Path -> anything with a `shape`: the parameters to load, all or some of the model's; for int8 with the
-        kernels' scales (`quantization.with_scales`).
+        kernels' scales (`int8.with_scales`).
       shardings: Path -> sharding, at least for the paths of `shapes`.
       dtype: "float32", "bfloat16" or "int8"; or a function of the path, of scales too.
       model_shapes: As `shapes`, of all the model's; if given, stored parameters that it does not have are an error.

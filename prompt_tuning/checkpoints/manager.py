@@ -32,17 +32,6 @@ _FINISHED_MARK = "commit_success.txt"
 _DAMAGED_PREFIX = "damaged_"
 
 
-class _Manager(ocp.CheckpointManager):
-    """Saves when it is told to, and asks nobody whether the machine is about to be taken away."""
-
-    def reached_preemption(self, step: int) -> bool:
-        """Returns False."""
-        # JAX compares the processes by the number that they ask with, and answers yes to one number only. Orbax asks
-        # with the step, `preemption.Notice` with a count of its own: together they would miss it.
-        del step
-        return False
-
-
 class Checkpointer:
     """The checkpoints of one run.
 
@@ -68,22 +57,20 @@ class Checkpointer:
         self._keep = keep
         self._latest = self._find_latest(set_aside=not read_only)
         self.ledger = Ledger(self._dir)
-        options = ocp.CheckpointManagerOptions(
-            step_prefix=STEP_PREFIX.rstrip("_"),
-            create=not read_only,
-            read_only=read_only,
-            # Orbax would do it in the background, whenever that may be.
-            cleanup_tmp_directories=False,
-            # `save` returns when all is written: a process that is killed later loses nothing that it called saved.
-            enable_async_checkpointing=False,
-            save_root_metadata=False,
+        if not read_only:
+            self._dir.mkdir(parents=True, exist_ok=True)
+        # Not Orbax's CheckpointManager: it saves and cleans up in the background, and at every step asks JAX whether
+        # the machine is about to be taken away. JAX compares the processes by the number that they ask with, and
+        # answers yes to one number only; `preemption.Notice` asks with a count of its own: together they would miss it.
+        self._orbax = ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(
+                **{
+                    # Pinned, whatever Orbax's defaults become: formats/run.py reads this layout.
+                    run.STATE_ITEM: ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False),
+                    run.METADATA_ITEM: ocp.JsonCheckpointHandler(),
+                }
+            )
         )
-        handlers = {
-            # Pinned, whatever Orbax's defaults become: formats/run.py reads this layout.
-            run.STATE_ITEM: ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False),
-            run.METADATA_ITEM: ocp.JsonCheckpointHandler(),
-        }
-        self._manager = _Manager(self._dir, options=options, item_handlers=handlers)
 
     def latest_step(self) -> int | None:
         """Returns the newest step that can be restored, None before the first save."""
@@ -101,7 +88,7 @@ class Checkpointer:
           state: Any pytree of arrays; random state as raw uint32 key data.
           metadata: What belongs to the state and is not an array; stored as JSON.
         """
-        if step in self._manager.all_steps():
+        if step in paths.steps_in(self._dir):
             logging.info("Checkpoint %d exists already", step)
             return
         arrays: dict[str, Any] = {}
@@ -111,28 +98,26 @@ class Checkpointer:
             assert not is_key, (
                 "a state holds raw key data, which has one form on every version of JAX"
             )
-        self._manager.save(
-            step,
+        self._orbax.save(
+            self.path(step),
             args=ocp.args.Composite(
                 **{
                     run.STATE_ITEM: ocp.args.PyTreeSave(tree.unflatten(arrays)),
                     run.METADATA_ITEM: ocp.args.JsonSave(json.loads(json_files.encode(metadata))),
                 }
             ),
-            # Whether a step is saved was decided by the run, not by intervals of Orbax's.
-            force=True,
         )
         self._latest = step
         self._discard()
 
     def _discard(self) -> None:
         """Removes the checkpoints that are neither among the newest nor best by a metric."""
-        steps = self._manager.all_steps()
-        kept = {*(steps if self._keep is None else sorted(steps)[-self._keep :])}
-        for step in {*steps} - kept - self.ledger.steps():
+        if self._keep is None or jax.process_index() != 0:
+            return
+        for step in paths.steps_in(self._dir)[: -self._keep]:
             # What another program wrote is not this one's to remove.
-            if run.is_run_checkpoint(self.path(step)):
-                self._manager.delete(step)
+            if step not in self.ledger.steps() and run.is_run_checkpoint(self.path(step)):
+                self.path(step).rmtree()
 
     def restore(self, step: int, abstract_state: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """Returns the state of `step` and its metadata.
@@ -150,7 +135,7 @@ class Checkpointer:
             raise CheckpointError(
                 f"No checkpoint of step {step} in {self._dir}",
                 got=step,
-                expected=f"one of {self._manager.all_steps()}",
+                expected=f"one of {paths.steps_in(self._dir)}",
                 fix="restore a step that exists",
             )
         wanted = _named_leaves(abstract_state)
@@ -167,13 +152,11 @@ class Checkpointer:
             item=tree.unflatten(wanted), restore_args=tree.unflatten(restore_args)
         )
         try:
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(**{run.STATE_ITEM: args})
-            )[run.STATE_ITEM]
+            restored = self._orbax.restore(path, args=ocp.args.Composite(**{run.STATE_ITEM: args}))
         except (ValueError, OSError) as e:
             fix = f"delete {path}: the run then goes on from the step before"
             raise unreadable(path, e, expected="a complete checkpoint", fix=fix) from e
-        flat = tree.flatten(restored)
+        flat = tree.flatten(restored[run.STATE_ITEM])
         leaves = [flat[name] for name in wanted]
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
         return state, self.metadata(step)
@@ -188,7 +171,7 @@ class Checkpointer:
 
     def close(self) -> None:
         """Frees what Orbax holds; nothing may be saved afterwards."""
-        self._manager.close()
+        self._orbax.close()
 
     def _find_latest(self, *, set_aside: bool) -> int | None:
         """The newest sound step; process 0 looks and decides for all."""

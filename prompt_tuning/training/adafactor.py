@@ -15,6 +15,8 @@ from prompt_tuning.errors import ConfigError, check_number
 from prompt_tuning.params import layouts
 from prompt_tuning.types import PyTree, Schedule
 
+_UNSTACKED = "unstacked"
+
 
 @dataclasses.dataclass(frozen=True)
 class Adafactor:
@@ -114,21 +116,18 @@ def _one_layer_at_a_time(tx: optax.GradientTransformation) -> optax.GradientTran
     """Applies `tx` to each layer of stacked parameters as if the layers were parameters of their own."""
 
     def init(params: PyTree) -> PyTree:
-        groups = _by_number_of_layers(params)
         return {
-            _name(layers): (jax.vmap(tx.init) if layers else tx.init)(group)
-            for layers, group in groups.items()
+            name: (tx.init if name == _UNSTACKED else jax.vmap(tx.init))(group)
+            for name, group in _by_number_of_layers(params).items()
         }
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         grad_groups = _by_number_of_layers(updates)
         flat, new_state = {}, {}
-        for layers, group in _by_number_of_layers(params).items():
-            update_group = jax.vmap(tx.update) if layers else tx.update
-            name = _name(layers)
-            folded, new_state[name] = update_group(grad_groups[layers], state[name], group)
+        for name, group in _by_number_of_layers(params).items():
+            update_group = tx.update if name == _UNSTACKED else jax.vmap(tx.update)
+            folded, new_state[name] = update_group(grad_groups[name], state[name], group)
             flat.update(tree.flatten(folded))
-
         for path, param in tree.flatten(params).items():
             if layouts.is_stacked(path):
                 apart = jnp.moveaxis(param, layouts.LAYERS_AXIS, 0).shape
@@ -138,21 +137,17 @@ def _one_layer_at_a_time(tx: optax.GradientTransformation) -> optax.GradientTran
     return optax.GradientTransformation(init, update)
 
 
-def _name(layers: int) -> str:
-    """Returns the key under which the state of a group is kept."""
-    return f"layers_{layers}" if layers else "unstacked"
-
-
-def _by_number_of_layers(params: PyTree) -> dict[int, PyTree]:
-    """Groups leaves by how many layers they stack (0: none), stacked ones as [layers, ...]."""
-    groups: dict[int, dict[str, jax.Array]] = {}
+def _by_number_of_layers(params: PyTree) -> dict[str, PyTree]:
+    """Groups leaves by how many layers they stack, named as the groups' states are; stacked ones as [layers, ...]."""
+    groups: dict[str, dict[str, jax.Array]] = {}
     for path, leaf in tree.flatten(params).items():
-        layers = 0
+        name = _UNSTACKED
         if layouts.is_stacked(path):
             layers = leaf.shape[layouts.LAYERS_AXIS]
             # Scanned attention keeps heads and their width apart; the unscanned kernel, and so the factoring of its
             # second moments, joins them.
             shape = layouts.layer_shape(path, leaf.shape)
             leaf = jnp.moveaxis(leaf, layouts.LAYERS_AXIS, 0).reshape(layers, *shape)
-        groups.setdefault(layers, {})[path] = leaf
-    return {layers: tree.unflatten(group) for layers, group in groups.items()}
+            name = f"layers_{layers}"
+        groups.setdefault(name, {})[path] = leaf
+    return {name: tree.unflatten(group) for name, group in groups.items()}

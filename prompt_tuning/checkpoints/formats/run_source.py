@@ -64,9 +64,10 @@ class RunSource:
         self._shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
         # Path -> what holds it, and by which name.
         self._parts: dict[str, tuple[ParamSource | StoredArrays, str]] = {}
-        for path, leaf in frozen.shapes().items() if frozen else ():
-            if not self._is_superseded(path, leaf[0]):
-                self._shapes[path], self._parts[path] = leaf, (frozen, path)
+        if frozen is not None:
+            for path, leaf in frozen.shapes().items():
+                if not self._is_superseded(path, leaf[0]):
+                    self._shapes[path], self._parts[path] = leaf, (frozen, path)
         for path, leaf in trainable.items():
             self._shapes[path] = leaf
             self._parts[path] = (self.state, run.TRAINABLE + path)

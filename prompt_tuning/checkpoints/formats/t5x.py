@@ -76,15 +76,14 @@ class T5XSource(T5XParams):
         path = paths.absolute(path)
         try:
             content = (path / INDEX_FILE).read_bytes()
-            stored = serialization.msgpack_restore(content)
+            stored: Any = serialization.msgpack_restore(content)
             params = flatten_leaves(path, stored["optimizer"]["target"])
             state = stored["optimizer"].get("state") or {}
             states = flatten_leaves(path, state.get("param_states") or {})
         except FileNotFoundError as e:
             raise _unreadable(path, "no file `checkpoint`") from e
-        except (
-            Exception
-        ) as e:  # msgpack has a dozen unrelated types, an index of something else lacks a key
+        # msgpack raises a dozen unrelated types on damaged input; an index of something else lacks this or that key.
+        except Exception as e:
             raise _unreadable(path, e) from e
         if not params or "" in params:
             raise _unreadable(path, "optimizer/target holds no parameters")
