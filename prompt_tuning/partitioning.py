@@ -122,11 +122,10 @@ class PjitPartitioner:
 
     def _mesh_of(self, devices: Sequence[Any]) -> Mesh:
         """The mesh over the given devices."""
+        size, count = self.num_partitions, len(devices)
         if self.model_parallel_submesh:
             grid = submesh_grid(devices, tuple(self.model_parallel_submesh))
-            return _make_mesh(grid)
-        size, count = self.num_partitions, len(devices)
-        if not isinstance(size, int) or size < 1 or count % size:
+        elif not isinstance(size, int) or size < 1 or count % size:
             fitting = [n for n in range(1, count + 1) if count % n == 0]
             raise ConfigError(
                 f"num_partitions does not divide the {count} device(s)",
@@ -134,13 +133,15 @@ class PjitPartitioner:
                 expected=f"one of {fitting}",
                 fix=f"bind partitioning.PjitPartitioner.num_partitions = {fitting[0]}, or another of these",
             )
-        shape = (count // size, size)
-        # Only TPU slices have a topology worth following; elsewhere the order of the devices is the layout.
-        if devices[0].platform == "tpu":
+        elif devices[0].platform == "tpu":
             # Two partitions of a 4 x 4 slice take half of one of its directions.
+            shape = (count // size, size)
             grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-            return _make_mesh(grid)
-        return _make_mesh(np.asarray(devices).reshape(shape))
+        else:
+            # Only TPU slices have a topology worth following; elsewhere the order of the devices is the layout.
+            grid = np.asarray(devices).reshape(-1, size)
+        # Between constraints, shardings are left to the compiler.
+        return Mesh(grid, _MESH_AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
     @property
     def rules(self) -> LogicalAxisRules:
@@ -252,11 +253,6 @@ class PjitPartitioner:
         # `with self.mesh` would set the old context, which Flax no longer looks at: it would drop every constraint.
         with jax.set_mesh(self.mesh), flax_partitioning.axis_rules(self.rules):
             yield self.mesh
-
-
-def _make_mesh(grid: np.ndarray) -> Mesh:
-    """Returns the mesh of a [data, model] grid of devices, with shardings left to the compiler between constraints."""
-    return Mesh(grid, _MESH_AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def submesh_grid(devices: Sequence[Any], submesh: tuple[int, ...]) -> np.ndarray:

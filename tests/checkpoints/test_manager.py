@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints import paths
 from prompt_tuning.checkpoints.formats import run
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.errors import CheckpointError
@@ -311,10 +310,3 @@ def test_prompt_checkpoint_is_small(tmp_path):
     size = sum(p.stat().st_size for p in files_of(tmp_path / "checkpoint_1"))
     print(f"{size} bytes on disk for {raw} bytes of state")
     assert size < 2**20
-
-
-def test_steps_in_counts_only_checkpoints(tmp_path):
-    for name in ("checkpoint_2", "checkpoint_10", "checkpoint_x", "numpy_checkpoints"):
-        (tmp_path / name).mkdir()
-    assert paths.steps_in(tmp_path) == [2, 10]
-    assert paths.steps_in(tmp_path / "none") == []

@@ -6,12 +6,12 @@ taking one parameter out of it, must not need all processes. `manager.py` pins t
 """
 
 import functools
-import json
 from typing import Any
 
 import numpy as np
 from etils import epath
 
+from prompt_tuning.checkpoints import json_files
 from prompt_tuning.checkpoints.formats import orbax_item
 from prompt_tuning.checkpoints.formats.arrays import StoredArrays
 from prompt_tuning.errors import CheckpointError, unreadable
@@ -21,6 +21,7 @@ METADATA_ITEM = "metadata"
 TRAINABLE = "trainable/"
 # States up to this size are read whole to see whether they are sound; larger ones are only listed. Unit: bytes.
 _READ_WHOLE_BYTES = 256 * 2**20
+_WHOLE = "a complete checkpoint_{step} directory of a run"
 _FIX = "use another step, or delete this directory: the run then goes on from the step before"
 
 
@@ -39,10 +40,8 @@ def read_metadata(path: epath.PathLike) -> dict[str, Any]:
     Raises:
       CheckpointError: If it is missing or damaged.
     """
-    try:
-        return json.loads((epath.Path(path) / METADATA_ITEM / "metadata").read_text())
-    except (OSError, ValueError) as e:
-        raise _damaged(path, e) from e
+    file = epath.Path(path) / METADATA_ITEM / "metadata"
+    return json_files.read(file, expected=_WHOLE, fix=_FIX)
 
 
 def open_state(path: epath.PathLike) -> StoredArrays:
@@ -86,5 +85,4 @@ def find_damage(path: epath.PathLike) -> str | None:
 
 def _damaged(path: epath.PathLike, cause: object) -> CheckpointError:
     """The error for a checkpoint that cannot be read."""
-    whole = "a complete checkpoint_{step} directory of a run"
-    return unreadable(f"the checkpoint {path}", cause, expected=whole, fix=_FIX)
+    return unreadable(f"the checkpoint {path}", cause, expected=_WHOLE, fix=_FIX)
