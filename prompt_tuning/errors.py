@@ -55,6 +55,20 @@ class CheckpointError(PromptTuningError, ValueError):
     """A checkpoint or prompt file is missing, damaged or of another model."""
 
 
+def unreadable(what: object, cause: object, *, expected: str, fix: str) -> CheckpointError:
+    """Returns the error for something stored that cannot be read.
+
+    Args:
+      what: What it is, after "Cannot read".
+      cause: What was raised, or what is wrong in words; its first line is shown.
+      expected: What it should be.
+      fix: One action.
+    """
+    text = f"{type(cause).__name__}: {cause}" if isinstance(cause, Exception) else str(cause)
+    first = text.strip().splitlines()[0][:300]
+    return CheckpointError(f"Cannot read {what}", got=first, expected=expected, fix=fix)
+
+
 class NonFiniteError(PromptTuningError, ArithmeticError):
     """A loss or gradient became NaN or infinite."""
 
@@ -104,3 +118,28 @@ def check_choice(
             name=str(value),
             candidates=allowed,
         )
+
+
+def check_number(name: str, value: object, interval: str, *, none_means: str | None = None) -> None:
+    """Raises ConfigError unless a setting is a number in an interval.
+
+    Args:
+      name: The setting, as gin binds it.
+      value: Its value.
+      interval: The numbers allowed, as "[0, 1)" or "(0, inf)".
+      none_means: What None stands for, where it is allowed.
+    """
+    if value is None and none_means is not None:
+        return
+    low, high = map(float, interval[1:-1].split(","))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        is_above = low < value or (low == value and interval[0] == "[")
+        is_below = value < high or (value == high and interval[-1] == "]")
+        if is_above and is_below:
+            return
+    raise ConfigError(
+        f"{name} is out of range",
+        got=value,
+        expected=f"a number in {interval}" + (f", or None for {none_means}" if none_means else ""),
+        fix=f"bind {name} to such a number",
+    )

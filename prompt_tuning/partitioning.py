@@ -18,11 +18,12 @@ from flax.linen import partitioning as flax_partitioning
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from prompt_tuning.errors import ConfigError
+from prompt_tuning.errors import ConfigError, check_choice
 
 # (logical axis name, mesh axis or None for replicated); the first rule whose mesh axis is still free wins.
 LogicalAxisRules = tuple[tuple[str, str | None], ...]
 
+_MESH_AXES = ("data", "model")
 # Submeshes and sizes listed in an error; more would not be read.
 _MAX_LISTED = 16
 
@@ -52,10 +53,7 @@ def standard_logical_axis_rules(
         ("activation_partitioning_dims", activation_partitioning_dims),
         ("parameter_partitioning_dims", parameter_partitioning_dims),
     ]:
-        if dims not in (1, 2):
-            raise ConfigError(
-                f"Unknown {name}", got=dims, expected="1 or 2", fix=f"bind {name} to 1 or 2"
-            )
+        check_choice(name, str(dims), ("1", "2"))
     rules: list[tuple[str, str | None]] = [
         ("batch", "data"),
         ("vocab", "model"),
@@ -124,11 +122,10 @@ class PjitPartitioner:
 
     def _mesh_of(self, devices: Sequence[Any]) -> Mesh:
         """The mesh over the given devices."""
+        size, count = self.num_partitions, len(devices)
         if self.model_parallel_submesh:
             grid = submesh_grid(devices, tuple(self.model_parallel_submesh))
-            return _make_mesh(grid)
-        size, count = self.num_partitions, len(devices)
-        if not isinstance(size, int) or size < 1 or count % size:
+        elif not isinstance(size, int) or size < 1 or count % size:
             fitting = [n for n in range(1, count + 1) if count % n == 0]
             raise ConfigError(
                 f"num_partitions does not divide the {count} device(s)",
@@ -136,19 +133,24 @@ class PjitPartitioner:
                 expected=f"one of {fitting}",
                 fix=f"bind partitioning.PjitPartitioner.num_partitions = {fitting[0]}, or another of these",
             )
-        shape = (count // size, size)
-        # Only TPU slices have a topology worth following; elsewhere the order of the devices is the layout.
-        if devices[0].platform == "tpu":
+        elif devices[0].platform == "tpu":
             # Two partitions of a 4 x 4 slice take half of one of its directions.
+            shape = (count // size, size)
             grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-            return _make_mesh(grid)
-        return _make_mesh(np.asarray(devices).reshape(shape))
+        else:
+            # Only TPU slices have a topology worth following; elsewhere the order of the devices is the layout.
+            grid = np.asarray(devices).reshape(-1, size)
+        # Between constraints, shardings are left to the compiler.
+        return Mesh(grid, _MESH_AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
     @property
     def rules(self) -> LogicalAxisRules:
         """The logical axis rules in use."""
         if self.logical_axis_rules is None:
             return standard_logical_axis_rules()
+        for name, mesh_axes in self.logical_axis_rules:
+            for axis in (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes or ():
+                check_choice(f"the mesh axis of {name} in logical_axis_rules", axis, _MESH_AXES)
         return tuple((name, mesh_axis) for name, mesh_axis in self.logical_axis_rules)
 
     @property
@@ -217,7 +219,8 @@ class PjitPartitioner:
         spec = flax_partitioning.logical_to_mesh_axes(names, self.rules)
         assert spec is not None
         for dim, (size, mesh_axes) in enumerate(zip(shape, spec, strict=True)):
-            parts = self._num_parts(path, mesh_axes)
+            named = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes or ()
+            parts = math.prod(self.mesh.shape[name] for name in named)
             if size % parts:
                 raise ConfigError(
                     f"Parameter {path} {list(shape)} cannot be spread over the devices: dimension {dim} ({names[dim]})"
@@ -227,23 +230,6 @@ class PjitPartitioner:
                     fix="use fewer num_partitions (or a smaller model_parallel_submesh)",
                 )
         return NamedSharding(self.mesh, spec)
-
-    def _num_parts(self, path: str, mesh_axes: str | tuple[str, ...] | None) -> int:
-        """Returns into how many parts a dimension sharded over `mesh_axes` is cut."""
-        if mesh_axes is None:
-            return 1
-        named = (mesh_axes,) if isinstance(mesh_axes, str) else tuple(mesh_axes)
-        for name in named:
-            if name not in self.mesh.shape:
-                raise ConfigError(
-                    f"A logical axis rule used by {path} names an unknown mesh axis",
-                    got=name,
-                    expected="'data', 'model' or None",
-                    fix="correct logical_axis_rules",
-                    name=name,
-                    candidates=self.mesh.shape,
-                )
-        return math.prod(self.mesh.shape[name] for name in named)
 
     def shard_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """Returns the batch as global arrays, each device holding its slice.
@@ -267,11 +253,6 @@ class PjitPartitioner:
         # `with self.mesh` would set the old context, which Flax no longer looks at: it would drop every constraint.
         with jax.set_mesh(self.mesh), flax_partitioning.axis_rules(self.rules):
             yield self.mesh
-
-
-def _make_mesh(grid: np.ndarray) -> Mesh:
-    """Returns the mesh of a [data, model] grid of devices, with shardings left to the compiler between constraints."""
-    return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def submesh_grid(devices: Sequence[Any], submesh: tuple[int, ...]) -> np.ndarray:

@@ -287,7 +287,7 @@ def evaluate(run: Run, step: int) -> dict[str, dict[str, float]]:
         if selected is None:
             return results
         name, value = selected
-        run.checkpointer.record_metric(step, name, value)
+        run.checkpointer.ledger.record(step, name, value)
         if prompts_of(run.state.trainable):
             info = {"metric": {"name": name, "value": value}, "metrics": results}
             update_info(str(run.model_dir), step, info)

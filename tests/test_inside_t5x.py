@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.formats.t5x_orbax import T5XOrbaxSource
-from prompt_tuning.checkpoints.source import open_source
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.params.names import PROMPT_PATH
 from tests.helpers import REPO, SHARED, requires_shared
 from tests.tiny_run import EMB_DIM, PROMPT_FILE, STEP, TINY_SIZES
@@ -210,7 +210,7 @@ def test_what_t5x_saves_by_default_loads_here(programs, tmp_path):
     assert set(saved.shapes()) - set(initial.shapes()) == {PROMPT_PATH}
     for path in initial.shapes():
         np.testing.assert_array_equal(saved.read(path), initial.read(path), err_msg=path)
-    assert {name.rpartition("/")[0] for name in saved.param_states()} == {PROMPT_PATH}
+    assert {name.rpartition("/")[0] for name in saved.param_states.shapes()} == {PROMPT_PATH}
 
 
 def test_the_same_batches_give_the_same_losses_here(t5x_run, our_run):

@@ -27,9 +27,8 @@ import jax
 from etils import epath
 
 from prompt_tuning import train, tree
-from prompt_tuning.checkpoints import digest, manager
+from prompt_tuning.checkpoints import digest, paths
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
-from prompt_tuning.checkpoints.paths import STEP_PREFIX
 from prompt_tuning.config import files as config_files
 from prompt_tuning.config import resolve as config
 from prompt_tuning.data import context
@@ -166,7 +165,7 @@ def make_rung(
         **macros,
     }
     pretrained, adapted = directory / "pretrained", directory / "adapted"
-    checkpoint = pretrained / f"{STEP_PREFIX}{rung.pretrain_steps}"
+    checkpoint = pretrained / f"{paths.STEP_PREFIX}{rung.pretrain_steps}"
     runs: dict[str, dict[str, Any]] = {
         "pretrain": {"MODEL_DIR": str(pretrained), "TRAIN_STEPS": rung.pretrain_steps},
         "adapt": {
@@ -183,13 +182,13 @@ def make_rung(
         began = time.perf_counter()
         resolve(rung.name, stage, {**common, **more}).run()
         made[stage] = {"seconds_of_last_start": round(time.perf_counter() - began)}
-    paths = [checkpoint]
-    paths += [adapted / f"{STEP_PREFIX}{step}" for step in manager.steps_in(adapted)]
+    checkpoints = [checkpoint]
+    checkpoints += [adapted / f"{paths.STEP_PREFIX}{step}" for step in paths.steps_in(adapted)]
     for stage, more in runs.items():
         arguments = resolve(rung.name, stage, {**common, **more}).arguments()
         made[stage]["config"] = (epath.Path(more["MODEL_DIR"]) / "config.gin").read_text()
         made.setdefault("params", _count(arguments["model"]))
-        for path in paths:
+        for path in checkpoints:
             scores = measure(arguments, path, directory / "held_out")
             kept = made.setdefault("checkpoints", {}).setdefault(
                 str(path.relative_to(directory)), {}

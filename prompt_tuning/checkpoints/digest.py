@@ -8,6 +8,7 @@ block: only four bytes a layer come to the host, and no device needs room for mo
 import functools
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 
 import jax
@@ -16,13 +17,12 @@ import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 
-from prompt_tuning.checkpoints import placement
 from prompt_tuning.params import layouts
+from prompt_tuning.params.names import TABLE
 from prompt_tuning.types import Array
 
 # Elements of a shard that are summed at a time; XLA holds a few uint32 arrays of this size.
 _BLOCK = 2**20
-_TABLE = "/relpos_bias/rel_embedding"
 
 
 def params_digest(flat_params: Mapping[str, Array]) -> str:
@@ -64,7 +64,7 @@ class Digest:
             shape = tuple(flat_params[path].shape)
             names = layouts.unscanned_paths(path, len(values), relative_bias_per_layer=True)
             if layouts.is_stacked(path):
-                shape = placement.layer_shape(path, shape)
+                shape = layouts.layer_shape(path, shape)
             for name, value in zip(names, values, strict=True):
                 assert name not in self._lines, name
                 self._lines[name] = (shape, int(value))
@@ -73,17 +73,13 @@ class Digest:
         """Returns the digest of all parameters added so far."""
         lines = dict(self._lines)
         for stack in ("encoder", "decoder"):
-            tables = [name for name in lines if _is_layer_table(name, stack)]
+            is_table = re.compile(rf"{stack}/layers_\d+/{TABLE}").fullmatch
+            tables = [name for name in lines if is_table(name)]
             if len({lines[name] for name in tables}) == 1:
                 # The same table in every layer is one table in the unscanned layout.
-                lines[f"{stack}{_TABLE}"] = [lines.pop(name) for name in tables][0]
+                lines[f"{stack}/{TABLE}"] = [lines.pop(name) for name in tables][0]
         text = "".join(sorted(f"{n} {list(shape)} {v}\n" for n, (shape, v) in lines.items()))
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _is_layer_table(name: str, stack: str) -> bool:
-    """Whether a name is that of one layer's relative position table."""
-    return name.startswith(f"{stack}/layers_") and name.endswith(_TABLE)
 
 
 # (where its layers begin, how many layers there are in all, its checksums [layers of the shard]) of every shard.

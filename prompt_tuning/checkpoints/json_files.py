@@ -1,4 +1,4 @@
-"""Small files that are replaced whole, so that a killed process never leaves half of one."""
+"""Small JSON files: read with an error that says what they are, replaced whole so that nobody meets half of one."""
 
 import json
 import os
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+
+from prompt_tuning.errors import unreadable
 
 
 def write_atomically(path: epath.Path, content: bytes) -> None:
@@ -23,3 +25,23 @@ def encode(info: Mapping[str, Any]) -> bytes:
         return value.item() if isinstance(value, np.generic) else str(value)
 
     return (json.dumps(info, indent=1, sort_keys=True, default=convert) + "\n").encode()
+
+
+def read(path: epath.Path, *, expected: str, fix: str) -> dict[str, Any]:
+    """Returns the JSON object in a file.
+
+    Args:
+      path: The file.
+      expected: What it should be, for the message.
+      fix: What to do about a damaged one, for the message.
+
+    Raises:
+      CheckpointError: If it is missing, or holds anything else.
+    """
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"a JSON {type(content).__name__}")
+        return content
+    except (OSError, ValueError) as e:
+        raise unreadable(path, e, expected=expected, fix=fix) from e

@@ -1,13 +1,13 @@
 """Loads the parameters that a run starts from, whoever wrote them.
 
-A *source* (`sources.py`) names its parameters and hands them out part by part; `load_params` compares them with the
+A *source* (`source.py`) names its parameters and hands them out part by part; `load_params` compares them with the
 model before it reads anything, and `placement.py` moves what each device holds into place, converting between the
 scanned and the unscanned layout. Peak host memory is what the host's devices hold plus a few pieces in flight. Kernels
 that are to be int8 are placed in bfloat16 first, one array at a time: a channel's scale depends on all of its inputs,
 wherever they are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,18 +16,19 @@ import numpy as np
 from absl import logging
 
 from prompt_tuning.checkpoints import placement, shared_reads
+from prompt_tuning.checkpoints.config import DTYPES
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.placement import Link
-from prompt_tuning.checkpoints.source import ParamSource, open_source
-from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.checkpoints.source import ParamSource
+from prompt_tuning.errors import CheckpointError, check_choice
 from prompt_tuning.params import int8, layouts
+from prompt_tuning.params.names import TABLE
 
 __all__ = ["ParamSource", "links_of", "load_params", "open_source"]
 
-_DTYPES = ("float32", "bfloat16", "int8")
 _STORED_DTYPES = ("float32", "bfloat16", "float16", "int8")
 # Differences shown in an error; a checkpoint of another size differs everywhere.
 _MAX_SHOWN = 3
-_TABLE = "relpos_bias/rel_embedding"
 
 _Shapes = Mapping[str, tuple[int, ...]]
 
@@ -47,7 +48,7 @@ def load_params(
     Args:
       source: Where they are stored, in either layout.
       shapes: Path -> anything with a `shape`: the parameters to load, all or some of the model's; for int8 with the
-        kernels' scales (`quantization.with_scales`).
+        kernels' scales (`int8.with_scales`).
       shardings: Path -> sharding, at least for the paths of `shapes`.
       dtype: "float32", "bfloat16" or "int8"; or a function of the path, of scales too.
       model_shapes: As `shapes`, of all the model's; if given, stored parameters that it does not have are an error.
@@ -61,7 +62,10 @@ def load_params(
     """
     dtype_of = dtype if callable(dtype) else lambda path: int8.held_dtype(path, dtype)
     wanted = {path: tuple(leaf.shape) for path, leaf in shapes.items()}
-    dtypes = {path: _dtype(dtype_of(path)) for path in wanted}
+    names = {path: dtype_of(path) for path in wanted}
+    for name in {*names.values()}:
+        check_choice("utils.RestoreCheckpointConfig.dtype", name, DTYPES)
+    dtypes = {path: jnp.dtype(name) for path, name in names.items()}
     read = stored_dtypes(source, wanted, dtypes)
     groups = links_of(source, {path: wanted[path] for path in read})
     if model_shapes is not None:
@@ -79,7 +83,14 @@ def load_params(
         names = list(parts)
         for path in names:
             assert path not in loaded, f"{path} was loaded twice"
-            array = _place(parts.pop(path), targets[path], read_as[path])
+            shape, by_box = wanted[path], parts.pop(path)
+            # Each process has the regions of its own devices on its host.
+            array = jax.make_array_from_callback(
+                shape,
+                read_as[path],
+                lambda index, at=by_box, shape=shape: at[placement.to_box(index or (), shape)],
+                dtype=targets[path].dtype,
+            )
             if array.dtype == dtypes[path]:
                 loaded[path] = shared_reads.exchange(array, shardings[path])
             else:
@@ -87,7 +98,7 @@ def load_params(
                 loaded[path], loaded[scale] = int8.quantize(
                     path, array, (shardings[path], shardings[scale])
                 )
-            del array
+            del array, by_box
         # Not more than one group at a time is on its way to the devices.
         jax.block_until_ready([loaded[path] for path in names])
     assert set(loaded) == set(wanted), sorted(set(loaded) ^ set(wanted))[:_MAX_SHOWN]
@@ -121,7 +132,7 @@ def stored_dtypes(
     floats = [path for path, held in dtypes.items() if is_int8[path] and held != jnp.int8]
     if floats:
         raise CheckpointError(
-            f"The checkpoint {getattr(source, 'path', source)} holds int8, from which the weights do not come back",
+            f"The checkpoint {source.path} holds int8, from which the weights do not come back",
             got=f"{floats[0]} wanted as {dtypes[floats[0]]}",
             expected="'int8' for all of its kernels, none of which can be trained",
             fix="bind utils.RestoreCheckpointConfig.dtype = 'int8', or use the checkpoint that was converted",
@@ -155,24 +166,21 @@ def links_of(source: ParamSource, wanted: _Shapes) -> list[list[Link]]:
     groups: dict[str, list[Link]] = {}
     for path, names in origins.items():
         # Unscanned parameters that come from one scanned array are made together.
-        groups.setdefault(names[0], []).extend(_links(path, names, wanted[path], stored))
+        group = groups.setdefault(names[0], [])
+        shape = wanted[path]
+        if names == [path]:
+            group.append(Link(path, path))
+        elif layouts.is_stacked(path) and len(names) > 1:
+            group += [Link(name, path, (layer,)) for layer, name in enumerate(names)]
+        else:
+            # One table for all layers, one of the layers, or the table that all layers have to agree on.
+            layer = layouts.scanned_path(path)[1]
+            stacked = shape if layouts.is_stacked(path) else stored[names[0]]
+            layers = range(stacked[layouts.LAYERS_AXIS]) if layer is None else [layer]
+            group.append(Link(names[0], path, tuple(layers)))
     used = [link.stored for links in groups.values() for link in links if link.layers == ()]
     assert len(used) == len(set(used)), "an array enters two parameters"
     return list(groups.values())
-
-
-def _links(path: str, names: Sequence[str], shape: tuple[int, ...], stored: _Shapes) -> list[Link]:
-    """The links of one parameter."""
-    if names == [path]:
-        return [Link(path, path)]
-    if layouts.is_stacked(path):
-        num_layers = shape[layouts.LAYERS_AXIS]
-        if len(names) == 1:
-            return [Link(names[0], path, tuple(range(num_layers)))]
-        return [Link(name, path, (layer,)) for layer, name in enumerate(names)]
-    _, layer = layouts.scanned_path(path)
-    layers = range(_num_layers(stored[names[0]])) if layer is None else [layer]
-    return [Link(names[0], path, tuple(layers))]
 
 
 def _boxes_here(
@@ -183,26 +191,19 @@ def _boxes_here(
     return frozenset(placement.to_box(index or (), shape) for index in indices)
 
 
-def _place(
-    by_box: Mapping[placement.Box, np.ndarray],
-    target: placement.Target,
-    sharding: jax.sharding.Sharding,
-) -> jax.Array:
-    """The array on the devices of all processes, each of which has its regions on its host."""
-    return jax.make_array_from_callback(
-        target.shape,
-        sharding,
-        lambda index: by_box[placement.to_box(index or (), target.shape)],
-        dtype=target.dtype,
-    )
-
-
 def _origin(path: str, shape: tuple[int, ...], stored: _Shapes) -> list[str]:
     """The stored arrays that make up a parameter; empty if the source does not have them."""
     if layouts.is_stacked(path):
         candidates = layouts.all_unscanned_paths(path, shape[layouts.LAYERS_AXIS])
         if path in stored:
-            _check_not_twice(path, candidates, stored)
+            apart = [name for names in candidates for name in names if name in stored]
+            if apart:
+                raise CheckpointError(
+                    f"{path} is stored as a whole, and some of its layers once more as they were trained",
+                    got=apart[:_MAX_SHOWN],
+                    expected="every layer under one name",
+                    fix="load it with scan_layers = False, as it was trained",
+                )
             return [path]
         return next((c for c in candidates if all(name in stored for name in c)), [])
     if path in stored:
@@ -213,35 +214,9 @@ def _origin(path: str, shape: tuple[int, ...], stored: _Shapes) -> list[str]:
     return [scanned]
 
 
-def _check_not_twice(path: str, candidates: Sequence[Sequence[str]], stored: _Shapes) -> None:
-    """Raises CheckpointError if some layers of a stacked parameter were trained apart from it."""
-    apart = [name for names in candidates for name in names if name in stored]
-    if apart:
-        raise CheckpointError(
-            f"{path} is stored as a whole, and some of its layers once more as they were trained",
-            got=apart[:_MAX_SHOWN],
-            expected="every layer under one name",
-            fix="load it with scan_layers = False, as it was trained",
-        )
-
-
 def _num_layers(shape: tuple[int, ...]) -> int:
     """Layers in a stacked parameter, 0 if it is none."""
     return shape[layouts.LAYERS_AXIS] if len(shape) > layouts.LAYERS_AXIS else 0
-
-
-def _converted_shape(
-    path: str, shape: tuple[int, ...], origin: Sequence[str], stored: _Shapes
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(shape that the source gives, shape that the model wants), both in the layout of the source or of the model."""
-    if list(origin) == [path]:
-        return stored[path], shape
-    if layouts.is_stacked(path):
-        wanted = placement.layer_shape(path, shape)
-        # All layers are alike; the first that is not is the one to show.
-        odd = [name for name in origin if stored[name] != wanted]
-        return stored[odd[0] if odd else origin[0]], wanted
-    return placement.layer_shape(origin[0], stored[origin[0]]), shape
 
 
 def _check_shapes(
@@ -251,26 +226,30 @@ def _check_shapes(
     stored: _Shapes,
 ) -> None:
     """Raises CheckpointError unless every parameter is stored, in the right shape."""
-    got: dict[str, str] = {}
-    expected: dict[str, str] = {}
+    # Path -> (what is there, what is needed), in the layout of the source or of the model.
+    differ: dict[str, tuple[str, str]] = {}
     for path, origin in origins.items():
-        if not origin:
-            got[path], expected[path] = "missing", str(list(wanted[path]))
-            continue
-        has, needs = _converted_shape(path, wanted[path], origin, stored)
-        if has != needs:
-            got[path], expected[path] = str(list(has)), str(list(needs))
-    if not got:
+        has, needs = [stored[name] for name in origin], wanted[path]
+        if origin and origin != [path]:
+            if layouts.is_stacked(path):
+                needs = layouts.layer_shape(path, needs)
+            else:
+                has = [layouts.layer_shape(origin[0], has[0])]
+        # All layers are alike; the first that is not is the one to show.
+        odd = next((shape for shape in has if shape != needs), None)
+        if not has or odd is not None:
+            differ[path] = ("missing" if odd is None else str(list(odd)), str(list(needs)))
+    if not differ:
         return
-    shown = list(got)[:_MAX_SHOWN]
-    nothing_fits = len(got) == len(origins)
+    shown = list(differ)[:_MAX_SHOWN]
+    is_missing = len(differ) == len(origins) and differ[shown[0]][0] == "missing"
     raise CheckpointError(
-        f"The checkpoint {getattr(source, 'path', source)} is of another size or model:"
-        f" {len(got)} of {len(origins)} parameters differ",
-        got={path: got[path] for path in shown},
-        expected=", ".join(f"{path} {expected[path]}" for path in shown),
+        f"The checkpoint {source.path} is of another size or model:"
+        f" {len(differ)} of {len(origins)} parameters differ",
+        got={path: differ[path][0] for path in shown},
+        expected=", ".join(f"{path} {differ[path][1]}" for path in shown),
         fix="use the model gin file of this checkpoint's size and version, or another checkpoint",
-        name=shown[0] if nothing_fits and got[shown[0]] == "missing" else None,
+        name=shown[0] if is_missing else None,
         candidates=stored,
     )
 
@@ -282,7 +261,7 @@ def _check_dtypes(source: ParamSource, origins: Mapping[str, list[str]]) -> None
     wrong = {name: dtype for name, dtype in dtypes.items() if dtype not in _STORED_DTYPES}
     if wrong:
         raise CheckpointError(
-            f"{len(wrong)} of {len(dtypes)} arrays in the checkpoint {getattr(source, 'path', source)} cannot be"
+            f"{len(wrong)} of {len(dtypes)} arrays in the checkpoint {source.path} cannot be"
             " parameters",
             got=dict(list(wrong.items())[:_MAX_SHOWN]),
             expected=f"one of {list(_STORED_DTYPES)}",
@@ -297,7 +276,7 @@ def _check_leftovers(source: ParamSource, model_shapes: Mapping[str, Any]) -> No
     extra = _unscanned_names(stored) - _unscanned_names(model)
     if extra:
         raise CheckpointError(
-            f"The checkpoint {getattr(source, 'path', source)} has {len(extra)} parameters that the model has not",
+            f"The checkpoint {source.path} has {len(extra)} parameters that the model has not",
             got=sorted(extra)[:_MAX_SHOWN],
             expected="exactly the parameters of the model",
             fix="use the model gin file of this checkpoint's size and version",
@@ -307,21 +286,7 @@ def _check_leftovers(source: ParamSource, model_shapes: Mapping[str, Any]) -> No
 def _unscanned_names(shapes: _Shapes) -> set[str]:
     """The names of all parameters in the unscanned layout; a stack's relative position tables go by one name."""
     return {
-        f"{name.split('/')[0]}/{_TABLE}" if name.endswith(_TABLE) else int8.kernel_of(name)
+        f"{name.split('/')[0]}/{TABLE}" if name.endswith(TABLE) else int8.kernel_of(name)
         for path, shape in shapes.items()
         for name in layouts.unscanned_paths(path, _num_layers(shape))
     }
-
-
-def _dtype(name: str) -> np.dtype:
-    """The dtype called `name`, one that parameters may have."""
-    if str(name) not in _DTYPES:
-        raise ConfigError(
-            "Unknown dtype of parameters",
-            got=str(name),
-            expected=f"one of {list(_DTYPES)}",
-            fix="bind utils.RestoreCheckpointConfig.dtype to one of these",
-            name=str(name),
-            candidates=_DTYPES,
-        )
-    return jnp.dtype(name)

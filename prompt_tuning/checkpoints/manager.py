@@ -6,7 +6,6 @@ the checkpoints it had plus at most a temporary folder, which the next run remov
 
 import itertools
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,27 +18,18 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import json_files, orbax_manager, paths
+from prompt_tuning.checkpoints import json_files, paths
 from prompt_tuning.checkpoints.formats import run, t5x, t5x_orbax
-from prompt_tuning.checkpoints.paths import LEDGER, STEP_PREFIX
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.checkpoints.ledger import Ledger
+from prompt_tuning.checkpoints.paths import STEP_PREFIX
+from prompt_tuning.errors import CheckpointError, unreadable
 from prompt_tuning.types import PyTree
 
-_STEP_DIR = re.compile(rf"{STEP_PREFIX}(\d+)")
 # Orbax writes here and renames; on gs://, which cannot rename, it writes under the final name and marks it when done.
 _TEMPORARY_DIR = re.compile(rf"{STEP_PREFIX}\d+\.orbax-checkpoint-tmp.*")
 _FINISHED_MARK = "commit_success.txt"
 # A damaged checkpoint is set aside under this name, for its owner to look at.
 _DAMAGED_PREFIX = "damaged_"
-
-
-def steps_in(directory: epath.PathLike) -> list[int]:
-    """Returns the steps of all `checkpoint_{step}` directories, T5X's too, in ascending order."""
-    directory = epath.Path(directory)
-    if not directory.is_dir():
-        return []
-    matches = (_STEP_DIR.fullmatch(path.name) for path in directory.iterdir())
-    return sorted(int(match[1]) for match in matches if match)
 
 
 class Checkpointer:
@@ -53,6 +43,9 @@ class Checkpointer:
       keep: Newest checkpoints kept; the best step of the ledger stays too. None keeps all.
       read_only: Changes nothing on disk: for evaluating a run that may still be training.
 
+    Attributes:
+      ledger: The best steps by their metrics; they survive `keep`.
+
     Raises:
       CheckpointError: If there are checkpoints but all of them are damaged, or they are T5X's.
     """
@@ -63,23 +56,21 @@ class Checkpointer:
         self._dir = paths.absolute(model_dir)
         self._keep = keep
         self._latest = self._find_latest(set_aside=not read_only)
-        self._ledger: dict[str, dict[str, Any]] = _read_ledger(self._dir / LEDGER)
-        options = ocp.CheckpointManagerOptions(
-            step_prefix=STEP_PREFIX.rstrip("_"),
-            create=not read_only,
-            read_only=read_only,
-            # Orbax would do it in the background, whenever that may be.
-            cleanup_tmp_directories=False,
-            preservation_policy=_LatestAndBest(self),
-            enable_async_checkpointing=False,
-            save_root_metadata=False,
+        self.ledger = Ledger(self._dir)
+        if not read_only:
+            self._dir.mkdir(parents=True, exist_ok=True)
+        # Not Orbax's CheckpointManager: it saves and cleans up in the background, and at every step asks JAX whether
+        # the machine is about to be taken away. JAX compares the processes by the number that they ask with, and
+        # answers yes to one number only; `preemption.Notice` asks with a count of its own: together they would miss it.
+        self._orbax = ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(
+                **{
+                    # Pinned, whatever Orbax's defaults become: formats/run.py reads this layout.
+                    run.STATE_ITEM: ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False),
+                    run.METADATA_ITEM: ocp.JsonCheckpointHandler(),
+                }
+            )
         )
-        handlers = {
-            # Pinned, whatever Orbax's defaults become: run_format.py reads this layout.
-            run.STATE_ITEM: ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False),
-            run.METADATA_ITEM: ocp.JsonCheckpointHandler(),
-        }
-        self._manager = orbax_manager.Manager(self._dir, options=options, item_handlers=handlers)
 
     def latest_step(self) -> int | None:
         """Returns the newest step that can be restored, None before the first save."""
@@ -97,23 +88,36 @@ class Checkpointer:
           state: Any pytree of arrays; random state as raw uint32 key data.
           metadata: What belongs to the state and is not an array; stored as JSON.
         """
-        if step in self._manager.all_steps():
+        if step in paths.steps_in(self._dir):
             logging.info("Checkpoint %d exists already", step)
             return
-        arrays = tree.unflatten(
-            {name: _to_stored(leaf) for name, leaf in _named_leaves(state).items()}
-        )
-        self._manager.save(
-            step,
+        arrays: dict[str, Any] = {}
+        for name, leaf in _named_leaves(state).items():
+            arrays[name] = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+            is_key = jax.dtypes.issubdtype(arrays[name].dtype, jax.dtypes.prng_key)
+            assert not is_key, (
+                "a state holds raw key data, which has one form on every version of JAX"
+            )
+        self._orbax.save(
+            self.path(step),
             args=ocp.args.Composite(
                 **{
-                    run.STATE_ITEM: ocp.args.PyTreeSave(arrays),
+                    run.STATE_ITEM: ocp.args.PyTreeSave(tree.unflatten(arrays)),
                     run.METADATA_ITEM: ocp.args.JsonSave(json.loads(json_files.encode(metadata))),
                 }
             ),
-            force=True,
         )
         self._latest = step
+        self._discard()
+
+    def _discard(self) -> None:
+        """Removes the checkpoints that are neither among the newest nor best by a metric."""
+        if self._keep is None or jax.process_index() != 0:
+            return
+        for step in paths.steps_in(self._dir)[: -self._keep]:
+            # What another program wrote is not this one's to remove.
+            if step not in self.ledger.steps() and run.is_run_checkpoint(self.path(step)):
+                self.path(step).rmtree()
 
     def restore(self, step: int, abstract_state: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """Returns the state of `step` and its metadata.
@@ -131,27 +135,28 @@ class Checkpointer:
             raise CheckpointError(
                 f"No checkpoint of step {step} in {self._dir}",
                 got=step,
-                expected=f"one of {self._manager.all_steps()}",
+                expected=f"one of {paths.steps_in(self._dir)}",
                 fix="restore a step that exists",
             )
         wanted = _named_leaves(abstract_state)
-        _check_same(path, wanted, run.read_shapes(path))
-        restore_args = {name: _restore_args(leaf) for name, leaf in wanted.items()}
+        _check_same(path, wanted, run.open_state(path).shapes())
+        # Its size was checked before, so that Orbax cuts and pads nothing.
+        one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        restore_args = {
+            name: ocp.ArrayRestoreArgs(
+                dtype=leaf.dtype, sharding=leaf.sharding or one_device, global_shape=leaf.shape
+            )
+            for name, leaf in wanted.items()
+        }
         args = ocp.args.PyTreeRestore(
             item=tree.unflatten(wanted), restore_args=tree.unflatten(restore_args)
         )
         try:
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(**{run.STATE_ITEM: args})
-            )[run.STATE_ITEM]
+            restored = self._orbax.restore(path, args=ocp.args.Composite(**{run.STATE_ITEM: args}))
         except (ValueError, OSError) as e:
-            raise CheckpointError(
-                f"Cannot restore {path}",
-                got=str(e).splitlines()[0][:300],
-                expected="a complete checkpoint",
-                fix=f"delete {path}: the run then goes on from the step before",
-            ) from e
-        flat = tree.flatten(restored)
+            fix = f"delete {path}: the run then goes on from the step before"
+            raise unreadable(path, e, expected="a complete checkpoint", fix=fix) from e
+        flat = tree.flatten(restored[run.STATE_ITEM])
         leaves = [flat[name] for name in wanted]
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
         return state, self.metadata(step)
@@ -164,57 +169,15 @@ class Checkpointer:
         """Returns what `save` was given beside the newest state, None before the first save."""
         return None if self._latest is None else self.metadata(self._latest)
 
-    def record_metric(
-        self, step: int, name: str, value: float, higher_is_better: bool = True
-    ) -> None:
-        """Notes the score of a step; the best step of each metric survives `keep`. Ties go to the earlier step.
-
-        Args:
-          step: Step that was evaluated.
-          name: Name of the metric.
-          value: Its value; one that is not finite is never best.
-          higher_is_better: False for losses.
-        """
-        value = float(value)
-        best = self._ledger.get(name)
-        if not math.isfinite(value):
-            return
-        if best is not None and (
-            value <= best["value"] if higher_is_better else value >= best["value"]
-        ):
-            return
-        self._ledger[name] = {
-            "name": name,
-            "step": int(step),
-            "value": value,
-            "higher_is_better": higher_is_better,
-        }
-        if jax.process_index() == 0:
-            json_files.write_atomically(self._dir / LEDGER, json_files.encode(self._ledger))
-
-    def best(self, name: str | None = None) -> dict[str, Any] | None:
-        """Returns `name`, `step`, `value` and `higher_is_better` of the best step so far; None before any metric.
-
-        Args:
-          name: Metric; may be left out as long as only one was recorded.
-        """
-        if name is None:
-            assert len(self._ledger) <= 1, f"name one of {sorted(self._ledger)}"
-            name = next(iter(self._ledger), "")
-        return self._ledger.get(name)
-
-    def best_steps(self) -> set[int]:
-        """Returns the steps that are best by some metric."""
-        return {entry["step"] for entry in self._ledger.values()}
-
     def close(self) -> None:
         """Frees what Orbax holds; nothing may be saved afterwards."""
-        self._manager.close()
+        self._orbax.close()
 
     def _find_latest(self, *, set_aside: bool) -> int | None:
         """The newest sound step; process 0 looks and decides for all."""
         latest = -1
         failure: CheckpointError | None = None
+        # One process decides, so that all restore the same step whatever each of them sees.
         if jax.process_index() == 0:
             try:
                 latest = self._look_for_latest(set_aside=set_aside)
@@ -237,11 +200,14 @@ class Checkpointer:
     def _look_for_latest(self, *, set_aside: bool) -> int:
         """The newest sound step, -1 if there are no checkpoints at all."""
         damaged: dict[int, str] = {}
-        steps = steps_in(self._dir)
+        steps = paths.steps_in(self._dir)
         # Before anything is touched: a folder that is not a run's own is left exactly as it is.
         _refuse_t5x(self._dir, [self.path(step) for step in steps])
-        if set_aside:
-            _remove_temporary(self._dir)
+        # What saves that were killed have left; nothing else is ever removed.
+        for path in list(self._dir.iterdir()) if set_aside and self._dir.is_dir() else []:
+            if _TEMPORARY_DIR.fullmatch(path.name):
+                logging.info("Removing the unfinished checkpoint %s", path)
+                path.rmtree()
         for step in reversed(steps):
             path = self.path(step)
             damage = run.find_damage(path)
@@ -270,25 +236,6 @@ class Checkpointer:
         return -1
 
 
-class _LatestAndBest:
-    """Orbax's rule for what to keep: the newest few and the best of the ledger."""
-
-    def __init__(self, checkpointer: Checkpointer):
-        self._checkpointer = checkpointer
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Returns for each checkpoint, oldest first, whether it stays."""
-        del context
-        keep = self._checkpointer._keep
-        newest = checkpoints if keep is None else checkpoints[max(0, len(checkpoints) - keep) :]
-        stay = {info.step for info in newest} | self._checkpointer.best_steps()
-        return [info.step in stay or not self._is_ours(info.step) for info in checkpoints]
-
-    def _is_ours(self, step: int) -> bool:
-        """Whether this program wrote a checkpoint, and so may remove it."""
-        return run.is_run_checkpoint(self._checkpointer.path(step))
-
-
 def _refuse_t5x(model_dir: epath.Path, checkpoints: Sequence[epath.Path]) -> None:
     """Raises CheckpointError if one of the checkpoints is T5X's."""
     for path in checkpoints:
@@ -299,14 +246,6 @@ def _refuse_t5x(model_dir: epath.Path, checkpoints: Sequence[epath.Path]) -> Non
                 expected="an empty folder, or one of an earlier run of this program",
                 fix="choose another MODEL_DIR; T5X checkpoints go into INITIAL_CHECKPOINT_PATH",
             )
-
-
-def _remove_temporary(directory: epath.Path) -> None:
-    """Removes what saves that were killed have left under Orbax's temporary names; nothing else is ever removed."""
-    for path in list(directory.iterdir()) if directory.is_dir() else []:
-        if _TEMPORARY_DIR.fullmatch(path.name):
-            logging.info("Removing the unfinished checkpoint %s", path)
-            path.rmtree()
 
 
 def _lacks_mark(path: epath.Path) -> bool:
@@ -342,22 +281,6 @@ def _named_leaves(state: PyTree) -> dict[str, Any]:
     return named
 
 
-def _to_stored(leaf: Any) -> jax.Array | np.ndarray:
-    """What is stored for a leaf of the state."""
-    leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
-    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    assert not is_key, "a state holds raw key data, which has one form on every version of JAX"
-    return leaf
-
-
-def _restore_args(leaf: jax.ShapeDtypeStruct) -> ocp.ArrayRestoreArgs:
-    """Where Orbax puts a leaf; its size was checked before, so that nothing is cut or padded."""
-    sharding = leaf.sharding
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return ocp.ArrayRestoreArgs(dtype=leaf.dtype, sharding=sharding, global_shape=leaf.shape)
-
-
 def _check_same(
     path: epath.Path,
     wanted: Mapping[str, jax.ShapeDtypeStruct],
@@ -376,14 +299,3 @@ def _check_same(
             expected=str({name: expected.get(name) for name in first}),
             fix="resume with the model, prompt length and optimizer it was saved with, or use another MODEL_DIR",
         )
-
-
-def _read_ledger(path: epath.Path) -> dict[str, dict[str, Any]]:
-    """The best step of each metric; empty if none was recorded or the file was lost."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        logging.warning("%s is damaged; scores are collected anew", path)
-        return {}

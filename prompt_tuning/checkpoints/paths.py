@@ -2,12 +2,17 @@
 
 import os
 import posixpath
+import re
+from collections.abc import Iterable
+from typing import SupportsInt
 
 from etils import epath
 
-# What a run leaves in MODEL_DIR: a folder a save, and the file that says which step was best.
+# What a save is called, in MODEL_DIR and among its prompts.
 STEP_PREFIX = "checkpoint_"
-LEDGER = "best.json"
+_STEP_DIR = re.compile(rf"{STEP_PREFIX}(\d+)")
+# File names in a message; more would not be read.
+_MAX_SHOWN = 5
 _SCHEME = "://"
 _GOOGLE = "gs://"
 
@@ -21,6 +26,23 @@ def absolute(path: epath.PathLike) -> epath.Path:
 def in_object_store(path: epath.PathLike) -> bool:
     """Returns whether `path` is on gs://, which cannot rename a folder in one go."""
     return os.fspath(path).startswith(_GOOGLE)
+
+
+def steps_in(directory: epath.PathLike) -> list[int]:
+    """Returns the steps of all `checkpoint_{step}` directories, T5X's too, in ascending order."""
+    directory = epath.Path(directory)
+    if not directory.is_dir():
+        return []
+    matches = (_STEP_DIR.fullmatch(path.name) for path in directory.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def step_of(stored: SupportsInt | None, name: str) -> int | None:
+    """Returns the step that is stored, else the one in the directory's name, else None."""
+    if stored is not None:
+        return int(stored)
+    digits = name.rpartition("_")[2]
+    return int(digits) if digits.isdigit() else None
 
 
 def kvstore(folder: epath.PathLike) -> dict[str, str]:
@@ -56,3 +78,10 @@ def _split(path: epath.PathLike) -> tuple[str, str]:
     text = os.fspath(path)
     scheme, separator, rest = text.rpartition(_SCHEME)
     return scheme + separator, rest
+
+
+def shown(names: Iterable[str]) -> str:
+    """Returns the first few of some names for a message, sorted, and how many more there are."""
+    listed = sorted(names)
+    more = f" and {len(listed) - _MAX_SHOWN} more" if len(listed) > _MAX_SHOWN else ""
+    return ", ".join(listed[:_MAX_SHOWN]) + more

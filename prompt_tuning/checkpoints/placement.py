@@ -6,7 +6,9 @@ the scanned and the unscanned layout.
 """
 
 import collections
+import ctypes
 import dataclasses
+import functools
 import itertools
 import math
 import threading
@@ -16,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prompt_tuning.checkpoints import host_memory
 from prompt_tuning.checkpoints.source import ParamSource
+from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params import layouts
 
 # (start, stop) of every dimension.
@@ -30,6 +32,8 @@ _PIECE_BYTES = 32 * 2**20
 _MIN_IN_FLIGHT_BYTES, _MAX_IN_FLIGHT_BYTES = 32 * 2**20, 192 * 2**20
 # Enough to hide the latency of an object store behind many small arrays.
 _THREADS = 8
+# glibc's name of the setting in <malloc.h>, and its value here. Unit: bytes.
+_M_MMAP_THRESHOLD, _THRESHOLD_BYTES = -3, 4 * 2**20
 # XLA on a CPU takes host memory for its own without a copy if it starts at a multiple of this. Unit: bytes.
 _ALIGNMENT = 64
 
@@ -64,10 +68,12 @@ class Target:
 
 
 class _Share(NamedTuple):
-    """What one region takes of one stored array: where it lies there, and how a part of it is written."""
+    """What one region of a parameter takes of one stored array, how that is converted, and the region itself."""
 
+    stored_box: Box
+    to_target: Callable[[Box, np.ndarray], tuple[Box, np.ndarray]]
     box: Box
-    write: Callable[[Box, np.ndarray], None]
+    array: np.ndarray
 
 
 def to_box(index: Sequence[slice], shape: Sequence[int]) -> Box:
@@ -81,16 +87,6 @@ def to_box(index: Sequence[slice], shape: Sequence[int]) -> Box:
 def whole(shape: Sequence[int]) -> Box:
     """Returns the region that is all of an array."""
     return tuple((0, size) for size in shape)
-
-
-def layer_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape that one layer of a stacked parameter has in the unscanned layout."""
-    rest = list(_without_layers(shape))
-    heads = layouts.heads_axis(path)
-    # A stored array may be of any shape.
-    if heads is not None and len(rest) > heads + 1:
-        rest[heads : heads + 2] = [rest[heads] * rest[heads + 1]]
-    return tuple(rest)
 
 
 def assemble(
@@ -109,9 +105,13 @@ def assemble(
     Raises:
       CheckpointError: If an array cannot be read, or the layers' relative position tables differ and must not.
     """
-    host_memory.give_back_large_blocks()
+    _give_back_large_blocks()
     stored = source.shapes()
-    limit = _bytes_in_flight(stored, targets)
+    largest = min(
+        max((math.prod(shape) * dtype.itemsize for shape, dtype in stored.values()), default=0),
+        max((math.prod(t.shape) * t.dtype.itemsize for t in targets.values()), default=0),
+    )
+    limit = min(max(largest * 3 // 4, _MIN_IN_FLIGHT_BYTES), _MAX_IN_FLIGHT_BYTES)
     budget = _Budget(limit)
     pending: collections.deque[_Pending] = collections.deque()
     pool = futures.ThreadPoolExecutor(_THREADS)
@@ -126,6 +126,7 @@ def assemble(
                 for read in _plan_reads(source, links, targets, parts, stored)
             ]
             pending.append(_Pending(parts, reads))
+            # Reads of the next groups go on while this one travels to the devices; never more than the budget waits.
             while len(pending) > 1 and sum(p.nbytes for p in pending) > limit:
                 yield pending.popleft().finish()
         while pending:
@@ -134,14 +135,14 @@ def assemble(
         pool.shutdown(cancel_futures=True)
 
 
-def _bytes_in_flight(
-    stored: Mapping[str, tuple[tuple[int, ...], np.dtype]], targets: Mapping[str, Target]
-) -> int:
-    """How many stored bytes may be read at a time."""
-    largest_stored = max((math.prod(s) * d.itemsize for s, d in stored.values()), default=0)
-    largest = max((math.prod(t.shape) * t.dtype.itemsize for t in targets.values()), default=0)
-    wanted = min(largest_stored, largest) * 3 // 4
-    return min(max(wanted, _MIN_IN_FLIGHT_BYTES), _MAX_IN_FLIGHT_BYTES)
+def _give_back_large_blocks() -> None:
+    """Has freed blocks of 4 MiB and more returned to the system at once; where the C library is not glibc, nothing."""
+    # glibc raises that threshold to 32 MiB as soon as larger blocks are freed, and then keeps, in an arena for each
+    # thread, what reading a checkpoint in blocks of 16 MiB frees: a load's peak would be what it ever held. The setting
+    # stays for the process: a block of that size then costs a system call, which copying its content outweighs.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
 
 
 class _Pending(NamedTuple):
@@ -170,6 +171,7 @@ class _Budget:
 
     def run(self, size: int, read: Callable[[], None]) -> None:
         """Calls `read` when `size` bytes are free, or nothing else is being read."""
+        # Bytes, not pieces, are counted: pieces differ by orders of magnitude, and a limit of threads bounds no memory.
         with self._changed:
             self._changed.wait_for(lambda: not self._used or self._used + size <= self._limit)
             self._used += size
@@ -203,19 +205,24 @@ def _plan_reads(
         by_stored.setdefault(link.stored, []).append(link)
     for name, same_stored in by_stored.items():
         shape, dtype = stored[name]
-        shares = [
-            share
-            for link in same_stored
-            for box, array in parts[link.target].items()
-            for share in _shares(link, shape, targets[link.target].shape, box, array)
+        converted = [
+            (link, _conversion(link, shape, targets[link.target].shape)) for link in same_stored
         ]
-        unsplit = _unsplit_axes(same_stored[0], shape, targets[same_stored[0].target].shape)
+        shares = [
+            _Share(stored_box, conversion.to_target, box, array)
+            for link, conversion in converted
+            for box, array in parts[link.target].items()
+            if (stored_box := conversion.to_stored(box)) is not None
+        ]
         chunk = [
-            size if axis in unsplit else c
+            size if axis in converted[0][1].unsplit else c
             for axis, (size, c) in enumerate(zip(shape, source.chunks(name), strict=True))
         ]
+        # Each piece is read once for all regions, or devices that hold the same would have it decompressed for each.
         for piece in _pieces(shape, chunk, _PIECE_BYTES // dtype.itemsize):
-            touched = [(s, cut) for s in shares if (cut := _intersect(s.box, piece)) is not None]
+            touched = [
+                (s, cut) for s in shares if (cut := _intersect(s.stored_box, piece)) is not None
+            ]
             if touched:
                 needed = _bounds([cut for _, cut in touched])
                 nbytes = math.prod(stop - start for start, stop in needed) * dtype.itemsize
@@ -235,119 +242,109 @@ class _Read(NamedTuple):
         """Does it."""
         part = self.source.read(self.stored, tuple(slice(*bounds) for bounds in self.box))
         for share, cut in self.touched:
-            share.write(cut, part[_within(cut, self.box)])
+            box, values = share.to_target(cut, part[_within(cut, self.box)])
+            # A device may hold a part of a head; heads are read whole.
+            common = _intersect(box, share.box)
+            assert common is not None, (self.stored, cut, share.box)
+            share.array[_within(common, share.box)] = values[_within(common, box)]
 
 
-def _shares(
-    link: Link,
-    stored_shape: tuple[int, ...],
-    shape: tuple[int, ...],
-    box: Box,
-    array: np.ndarray,
-) -> list[_Share]:
-    """What a region of a parameter takes of a stored array."""
+class _Conversion(NamedTuple):
+    """Between a stored array and a parameter.
+
+    Attributes:
+      to_stored: Where a region of the parameter lies in the stored array, in whole heads; None if nowhere.
+      to_target: Makes, of a box in the stored array and what is in it, a box in the parameter and what is in that.
+      unsplit: Axes of the stored array along which it is not read in pieces.
+    """
+
+    to_stored: Callable[[Box], Box | None]
+    to_target: Callable[[Box, np.ndarray], tuple[Box, np.ndarray]]
+    unsplit: tuple[int, ...] = ()
+
+
+def _conversion(link: Link, stored_shape: tuple[int, ...], shape: tuple[int, ...]) -> _Conversion:
+    """How a link's parameter is made of its stored array."""
     if not link.layers:
-        return [_share_same(box, array)]
+        return _Conversion(lambda box: box, lambda box, part: (box, part))
     if layouts.is_stacked(link.target):
-        return _shares_stack(link, shape, box, array)
+        return _stacking(link, shape)
     if len(link.layers) > 1:
-        return [_share_table(link.stored, stored_shape, box, array)]
-    return [_share_split(link, stored_shape, box, array)]
+        axes = tuple(range(len(stored_shape)))
+        to_target = functools.partial(_one_table, link.stored)
+        return _Conversion(lambda box: whole(stored_shape), to_target, axes)
+    return _splitting(link, stored_shape)
 
 
-def _share_same(box: Box, array: np.ndarray) -> _Share:
-    """The same layout on both sides."""
+def _stacking(link: Link, shape: tuple[int, ...]) -> _Conversion:
+    """A layer, with its heads joined, enters a stacked parameter; the table of all layers enters each of them."""
+    at = layouts.heads_axis(link.target)
+    width = 1 if at is None else _without_layers(shape)[at + 1]
+    layers = (link.layers[0], link.layers[-1] + 1)
 
-    def write(cut: Box, part: np.ndarray) -> None:
-        array[_within(cut, box)] = part
+    def to_stored(box: Box) -> Box | None:
+        if _intersect((layers,), (box[layouts.LAYERS_AXIS],)) is None:
+            return None
+        inside = list(_without_layers(box))
+        if at is not None:
+            inside[at : at + 2] = [(inside[at][0] * width, inside[at][1] * width)]
+        return tuple(inside)
 
-    return _Share(box, write)
+    def to_target(box: Box, part: np.ndarray) -> tuple[Box, np.ndarray]:
+        inside = list(box)
+        if at is not None:
+            inside[at : at + 1] = [(box[at][0] // width, box[at][1] // width), (0, width)]
+            part = part.reshape(*part.shape[:at], -1, width, *part.shape[at + 1 :])
+        inside.insert(layouts.LAYERS_AXIS, layers)
+        part = np.expand_dims(part, layouts.LAYERS_AXIS)
+        stacked = [stop - start for start, stop in inside]
+        return tuple(inside), np.broadcast_to(part, stacked)
 
-
-def _shares_stack(link: Link, shape: tuple[int, ...], box: Box, array: np.ndarray) -> list[_Share]:
-    """A layer, with its heads joined, enters a stacked parameter."""
-    heads = layouts.heads_axis(link.target)
-    first, last = box[layouts.LAYERS_AXIS]
-    inside = list(_without_layers(box))
-    split, width = [], (0, 0)
-    if heads is not None:
-        rows, width = inside[heads], inside[heads + 1]
-        dim = _without_layers(shape)[heads + 1]
-        split = [rows[1] - rows[0], dim]
-        inside[heads : heads + 2] = [(rows[0] * dim, rows[1] * dim)]
-    source_box = tuple(inside)
-
-    def write_to(layer: np.ndarray) -> Callable[[Box, np.ndarray], None]:
-        def write(cut: Box, part: np.ndarray) -> None:
-            at = list(_within(cut, source_box))
-            if heads is not None:
-                part = part.reshape(*part.shape[:heads], *split, *part.shape[heads + 1 :])
-                part = part[(*[slice(None)] * (heads + 1), slice(*width))]
-                at[heads : heads + 1] = [slice(None), slice(None)]
-            layer[tuple(at)] = part
-
-        return write
-
-    here = [layer for layer in link.layers if first <= layer < last]
-    return [_Share(source_box, write_to(array[:, layer - first])) for layer in here]
+    return _Conversion(to_stored, to_target, () if at is None else (at,))
 
 
-def _share_split(link: Link, stored_shape: tuple[int, ...], box: Box, array: np.ndarray) -> _Share:
-    """One layer of a stacked parameter, whose heads are then joined."""
-    heads = layouts.heads_axis(link.stored)
-    inside, cut_heads = list(box), slice(None)
-    if heads is not None:
-        dim = _without_layers(stored_shape)[heads + 1]
-        start, stop = box[heads]
-        rows = (start // dim, -(-stop // dim))
-        # A device may hold a part of a head; heads are read whole.
-        cut_heads = slice(start - rows[0] * dim, stop - rows[0] * dim)
-        inside[heads : heads + 1] = [rows, (0, dim)]
-    inside.insert(layouts.LAYERS_AXIS, (link.layers[0], link.layers[0] + 1))
-    source_box = tuple(inside)
+def _splitting(link: Link, stored_shape: tuple[int, ...]) -> _Conversion:
+    """One layer leaves a stacked parameter; its heads are then joined."""
+    at = layouts.heads_axis(link.stored)
+    width = 1 if at is None else _without_layers(stored_shape)[at + 1]
 
-    def write(cut: Box, part: np.ndarray) -> None:
-        at = list(_within(cut, source_box))
-        at.pop(layouts.LAYERS_AXIS)
-        part = part[:, 0]
-        if heads is not None:
-            part = part.reshape(*part.shape[:heads], -1, *part.shape[heads + 2 :])
-            part = part[(*[slice(None)] * heads, cut_heads)]
-            at[heads : heads + 2] = [slice(None)]
-        array[tuple(at)] = part
+    def to_stored(box: Box) -> Box:
+        inside = list(box)
+        if at is not None:
+            inside[at : at + 1] = [(box[at][0] // width, -(-box[at][1] // width)), (0, width)]
+        inside.insert(layouts.LAYERS_AXIS, (link.layers[0], link.layers[0] + 1))
+        return tuple(inside)
 
-    return _Share(source_box, write)
+    def to_target(box: Box, part: np.ndarray) -> tuple[Box, np.ndarray]:
+        inside, part = list(_without_layers(box)), part[:, 0]
+        if at is not None:
+            inside[at : at + 2] = [(inside[at][0] * width, inside[at][1] * width)]
+            part = part.reshape(*part.shape[:at], -1, *part.shape[at + 2 :])
+        return tuple(inside), part
+
+    # The axes of heads and their width, in a stored array that has the layers at `LAYERS_AXIS`.
+    return _Conversion(to_stored, to_target, () if at is None else ((0, 2), (2, 3))[at])
 
 
-def _share_table(path: str, shape: tuple[int, ...], box: Box, array: np.ndarray) -> _Share:
+def _one_table(path: str, box: Box, part: np.ndarray) -> tuple[Box, np.ndarray]:
     """The relative position table that all layers of a stacked one have to agree on."""
-
-    def write(cut: Box, part: np.ndarray) -> None:
-        del cut
-        (table,) = layouts.split_layers(path, part).values()
-        array[...] = table[tuple(slice(*bounds) for bounds in box)]
-
-    return _Share(whole(shape), write)
+    del box
+    tables = layouts.split_layers(path, part)
+    for layer, table in enumerate(tables):
+        if not np.array_equal(table, tables[0]):
+            raise CheckpointError(
+                "The unscanned layout has one relative position table for all layers",
+                got=f"{path} whose layer {layer} differs from layer 0",
+                expected="the same table in every layer",
+                fix="bind network.T5Config.scan_layers = True for this checkpoint (its layers were trained apart),"
+                " or network.T5Config.relative_bias_per_layer = True",
+            )
+    return whole(tables[0].shape), tables[0]
 
 
 def _without_layers(shape: Sequence) -> tuple:
     """A shape or box of a stacked parameter without its layers axis."""
     return (*shape[: layouts.LAYERS_AXIS], *shape[layouts.LAYERS_AXIS + 1 :])
-
-
-def _unsplit_axes(
-    link: Link, stored_shape: tuple[int, ...], shape: tuple[int, ...]
-) -> tuple[int, ...]:
-    """The axes of the stored array along which it is not read in pieces."""
-    if not link.layers:
-        return ()
-    if layouts.is_stacked(link.target):
-        heads = layouts.heads_axis(link.target)
-        return () if heads is None else (heads,)
-    if len(link.layers) > 1:
-        return tuple(range(len(stored_shape)))
-    heads = layouts.heads_axis(link.stored)
-    return () if heads is None else ((0, 2), (2, 3))[heads]
 
 
 def _pieces(shape: Sequence[int], chunk: Sequence[int], limit: int) -> Iterator[Box]:

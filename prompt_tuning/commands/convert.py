@@ -6,13 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from prompt_tuning.checkpoints.config import DTYPES
 from prompt_tuning.config.flags import command_parser
 
 if TYPE_CHECKING:
     from prompt_tuning.checkpoints.source import ParamSource
 
-_DTYPES = ("float32", "bfloat16", "int8")
-_TABLE = "relpos_bias/rel_embedding"
 _DESCRIPTION = """\
 Writes the weights of a T5X checkpoint, a Hugging Face model or a checkpoint of a run into TARGET, in a form that loads
 faster. TARGET then goes wherever a checkpoint does: INITIAL_CHECKPOINT_PATH, CHECKPOINT_PATH. Weights that only stay
@@ -38,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("target", help="directory to make; local or gs://")
     parser.add_argument(
         "--dtype",
-        choices=_DTYPES,
+        choices=DTYPES,
         help="how to store the weights (default: as they are, float16 as float32); a prompt is always kept as it is",
     )
     parser.add_argument(
@@ -98,7 +97,7 @@ def convert(
     is_prompt = tree.match_any(PROMPT_REGEX)
 
     def dtype_of(path: str) -> str:
-        kept = stored[path].name if path in stored and stored[path].name in _DTYPES else "float32"
+        kept = stored[path].name if path in stored and stored[path].name in DTYPES else "float32"
         return int8.held_dtype(path, dtype) if dtype and not is_prompt(path) else kept
 
     held = {path: tuple(shape) for path, shape in shapes.items()}
@@ -147,8 +146,8 @@ def _unscanned_shapes(source: "ParamSource") -> dict[str, tuple[int, ...]]:
     """Path -> shape of the source's parameters, layer by layer."""
     import numpy as np
 
-    from prompt_tuning.checkpoints import placement
     from prompt_tuning.params import layouts
+    from prompt_tuning.params.names import TABLE
 
     model = source.settings or getattr(source, "metadata", {}).get("model", {})
     recorded = model.get("relative_bias_per_layer")
@@ -158,25 +157,21 @@ def _unscanned_shapes(source: "ParamSource") -> dict[str, tuple[int, ...]]:
             shapes[path] = tuple(shape)
             continue
         per_layer = bool(recorded)
-        if path.endswith(_TABLE) and recorded is None:
+        if path.endswith(TABLE) and recorded is None:
             # Models with a table per layer and those that repeat one look alike when they are scanned.
             tables = np.moveaxis(source.read(path), layouts.LAYERS_AXIS, 0)
             per_layer = any(not np.array_equal(table, tables[0]) for table in tables)
         num_layers = shape[layouts.LAYERS_AXIS]
         names = layouts.unscanned_paths(path, num_layers, relative_bias_per_layer=per_layer)
-        shapes |= dict.fromkeys(names, placement.layer_shape(path, tuple(shape)))
+        shapes |= dict.fromkeys(names, layouts.layer_shape(path, tuple(shape)))
     return shapes
 
 
 def _scanned_shapes(source: "ParamSource") -> dict[str, tuple[int, ...]]:
     """Path -> shape of the source's parameters, layers stacked."""
-    import jax
-
     from prompt_tuning.params import layouts
 
-    stored = {path: jax.ShapeDtypeStruct(*leaf) for path, leaf in source.shapes().items()}
-    scanned = jax.eval_shape(layouts.to_scanned, stored)
-    return {path: leaf.shape for path, leaf in scanned.items()}
+    return layouts.scanned_shapes({path: shape for path, (shape, _) in source.shapes().items()})
 
 
 def _show_progress(done: int, total: int) -> None:

@@ -1,5 +1,6 @@
 """Beam search with T5X's scores, its stopping rule and its order of results."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from prompt_tuning.decoding.cache import expand_batch, gather_copies
-from prompt_tuning.decoding.greedy import TokensToLogits
+from prompt_tuning.decoding.loop import TokensToLogits
+from prompt_tuning.errors import check_count
 from prompt_tuning.types import PyTree
 
 # Score of a slot that holds no sequence. Finite, so that it survives arithmetic; T5X's value, visible in results.
@@ -50,85 +52,93 @@ def brevity_penalty(length: jax.Array | int, alpha: float) -> jax.Array:
     return jnp.power((5.0 + jnp.asarray(length, jnp.float32)) / 6.0, alpha)
 
 
-def beam_search(
-    tokens_to_logits: TokensToLogits,
-    cache: PyTree,
-    *,
-    batch_size: int,
-    max_decode_length: int,
-    eos_id: int = 1,
-    num_decodes: int = 4,
-    alpha: float = 0.6,
-    cache_batch_axis: int = 0,
-) -> tuple[jax.Array, jax.Array]:
-    """Keeps the `num_decodes` (K) best sequences of each row.
+@dataclasses.dataclass(frozen=True)
+class BeamSearch:
+    """The best sequences that a beam finds.
 
     A finished sequence scores its log-probability divided by the brevity penalty. The search stops when, for every row
     of the batch, all K slots are finished and the best live beam could not beat the worst of them even at full length.
     A row without any finished sequence returns its live beams, scored by plain log-probability; elsewhere empty slots
     are zeros with score -1e7.
 
-    Args:
-      tokens_to_logits: One step of the decoder, for B * K rows: row `b * K + k` is beam k of batch row b. Whatever it
-        closes over (the encoded inputs) is repeated in that order, as `jnp.repeat(encoded, K, axis=0)` does.
-      cache: Its cache before the first position, for B rows; it is repeated here.
-      batch_size: B.
-      max_decode_length: T, EOS included.
-      eos_id: Id that ends a sequence.
-      num_decodes: K.
-      alpha: Exponent of the brevity penalty.
-      cache_batch_axis: Axis of the batch in the cache: 0, or 1 where layers are scanned. Leaves with no such axis
-        (positions) are shared by all rows.
+    Attributes:
+      num_decodes: Beams (K).
+      alpha: Exponent of the brevity penalty that log-probabilities are divided by; 0 for none.
 
-    Returns:
-      Token ids [B, K, T] int32, EOS included and 0 after it, and scores [B, K] float32, ascending: the best is last.
+    Raises:
+      ConfigError: If there is no beam.
 
     Source:
       t5x:t5x/decoding.py (`beam_search`). Differs: sequences always start from id 0, without a forced prefix.
     """
-    shape = (batch_size, num_decodes)
-    # All beams start alike, so only one may count: the others would return the same sequences.
-    live_log_probs = jnp.full(shape, NO_SEQUENCE).at[:, 0].set(0.0)
 
-    def step(loop: _Loop) -> _Loop:
-        logits, cache = tokens_to_logits(loop.token.reshape(-1, 1), loop.cache)
-        logits = logits.reshape(*shape, -1)
-        candidates = _continue(loop, logits, eos_id)
-        live_log_probs, order = _best(
-            jnp.where(candidates.ended, candidates.log_probs + NO_SEQUENCE, candidates.log_probs),
-            num_decodes,
-        )
-        live_ids, token, beam = jax.vmap(
-            lambda tree, index: jax.tree.map(lambda x: x[index], tree)
-        )((candidates.ids, candidates.token, candidates.beam), order)
-        finished_ids, finished_scores, finished = _finish(loop, candidates, alpha)
-        return _Loop(
-            position=loop.position + 1,
-            token=token,
-            live_ids=live_ids,
+    num_decodes: int = 4
+    alpha: float = 0.6
+
+    def __post_init__(self) -> None:
+        """Checks the number of beams."""
+        check_count("decoding.beam_search.num_decodes", self.num_decodes, "sequences")
+
+    def __call__(
+        self,
+        tokens_to_logits: TokensToLogits,
+        cache: PyTree,
+        *,
+        batch_size: int,
+        max_decode_length: int,
+        eos_id: int = 1,
+        cache_batch_axis: int = 0,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns ids [B, K, T] and scores [B, K]; see `DecodeFn`."""
+        shape = (batch_size, self.num_decodes)
+        # All beams start alike, so only one may count: the others would return the same sequences.
+        live_log_probs = jnp.full(shape, NO_SEQUENCE).at[:, 0].set(0.0)
+
+        def step(loop: _Loop) -> _Loop:
+            logits, cache = tokens_to_logits(loop.token.reshape(-1, 1), loop.cache)
+            logits = logits.reshape(*shape, -1)
+            candidates = _continue(loop, logits, eos_id)
+            # What ended is pushed out of reach: the K live beams are taken from the others.
+            live_log_probs, order = _best(
+                jnp.where(
+                    candidates.ended, candidates.log_probs + NO_SEQUENCE, candidates.log_probs
+                ),
+                self.num_decodes,
+            )
+            live_ids, token, beam = jax.vmap(
+                lambda tree, index: jax.tree.map(lambda x: x[index], tree)
+            )((candidates.ids, candidates.token, candidates.beam), order)
+            finished_ids, finished_scores, finished = _finish(loop, candidates, self.alpha)
+            return _Loop(
+                position=loop.position + 1,
+                token=token,
+                live_ids=live_ids,
+                live_log_probs=live_log_probs,
+                finished_ids=finished_ids,
+                finished_scores=finished_scores,
+                finished=finished,
+                # Each beam goes on from the keys and values of the beam that it continues.
+                cache=gather_copies(cache, beam, batch_axis=cache_batch_axis),
+            )
+
+        start = _Loop(
+            position=jnp.zeros((), jnp.int32),
+            token=jnp.zeros(shape, jnp.int32),
+            live_ids=jnp.zeros((*shape, max_decode_length), jnp.int32),
             live_log_probs=live_log_probs,
-            finished_ids=finished_ids,
-            finished_scores=finished_scores,
-            finished=finished,
-            cache=gather_copies(cache, beam, batch_axis=cache_batch_axis),
+            finished_ids=jnp.zeros((*shape, max_decode_length), jnp.int32),
+            finished_scores=jnp.full(shape, NO_SEQUENCE),
+            finished=jnp.zeros(shape, jnp.bool_),
+            cache=expand_batch(cache, batch_size, self.num_decodes, batch_axis=cache_batch_axis),
         )
-
-    start = _Loop(
-        position=jnp.zeros((), jnp.int32),
-        token=jnp.zeros(shape, jnp.int32),
-        live_ids=jnp.zeros((*shape, max_decode_length), jnp.int32),
-        live_log_probs=live_log_probs,
-        finished_ids=jnp.zeros((*shape, max_decode_length), jnp.int32),
-        finished_scores=jnp.full(shape, NO_SEQUENCE),
-        finished=jnp.zeros(shape, jnp.bool_),
-        cache=expand_batch(cache, batch_size, num_decodes, batch_axis=cache_batch_axis),
-    )
-    end = lax.while_loop(lambda loop: _may_improve(loop, max_decode_length, alpha), step, start)
-    any_finished = jnp.any(end.finished, axis=1)
-    return (
-        jnp.where(any_finished[:, None, None], end.finished_ids, end.live_ids),
-        jnp.where(any_finished[:, None], end.finished_scores, end.live_log_probs),
-    )
+        end = lax.while_loop(
+            lambda loop: _may_improve(loop, max_decode_length, self.alpha), step, start
+        )
+        any_finished = jnp.any(end.finished, axis=1)
+        return (
+            jnp.where(any_finished[:, None, None], end.finished_ids, end.live_ids),
+            jnp.where(any_finished[:, None], end.finished_scores, end.live_log_probs),
+        )
 
 
 def _may_improve(loop: _Loop, max_decode_length: int, alpha: float) -> jax.Array:
@@ -162,6 +172,7 @@ def _finish(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the K best finished sequences of old and new: ids, scores and whether the slots are taken."""
     scores = candidates.log_probs / brevity_penalty(loop.position + 1, alpha)
+    # Below even the empty slots, so that nothing unfinished is taken for a result.
     scores = jnp.where(candidates.ended, scores, scores + NO_SEQUENCE)
     all_scores = jnp.concatenate([loop.finished_scores, scores], axis=1)
     all_ids = jnp.concatenate([loop.finished_ids, candidates.ids], axis=1)

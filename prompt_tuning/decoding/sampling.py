@@ -1,14 +1,14 @@
 """Sampling with a temperature, from all tokens, the k most likely ones, or the nucleus of mass p."""
 
-from typing import NamedTuple
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from prompt_tuning.decoding.cache import expand_batch
-from prompt_tuning.decoding.greedy import TokensToLogits
-from prompt_tuning.errors import ConfigError
+from prompt_tuning.decoding.loop import TokensToLogits, decode_rows
+from prompt_tuning.errors import ConfigError, check_count, check_number
 from prompt_tuning.types import PyTree
 
 # Logit of a token that may not be drawn; T5X's value, so that log-probabilities agree.
@@ -17,156 +17,104 @@ _EXCLUDED = -1.0e7
 _MIN_TEMPERATURE = 1e-4
 
 
-class _Loop(NamedTuple):
-    """What one position hands to the next; R = B * num_decodes rows."""
+@dataclasses.dataclass(frozen=True)
+class TemperatureSample:
+    """Sequences drawn token by token.
 
-    position: jax.Array  # [] int32, tokens decoded so far
-    token: jax.Array  # [R, 1] int32, the decoder's next inputs
-    ids: jax.Array  # [R, T] int32
-    scores: jax.Array  # [R] float32
-    ended: jax.Array  # [R] bool
-    rng: jax.Array
-    cache: PyTree
+    Every batch is drawn with the same key, `PRNGKey(seed)`, and each of its rows with its own part of it: a draw
+    depends on the example, on its row and on the batch size, and is the same whenever these are. A score is the sum of
+    log-probabilities up to and including EOS, without a length penalty.
 
-
-def temperature_sample(
-    tokens_to_logits: TokensToLogits,
-    cache: PyTree,
-    *,
-    batch_size: int,
-    max_decode_length: int,
-    eos_id: int = 1,
-    decode_rng: jax.Array | None = None,
-    num_decodes: int = 1,
-    temperature: float = 1.0,
-    topk: int = 1,
-    topp: float = 0.0,
-    rescale_log_probs: bool = True,
-    cache_batch_axis: int = 0,
-) -> tuple[jax.Array, jax.Array]:
-    """Draws `num_decodes` (K) sequences for each row, token by token, starting from id 0.
-
-    Args:
-      tokens_to_logits: One step of the decoder, for B * K rows, in the order that `beam_search` describes.
-      cache: Its cache before the first position, for B rows; it is repeated here.
-      batch_size: B.
-      max_decode_length: T, EOS included.
-      eos_id: Id that ends a sequence.
-      decode_rng: Key; None for `PRNGKey(0)`.
-      num_decodes: K.
+    Attributes:
       temperature: Logits are divided by it. Below 1e-4 the most likely token is taken.
       topk: Draw from this many most likely tokens (more on ties); 0 from all. T5X's default of 1 is greedy.
       topp: Draw from the fewest most likely tokens whose probabilities reach this sum; 0 from all.
+      num_decodes: Draws for each example (K); the most likely is the result.
       rescale_log_probs: Score tokens by the distribution they were drawn from (with `topk=1`, or a temperature below
         1e-4, every score is 0); otherwise by the model's own.
-      cache_batch_axis: Axis of the batch in the cache: 0, or 1 where layers are scanned.
-
-    Returns:
-      Token ids [B, K, T] int32, EOS included and 0 after it, and scores [B, K] float32, ascending: the best is last. A
-      score is the sum of log-probabilities up to and including EOS, without a length penalty.
+      seed: Seed of the draws.
 
     Raises:
-      ConfigError: Both `topk` and `topp` are set, or one is out of range.
+      ConfigError: If a number is out of range, or both `topk` and `topp` are set.
 
     Source:
       t5x:t5x/decoding.py (`temperature_sample`): one key gives T5X's draws. Differs: no forced prefix.
     """
-    check_choice(topk, topp)
-    rows = batch_size * num_decodes
 
-    def step(loop: _Loop) -> _Loop:
-        draw_rng, rng = jax.random.split(loop.rng)
-        logits, cache = tokens_to_logits(loop.token, loop.cache)
-        drawn, log_prob = _draw(
-            draw_rng, logits.astype(jnp.float32), temperature, topk, topp, rescale_log_probs
+    temperature: float = 1.0
+    topk: int = 1
+    topp: float = 0.0
+    num_decodes: int = 1
+    rescale_log_probs: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        check_count("decoding.temperature_sample.num_decodes", self.num_decodes, "sequences")
+        if self.topk and self.topp:
+            raise ConfigError(
+                "temperature_sample.topk and topp",
+                got=(self.topk, self.topp),
+                expected="at most one of them other than 0",
+                fix="set topk = 0 for nucleus sampling (its default is 1), or topp = 0.0",
+            )
+        check_count("temperature_sample.topk", self.topk, "tokens", at_least=0)
+        check_number("temperature_sample.topp", self.topp, "[0, 1]")
+        check_number("temperature_sample.temperature", self.temperature, "[0, inf)")
+
+    def __call__(
+        self,
+        tokens_to_logits: TokensToLogits,
+        cache: PyTree,
+        *,
+        batch_size: int,
+        max_decode_length: int,
+        eos_id: int = 1,
+        cache_batch_axis: int = 0,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns ids [B, K, T] and scores [B, K]; see `DecodeFn`."""
+        ids, scores = decode_rows(
+            tokens_to_logits,
+            expand_batch(cache, batch_size, self.num_decodes, batch_axis=cache_batch_axis),
+            self._draw,
+            rows=batch_size * self.num_decodes,
+            max_decode_length=max_decode_length,
+            eos_id=eos_id,
+            rng=jax.random.PRNGKey(self.seed),
         )
-        token = jnp.where(loop.ended, 0, drawn)[:, None]
-        return _Loop(
-            position=loop.position + 1,
-            token=token,
-            ids=lax.dynamic_update_slice_in_dim(loop.ids, token, loop.position, axis=1),
-            scores=loop.scores + jnp.where(loop.ended, 0.0, log_prob),
-            ended=loop.ended | (token[:, 0] == eos_id),
-            rng=rng,
-            cache=cache,
-        )
-
-    start = _Loop(
-        position=jnp.zeros((), jnp.int32),
-        token=jnp.zeros((rows, 1), jnp.int32),
-        ids=jnp.zeros((rows, max_decode_length), jnp.int32),
-        scores=jnp.zeros((rows,), jnp.float32),
-        ended=jnp.zeros((rows,), jnp.bool_),
-        rng=jax.random.PRNGKey(0) if decode_rng is None else decode_rng,
-        cache=expand_batch(cache, batch_size, num_decodes, batch_axis=cache_batch_axis),
-    )
-    end = lax.while_loop(
-        lambda loop: (loop.position < max_decode_length) & ~jnp.all(loop.ended), step, start
-    )
-    scores = end.scores.reshape(batch_size, num_decodes)
-    order = jnp.argsort(scores, axis=1)
-    ids = end.ids.reshape(batch_size, num_decodes, max_decode_length)
-    return (
-        jnp.take_along_axis(ids, order[:, :, None], axis=1),
-        jnp.take_along_axis(scores, order, axis=1),
-    )
-
-
-def check_choice(topk: int, topp: float) -> None:
-    """Raises a ConfigError where `topk` and `topp` do not name one way to sample."""
-    if topk and topp:
-        raise ConfigError(
-            "temperature_sample.topk and topp",
-            got=(topk, topp),
-            expected="at most one of them other than 0",
-            fix="set topk = 0 for nucleus sampling (its default is 1), or topp = 0.0",
-        )
-    if topk < 0 or not 0.0 <= topp <= 1.0:
-        raise ConfigError(
-            "temperature_sample.topk and topp",
-            got=(topk, topp),
-            expected="topk >= 0 and topp in [0, 1]",
-            fix="use 0 to sample from all tokens",
+        scores = scores.reshape(batch_size, self.num_decodes)
+        order = jnp.argsort(scores, axis=1)
+        ids = ids.reshape(batch_size, self.num_decodes, max_decode_length)
+        return (
+            jnp.take_along_axis(ids, order[:, :, None], axis=1),
+            jnp.take_along_axis(scores, order, axis=1),
         )
 
+    def _draw(self, rng: jax.Array | None, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Draws one token per row of logits [R, V]; returns ids [R] int32 and their log-probabilities [R]."""
+        assert rng is not None
+        greedy = self.temperature <= _MIN_TEMPERATURE
+        scaled = self.filtered_logits(logits)
+        token = jnp.argmax(scaled, axis=-1) if greedy else jax.random.categorical(rng, scaled)
+        if greedy and self.rescale_log_probs:
+            return token.astype(jnp.int32), jnp.zeros(token.shape, jnp.float32)
+        log_probs = jax.nn.log_softmax(scaled if self.rescale_log_probs else logits, axis=-1)
+        log_prob = jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
+        return token.astype(jnp.int32), log_prob
 
-def filtered_logits(
-    logits: jax.Array, *, temperature: float = 1.0, topk: int = 0, topp: float = 0.0
-) -> jax.Array:
-    """Returns the logits that tokens are drawn from; those of excluded tokens are -1e7.
+    def filtered_logits(self, logits: jax.Array) -> jax.Array:
+        """Returns the logits [R, V] that tokens are drawn from; those of excluded tokens are -1e7.
 
-    Args:
-      logits: [R, V] float32, the model's.
-      temperature: See `temperature_sample`; below 1e-4 the logits come back as they are.
-      topk: See `temperature_sample`.
-      topp: See `temperature_sample`.
-    """
-    if temperature <= _MIN_TEMPERATURE:
-        return logits
-    scaled = logits / temperature
-    if topk:
-        scaled = _keep_top_k(scaled, topk)
-    if topp:
-        scaled = _keep_nucleus(scaled, topp)
-    return scaled
-
-
-def _draw(
-    rng: jax.Array,
-    logits: jax.Array,
-    temperature: float,
-    topk: int,
-    topp: float,
-    rescale_log_probs: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """Draws one token per row of logits [R, V]; returns ids [R] int32 and their log-probabilities [R]."""
-    greedy = temperature <= _MIN_TEMPERATURE
-    scaled = filtered_logits(logits, temperature=temperature, topk=topk, topp=topp)
-    token = jnp.argmax(scaled, axis=-1) if greedy else jax.random.categorical(rng, scaled)
-    if greedy and rescale_log_probs:
-        return token.astype(jnp.int32), jnp.zeros(token.shape, jnp.float32)
-    log_probs = jax.nn.log_softmax(scaled if rescale_log_probs else logits, axis=-1)
-    return token.astype(jnp.int32), jnp.take_along_axis(log_probs, token[:, None], axis=-1)[:, 0]
+        Below a temperature of 1e-4 the logits come back as they are.
+        """
+        if self.temperature <= _MIN_TEMPERATURE:
+            return logits
+        scaled = logits / self.temperature
+        if self.topk:
+            scaled = _keep_top_k(scaled, self.topk)
+        if self.topp:
+            scaled = _keep_nucleus(scaled, self.topp)
+        return scaled
 
 
 def _keep_top_k(logits: jax.Array, k: int) -> jax.Array:

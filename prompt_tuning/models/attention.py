@@ -144,9 +144,24 @@ class Attention(nn.Module):
           mask: [B, 1, Q, K], True where attention is allowed; None allows all.
           position_bias: Gives the bias for query and key positions; None adds none.
         """
-        query = self._project("query", inputs_q, 1.0 / self.config.head_dim)
-        key = self._project("key", inputs_kv)
-        value = self._project("value", inputs_kv)
+        cfg = self.config
+        dense = functools.partial(
+            layers.Dense,
+            cfg,
+            distribution="normal",
+            join_axes=not cfg.scan_layers,
+        )
+        heads = ("heads", "kv") if cfg.scan_layers else ("joined_kv",)
+        project = functools.partial(dense, (cfg.num_heads, cfg.head_dim), ("embed", *heads))
+        query, key, value = (
+            layers.constrain(projection(x), ("batch", "length", "heads", "kv"))
+            for projection, x in (
+                # The division by sqrt(D) that this attention leaves out is in the query's initial values.
+                (project(name="query", variance=1.0 / cfg.head_dim), inputs_q),
+                (project(name="key"), inputs_kv),
+                (project(name="value"), inputs_kv),
+            )
+        )
         query_positions: Array = np.arange(query.shape[1], dtype=np.int32)
         if self.use_cache:
             key, value, query_positions, mask = self._append_to_cache(query, key, value, mask)
@@ -156,36 +171,7 @@ class Attention(nn.Module):
             relative = position_bias(query_positions, key_positions).astype(jnp.float32)
             bias = relative if bias is None else bias + relative
         x = self._attend(query, key, value, bias)
-        return self._out(x)
-
-    def _project(self, name: str, inputs: Array, variance: float = 1.0) -> jax.Array:
-        """Returns the inputs projected to [B, L, N, D]."""
-        cfg = self.config
-        projected = layers.Dense(
-            features=(cfg.num_heads, cfg.head_dim),
-            kernel_axes=("embed", "heads", "kv") if cfg.scan_layers else ("embed", "joined_kv"),
-            dtype=cfg.activation_dtype,
-            param_dtype=cfg.parameter_dtype,
-            distribution="normal",
-            variance=variance,
-            join_axes=not cfg.scan_layers,
-            name=name,
-        )(inputs)
-        return layers.constrain(projected, ("batch", "length", "heads", "kv"))
-
-    def _out(self, x: jax.Array) -> jax.Array:
-        """Returns the heads' results [B, Q, N, D] projected back to [B, Q, H]."""
-        cfg = self.config
-        return layers.Dense(
-            features=(cfg.emb_dim,),
-            kernel_axes=("heads", "kv", "embed") if cfg.scan_layers else ("joined_kv", "embed"),
-            dtype=cfg.activation_dtype,
-            param_dtype=cfg.parameter_dtype,
-            distribution="normal",
-            num_inputs=2,
-            join_axes=not cfg.scan_layers,
-            name="out",
-        )(x)
+        return dense((cfg.emb_dim,), (*heads, "embed"), num_inputs=2, name="out")(x)
 
     def _attend(
         self, query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from prompt_tuning.errors import ConfigError
+from prompt_tuning.errors import ConfigError, check_choice, check_count, check_number
 
 # What `mlp_activations` may name. `gelu` is the tanh approximation that T5 1.1 was trained with.
 ACTIVATIONS = {
@@ -90,30 +90,13 @@ class T5Config:
         set_field("mlp_activations", tuple(self.mlp_activations))
         # None is T5X's other spelling of "none".
         set_field("remat_policy", self.remat_policy or "none")
-        self._check_sizes()
-        for activation in self.mlp_activations:
-            _check_name("mlp_activations", activation, ACTIVATIONS)
-        _check_name("remat_policy", self.remat_policy, REMAT_POLICIES)
-        if not 0.0 <= self.dropout_rate < 1.0:
-            raise ConfigError(
-                "T5Config.dropout_rate is out of range",
-                got=self.dropout_rate,
-                expected="a number in [0, 1)",
-                fix="set DROPOUT_RATE to 0.0 or 0.1",
-            )
-
-    def _check_sizes(self) -> None:
-        """Checks that every size is a positive integer and that there is an activation."""
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            is_size = field.type is int or field.type == "int"
-            if is_size and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigError(
-                    f"T5Config.{field.name} is not a size",
-                    got=value,
-                    expected="a positive integer",
-                    fix=f"bind {field.name} to the size of the checkpoint's model",
-                )
+            if field.type in (int, "int"):
+                check_count(f"T5Config.{field.name}", getattr(self, field.name), "units")
+        for activation in self.mlp_activations:
+            check_choice("T5Config.mlp_activations", activation, ACTIVATIONS)
+        check_choice("T5Config.remat_policy", self.remat_policy, REMAT_POLICIES)
+        check_number("T5Config.dropout_rate", self.dropout_rate, "[0, 1)")
         half = self.relative_attention_num_buckets // 2
         # With fewer buckets, or no distances to spread over the logarithmic ones, the bucket formula divides by zero.
         if half < 2 or self.relative_attention_max_distance <= half:
@@ -159,16 +142,3 @@ def _dtype_name(field: str, dtype: Any) -> str:
         name=str(dtype),
         candidates=("float32", "bfloat16", "float16"),
     )
-
-
-def _check_name(field: str, name: str, known: dict[str, Any]) -> None:
-    """Raises ConfigError unless `name` is a key of `known`."""
-    if name not in known:
-        raise ConfigError(
-            f"Unknown name in T5Config.{field}",
-            got=name,
-            expected=f"one of {sorted(known)}",
-            fix="use one of these names",
-            name=str(name),
-            candidates=known,
-        )

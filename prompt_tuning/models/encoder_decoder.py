@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from prompt_tuning import tree
-from prompt_tuning.decoding import specs
+from prompt_tuning.decoding.greedy import Greedy
+from prompt_tuning.decoding.loop import DecodeFn
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
@@ -45,7 +46,7 @@ class EncoderDecoderModel:
     z_loss: float = 1e-4
     label_smoothing: float = 0.0
     loss_normalizing_factor: float | str | None = None
-    decode_fn: specs.DecodeFn | type[specs.DecodeFn] = specs.Greedy()
+    decode_fn: DecodeFn | type[DecodeFn] = Greedy()
     num_decodes: int | None = None
 
     def __post_init__(self) -> None:
@@ -69,7 +70,7 @@ class EncoderDecoderModel:
         return LossConfig(self.z_loss, self.label_smoothing, self.loss_normalizing_factor)
 
     @functools.cached_property
-    def decoder(self) -> specs.DecodeFn:
+    def decoder(self) -> DecodeFn:
         """`decode_fn` with `num_decodes` set.
 
         Raises:
@@ -141,8 +142,6 @@ class EncoderDecoderModel:
             batch["decoder_target_tokens"],
             encoder_segment_ids=batch.get("encoder_segment_ids"),
             decoder_segment_ids=batch.get("decoder_segment_ids"),
-            encoder_positions=batch.get("encoder_positions"),
-            decoder_positions=batch.get("decoder_positions"),
             enable_dropout=dropout_rng is not None,
             rngs=rngs,
             **table.of_rows(params, batch),

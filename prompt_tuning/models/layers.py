@@ -48,10 +48,10 @@ class Dense(nn.Module):
     A kernel that is passed in as int8 comes with the parameter `kernel_scale` (`params/int8.py`).
 
     Attributes:
+      config: The architecture.
       features: Output axes.
       kernel_axes: Logical axes of the kernel, as many as it has dimensions.
-      dtype: Dtype of the computation; input and kernel are cast to it.
-      param_dtype: Dtype of a new kernel.
+      dtype: Dtype of the computation, to which input and kernel are cast; None for that of activations.
       distribution: "truncated_normal" or "normal", of variance `variance / fan_in`.
       variance: See `distribution`.
       num_inputs: How many of the last input axes are contracted.
@@ -59,10 +59,10 @@ class Dense(nn.Module):
         unscanned models do, or with its axes apart, as T5X's scanned models do.
     """
 
+    config: T5Config
     features: tuple[int, ...]
     kernel_axes: tuple[str, ...]
-    dtype: Any
-    param_dtype: Any
+    dtype: Any = None
     distribution: Literal["truncated_normal", "normal"] = "truncated_normal"
     variance: float = 1.0
     num_inputs: int = 1
@@ -71,7 +71,8 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, inputs: Float[Array, "..."]) -> Float[jax.Array, "..."]:
         """Returns the inputs with their last `num_inputs` axes replaced by `features`."""
-        x = jnp.asarray(inputs, self.dtype)
+        dtype = self.dtype or self.config.activation_dtype
+        x = jnp.asarray(inputs, dtype)
         contracted = tuple(range(x.ndim - self.num_inputs, x.ndim))
         in_shape = x.shape[-self.num_inputs :]
         shape = (*in_shape, *self.features)
@@ -84,10 +85,10 @@ class Dense(nn.Module):
             in_axis=tuple(range(num_in)),
             out_axis=tuple(range(num_in, len(stored))),
         )
-        kernel = param("kernel", init, stored, self.param_dtype, self.kernel_axes)
+        kernel = param("kernel", init, stored, self.config.parameter_dtype, self.kernel_axes)
         product = jax.lax.dot_general(
             x,
-            jnp.reshape(jnp.asarray(kernel, self.dtype), shape),
+            jnp.reshape(jnp.asarray(kernel, dtype), shape),
             ((contracted, tuple(range(self.num_inputs))), ((), ())),
         )
         if kernel.dtype != jnp.int8:
@@ -97,7 +98,7 @@ class Dense(nn.Module):
             self.get_variable("params", "kernel_scale"),
             (1,) * (x.ndim - self.num_inputs) + self.features,
         )
-        return jnp.asarray(jnp.asarray(product, jnp.float32) * scale, self.dtype)
+        return jnp.asarray(jnp.asarray(product, jnp.float32) * scale, dtype)
 
 
 class RMSNorm(nn.Module):
@@ -137,19 +138,16 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "B L H"]) -> Float[jax.Array, "B L H"]:
         """Returns the block's output for each position."""
         cfg = self.config
-        dense = functools.partial(
-            Dense, dtype=cfg.activation_dtype, param_dtype=cfg.parameter_dtype
-        )
         gated = len(cfg.mlp_activations) > 1
         hidden = []
         for i, activation in enumerate(cfg.mlp_activations):
             name = f"wi_{i}" if gated else "wi"
-            projected = dense((cfg.mlp_dim,), ("embed", "mlp"), name=name)(x)
+            projected = Dense(cfg, (cfg.mlp_dim,), ("embed", "mlp"), name=name)(x)
             hidden.append(ACTIVATIONS[activation](projected))
         y = functools.reduce(operator.mul, hidden)
         y = shared_dropout(cfg.dropout_rate, self.deterministic)(y)
         y = constrain(y, ("batch", "length", "mlp"))
-        return dense((cfg.emb_dim,), ("mlp", "embed"), name="wo")(y)
+        return Dense(cfg, (cfg.emb_dim,), ("mlp", "embed"), name="wo")(y)
 
 
 class TokenEmbedder(nn.Module):

@@ -71,32 +71,17 @@ def is_real_position(
 
 
 def pairwise_mask(
-    is_query: Bool[Array, "B Q"], is_key: Bool[Array, "B K"]
+    is_query: Bool[Array, "B Q"],
+    is_key: Bool[Array, "B K"],
+    query_segments: Int[Array, "B Q"] | None = None,
+    key_segments: Int[Array, "B K"] | None = None,
 ) -> Bool[jax.Array, "B 1 Q K"]:
-    """Returns the mask that joins real queries with real keys."""
-    return jnp.logical_and(is_query[:, None, :, None], is_key[:, None, None, :])
-
-
-def segment_mask(
-    query_ids: Int[Array, "B Q"], key_ids: Int[Array, "B K"]
-) -> Bool[jax.Array, "B 1 Q K"]:
-    """Returns the mask that keeps each packed example to itself."""
-    return jnp.asarray(query_ids)[:, None, :, None] == jnp.asarray(key_ids)[:, None, None, :]
-
-
-def causal_mask(length: int) -> Bool[np.ndarray, "1 1 T T"]:
-    """Returns the mask under which a position sees itself and what came before."""
-    return np.tri(length, dtype=np.bool_)[None, None]
-
-
-def encoder_mask(
-    is_real: Bool[Array, "B S"], segment_ids: Int[Array, "B S"] | None = None
-) -> Bool[jax.Array, "B 1 S S"]:
-    """Returns the encoder's self-attention mask: real positions see all real positions of their segment."""
-    mask = pairwise_mask(is_real, is_real)
-    if segment_ids is not None:
-        mask = jnp.logical_and(mask, segment_mask(segment_ids, segment_ids))
-    return mask
+    """Returns the mask that joins real queries with real keys; with segment ids, within each packed example only."""
+    mask = jnp.logical_and(is_query[:, None, :, None], is_key[:, None, None, :])
+    if query_segments is None or key_segments is None:
+        return mask
+    queries, keys = jnp.asarray(query_segments), jnp.asarray(key_segments)
+    return jnp.logical_and(mask, queries[:, None, :, None] == keys[:, None, None, :])
 
 
 def decoder_mask(
@@ -109,12 +94,9 @@ def decoder_mask(
       segment_ids: [B, T] packed example of each position, or None.
     """
     is_target = jnp.asarray(target_tokens) > 0
-    mask = jnp.logical_and(
-        pairwise_mask(is_target, is_target), causal_mask(target_tokens.shape[-1])
-    )
-    if segment_ids is not None:
-        mask = jnp.logical_and(mask, segment_mask(segment_ids, segment_ids))
-    return mask
+    mask = pairwise_mask(is_target, is_target, segment_ids, segment_ids)
+    # A position sees itself and what came before.
+    return jnp.logical_and(mask, np.tri(target_tokens.shape[-1], dtype=np.bool_)[None, None])
 
 
 def mask_bias(mask: Bool[Array, "B 1 Q K"]) -> Float[jax.Array, "B 1 Q K"]:

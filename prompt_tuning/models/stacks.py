@@ -1,6 +1,7 @@
 """Encoder and decoder: one layer of each, and the stacks, as a Python loop or as one scanned layer."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,6 +28,18 @@ def _position_bias(
     )
 
 
+def _add(
+    config: T5Config,
+    dropout: nn.Dropout,
+    norm: str,
+    block: Callable[[jax.Array], jax.Array],
+    x: jax.Array,
+) -> jax.Array:
+    """Returns `x` plus what a block makes of it, behind the norm of this name; inside a layer's compact method."""
+    y = block(layers.RMSNorm(config, name=norm)(x))
+    return layers.constrain(x + dropout(y), layers.RESIDUAL)
+
+
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward block, each behind a norm and added to its input.
 
@@ -47,17 +60,15 @@ class EncoderLayer(nn.Module):
     ) -> tuple[Float[jax.Array, "B S H"], None]:
         """Returns the layer's output and None, the per-layer output that `scan` asks for."""
         cfg = self.config
+        # One module for all places: Flax tells the draws of a module apart by the order of its calls.
         dropout = layers.shared_dropout(cfg.dropout_rate, self.deterministic)
+        add = functools.partial(_add, cfg, dropout)
         bias = _position_bias(cfg, table, bidirectional=True)
+        attend = attention.Attention(cfg, self.deterministic, name="attention")
+        mlp = layers.Mlp(cfg, self.deterministic, name="mlp")
         x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
-
-        y = layers.RMSNorm(cfg, name="pre_attention_layer_norm")(x)
-        y = attention.Attention(cfg, self.deterministic, name="attention")(y, y, mask, bias)
-        x = layers.constrain(x + dropout(y), layers.RESIDUAL)
-
-        y = layers.RMSNorm(cfg, name="pre_mlp_layer_norm")(x)
-        y = layers.Mlp(cfg, self.deterministic, name="mlp")(y)
-        return layers.constrain(x + dropout(y), layers.RESIDUAL), None
+        x = add("pre_attention_layer_norm", lambda y: attend(y, y, mask, bias), x)
+        return add("pre_mlp_layer_norm", mlp, x), None
 
 
 class DecoderLayer(nn.Module):
@@ -85,25 +96,17 @@ class DecoderLayer(nn.Module):
         """Returns the layer's output and None, the per-layer output that `scan` asks for."""
         cfg = self.config
         dropout = layers.shared_dropout(cfg.dropout_rate, self.deterministic)
+        add = functools.partial(_add, cfg, dropout)
         bias = _position_bias(cfg, table, bidirectional=False)
+        attend = functools.partial(attention.Attention, cfg, self.deterministic)
+        to_self = attend(self.decode, name="self_attention")
+        to_encoded = attend(name="encoder_decoder_attention")
+        mlp = layers.Mlp(cfg, self.deterministic, name="mlp")
         x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
-
-        y = layers.RMSNorm(cfg, name="pre_self_attention_layer_norm")(x)
-        self_attention = attention.Attention(
-            cfg, self.deterministic, self.decode, name="self_attention"
-        )
-        x = layers.constrain(x + dropout(self_attention(y, y, self_mask, bias)), layers.RESIDUAL)
-
-        y = layers.RMSNorm(cfg, name="pre_cross_attention_layer_norm")(x)
+        x = add("pre_self_attention_layer_norm", lambda y: to_self(y, y, self_mask, bias), x)
         # No position bias here: encoder and decoder positions have no common origin.
-        cross_attention = attention.Attention(
-            cfg, self.deterministic, name="encoder_decoder_attention"
-        )
-        x = layers.constrain(x + dropout(cross_attention(y, encoded, cross_mask)), layers.RESIDUAL)
-
-        y = layers.RMSNorm(cfg, name="pre_mlp_layer_norm")(x)
-        y = layers.Mlp(cfg, self.deterministic, name="mlp")(y)
-        return layers.constrain(x + dropout(y), layers.RESIDUAL), None
+        x = add("pre_cross_attention_layer_norm", lambda y: to_encoded(y, encoded, cross_mask), x)
+        return add("pre_mlp_layer_norm", mlp, x), None
 
 
 def _run_layers(
@@ -203,7 +206,7 @@ class Encoder(nn.Module):
             num_layers=cfg.num_encoder_layers,
             # The prompt is dropped out with the tokens.
             x=dropout(x),
-            broadcast=(masks.encoder_mask(is_real, segment_ids),),
+            broadcast=(masks.pairwise_mask(is_real, is_real, segment_ids, segment_ids),),
             config=cfg,
             deterministic=deterministic,
         )
@@ -247,10 +250,8 @@ class Decoder(nn.Module):
         y = dropout(layers.RMSNorm(cfg, name="decoder_norm")(y))
         if cfg.logits_via_embedding:
             return y
-        return layers.Dense(
-            features=(cfg.vocab_size,),
-            kernel_axes=("embed", "vocab"),
-            dtype=jnp.float32,  # bfloat16 logits destabilize the loss
-            param_dtype=cfg.parameter_dtype,
-            name="logits_dense",
-        )(y)
+        # bfloat16 logits destabilize the loss.
+        head = layers.Dense(
+            cfg, (cfg.vocab_size,), ("embed", "vocab"), dtype=jnp.float32, name="logits_dense"
+        )
+        return head(y)

@@ -112,8 +112,7 @@ class T5(nn.Module):
         """
         del encoder_positions
         has_prompt = prompt is not None or self.prompt is not None
-        if encoder_segment_ids is not None and has_prompt:
-            _refuse_packing()
+        _check_packing(encoder_segment_ids, has_prompt=has_prompt)
         return self.encoder(
             self.token_embedder(encoder_input_tokens),
             encoder_input_tokens,
@@ -163,10 +162,8 @@ class T5(nn.Module):
         """
         del encoder_positions, decoder_positions, max_decode_length
         length = masks.prompt_length(encoded, encoder_input_tokens)
-        if encoder_segment_ids is not None or decoder_segment_ids is not None:
-            if length:
-                _refuse_packing()
-            _check_segments(encoder_segment_ids, decoder_segment_ids, decode=decode)
+        segments = (encoder_segment_ids, decoder_segment_ids)
+        _check_packing(*segments, has_prompt=length > 0, decode=decode)
         is_real = masks.is_real_position(encoder_input_tokens, length, prompt_mask)
         if decode:
             self_mask = None
@@ -174,10 +171,9 @@ class T5(nn.Module):
         else:
             self_mask = masks.decoder_mask(decoder_target_tokens, decoder_segment_ids)
             is_target = jnp.asarray(decoder_target_tokens) > 0
-        cross_mask = masks.pairwise_mask(is_target, is_real)
-        if encoder_segment_ids is not None and decoder_segment_ids is not None:
-            same_segment = masks.segment_mask(decoder_segment_ids, encoder_segment_ids)
-            cross_mask = jnp.logical_and(cross_mask, same_segment)
+        cross_mask = masks.pairwise_mask(
+            is_target, is_real, decoder_segment_ids, encoder_segment_ids
+        )
         out = self.decoder(
             self.token_embedder(decoder_input_tokens),
             encoded,
@@ -189,18 +185,17 @@ class T5(nn.Module):
         return self.token_embedder.attend(out) if self.config.logits_via_embedding else out
 
 
-def _refuse_packing() -> None:
-    """Raises the ConfigError for segment ids with a prompt."""
-    raise ConfigError(
-        "Packed examples do not go with a prompt, which would stand before the first of them only",
-        got="segment ids and a prompt",
-        expected="one or the other",
-        fix="set pack = False in the DatasetConfig",
-    )
-
-
-def _check_segments(encoder: Array | None, decoder: Array | None, *, decode: bool) -> None:
-    """Checks that segment ids come for both sides and only under teacher forcing."""
+def _check_packing(*segment_ids: Array | None, has_prompt: bool, decode: bool = False) -> None:
+    """Checks that segment ids come for all sides or for none, without a prompt and under teacher forcing."""
+    if all(ids is None for ids in segment_ids):
+        return
+    if has_prompt:
+        raise ConfigError(
+            "Packed examples do not go with a prompt, which would stand before the first of them only",
+            got="segment ids and a prompt",
+            expected="one or the other",
+            fix="set pack = False in the DatasetConfig",
+        )
     if decode:
         raise ConfigError(
             "Packed examples cannot be decoded",
@@ -208,11 +203,11 @@ def _check_segments(encoder: Array | None, decoder: Array | None, *, decode: boo
             expected="no segment ids",
             fix="set pack = False in the DatasetConfig",
         )
-    if encoder is None or decoder is None:
-        missing = "encoder_segment_ids" if encoder is None else "decoder_segment_ids"
-        raise ConfigError(
-            "Packed examples need segment ids on both sides",
-            got=f"no {missing}",
-            expected="encoder_segment_ids and decoder_segment_ids",
-            fix=f"pass {missing}",
-        )
+    for side, ids in zip(("encoder", "decoder"), segment_ids, strict=False):
+        if ids is None:
+            raise ConfigError(
+                "Packed examples need segment ids on both sides",
+                got=f"no {side}_segment_ids",
+                expected="encoder_segment_ids and decoder_segment_ids",
+                fix=f"pass {side}_segment_ids",
+            )

@@ -57,6 +57,8 @@ def held_dtype(path: str, dtype: str) -> str:
         return dtype
     if kernel_of(path) != path:
         return "float32"
+    # The embedding table is not int8: prompts start from its rows, T5 1.0 multiplies with it, and it would save 0.12 of
+    # XXL's 10.5 GiB (docs/int8.md).
     return INT8 if is_kernel(path) else "bfloat16"
 
 
@@ -130,6 +132,7 @@ def _compiled(axes: tuple[int, ...], stacked: bool, shardings: tuple[Any, Any]) 
 
 def _quantize(kernel: Array, axes: tuple[int, ...], stacked: bool) -> tuple[jax.Array, jax.Array]:
     """The int8 form and the scale of a kernel, summed over `axes`."""
+    # From the bfloat16 roundings, so that a checkpoint's float32 and bfloat16 copies become the same weights.
     wide = jnp.asarray(kernel, jnp.bfloat16).astype(jnp.float32)
     size = jnp.abs(wide)
     largest = jnp.max(size, axis=axes, keepdims=True)

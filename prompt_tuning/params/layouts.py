@@ -18,31 +18,21 @@ relative bias per layer (UMT5) has a table of its own in every layer of both lay
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import jax.numpy as jnp
 import numpy as np
-from jax import core
 
-from prompt_tuning import tree
 from prompt_tuning.errors import CheckpointError
-from prompt_tuning.types import Array, PyTree
+from prompt_tuning.params.names import TABLE
 
 # Where T5X puts the layers axis of a stacked parameter.
 LAYERS_AXIS = 1
 
 _SCANNED = re.compile(r"(encoder|decoder)/\1/(.+)")
 _UNSCANNED_LAYER = re.compile(r"(encoder|decoder)/layers_(\d+)/(.+)")
-_UNSCANNED_TABLE = re.compile(r"(encoder|decoder)/(relpos_bias/rel_embedding)")
-_TABLE = "relpos_bias/rel_embedding"
+_UNSCANNED_TABLE = re.compile(rf"(encoder|decoder)/({TABLE})")
 _HEADS_FIRST = re.compile(r".*attention/(out/kernel|(query|key|value)/kernel_scale)")
 _HEADS_SECOND = re.compile(r".*attention/(query|key|value)/kernel")
-
-
-def is_scanned(paths: Iterable[str]) -> bool:
-    """Returns whether any of these parameter paths is one of the scanned layout."""
-    return any(_SCANNED.fullmatch(path) for path in paths)
 
 
 def is_stacked(path: str) -> bool:
@@ -68,6 +58,8 @@ def memory_order(path: str, ndim: int) -> tuple[int, ...] | None:
     """
     if not is_stacked(path):
         return None
+    # In the order of T5X's shapes the compiler kept a reordered copy of all stacked weights once microbatches made a
+    # second loop around the layers: XXL on one v6e chip was refused for 37 GiB of temporaries (docs/tpu.md).
     others = [axis for axis in range(ndim) if axis != LAYERS_AXIS]
     if _HEADS_SECOND.fullmatch(path):
         others = [*others[1:], others[0]]
@@ -92,8 +84,8 @@ def unscanned_paths(
     if match is None:
         return [path]
     stack, rest = match.groups()
-    if rest == _TABLE and not relative_bias_per_layer:
-        return [f"{stack}/{_TABLE}"]
+    if rest == TABLE and not relative_bias_per_layer:
+        return [f"{stack}/{TABLE}"]
     return [f"{stack}/layers_{i}/{rest}" for i in range(num_layers)]
 
 
@@ -120,168 +112,68 @@ def scanned_path(path: str) -> tuple[str, int | None]:
     return path, None
 
 
-def split_layers(
-    path: str, leaf: Array, *, relative_bias_per_layer: bool = False
-) -> dict[str, Array]:
-    """Returns the unscanned parameters that a scanned one holds.
+def layer_shape(path: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the shape that one layer of a stacked parameter has in the unscanned layout."""
+    rest = [size for axis, size in enumerate(shape) if axis != LAYERS_AXIS]
+    heads = heads_axis(path)
+    # A stored array may be of any shape.
+    if heads is not None and len(rest) > heads + 1:
+        rest[heads : heads + 2] = [rest[heads] * rest[heads + 1]]
+    return tuple(rest)
 
-    Args:
-      path: Path in the scanned layout.
-      leaf: The array; may be traced.
-      relative_bias_per_layer: Whether each layer has a relative position table of its own.
 
-    Returns:
-      Path to array, layer by layer; `{path: leaf}` for a parameter of both layouts.
-
-    Raises:
-      CheckpointError: If the layers' relative position tables differ and `relative_bias_per_layer` is False.
-    """
+def split_layers(path: str, leaf: np.ndarray) -> list[np.ndarray]:
+    """Returns the layers of a parameter, each as the unscanned layout has it; `[leaf]` if it is not stacked."""
     if not is_stacked(path):
-        return {path: leaf}
-    num_layers = leaf.shape[LAYERS_AXIS]
-    paths = unscanned_paths(path, num_layers, relative_bias_per_layer=relative_bias_per_layer)
-    layers = [leaf[:, i] for i in range(num_layers)]
-    if path.endswith(_TABLE) and not relative_bias_per_layer:
-        _check_same_tables(path, layers)
-        return {paths[0]: layers[0]}
-    return {p: _join_heads(p, layer) for p, layer in zip(paths, layers, strict=True)}
+        return [leaf]
+    shape = layer_shape(path, leaf.shape)
+    return [layer.reshape(shape) for layer in np.moveaxis(leaf, LAYERS_AXIS, 0)]
 
 
-def stack_layers(path: str, layers: Sequence[Array], *, num_layers: int, num_heads: int) -> Array:
-    """Returns the scanned parameter made of unscanned ones; the inverse of `split_layers`.
+def scanned_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes that a model's parameters have in the scanned layout.
 
     Args:
-      path: Path in the scanned layout.
-      layers: The arrays of `unscanned_paths(path, num_layers)`; of a relative position table, one to be repeated or
-        one for each layer.
-      num_layers: Layers of the stack.
-      num_heads: N, attention heads.
-
-    Returns:
-      An array of the same kind (numpy or JAX); `layers[0]` for a parameter of both layouts.
-    """
-    if not is_stacked(path):
-        assert len(layers) == 1, path
-        return layers[0]
-    xp = np if all(isinstance(layer, np.ndarray) for layer in layers) else jnp
-    if path.endswith(_TABLE) and len(layers) == 1:
-        layers = [layers[0]] * num_layers
-    assert len(layers) == num_layers, path
-    return xp.stack([_part_heads(path, layer, num_heads) for layer in layers], axis=LAYERS_AXIS)
-
-
-def to_unscanned(params: PyTree, *, relative_bias_per_layer: bool = False) -> dict[str, Any]:
-    """Returns parameters in the unscanned layout.
-
-    Args:
-      params: Nested or flat (`/`-joined paths) dict of arrays in either layout; may be traced.
-      relative_bias_per_layer: Whether each layer has a relative position table of its own.
-
-    Returns:
-      A dict of the same form, nested or flat.
+      shapes: Path -> shape, in either layout.
 
     Raises:
-      CheckpointError: If the layers' relative position tables differ and `relative_bias_per_layer` is False.
+      CheckpointError: If a layer is missing, or the number of heads is not to be found.
     """
-    flat = tree.flatten(params)
-    out: dict[str, Any] = {}
-    for path, leaf in flat.items():
-        out.update(split_layers(path, leaf, relative_bias_per_layer=relative_bias_per_layer))
-    return out if _is_flat(params) else tree.unflatten(out)
-
-
-def to_scanned(params: PyTree, *, num_heads: int | None = None) -> dict[str, Any]:
-    """Returns parameters in the scanned layout.
-
-    Args:
-      params: Nested or flat (`/`-joined paths) dict of arrays in either layout; may be traced.
-      num_heads: N, attention heads; read from the relative position tables if None.
-
-    Returns:
-      A dict of the same form, nested or flat.
-
-    Raises:
-      CheckpointError: If a layer is missing, or the number of heads is neither given nor to be found.
-    """
-    flat = tree.flatten(params)
-    stacks: dict[str, dict[int, Any]] = {}
-    shared: set[str] = set()
-    out: dict[str, Any] = {}
-    for path, leaf in flat.items():
+    out: dict[str, tuple[int, ...]] = {}
+    layers: dict[str, dict[int, tuple[int, ...]]] = {}
+    for path, shape in shapes.items():
         target, layer = scanned_path(path)
         if target == path:
-            out[path] = leaf
-            continue
-        stacks.setdefault(target, {})[layer or 0] = leaf
-        if layer is None:
-            shared.add(target)
-    num_layers = {stack: _num_layers(stack, stacks) for stack in ("encoder", "decoder")}
-    for target, by_layer in stacks.items():
+            out[path] = shape
+        else:
+            layers.setdefault(target, {})[layer or 0] = shape
+    for target, by_layer in layers.items():
         stack = target.split("/")[0]
-        count = 1 if target in shared else num_layers[stack]
-        if sorted(by_layer) != list(range(count)):
+        of_stack = [numbers for path, numbers in layers.items() if path.startswith(stack)]
+        count = 1 + max(number for numbers in of_stack for number in numbers)
+        # A table that all layers share is there once.
+        stored = 1 if target.endswith(TABLE) and f"{stack}/{TABLE}" in shapes else count
+        if sorted(by_layer) != list(range(stored)):
             raise CheckpointError(
                 f"Layers of {target} are missing",
                 got=f"layers {sorted(by_layer)}",
-                expected=f"layers 0 to {count - 1}",
+                expected=f"layers 0 to {stored - 1}",
                 fix="use a whole checkpoint",
             )
-        heads = num_heads or _num_heads(flat, stack)
-        leaves = [by_layer[i] for i in range(count)]
-        out[target] = stack_layers(target, leaves, num_layers=num_layers[stack], num_heads=heads)
-    return out if _is_flat(params) else tree.unflatten(out)
-
-
-def _is_flat(params: Mapping[str, Any]) -> bool:
-    """Returns whether a dict has paths for keys rather than names."""
-    return any("/" in key for key in params)
-
-
-def _num_layers(stack: str, stacks: Mapping[str, Mapping[int, Any]]) -> int:
-    """Returns the layers of a stack, 0 if it has none here."""
-    numbers = (n for path, by_layer in stacks.items() if path.startswith(stack) for n in by_layer)
-    return max(numbers, default=-1) + 1
-
-
-def _num_heads(flat: Mapping[str, Any], stack: str) -> int:
-    """Returns the attention heads as the stack's relative position table has them."""
-    paths = (f"{stack}/{_TABLE}", f"{stack}/layers_0/{_TABLE}", f"{stack}/{stack}/{_TABLE}")
-    path = next((path for path in paths if path in flat), None)
-    if path is None:
-        raise CheckpointError(
-            "The number of attention heads is unknown",
-            got=f"no {paths[0]}",
-            expected="a relative position table or num_heads",
-            fix="pass num_heads",
-        )
-    return flat[path].shape[0]
-
-
-def _join_heads(path: str, layer: Array) -> Array:
-    """Returns one layer's parameter with heads and head_dim joined, where it has them."""
-    at = heads_axis(path)
-    return layer if at is None else layer.reshape(*layer.shape[:at], -1, *layer.shape[at + 2 :])
-
-
-def _part_heads(path: str, layer: Array, num_heads: int) -> Array:
-    """Returns one layer's parameter with heads and head_dim apart, where it has them."""
-    at = heads_axis(path)
-    if at is None:
-        return layer
-    return layer.reshape(*layer.shape[:at], num_heads, -1, *layer.shape[at + 1 :])
-
-
-def _check_same_tables(path: str, layers: Sequence[Array]) -> None:
-    """Raises CheckpointError if the layers' tables differ; traced values cannot be looked at."""
-    if isinstance(layers[0], core.Tracer):
-        return
-    xp = np if isinstance(layers[0], np.ndarray) else jnp
-    for i, layer in enumerate(layers):
-        if not bool(xp.array_equal(layer, layers[0])):
-            raise CheckpointError(
-                "The unscanned layout has one relative position table for all layers",
-                got=f"{path} whose layer {i} differs from layer 0",
-                expected="the same table in every layer",
-                fix="bind network.T5Config.scan_layers = True for this checkpoint (its layers were trained apart), or"
-                " network.T5Config.relative_bias_per_layer = True",
-            )
+        shape = list(by_layer[0])
+        at = heads_axis(target)
+        if at is not None:
+            # A relative position table has a row for each head.
+            tables = (shape[0] for path, shape in shapes.items() if path.endswith(TABLE))
+            heads = next(tables, None)
+            if heads is None:
+                raise CheckpointError(
+                    "The number of attention heads is unknown",
+                    got=f"no {stack}/{TABLE}",
+                    expected="a relative position table in each stack",
+                    fix="use a whole checkpoint",
+                )
+            shape[at : at + 1] = [heads, shape[at] // heads]
+        shape.insert(LAYERS_AXIS, count)
+        out[target] = tuple(shape)
+    return out

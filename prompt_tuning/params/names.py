@@ -6,3 +6,5 @@ PROMPT_PATH = "encoder/prompt/prompt/prompt"
 PROMPT_REGEX = (".*/prompt/.*",)
 # The token embeddings [V, H], of encoder and decoder alike.
 EMBEDDING = "token_embedder/embedding"
+# How the paths of relative position tables end: [N, buckets] of a stack or of one layer, stacked [N, layers, buckets].
+TABLE = "relpos_bias/rel_embedding"

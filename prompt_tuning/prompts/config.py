@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from prompt_tuning.errors import ConfigError
+from prompt_tuning.errors import check_count
 from prompt_tuning.prompts.initializers import PromptInit, Uniform
 
 
@@ -23,10 +23,4 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         """Checks the length."""
-        if not isinstance(self.length, int) or isinstance(self.length, bool) or self.length < 1:
-            raise ConfigError(
-                "PROMPT_LENGTH is not a length",
-                got=self.length,
-                expected="a positive integer",
-                fix="set PROMPT_LENGTH = 100, or run a model without a prompt",
-            )
+        check_count("PROMPT_LENGTH", self.length, "positions")

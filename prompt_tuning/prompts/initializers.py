@@ -8,7 +8,7 @@ which initializes modules before it has weights: there the table comes from a fi
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +99,7 @@ class FromFile:
     """A trained prompt.
 
     Attributes:
-      path: Anything that `prompt_formats.load_prompt` reads: a `.npy` or `.safetensors` file, a folder of
+      path: Anything that `prompt_files.read.load_prompt` reads: a `.npy` or `.safetensors` file, a folder of
         `numpy_checkpoints/`, a PEFT adapter. None where the checkpoint that is evaluated holds the prompt itself.
     """
 
@@ -149,7 +149,15 @@ def build_prompt(
                 expected="a prompt file",
                 fix="bind PROMPT_FILE to a file below MODEL_DIR/numpy_checkpoints",
             )
-        return jnp.asarray(_read_prompt(spec.path, length, width))
+        prompt, _ = read.load_prompt(spec.path, width=width)
+        if prompt.shape[0] != length:
+            raise ConfigError(
+                "The prompt in the file has another length",
+                got=f"{prompt.shape[0]} rows in {spec.path}",
+                expected=f"PROMPT_LENGTH = {length} rows",
+                fix=f"set PROMPT_LENGTH = {prompt.shape[0]}",
+            )
+        return jnp.asarray(prompt)
     if not isinstance(spec, SampledVocab | ClassLabels | FromText):
         return jnp.asarray(spec(rng, (length, width)), jnp.float32)
     table = embedding_table
@@ -177,20 +185,12 @@ def module_initializer(spec: PromptInit) -> InitFn:
     return lambda rng, shape: jax.random.uniform(rng, tuple(shape), jnp.float32, -scale, scale)
 
 
-class Vocabulary(Protocol):
-    """What this module uses of a SeqIO vocabulary."""
-
-    def encode(self, s: str) -> Sequence[int]:
-        """Returns the token ids of a text, without EOS."""
-        ...
-
-
-def t5x_initializer(spec: PromptSpec, vocabulary: Vocabulary | None = None) -> InitFn:
+def t5x_initializer(spec: PromptSpec, vocabulary: Any = None) -> InitFn:
     """Returns a spec as a `(rng, shape)` function that needs no model, for use inside T5X.
 
     Args:
       spec: What to start from; those that read the embedding table need its `embedding_file`.
-      vocabulary: The model's; needed for `ClassLabels` and `FromText`.
+      vocabulary: The model's SeqIO vocabulary; needed for `ClassLabels` and `FromText`.
 
     Raises:
       ConfigError: If the spec reads a table and names no file.
@@ -236,27 +236,13 @@ def _token_groups(
         unit, groups = "tokens", [[token] for token in encode_text(spec.text)]
     else:
         unit, groups = "labels", [list(encode_text(label)) for label in spec.labels]
-    _check_groups(spec, groups, vocab_size)
-    if len(groups) > length:
-        # Not an error, as in the authors' code: Figure 3a has prompts of one row, which start from the first label.
-        _logger.warning(
-            "The prompt has %d rows for %d %s: only the first are used.",
-            *(length, len(groups), unit),
+    if isinstance(spec, ClassLabels) and [] in groups:
+        raise ConfigError(
+            "A class label has no tokens",
+            got=spec.labels[groups.index([])],
+            expected="a text of at least one token",
+            fix="remove the empty label from CLASS_LABELS",
         )
-    return groups[:length]
-
-
-def _check_groups(spec: ClassLabels | FromText, groups: list[list[int]], vocab_size: int) -> None:
-    """Checks that no group is empty and every id is in the table."""
-    if isinstance(spec, ClassLabels):
-        for label, ids in zip(spec.labels, groups, strict=True):
-            if not ids:
-                raise ConfigError(
-                    "A class label has no tokens",
-                    got=label,
-                    expected="a text of at least one token",
-                    fix="remove the empty label from CLASS_LABELS",
-                )
     largest = max((token for ids in groups for token in ids), default=0)
     if largest >= vocab_size:
         raise ConfigError(
@@ -265,6 +251,13 @@ def _check_groups(spec: ClassLabels | FromText, groups: list[list[int]], vocab_s
             expected=f"ids below {vocab_size}",
             fix="use the vocabulary that the model was trained with",
         )
+    if len(groups) > length:
+        # Not an error, as in the authors' code: Figure 3a has prompts of one row, which start from the first label.
+        _logger.warning(
+            "The prompt has %d rows for %d %s: only the first are used.",
+            *(length, len(groups), unit),
+        )
+    return groups[:length]
 
 
 def _rows(table: Array, ids: Any) -> jax.Array:
@@ -283,16 +276,3 @@ def _draw(rng: jax.Array, population_size: int, length: int, vocab_size: int) ->
             fix="raise population_size or shorten the prompt",
         )
     return jax.random.choice(rng, population, (length,), replace=False)
-
-
-def _read_prompt(path: str, length: int, width: int) -> np.ndarray:
-    """Returns the prompt in a file after checking its shape."""
-    prompt, _ = read.load_prompt(path, width=width)
-    if prompt.shape[0] != length:
-        raise ConfigError(
-            "The prompt in the file has another length",
-            got=f"{prompt.shape[0]} rows in {path}",
-            expected=f"PROMPT_LENGTH = {length} rows",
-            fix=f"set PROMPT_LENGTH = {prompt.shape[0]}",
-        )
-    return prompt

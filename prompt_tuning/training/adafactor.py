@@ -5,38 +5,17 @@ and parameters of scanned layers are treated one layer at a time.
 """
 
 import dataclasses
-import math
-import re
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from prompt_tuning import tree
-from prompt_tuning.errors import ConfigError
+from prompt_tuning.errors import ConfigError, check_number
+from prompt_tuning.params import layouts
 from prompt_tuning.types import PyTree, Schedule
 
-# Parameter path -> axis along which layers are stacked, None where the parameter belongs to one layer.
-LayerAxis = Callable[[str], int | None]
-
-_STACKED = re.compile(r"(?:^|/)(?:encoder/encoder|decoder/decoder)/")
-
-
-def stacked_layer_axis(path: str) -> int | None:
-    """Returns 1 for parameters of T5X's scanned layers (`encoder/encoder/…`), None for all others.
-
-    Args:
-      path: `/`-joined path of a parameter.
-
-    Returns:
-      The axis of the parameter along which layers are stacked. T5X stacks kernels, norm scales and relative biases
-      alike along axis 1.
-
-    Source:
-      t5x:t5x/examples/scalable_t5/network.py (`param_scan_axis=1`).
-    """
-    return 1 if _STACKED.search(path) else None
+_UNSTACKED = "unstacked"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +58,13 @@ class Adafactor:
     step_offset: int = 0
 
     def __post_init__(self):
-        if not 0.0 < self.decay_rate <= 1.0:
-            raise ConfigError(
-                "Adafactor.decay_rate",
-                got=self.decay_rate,
-                expected="a number in (0, 1]",
-                fix="use T5's 0.8",
-            )
+        check_number("Adafactor.decay_rate", self.decay_rate, "(0, 1]")
+        check_number(
+            "Adafactor.clipping_threshold", self.clipping_threshold, "(0, inf)", none_means="none"
+        )
+        check_number(
+            "Adafactor.weight_decay_rate", self.weight_decay_rate, "[0, 1)", none_means="none"
+        )
         if self.restored_step is not None and self.step_offset > self.restored_step:
             # t would be 0 or negative, and the second moments NaN from the first update.
             raise ConfigError(
@@ -94,25 +73,12 @@ class Adafactor:
                 expected=f"at most restored_step = {self.restored_step}",
                 fix="set step_offset = 0, or restored_step to the step of the initial checkpoint",
             )
-        if self.clipping_threshold is not None and self.clipping_threshold <= 0.0:
-            raise ConfigError(
-                "Adafactor.clipping_threshold",
-                got=self.clipping_threshold,
-                expected="a positive number or None",
-                fix="use T5's 1.0, or None for no clipping",
-            )
-        if self.weight_decay_rate is not None and not 0.0 <= self.weight_decay_rate < 1.0:
-            raise ConfigError(
-                "Adafactor.weight_decay_rate",
-                got=self.weight_decay_rate,
-                expected="a number in [0, 1) or None",
-                fix="use the paper's 1e-5, or None for no decay",
-            )
 
-    def make(
-        self, learning_rate: Schedule, *, layer_axis: LayerAxis = stacked_layer_axis
-    ) -> optax.GradientTransformation:
+    def make(self, learning_rate: Schedule) -> optax.GradientTransformation:
         """Returns the transformation that these settings describe.
+
+        Every layer of stacked parameters is clipped, scaled and factored on its own, so scanned and unscanned layers
+        train alike.
 
         The result is pure: `tx.init` and `tx.update(grads, opt_state, params)` run inside `jax.jit`, and the state
         holds arrays only, so it can be donated. Parameters and gradients are float32 and so is the state. The state
@@ -121,8 +87,6 @@ class Adafactor:
         Args:
           learning_rate: Called with the number of updates applied so far, from 0, whatever `restored_step` is;
             `schedules.counted_from` adds it, as T5X does.
-          layer_axis: Tells which parameters stack layers, and along which axis. Every layer of these is clipped,
-            scaled and factored on its own, so scanned and unscanned layers train alike.
 
         Returns:
           `tx`, whose updates are added to the parameters (`optax.apply_updates`).
@@ -145,66 +109,45 @@ class Adafactor:
             # After the learning rate: T5X multiplies the parameter by (1 - rate) at any learning rate.
             parts.append(optax.add_decayed_weights(self.weight_decay_rate))
         parts.append(optax.scale(-1.0))
-        return _one_layer_at_a_time(optax.chain(*parts), layer_axis)
+        return _one_layer_at_a_time(optax.chain(*parts))
 
 
-def _one_layer_at_a_time(
-    tx: optax.GradientTransformation, layer_axis: LayerAxis
-) -> optax.GradientTransformation:
+def _one_layer_at_a_time(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     """Applies `tx` to each layer of stacked parameters as if the layers were parameters of their own."""
 
     def init(params: PyTree) -> PyTree:
-        groups = _by_number_of_layers(params, layer_axis)
         return {
-            _name(layers): (jax.vmap(tx.init) if layers else tx.init)(group)
-            for layers, group in groups.items()
+            name: (tx.init if name == _UNSTACKED else jax.vmap(tx.init))(group)
+            for name, group in _by_number_of_layers(params).items()
         }
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
-        grad_groups = _by_number_of_layers(updates, layer_axis)
+        grad_groups = _by_number_of_layers(updates)
         flat, new_state = {}, {}
-        for layers, group in _by_number_of_layers(params, layer_axis).items():
-            update_group = jax.vmap(tx.update) if layers else tx.update
-            name = _name(layers)
-            folded, new_state[name] = update_group(grad_groups[layers], state[name], group)
+        for name, group in _by_number_of_layers(params).items():
+            update_group = tx.update if name == _UNSTACKED else jax.vmap(tx.update)
+            folded, new_state[name] = update_group(grad_groups[name], state[name], group)
             flat.update(tree.flatten(folded))
-
-        def unfold(path: str, param: jax.Array) -> jax.Array:
-            axis = layer_axis(path)
-            return flat[path] if axis is None else _unfold(flat[path], axis, param.shape)
-
-        return tree.map_with_path(unfold, params), new_state
+        for path, param in tree.flatten(params).items():
+            if layouts.is_stacked(path):
+                apart = jnp.moveaxis(param, layouts.LAYERS_AXIS, 0).shape
+                flat[path] = jnp.moveaxis(flat[path].reshape(apart), 0, layouts.LAYERS_AXIS)
+        return tree.unflatten(flat), new_state
 
     return optax.GradientTransformation(init, update)
 
 
-def _name(layers: int) -> str:
-    """Returns the key under which the state of a group is kept."""
-    return f"layers_{layers}" if layers else "unstacked"
-
-
-def _by_number_of_layers(params: PyTree, layer_axis: LayerAxis) -> dict[int, PyTree]:
-    """Groups leaves by how many layers they stack (0: none), stacked ones folded to [layers, ...]."""
-    groups: dict[int, dict[str, jax.Array]] = {}
+def _by_number_of_layers(params: PyTree) -> dict[str, PyTree]:
+    """Groups leaves by how many layers they stack, named as the groups' states are; stacked ones as [layers, ...]."""
+    groups: dict[str, dict[str, jax.Array]] = {}
     for path, leaf in tree.flatten(params).items():
-        axis = layer_axis(path)
-        folded = leaf if axis is None else _fold(path, leaf, axis)
-        groups.setdefault(0 if axis is None else folded.shape[0], {})[path] = folded
-    return {layers: tree.unflatten(group) for layers, group in groups.items()}
-
-
-def _fold(path: str, leaf: jax.Array, axis: int) -> jax.Array:
-    """Returns a stacked leaf as [layers, ...], each layer of the shape it has in the unscanned model."""
-    leaf = jnp.moveaxis(leaf, axis, 0)
-    if leaf.ndim < 4:
-        return leaf
-    # Scanned attention keeps [embed, heads, kv] apart (`out`: [heads, kv, embed]); the unscanned kernel, and so the
-    # factoring of its second moments, joins heads and kv.
-    rows = math.prod(leaf.shape[1:3]) if path.endswith("/out/kernel") else leaf.shape[1]
-    return leaf.reshape(leaf.shape[0], rows, -1)
-
-
-def _unfold(folded: jax.Array, axis: int, shape: tuple[int, ...]) -> jax.Array:
-    """Returns a folded leaf in its stacked shape; the inverse of `_fold`."""
-    per_layer = shape[:axis] + shape[axis + 1 :]
-    return jnp.moveaxis(folded.reshape(shape[axis], *per_layer), 0, axis)
+        name = _UNSTACKED
+        if layouts.is_stacked(path):
+            layers = leaf.shape[layouts.LAYERS_AXIS]
+            # Scanned attention keeps heads and their width apart; the unscanned kernel, and so the factoring of its
+            # second moments, joins them.
+            shape = layouts.layer_shape(path, leaf.shape)
+            leaf = jnp.moveaxis(leaf, layouts.LAYERS_AXIS, 0).reshape(layers, *shape)
+            name = f"layers_{layers}"
+        groups.setdefault(name, {})[path] = leaf
+    return {name: tree.unflatten(group) for name, group in groups.items()}

@@ -6,7 +6,7 @@ import enum
 import jax
 import jax.numpy as jnp
 
-from prompt_tuning.errors import ConfigError
+from prompt_tuning.errors import check_choice, check_number
 from prompt_tuning.types import Batch
 
 
@@ -36,30 +36,17 @@ class LossConfig:
     def __post_init__(self) -> None:
         """Refuses values that would train silently wrong."""
         factor = self.loss_normalizing_factor
-        if isinstance(factor, str) and factor not in SpecialLossNormalizingFactor.__members__:
-            names = list(SpecialLossNormalizingFactor.__members__)
-            raise ConfigError(
-                "Unknown LOSS_NORMALIZING_FACTOR",
-                got=factor,
-                expected=f"None, a positive number or one of {names}",
-                fix="bind one of them",
-                name=factor,
-                candidates=names,
+        if isinstance(factor, str):
+            names = SpecialLossNormalizingFactor.__members__
+            check_choice("LOSS_NORMALIZING_FACTOR", factor, names)
+        else:
+            check_number(
+                "LOSS_NORMALIZING_FACTOR",
+                factor,
+                "(0, inf)",
+                none_means="the sum over target tokens",
             )
-        if isinstance(factor, int | float) and not factor > 0:
-            raise ConfigError(
-                "LOSS_NORMALIZING_FACTOR out of range",
-                got=factor,
-                expected="None, a positive number or the name of a special factor",
-                fix="bind LOSS_NORMALIZING_FACTOR = None for the sum over target tokens",
-            )
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ConfigError(
-                "LABEL_SMOOTHING out of range",
-                got=self.label_smoothing,
-                expected="a number in [0, 1)",
-                fix="bind LABEL_SMOOTHING = 0.0 for none",
-            )
+        check_number("LABEL_SMOOTHING", self.label_smoothing, "[0, 1)")
 
 
 def token_cross_entropy(

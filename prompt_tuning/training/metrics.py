@@ -1,62 +1,29 @@
 """From the sums that steps return to the tags that T5X logs."""
 
 import math
-
-import jax
-import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prompt_tuning.errors import NonFiniteError
 
 
-class MetricsAccumulator:
-    """Collects the metric sums of several steps on the device and reads them in one transfer."""
+def check_finite(steps: Sequence[int], sums: Sequence[Mapping[str, Any]]) -> None:
+    """Raises NonFiniteError if a loss, a gradient norm or a norm of updated parameters is NaN or infinite.
 
-    def __init__(self) -> None:
-        """Starts empty."""
-        self._steps: list[int] = []
-        self._sums: list[dict[str, jax.Array]] = []
-
-    def __len__(self) -> int:
-        """Steps collected since the last flush."""
-        return len(self._steps)
-
-    def add(self, step: int, sums: dict[str, jax.Array]) -> None:
-        """Adds the metrics of the update that made the run `step` updates old; does not wait for the device."""
-        self._steps.append(step)
-        self._sums.append(sums)
-
-    def flush(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Waits for the collected steps, checks them, and forgets them.
-
-        Returns:
-          The summary tags (see `summarize`, plus `learning_rate`, `grad_norm` and `param_norm` of the last
-          step where steps had them), and the raw
-          sums over the steps.
-
-        Raises:
-          NonFiniteError: If a step's loss, gradient norm or norm of the updated parameters is NaN or infinite;
-            names the first such step.
-        """
-        host = jax.device_get(self._sums)
-        steps, self._steps, self._sums = self._steps, [], []
-        for step, sums in zip(steps, host, strict=True):
-            for quantity in ("loss", "grad_norm", "param_norm"):
-                if quantity in sums and not math.isfinite(float(sums[quantity])):
-                    raise NonFiniteError(
-                        f"Non-finite {quantity} at step {step}",
-                        got=float(sums[quantity]),
-                        expected="a finite number",
-                        fix="restart from the last good checkpoint with a lower learning rate, "
-                        "or with ACTIVATION_DTYPE = 'float32'",
-                    )
-        totals = {
-            name: float(np.sum([s[name] for s in host], dtype=np.float64)) for name in host[0]
-        }
-        tags = summarize(totals, len(host))
-        for name in ("learning_rate", "grad_norm", "param_norm"):
-            if name in host[-1]:
-                tags[name] = float(host[-1][name])
-        return tags, totals
+    Args:
+      steps: Updates applied so far, of each step; the error names the first step that is wrong.
+      sums: The metrics of each step, on the host.
+    """
+    for step, metrics in zip(steps, sums, strict=True):
+        for quantity in ("loss", "grad_norm", "param_norm"):
+            if not math.isfinite(metrics.get(quantity, 0.0)):
+                raise NonFiniteError(
+                    f"Non-finite {quantity} at step {step}",
+                    got=float(metrics[quantity]),
+                    expected="a finite number",
+                    fix="restart from the last good checkpoint with a lower learning rate, "
+                    "or with ACTIVATION_DTYPE = 'float32'",
+                )
 
 
 def summarize(totals: dict[str, float], num_steps: int) -> dict[str, float]:

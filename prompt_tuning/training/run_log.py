@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator, Mapping
 
 import jax
+import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from prompt_tuning.training.metrics import MetricsAccumulator, timing
+from prompt_tuning.training.metrics import check_finite, summarize, timing
 from prompt_tuning.training.summary import SummaryWriter
 
 # Steps between two readings of the device's metrics: reading waits for the device.
@@ -39,8 +40,9 @@ class RunLog:
             disable=jax.process_index() != 0,
             mininterval=1.0 if sys.stderr.isatty() else 30.0,
         )
-        self._metrics = MetricsAccumulator()
-        self._last_step = first
+        # On the device, which nobody waits for until they are read in one transfer.
+        self._steps: list[int] = []
+        self._metrics: list[dict[str, jax.Array]] = []
         self._since = time.perf_counter()
 
     def compiled(self, step: int, seconds: float) -> None:
@@ -63,8 +65,8 @@ class RunLog:
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Counts an update; reads the device every `STEPS_PER_SUMMARY` updates."""
-        self._metrics.add(step, metrics)
-        self._last_step = step
+        self._steps.append(step)
+        self._metrics.append(metrics)
         self._bar.update(1)
         if len(self._metrics) >= STEPS_PER_SUMMARY:
             self.flush()
@@ -75,14 +77,23 @@ class RunLog:
         Raises:
           NonFiniteError: If one of them had a loss or gradient that is NaN or infinite.
         """
-        count = len(self._metrics)
-        if not count:
+        if not self._steps:
             return
-        tags, totals = self._metrics.flush()
+        metrics, steps = jax.device_get(self._metrics), self._steps
+        self._steps, self._metrics = [], []
+        check_finite(steps, metrics)
+        totals = {
+            name: float(np.sum([m[name] for m in metrics], dtype=np.float64)) for name in metrics[0]
+        }
+        tags = summarize(totals, len(steps))
+        # Of the last step: they do not add up.
+        for name in ("learning_rate", "grad_norm", "param_norm"):
+            if name in metrics[-1]:
+                tags[name] = float(metrics[-1][name])
         seconds = time.perf_counter() - self._since
         self._since = time.perf_counter()
-        tags |= timing(totals, count, seconds, jax.device_count())
-        self._writer.scalars(self._last_step, tags)
+        tags |= timing(totals, len(steps), seconds, jax.device_count())
+        self._writer.scalars(steps[-1], tags)
         self._bar.set_postfix(loss=f"{tags['loss']:.4g}", accuracy=f"{tags['accuracy']:.3f}")
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from prompt_tuning.errors import ConfigError
+from prompt_tuning.errors import check_choice, check_number
 from prompt_tuning.types import Schedule
 
 
@@ -20,53 +20,38 @@ class _Settings(NamedTuple):
     steps_per_cycle: int
 
 
-def _constant(step: jax.Array, s: _Settings) -> jax.Array:
-    return jnp.full_like(step, s.base_learning_rate)
+_Factor = Callable[[jax.Array, _Settings], jax.Array]
 
 
-def _linear_warmup(step: jax.Array, s: _Settings) -> jax.Array:
-    return jnp.minimum(1.0, step / s.warmup_steps)
-
-
-def _linear_decay(step: jax.Array, s: _Settings) -> jax.Array:
-    falling = 1.0 + s.decay_factor * (s.warmup_steps - step)
-    return s.base_learning_rate * jnp.minimum(step / s.warmup_steps, falling)
-
-
-def _rsqrt_decay(step: jax.Array, s: _Settings) -> jax.Array:
-    return 1.0 / jnp.sqrt(jnp.maximum(step, s.warmup_steps))
-
-
-def _rsqrt_normalized_decay(step: jax.Array, s: _Settings) -> jax.Array:
-    return s.warmup_steps**0.5 / jnp.sqrt(jnp.maximum(step, s.warmup_steps))
-
-
-def _decay_every(step: jax.Array, s: _Settings) -> jax.Array:
-    return jnp.power(s.decay_factor, jnp.floor(step / s.steps_per_decay))
-
-
-def _cosine_decay(step: jax.Array, s: _Settings) -> jax.Array:
+def _cosine(step: jax.Array, s: _Settings) -> jax.Array:
     progress = jnp.maximum(0.0, (step - s.warmup_steps) / s.steps_per_cycle)
     return jnp.maximum(0.0, 0.5 * (1.0 + jnp.cos(jnp.pi * (progress % 1.0))))
 
 
-_FACTORS: Mapping[str, Callable[[jax.Array, _Settings], jax.Array]] = {
-    "constant": _constant,
-    "linear_warmup": _linear_warmup,
-    "linear_decay": _linear_decay,
-    "rsqrt_decay": _rsqrt_decay,
-    "rsqrt_normalized_decay": _rsqrt_normalized_decay,
-    "decay_every": _decay_every,
-    "cosine_decay": _cosine_decay,
-}
-# Settings that a factor divides by, directly or at step 0.
-_DIVISORS: Mapping[str, str] = {
-    "linear_warmup": "warmup_steps",
-    "linear_decay": "warmup_steps",
-    "rsqrt_decay": "warmup_steps",
-    "rsqrt_normalized_decay": "warmup_steps",
-    "decay_every": "steps_per_decay",
-    "cosine_decay": "steps_per_cycle",
+# Name -> (the factor, the setting that it divides by, directly or at step 0).
+_FACTORS: Mapping[str, tuple[_Factor, str | None]] = {
+    "constant": (lambda step, s: jnp.full_like(step, s.base_learning_rate), None),
+    "linear_warmup": (lambda step, s: jnp.minimum(1.0, step / s.warmup_steps), "warmup_steps"),
+    "linear_decay": (
+        lambda step, s: (
+            s.base_learning_rate
+            * jnp.minimum(step / s.warmup_steps, 1.0 + s.decay_factor * (s.warmup_steps - step))
+        ),
+        "warmup_steps",
+    ),
+    "rsqrt_decay": (
+        lambda step, s: 1.0 / jnp.sqrt(jnp.maximum(step, s.warmup_steps)),
+        "warmup_steps",
+    ),
+    "rsqrt_normalized_decay": (
+        lambda step, s: s.warmup_steps**0.5 / jnp.sqrt(jnp.maximum(step, s.warmup_steps)),
+        "warmup_steps",
+    ),
+    "decay_every": (
+        lambda step, s: jnp.power(s.decay_factor, jnp.floor(step / s.steps_per_decay)),
+        "steps_per_decay",
+    ),
+    "cosine_decay": (_cosine, "steps_per_cycle"),
 }
 
 
@@ -117,30 +102,18 @@ def create_learning_rate_scheduler(
         base_learning_rate, warmup_steps, decay_factor, steps_per_decay, steps_per_cycle
     )
     for name in names:
-        if name not in _FACTORS:
-            raise ConfigError(
-                "Unknown factor in create_learning_rate_scheduler.factors",
-                got=name,
-                expected=f"one of {', '.join(sorted(_FACTORS))}, joined by '*'",
-                fix="correct the name",
-                name=name,
-                candidates=_FACTORS,
-            )
-        divisor = _DIVISORS.get(name)
-        if divisor is not None and getattr(settings, divisor) < 1:
-            raise ConfigError(
-                f"create_learning_rate_scheduler.{divisor}, which {name} divides by",
-                got=getattr(settings, divisor),
-                expected="at least 1",
-                fix=f"set {divisor} or drop {name} from factors",
-            )
+        check_choice("create_learning_rate_scheduler.factors", name, _FACTORS)
+        _, divisor = _FACTORS[name]
+        if divisor is not None:
+            setting = f"create_learning_rate_scheduler.{divisor}, which {name} divides by,"
+            check_number(setting, getattr(settings, divisor), "[1, inf)")
 
     def learning_rate(step: int | jax.Array) -> jax.Array:
         # The offset is taken off in int32: float32 counts steps exactly only up to 2**24.
         since = jnp.maximum(0, jnp.asarray(step, jnp.int32) - step_offset).astype(jnp.float32)
         rate = jnp.ones((), jnp.float32)
         for name in names:
-            rate = rate * _FACTORS[name](since, settings)
+            rate = rate * _FACTORS[name][0](since, settings)
         return jnp.maximum(rate, min_learning_rate)
 
     return learning_rate

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints import digest
-from prompt_tuning.params import int8, layouts
+from prompt_tuning.params import int8
 from prompt_tuning.partitioning import PjitPartitioner
+from tests import both_layouts
 from tests.checkpoints.tiny_params import HEADS, logical_axes, make_unscanned
 
 
@@ -33,7 +34,7 @@ def test_independent_of_the_blocks_it_is_computed_in(monkeypatch, scanned):
     params = make_unscanned()
     expected = digest.params_digest(params)
     if scanned:
-        params = layouts.to_scanned(params, num_heads=HEADS)
+        params = both_layouts.to_scanned(params, num_heads=HEADS)
     # Rows of 2 to 64 numbers: several a block, with a remainder, and one row that is more than a block.
     for block in (7, 48, 100):
         monkeypatch.setattr(digest, "_BLOCK", block)
@@ -56,8 +57,8 @@ def test_independent_of_storage_dtype():
 
 def test_independent_of_layout_and_order():
     params = make_unscanned()
-    scanned = layouts.to_scanned(params, num_heads=HEADS)
-    assert layouts.is_scanned(scanned)
+    scanned = both_layouts.to_scanned(params, num_heads=HEADS)
+    assert both_layouts.is_scanned(scanned)
     assert digest.params_digest(params) == digest.params_digest(scanned)
     assert digest.params_digest(params) == digest.params_digest(dict(reversed(params.items())))
 
@@ -79,7 +80,7 @@ def test_value_is_pinned(monkeypatch, block):
 def test_every_element_counts(scanned):
     params = make_rounded()
     if scanned:
-        params = layouts.to_scanned(params, num_heads=HEADS)
+        params = both_layouts.to_scanned(params, num_heads=HEADS)
     seen = {digest.params_digest(params)}
     changed = 0
     rng = np.random.default_rng(0)
@@ -126,7 +127,7 @@ def test_int8_is_other_weights_in_one_form(scanned):
     expected = digest.params_digest(held)
     assert expected != digest.params_digest(params)
     if scanned:
-        held = layouts.to_scanned(held, num_heads=HEADS)
+        held = both_layouts.to_scanned(held, num_heads=HEADS)
     assert digest.params_digest(held) == expected
     changed = {path: np.array(x) for path, x in held.items()}
     paths = [p for p in held if "/kernel" in p]

@@ -9,8 +9,9 @@ from prompt_tuning.checkpoints import digest
 from prompt_tuning.checkpoints import load as initial
 from prompt_tuning.checkpoints.formats import t5x
 from prompt_tuning.errors import CheckpointError, ConfigError
-from prompt_tuning.params import int8, layouts
+from prompt_tuning.params import int8
 from prompt_tuning.partitioning import PjitPartitioner
+from tests import both_layouts
 from tests.checkpoints.memory_source import MemorySource
 from tests.checkpoints.t5x_writer import write_t5x_checkpoint
 from tests.checkpoints.tiny_params import HEADS, logical_axes, make_unscanned
@@ -18,7 +19,7 @@ from tests.helpers import SHARED, requires_shared
 
 
 def to_scanned(params):
-    return layouts.to_scanned(params, num_heads=HEADS)
+    return both_layouts.to_scanned(params, num_heads=HEADS)
 
 
 def to_shapes(params):
@@ -83,7 +84,7 @@ def test_dtype_by_name_and_by_path():
     loaded, _ = load(params, params, dtype=lambda p: "float32" if "norm" in p else "bfloat16")
     kept = [p for p, x in loaded.items() if x.dtype == jnp.float32]
     assert kept == [p for p in params if "norm" in p] and len(kept) == 3
-    with pytest.raises(ConfigError, match="Unknown dtype.*float16"):
+    with pytest.raises(ConfigError, match="dtype is unknown.*float16"):
         load(params, params, dtype="float16")
 
 
@@ -217,7 +218,7 @@ def test_wrong_paths_say_what_is_there(tmp_path):
         initial.open_source(tmp_path / "model.bin")
     with pytest.raises(CheckpointError, match="mode = 'latest' asks for"):
         initial.open_source(tmp_path, mode="latest")
-    with pytest.raises(ConfigError, match="Unknown mode.*Closest matches: latest"):
+    with pytest.raises(ConfigError, match="mode is unknown.*Closest matches: latest"):
         initial.open_source(tmp_path, mode="lates")
     write_t5x_checkpoint(tmp_path / "checkpoint_8", make_unscanned(), 8)
     with pytest.raises(CheckpointError, match=re.escape(f"{tmp_path}/checkpoint_8")):

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints import manager
 from prompt_tuning.checkpoints.formats import run
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.errors import CheckpointError
@@ -39,7 +38,7 @@ def save_to(directory, step):
 def test_nothing_saved_yet(tmp_path):
     checkpointer = Checkpointer(tmp_path / "new")
     assert checkpointer.latest_step() is None
-    assert checkpointer.best() is None
+    assert checkpointer.ledger.best == {}
     with pytest.raises(CheckpointError, match="No checkpoint of step 3"):
         checkpointer.restore(3, to_abstract(make_state(0)))
 
@@ -80,7 +79,7 @@ def test_key_data_and_bfloat16_and_metadata_types(tmp_path):
     assert {k: x.dtype for k, x in restored.items()} == {k: x.dtype for k, x in state.items()}
     for name in ("key", "x"):
         np.testing.assert_array_equal(np.asarray(restored[name]), np.asarray(state[name]))
-    assert run.read_shapes(checkpointer.path(1))["key"] == ((2,), np.dtype("uint32"))
+    assert run.open_state(checkpointer.path(1)).shapes()["key"] == ((2,), np.dtype("uint32"))
     assert metadata == {"dtype": "bfloat16", "n": 4, "t": [1, 2]}
     with pytest.raises(AssertionError, match="raw key data"):
         checkpointer.save(2, {"key": jax.random.key(7)}, {})
@@ -116,17 +115,17 @@ def test_best_step_survives(tmp_path):
     checkpointer = Checkpointer(tmp_path, keep=1)
     for step, value in [(1, 0.5), (2, 0.9), (3, 0.7), (4, float("nan")), (5, 0.9)]:
         checkpointer.save(step, make_state(step), {})
-        checkpointer.record_metric(step, "accuracy", value)
+        checkpointer.ledger.record(step, "accuracy", value)
     assert names(tmp_path) == ["best.json", "checkpoint_2", "checkpoint_5"]
     best = {"name": "accuracy", "step": 2, "value": 0.9, "higher_is_better": True}
-    assert checkpointer.best() == best
+    assert checkpointer.ledger.best == {"accuracy": best}
     # The ledger outlives the process.
     resumed = Checkpointer(tmp_path, keep=1)
-    assert resumed.best() == best
+    assert resumed.ledger.best == {"accuracy": best}
     assert resumed.latest_step() == 5
     resumed.save(6, make_state(6), {})
     assert names(tmp_path) == ["best.json", "checkpoint_2", "checkpoint_6"]
-    resumed.record_metric(6, "accuracy", 0.95)
+    resumed.ledger.record(6, "accuracy", 0.95)
     resumed.save(7, make_state(7), {})
     assert names(tmp_path) == ["best.json", "checkpoint_6", "checkpoint_7"]
 
@@ -134,17 +133,17 @@ def test_best_step_survives(tmp_path):
 def test_lower_can_be_better_and_metrics_are_apart(tmp_path):
     checkpointer = Checkpointer(tmp_path)
     for step, loss, score in [(1, 3.0, 0.1), (2, 1.0, 0.3), (3, 2.0, 0.4)]:
-        checkpointer.record_metric(step, "loss", loss, higher_is_better=False)
-        checkpointer.record_metric(step, "f1", score)
-    best = {name: checkpointer.best(name) for name in ("loss", "f1")}
-    assert {name: entry and entry["step"] for name, entry in best.items()} == {"loss": 2, "f1": 3}
-    assert checkpointer.best_steps() == {2, 3}
+        checkpointer.ledger.record(step, "loss", loss, higher_is_better=False)
+        checkpointer.ledger.record(step, "f1", score)
+    best = checkpointer.ledger.best
+    assert {name: entry["step"] for name, entry in best.items()} == {"loss": 2, "f1": 3}
+    assert checkpointer.ledger.steps() == {2, 3}
 
 
 def test_damaged_ledger_is_begun_anew(tmp_path):
-    Checkpointer(tmp_path).record_metric(1, "f1", 0.5)
+    Checkpointer(tmp_path).ledger.record(1, "f1", 0.5)
     (tmp_path / "best.json").write_text("{")
-    assert Checkpointer(tmp_path).best() is None
+    assert Checkpointer(tmp_path).ledger.best == {}
 
 
 @pytest.mark.parametrize("how", ["delete", "truncate"])
@@ -311,10 +310,3 @@ def test_prompt_checkpoint_is_small(tmp_path):
     size = sum(p.stat().st_size for p in files_of(tmp_path / "checkpoint_1"))
     print(f"{size} bytes on disk for {raw} bytes of state")
     assert size < 2**20
-
-
-def test_steps_in_counts_only_checkpoints(tmp_path):
-    for name in ("checkpoint_2", "checkpoint_10", "checkpoint_x", "numpy_checkpoints"):
-        (tmp_path / name).mkdir()
-    assert manager.steps_in(tmp_path) == [2, 10]
-    assert manager.steps_in(tmp_path / "none") == []

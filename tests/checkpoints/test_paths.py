@@ -13,3 +13,10 @@ def test_folders_as_tensorstore_names_them(tmp_path, monkeypatch, slash):
     monkeypatch.chdir(tmp_path)
     for folder in (f"t5/target.a{slash}", f"{tmp_path}/t5/target.a{slash}"):
         assert paths.kvstore(folder) == {"driver": "file", "path": f"{tmp_path}/t5/target.a/"}
+
+
+def test_steps_in_counts_only_checkpoints(tmp_path):
+    for name in ("checkpoint_2", "checkpoint_10", "checkpoint_x", "numpy_checkpoints"):
+        (tmp_path / name).mkdir()
+    assert paths.steps_in(tmp_path) == [2, 10]
+    assert paths.steps_in(tmp_path / "none") == []

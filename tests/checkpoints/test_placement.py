@@ -11,8 +11,8 @@ import pytest
 from prompt_tuning.checkpoints import load, placement
 from prompt_tuning.checkpoints.placement import Link, Target
 from prompt_tuning.errors import CheckpointError
-from prompt_tuning.params import layouts
 from prompt_tuning.partitioning import PjitPartitioner, standard_logical_axis_rules
+from tests import both_layouts
 from tests.checkpoints.memory_source import MemorySource
 from tests.checkpoints.tiny_params import HEADS, logical_axes, make_unscanned
 
@@ -27,7 +27,7 @@ _MESHES = {
 
 
 def to_scanned(params):
-    return layouts.to_scanned(params, num_heads=HEADS)
+    return both_layouts.to_scanned(params, num_heads=HEADS)
 
 
 def scanned_axes(params):

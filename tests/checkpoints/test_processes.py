@@ -56,7 +56,7 @@ assert checkpointer.latest_step() is None
 for step in (1, 2, 3):
     checkpointer.save(step, state, {"step": step})
     write.save_prompts(directory, step, {PROMPT: prompt, "w": params["token_embedder/embedding"]}, {})
-    checkpointer.record_metric(step, "f1", -step)
+    checkpointer.ledger.record(step, "f1", -step)
 checkpointer.close()
 again = Checkpointer(directory, keep=1)
 restored, metadata = again.restore(again.latest_step(), to_abstract(state))

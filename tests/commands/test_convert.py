@@ -14,9 +14,10 @@ from prompt_tuning.checkpoints.formats import weights
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.commands import convert
 from prompt_tuning.errors import CheckpointError
-from prompt_tuning.params import int8, layouts
+from prompt_tuning.params import int8
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run.identity import steps_of_this_run
+from tests import both_layouts
 from tests.checkpoints.huggingface_writer import make_tensors, write_model
 from tests.checkpoints.run_states import PROMPT
 from tests.checkpoints.t5x_writer import write_t5x_checkpoint
@@ -25,7 +26,7 @@ from tests.helpers import SHARED, requires_shared
 
 
 def to_scanned(params):
-    return layouts.to_scanned(params, num_heads=HEADS)
+    return both_layouts.to_scanned(params, num_heads=HEADS)
 
 
 def load(source, params, dtype="float32"):
@@ -57,7 +58,7 @@ def test_t5x_checkpoint(tmp_path, capsys, dtype, stored_scanned, scan_layers):
 
     source = initial.open_source(tmp_path / "w")
     assert isinstance(source, weights.WeightsSource)
-    assert layouts.is_scanned(source.shapes()) == scan_layers
+    assert both_layouts.is_scanned(source.shapes()) == scan_layers
     assert {d.name for _, d in source.shapes().values()} == {dtype or "float32"}
     expected = {p: x.astype(jnp.dtype(dtype or "float32")) for p, x in params.items()}
     assert_same(load(source, params, dtype or "float32"), expected)
@@ -202,7 +203,7 @@ def test_int8_is_what_a_run_would_have_made_at_load(tmp_path, scan_layers):
             loaded = initial.load_params(source, shapes, shardings, dtype="int8")
             assert_same(loaded, expected)
         assert source.digest == digest.params_digest(held) != digest.params_digest(params)
-    assert layouts.is_scanned(initial.open_source(target).shapes()) == scan_layers
+    assert both_layouts.is_scanned(initial.open_source(target).shapes()) == scan_layers
 
 
 def test_int8_keeps_the_prompt_and_does_not_become_float_again(tmp_path, capsys):

@@ -106,7 +106,9 @@ def test_a_checkpoint_of_a_run_is_a_source(tmp_path):
     checkpoint = tmp_path / "run" / "checkpoint_3"
     run_export(checkpoint, tmp_path / "p.npy")
     prompt, info = load_prompt(tmp_path / "p.npy")
-    np.testing.assert_array_equal(prompt, run_format.read_leaf(checkpoint, f"trainable/{PATH}"))
+    np.testing.assert_array_equal(
+        prompt, run_format.open_state(checkpoint).read(f"trainable/{PATH}")
+    )
     assert info == {"step": 3, "exported_from": str(checkpoint)}
 
 

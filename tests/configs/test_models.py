@@ -13,7 +13,7 @@ from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.config import files as config_files
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.params import layouts
+from tests import both_layouts
 from tests.gin_runs import CONFIGS, DEMO_TRAIN, resolve
 
 # Parameters of the released checkpoints.
@@ -104,7 +104,7 @@ def count_parameters(config: T5Config) -> int:
     model = T5(T5Config(**{**vars(config), "scan_layers": True}))
     init = lambda rng: model.init({"params": rng}, ids, ids, ids, enable_dropout=False)  # noqa: E731
     scanned = tree.flatten(jax.eval_shape(init, jax.random.key(0))["params"])
-    to_unscanned = lambda params: layouts.to_unscanned(  # noqa: E731
+    to_unscanned = lambda params: both_layouts.to_unscanned(  # noqa: E731
         params, relative_bias_per_layer=config.relative_bias_per_layer
     )
     return sum(math.prod(leaf.shape) for leaf in jax.eval_shape(to_unscanned, scanned).values())

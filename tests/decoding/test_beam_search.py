@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.decoding.beam_search import NO_SEQUENCE, beam_search, brevity_penalty
-from prompt_tuning.decoding.greedy import greedy_decode
+from prompt_tuning.decoding.beam_search import NO_SEQUENCE, BeamSearch, brevity_penalty
+from prompt_tuning.decoding.greedy import Greedy
 from tests.decoding import stand_in
 
 T5X_CASES = [case for case in stand_in.CASES if case["fn"] == "beam_search"]
 
 
-def search(decoder, max_decode_length, **kwargs):
+def search(decoder, max_decode_length, num_decodes=4, alpha=0.6, **kwargs):
     run = jax.jit(
-        lambda cache: beam_search(
+        lambda cache: BeamSearch(num_decodes, alpha)(
             decoder, cache, batch_size=stand_in.BATCH, max_decode_length=max_decode_length, **kwargs
         )
     )
@@ -87,9 +87,10 @@ def test_results_ascend_and_end_with_eos():
 
 def test_one_beam_is_not_greedy_but_never_worse():
     decoder = stand_in.Decoder()
-    greedy_ids, greedy_scores = greedy_decode(
+    greedy_ids, greedy_scores = Greedy()(
         decoder, decoder.cache(), batch_size=stand_in.BATCH, max_decode_length=9
     )
+    greedy_ids, greedy_scores = greedy_ids[:, 0], greedy_scores[:, 0]
     ids, scores = search(decoder, 9, num_decodes=1, alpha=0.0)
     # Each position offers two candidates, and an EOS that is only second best still finishes a sequence.
     ended = np.asarray(greedy_ids == stand_in.EOS).any(axis=1)
@@ -114,13 +115,8 @@ def test_the_search_stops_by_the_penalty_of_one_position_more_than_there_is():
         jax.debug.callback(lambda p: calls.append(int(p)), position)
         return jnp.asarray(table)[jnp.minimum(position, 1)][None], position + 1
 
-    ids, scores = beam_search(
-        tokens_to_logits,
-        jnp.zeros((), jnp.int32),
-        batch_size=1,
-        max_decode_length=3,
-        num_decodes=1,
-        alpha=1.0,
+    ids, scores = BeamSearch(num_decodes=1, alpha=1.0)(
+        tokens_to_logits, jnp.zeros((), jnp.int32), batch_size=1, max_decode_length=3
     )
     jax.effects_barrier()
     # After one position -1.0 is finished and -1.4 alive: -1.4 / (9 / 6) could win, -1.4 / (8 / 6) could not.

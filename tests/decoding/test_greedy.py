@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.decoding.greedy import greedy_decode
+from prompt_tuning.decoding.greedy import Greedy
 from tests.decoding import stand_in
 
 # T5X's scores are met to a part in a million, which takes its compiler settings; conftest.py sets others.
@@ -12,7 +12,7 @@ AS_T5X = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passe
 
 def decode(decoder, max_decode_length, **kwargs):
     run = jax.jit(
-        lambda cache: greedy_decode(
+        lambda cache: Greedy()(
             decoder, cache, batch_size=stand_in.BATCH, max_decode_length=max_decode_length, **kwargs
         ),
         compiler_options=AS_T5X,
@@ -20,7 +20,7 @@ def decode(decoder, max_decode_length, **kwargs):
     ids, scores = run(decoder.cache())
     assert ids.dtype == jnp.int32
     assert scores.dtype == jnp.float32
-    return np.asarray(ids), np.asarray(scores)
+    return np.asarray(ids[:, 0]), np.asarray(scores[:, 0])
 
 
 @pytest.mark.parametrize("max_decode_length", [1, 4, 9, 16])
@@ -88,7 +88,7 @@ def number_of_calls(sequences, max_decode_length):
         jax.debug.callback(lambda i: seen.append(np.asarray(i)), ids)
         return counting(sequences)(ids, cache)
 
-    ids, _ = greedy_decode(
+    ids, _ = Greedy()(
         tokens_to_logits,
         jnp.zeros((), jnp.int32),
         batch_size=len(sequences),
@@ -96,7 +96,7 @@ def number_of_calls(sequences, max_decode_length):
     )
     ids.block_until_ready()
     jax.effects_barrier()
-    return len(seen), np.asarray(ids)
+    return len(seen), np.asarray(ids[:, 0])
 
 
 def test_decoding_stops_when_every_row_has_ended():
@@ -127,7 +127,7 @@ def test_the_first_input_is_id_0_and_each_token_is_fed_back():
         jax.debug.callback(lambda i: fed.append(np.asarray(i)[:, 0].tolist()), ids)
         return counting([[4, 3, 1], [1, 5, 5]])(ids, cache)
 
-    greedy_decode(tokens_to_logits, jnp.zeros((), jnp.int32), batch_size=2, max_decode_length=9)[
+    Greedy()(tokens_to_logits, jnp.zeros((), jnp.int32), batch_size=2, max_decode_length=9)[
         0
     ].block_until_ready()
     jax.effects_barrier()
@@ -139,8 +139,8 @@ def test_scores_are_float32_sums_of_bfloat16_logits():
         logits, cache = counting([[2, 1]])(ids, cache)
         return logits.astype(jnp.bfloat16), cache
 
-    _, scores = greedy_decode(
+    _, scores = Greedy()(
         tokens_to_logits, jnp.zeros((), jnp.int32), batch_size=1, max_decode_length=4
     )
     expected = 2 * float(jax.nn.log_softmax(jnp.asarray([10.0] + [0.0] * 6))[0])
-    np.testing.assert_allclose(scores, [expected], rtol=1e-3)
+    np.testing.assert_allclose(scores, [[expected]], rtol=1e-3)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.decoding.sampling import temperature_sample
+from prompt_tuning.decoding.sampling import TemperatureSample
 from prompt_tuning.errors import ConfigError
 from tests.decoding import stand_in
 
@@ -12,8 +12,8 @@ T5X_CASES = [case for case in stand_in.CASES if case["fn"] == "temperature_sampl
 
 def sample(decoder, max_decode_length, **kwargs):
     run = jax.jit(
-        lambda cache: temperature_sample(
-            decoder, cache, batch_size=stand_in.BATCH, max_decode_length=max_decode_length, **kwargs
+        lambda cache: TemperatureSample(**kwargs)(
+            decoder, cache, batch_size=stand_in.BATCH, max_decode_length=max_decode_length
         )
     )
     ids, scores = run(decoder.cache())
@@ -26,8 +26,7 @@ def sample(decoder, max_decode_length, **kwargs):
 def test_t5x_draws_the_same_tokens(case):
     golden = stand_in.load()
     kwargs = {k: v for k, v in case.items() if k not in ("name", "fn", "T", "seed")}
-    rng = None if case["seed"] is None else jax.random.PRNGKey(case["seed"])
-    ids, scores = sample(stand_in.Decoder(), case["T"], decode_rng=rng, **kwargs)
+    ids, scores = sample(stand_in.Decoder(), case["T"], seed=case["seed"] or 0, **kwargs)
     np.testing.assert_array_equal(ids, golden[f"{case['name']}/ids"])
     np.testing.assert_allclose(scores, golden[f"{case['name']}/scores"], rtol=1e-5, atol=1e-6)
     stand_in.check_ends(ids)
@@ -42,14 +41,11 @@ def test_the_cases_cover_every_way_to_sample():
 
 def one_step(logits, draws=2000, **kwargs):
     """Returns the share of each token among first tokens drawn from `logits` [V]."""
-    ids, _ = temperature_sample(
+    ids, _ = TemperatureSample(num_decodes=draws, seed=3, **kwargs)(
         lambda ids, cache: (jnp.tile(jnp.asarray(logits)[None], (draws, 1)), cache),
         {},
         batch_size=1,
-        num_decodes=draws,
         max_decode_length=1,
-        decode_rng=jax.random.PRNGKey(3),
-        **kwargs,
     )
     return np.bincount(np.asarray(ids)[0, :, 0], minlength=len(logits)) / draws
 
@@ -88,5 +84,5 @@ def test_a_low_temperature_sharpens():
     "kwargs", [{"topk": 2, "topp": 0.5}, {"topk": -1}, {"topk": 0, "topp": 1.5}]
 )
 def test_settings_that_contradict_are_refused(kwargs):
-    with pytest.raises(ConfigError, match="topk"):
-        sample(stand_in.Decoder(), 2, **kwargs)
+    with pytest.raises(ConfigError, match="topk|topp"):
+        TemperatureSample(**kwargs)

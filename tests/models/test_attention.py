@@ -29,7 +29,7 @@ def test_masks_join_real_positions():
     prompt_mask = np.array([[0, 1], [1, 1]])
     is_real = masks.is_real_position(tokens, 2, prompt_mask)
     np.testing.assert_array_equal(is_real, [[0, 1, 1, 1, 0], [1, 1, 1, 0, 0]])
-    mask = masks.encoder_mask(is_real)
+    mask = masks.pairwise_mask(is_real, is_real)
     assert mask.shape == (2, 1, 5, 5) and mask.dtype == jnp.bool_
     np.testing.assert_array_equal(mask[0, 0], np.outer(is_real[0], is_real[0]))
 

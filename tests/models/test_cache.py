@@ -6,7 +6,7 @@ import pytest
 
 from prompt_tuning import tree
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.params import layouts
+from tests import both_layouts
 from tests.models.conftest import encode, logits_of, make_model, max_difference
 
 
@@ -32,7 +32,7 @@ def _make_cache(model, params, length, batch=4):
 @pytest.mark.parametrize("max_decode_length", [None, 8])
 def test_cached_decoding_equals_teacher_forcing(reference, scan_layers, max_decode_length):
     model, real = make_model(scan_layers=scan_layers), reference.is_target
-    flat = layouts.to_scanned(reference.params) if scan_layers else reference.params
+    flat = both_layouts.to_scanned(reference.params) if scan_layers else reference.params
     params = tree.unflatten(flat)
     inputs, shifted, _ = reference.tokens
     encoded = encode(model, flat, inputs)
@@ -98,7 +98,7 @@ def test_distant_positions_get_their_own_bias(reference):
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_cache_has_t5x_names_and_shapes(reference, scan_layers):
     model = make_model(scan_layers=scan_layers)
-    flat = layouts.to_scanned(reference.params) if scan_layers else reference.params
+    flat = both_layouts.to_scanned(reference.params) if scan_layers else reference.params
     cache = tree.flatten(_make_cache(model, tree.unflatten(flat), 8))
     names = {
         "cached_key": (4, 4, 8, 8),

@@ -30,8 +30,8 @@ def test_lists_and_none_from_gin():
         ({"dtype": "bflot16"}, "Closest matches: bfloat16"),
         ({"param_dtype": "int32"}, "param_dtype is not a floating dtype"),
         ({"dropout_rate": 1.0}, r"got 1.0, expected a number in \[0, 1\)"),
-        ({"num_heads": 0}, "T5Config.num_heads is not a size: got 0"),
-        ({"emb_dim": 32.0}, "T5Config.emb_dim is not a size"),
+        ({"num_heads": 0}, "T5Config.num_heads is not a number of units: got 0"),
+        ({"emb_dim": 32.0}, "T5Config.emb_dim is not a number"),
         ({"relative_attention_max_distance": 16}, "no logarithmic buckets"),
     ],
 )
@@ -42,5 +42,5 @@ def test_mistakes_are_named(overrides, message):
 
 @pytest.mark.parametrize("length", [0, -1, 2.5, True])
 def test_prompt_lengths_are_positive(length):
-    with pytest.raises(ConfigError, match="PROMPT_LENGTH is not a length"):
+    with pytest.raises(ConfigError, match="PROMPT_LENGTH is not a number of positions"):
         PromptConfig(length)

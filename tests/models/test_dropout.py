@@ -6,7 +6,7 @@ import pytest
 from flax import linen as nn
 
 from prompt_tuning import tree
-from prompt_tuning.params import layouts
+from tests import both_layouts
 from tests.models.conftest import make_model, max_difference
 
 RATE = 0.4
@@ -65,7 +65,7 @@ def test_sites_draw_different_masks(reference):
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_a_key_fixes_the_masks(reference, scan_layers):
     model = make_model(dropout_rate=RATE, scan_layers=scan_layers, remat_policy="full")
-    params = layouts.to_scanned(reference.params) if scan_layers else reference.params
+    params = both_layouts.to_scanned(reference.params) if scan_layers else reference.params
     params = tree.unflatten(params)
     apply = jax.jit(
         lambda rng: model.apply({"params": params}, *reference.tokens, rngs={"dropout": rng})

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from prompt_tuning import tree
-from prompt_tuning.decoding.beam_search import brevity_penalty
-from prompt_tuning.decoding.specs import BeamSearch, Greedy, TemperatureSample
+from prompt_tuning.decoding.beam_search import BeamSearch, brevity_penalty
+from prompt_tuning.decoding.greedy import Greedy
+from prompt_tuning.decoding.sampling import TemperatureSample
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EOS_ID, EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.params import layouts
 from prompt_tuning.prompts.config import PromptConfig
+from tests import both_layouts
 from tests.helpers import tiny_config
 
 BATCH, LENGTH = 24, 6
@@ -34,7 +35,7 @@ def make_params(*, scan_layers=False):
     flat = tree.flatten(make_model().init(jax.random.key(0)))
     head = flat["decoder/logits_dense/kernel"]
     flat["decoder/logits_dense/kernel"] = head.at[:, EOS_ID].multiply(4.0)
-    return tree.unflatten(layouts.to_scanned(flat) if scan_layers else flat)
+    return tree.unflatten(both_layouts.to_scanned(flat) if scan_layers else flat)
 
 
 @functools.cache
@@ -149,7 +150,7 @@ def test_the_model_says_how_many_sequences():
         (lambda: BeamSearch(num_decodes=0), "beam_search.num_decodes"),
         (lambda: TemperatureSample(num_decodes=True), "temperature_sample.num_decodes"),
         (lambda: TemperatureSample(topp=0.9), "topk = 0"),
-        (lambda: TemperatureSample(temperature=-1.0), "temperature is negative"),
+        (lambda: TemperatureSample(temperature=-1.0), "temperature is out of range: got -1.0"),
     ],
 )
 def test_numbers_out_of_range_are_refused_where_they_are_configured(make, text):

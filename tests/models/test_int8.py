@@ -7,8 +7,10 @@ import pytest
 
 from prompt_tuning import tree
 from prompt_tuning.models.layers import Dense
-from prompt_tuning.params import int8, layouts
+from prompt_tuning.params import int8
 from prompt_tuning.params.names import PROMPT_PATH
+from tests import both_layouts
+from tests.helpers import tiny_config
 from tests.models.conftest import logits_of, make_model, max_difference
 
 # Float32 sums in another order; the logits are of the order of 1.
@@ -58,9 +60,7 @@ def test_an_output_moves_by_half_a_scale_of_each_input_at_most(join_axes, num_in
     whole, scale = held[path], held[int8.scale_path(path)]
     shape = matrix.shape if join_axes else (*inputs, 3, 5)
     axes = tuple("abcd"[: len(shape)])
-    dense = Dense(
-        (3, 5), axes, jnp.float32, jnp.float32, num_inputs=num_inputs, join_axes=join_axes
-    )
+    dense = Dense(tiny_config(), (3, 5), axes, num_inputs=num_inputs, join_axes=join_axes)
     params = {"kernel": whole.reshape(shape), "kernel_scale": scale}
     if not join_axes:
         params["kernel_scale"] = scale.reshape(3, 5)
@@ -108,7 +108,7 @@ def test_the_loss_moves_less_than_half_a_scale_of_each_weight_may_move_it(refere
 
 def test_scanned_and_recomputed_layers_give_the_same(reference):
     held = {**to_int8(reference.frozen), PROMPT_PATH: reference.prompt}
-    stacked = layouts.to_scanned(held)
+    stacked = both_layouts.to_scanned(held)
     assert stacked["encoder/encoder/attention/query/kernel_scale"].shape == (4, 2, 8)
     scanned = make_model(scan_layers=True, remat_policy="full")
     a = logits_of(make_model(), held, reference.tokens)

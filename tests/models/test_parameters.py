@@ -12,10 +12,10 @@ from flax.linen import partitioning as nn_partitioning
 from prompt_tuning import tree
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.params import layouts
 from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.prompts.initializers import ClassLabels
+from tests import both_layouts
 from tests.helpers import GOLDEN, tiny_config
 from tests.models.conftest import make_model, param_shapes
 
@@ -60,7 +60,7 @@ def test_scanned_counts_differ_by_the_repeated_position_tables(size):
     scanned = param_shapes(_config(size, scan_layers=True))
     assert _count(scanned) == total + repeated
     # As the unscanned layout holds them, the numbers agree.
-    zeros = jax.eval_shape(layouts.to_unscanned, scanned)
+    zeros = jax.eval_shape(both_layouts.to_unscanned, scanned)
     assert _count(zeros) == total
 
 

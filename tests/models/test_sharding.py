@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from prompt_tuning import tree
-from prompt_tuning.params import layouts
 from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.partitioning import PjitPartitioner, standard_logical_axis_rules
+from tests import both_layouts
 from tests.models.conftest import FEATURES, logits_of, make_model, max_difference
 from tests.models.test_parameters import _axes
 
@@ -16,7 +16,7 @@ from tests.models.test_parameters import _axes
 @pytest.mark.parametrize("dims", [1, 2])
 def test_sharded_logits_are_the_same(reference, scan_layers, dims):
     model = make_model(scan_layers=scan_layers)
-    flat = layouts.to_scanned(reference.params) if scan_layers else reference.params
+    flat = both_layouts.to_scanned(reference.params) if scan_layers else reference.params
     rules = standard_logical_axis_rules(
         activation_partitioning_dims=dims, parameter_partitioning_dims=dims
     )

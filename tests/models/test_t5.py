@@ -10,8 +10,8 @@ import pytest
 from prompt_tuning import tree
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.params import layouts
 from prompt_tuning.params.names import PROMPT_PATH
+from tests import both_layouts
 from tests.helpers import tiny_config
 from tests.models.conftest import encode, logits_of, make_model, max_difference, param_shapes
 
@@ -28,7 +28,7 @@ def _loss(logits, targets, weights):
 @pytest.mark.parametrize("remat_policy", ["none", "minimal", "full"])
 def test_prompt_gradient_is_the_authors(reference, scan_layers, remat_policy):
     model = make_model(scan_layers=scan_layers, remat_policy=remat_policy)
-    frozen = layouts.to_scanned(reference.frozen) if scan_layers else reference.frozen
+    frozen = both_layouts.to_scanned(reference.frozen) if scan_layers else reference.frozen
     weights = jnp.asarray(reference.batch["decoder_loss_weights"], jnp.float32)
 
     def loss(prompt):
@@ -132,7 +132,7 @@ def test_left_padded_prompts_equal_unpadded_ones(reference, scan_layers):
     still touches its tokens. (Padding on the right would put a gap between them and move the tokens away.)
     """
     model, real = make_model(None, scan_layers=scan_layers), reference.is_target
-    frozen = layouts.to_scanned(reference.frozen) if scan_layers else reference.frozen
+    frozen = both_layouts.to_scanned(reference.frozen) if scan_layers else reference.frozen
     lengths = [6, 1, 4, 4]
     # What stands in the padding must not matter, so it is large.
     rows = np.full((4, 6, 32), 50.0, np.float32)

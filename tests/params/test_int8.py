@@ -9,6 +9,7 @@ import pytest
 
 from prompt_tuning.params import int8, layouts
 from prompt_tuning.partitioning import PjitPartitioner
+from tests import both_layouts
 from tests.checkpoints.tiny_params import HEADS, logical_axes, make_unscanned
 
 KERNELS = (
@@ -99,13 +100,13 @@ def test_sharding_changes_nothing(num_partitions):
 
 def test_layers_that_are_stacked_have_the_scales_of_layers_apart():
     params = make_unscanned()
-    to_scanned = lambda p: layouts.to_scanned(p, num_heads=HEADS)  # noqa: E731
+    to_scanned = lambda p: both_layouts.to_scanned(p, num_heads=HEADS)  # noqa: E731
     apart, stacked = (int8.hold(p, "int8") for p in (params, to_scanned(params)))
     expected = to_scanned(apart)
     assert set(stacked) == set(expected) and len(stacked) == 10
     for path in stacked:
         np.testing.assert_array_equal(stacked[path], expected[path], err_msg=path)
-    back = layouts.to_unscanned(stacked)
+    back = both_layouts.to_unscanned(stacked)
     for path in apart:
         np.testing.assert_array_equal(back[path], apart[path], err_msg=path)
 

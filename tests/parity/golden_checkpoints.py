@@ -13,7 +13,7 @@ from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.params import layouts
 from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.training.adafactor import stacked_layer_axis
+from tests import both_layouts
 from tests.parity.golden_folder import Golden
 from tests.parity.rows import NotChecked, Row, differing
 
@@ -53,7 +53,7 @@ def _checkpoint_rows(golden: Golden, folder: pathlib.Path) -> Iterator[Row]:
         )
         expected = flat
         if scan_layers:
-            expected = layouts.to_scanned(flat, num_heads=model.config.num_heads)
+            expected = both_layouts.to_scanned(flat, num_heads=model.config.num_heads)
         wrong = set(loaded) ^ set(expected)
         wrong |= {p for p in set(loaded) & set(expected) if differing(loaded[p], expected[p])}
         note = f"{len(loaded)} arrays of {', '.join(sorted(dtypes))}"
@@ -101,7 +101,7 @@ def optimizer_state(golden: Golden) -> Iterator[Row | NotChecked]:
                     names = layouts.unscanned_paths(path, count, relative_bias_per_layer=True)
             for slot in SLOTS:
                 arrays = [theirs[f"{name}/{slot}"] for name in names]
-                if stacked_layer_axis(path) is not None:
+                if layouts.is_stacked(path):
                     count = shape[layouts.LAYERS_AXIS]
                     expected = np.stack(arrays * (count // len(arrays)))
                 else:

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.decoding import sampling, specs
+from prompt_tuning.decoding.beam_search import BeamSearch
+from prompt_tuning.decoding.greedy import Greedy
+from prompt_tuning.decoding.sampling import TemperatureSample
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
 from tests.parity.golden_folder import Golden
@@ -20,10 +22,10 @@ from tests.parity.rows import NotChecked, Row, differing, largest, score_toleran
 DISTRIBUTION = 1e-6
 _BEAM = re.compile(r"(noprompt_\w+?_)?beam(\d+)(_alpha([\d.]+))?(_len(\d+))?")
 _GREEDY = {
-    "greedy_topk1": specs.TemperatureSample(topk=1),
-    "greedy_topk1_raw_logprob": specs.TemperatureSample(topk=1, rescale_log_probs=False),
-    "greedy_temperature0": specs.TemperatureSample(temperature=0.0, rescale_log_probs=False),
-    "greedy": specs.Greedy(),
+    "greedy_topk1": TemperatureSample(topk=1),
+    "greedy_topk1_raw_logprob": TemperatureSample(topk=1, rescale_log_probs=False),
+    "greedy_temperature0": TemperatureSample(temperature=0.0, rescale_log_probs=False),
+    "greedy": Greedy(),
 }
 
 
@@ -48,7 +50,7 @@ def _decode_fn(name: str, default_alpha: float) -> Any:
     """The way of decoding that the name of a run spells; None if it spells none."""
     if match := _BEAM.fullmatch(name):
         alpha = float(match[4]) if match[4] else default_alpha
-        return specs.BeamSearch(num_decodes=int(match[2]), alpha=alpha)
+        return BeamSearch(num_decodes=int(match[2]), alpha=alpha)
     return _GREEDY.get(re.sub(r"^noprompt_\w+?_|_len\d+$", "", name))
 
 
@@ -90,7 +92,7 @@ def cache(golden: Golden) -> Iterator[Row | NotChecked]:
         real = golden.is_target
         yield Row(f"{name}/logits", largest(logits[real], whole["logits"][real]), LOGITS)
         length = golden.batch["decoder_input_tokens"].shape[1]
-        ids, scores = decode(golden, model, specs.Greedy(), length)
+        ids, scores = decode(golden, model, Greedy(), length)
         expected, expected_scores = greedy_without_cache(golden, model, length)
         yield Row(f"{name}/greedy_tokens", differing(ids[:, 0], expected), 0, "count")
         value = largest(scores[:, 0], expected_scores)
@@ -169,7 +171,9 @@ def distributions(golden: Golden) -> Iterator[Row | NotChecked]:
     """The distributions that tokens are drawn from, over the reference's logits, against their plain definition."""
     logits = golden.arrays("forward.npz")["logits"][golden.is_target]
     for settings in SAMPLERS:
-        filtered = sampling.filtered_logits(jnp.asarray(logits, jnp.float32), **settings)
+        filtered = TemperatureSample(**{"topk": 0, **settings}).filtered_logits(
+            jnp.asarray(logits, jnp.float32)
+        )
         ours = np.asarray(jax.nn.softmax(filtered, axis=-1))
         expected = np.stack([distribution(row, **settings) for row in logits])
         name = "_".join(f"{key}{value:g}" for key, value in settings.items())

@@ -14,10 +14,10 @@ from prompt_tuning import tree
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.params import layouts
 from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.training.adafactor import Adafactor
+from tests import both_layouts
 
 # Settings of T5X's Adafactor that have no counterpart here -> the values at which they do nothing.
 _NEUTRAL = {
@@ -133,7 +133,7 @@ class Golden:
         """Returns the parameters of `model` as a nested dict of device arrays, in its layout."""
         flat = self.frozen if model.prompt is None else self.params
         if model.config.scan_layers:
-            flat = layouts.to_scanned(flat, num_heads=model.config.num_heads)
+            flat = both_layouts.to_scanned(flat, num_heads=model.config.num_heads)
         return tree.unflatten({path: jnp.asarray(x) for path, x in flat.items()})
 
 

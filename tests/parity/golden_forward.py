@@ -11,7 +11,6 @@ import numpy as np
 
 from prompt_tuning import tree
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
-from prompt_tuning.params import layouts
 from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.training.losses import (
     LossConfig,
@@ -20,6 +19,7 @@ from prompt_tuning.training.losses import (
     weights_and_normalizer,
 )
 from prompt_tuning.training.metrics import summarize
+from tests import both_layouts
 from tests.parity.golden_folder import Golden
 from tests.parity.rows import NotChecked, Row, largest, of_maximum, score_tolerance, worst
 
@@ -133,7 +133,9 @@ def gradients(golden: Golden) -> Iterator[Row | NotChecked]:
     if prompt_group is not None:
         theirs = groups[prompt_group]
         _, stacked = loss_and_gradient(golden, scanned)
-        ours = layouts.to_unscanned({p: x for p, x in stacked.items() if "relpos_bias" not in p})
+        ours = both_layouts.to_unscanned(
+            {p: x for p, x in stacked.items() if "relpos_bias" not in p}
+        )
         theirs = {p: x for p, x in theirs.items() if "relpos_bias" not in p}
         note = f"{len(theirs)} arrays; every layer has a table of its own, so tables are left out"
         value = worst(of_maximum, ours, theirs)

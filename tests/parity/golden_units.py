@@ -10,8 +10,8 @@ import numpy as np
 
 from prompt_tuning.models import masks
 from prompt_tuning.models.attention import relative_position_buckets
-from prompt_tuning.prompts.combine import prepend_prompt
 from prompt_tuning.prompts.initializers import ClassLabels, FromText, build_prompt
+from prompt_tuning.prompts.prompt import prepend_prompt
 from tests.parity.golden_folder import Golden
 from tests.parity.rows import NotChecked, Row, differing, largest
 
@@ -51,7 +51,7 @@ def combination(golden: Golden) -> Iterator[Row | NotChecked]:
     ours = {
         "prefix": combined,
         "fake_prompt": np.asarray(is_real),
-        "encoder_mask": np.asarray(masks.encoder_mask(is_real)),
+        "encoder_mask": np.asarray(masks.pairwise_mask(is_real, is_real)),
     }
     for name, expected in theirs.items():
         if name in ours:

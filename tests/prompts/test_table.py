@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from prompt_tuning import tree
-from prompt_tuning.decoding.specs import BeamSearch, Greedy
+from prompt_tuning.decoding.beam_search import BeamSearch
+from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EOS_ID, EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.params import layouts
 from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts import table
 from prompt_tuning.prompts.config import PromptConfig
+from tests import both_layouts
 from tests.helpers import tiny_config
 
 WIDTH, LENGTHS, ROWS, TARGETS = 32, (5, 1, 3), 12, 6
@@ -41,7 +42,7 @@ def weights(*, scan_layers=False):
     flat = tree.flatten(make_model().init(jax.random.key(0)))
     head = flat["decoder/logits_dense/kernel"]
     flat["decoder/logits_dense/kernel"] = head.at[:, EOS_ID].multiply(4.0)
-    return layouts.to_scanned(flat) if scan_layers else flat
+    return both_layouts.to_scanned(flat) if scan_layers else flat
 
 
 def alone(number, **layout):

@@ -11,7 +11,8 @@ import pytest
 
 from prompt_tuning import tree
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.training.adafactor import Adafactor, stacked_layer_axis
+from prompt_tuning.params import layouts
+from prompt_tuning.training.adafactor import Adafactor
 
 PROMPT_PATH = "encoder/prompt/prompt/prompt"
 PAPER = Adafactor(multiply_by_parameter_scale=False, weight_decay_rate=1e-5)
@@ -137,7 +138,7 @@ def scanned_params(rng, layers):
     params = {}
     for (path, shape), key in zip(sorted(shapes.items()), keys, strict=True):
         leaf = jax.random.normal(key, shape)
-        if stacked_layer_axis(path) == 1:
+        if layouts.is_stacked(path):
             leaf = leaf * sizes.reshape((1, layers) + (1,) * (len(shape) - 2))
         params[path] = leaf
     return params
@@ -173,10 +174,12 @@ def test_one_clip_for_all_layers_would_give_other_numbers():
     params = tree.unflatten(scanned_params(jax.random.key(0), layers))
     grads = tree.unflatten(scanned_params(jax.random.key(1), layers))
     ends = []
-    for layer_axis in (stacked_layer_axis, lambda path: None):
-        tx = Adafactor().make(lambda step: jnp.float32(0.1), layer_axis=layer_axis)
-        end, _ = update(tx, params, grads, tx.init(params))
-        ends.append(end["encoder"]["encoder"]["mlp"]["wi_0"]["kernel"])
+    tx = Adafactor().make(lambda step: jnp.float32(0.1))
+    # Under another name nothing is known to be stacked.
+    for name in ("encoder", "other"):
+        here, change = ({name: {"encoder": x["encoder"]["encoder"]}} for x in (params, grads))
+        end, _ = update(tx, here, change, tx.init(here))
+        ends.append(end[name]["encoder"]["mlp"]["wi_0"]["kernel"])
     assert np.abs(ends[0] - ends[1]).max() > 0.1
 
 
@@ -192,18 +195,18 @@ def test_stacks_of_different_depth_are_kept_apart():
 
 
 @pytest.mark.parametrize(
-    ("path", "axis"),
+    ("path", "stacked"),
     [
-        ("encoder/encoder/mlp/wo/kernel", 1),
-        ("decoder/decoder/relpos_bias/rel_embedding", 1),
-        ("encoder/encoder_norm/scale", None),
-        ("encoder/layers_0/mlp/wo/kernel", None),
-        ("decoder/logits_dense/kernel", None),
-        (PROMPT_PATH, None),
+        ("encoder/encoder/mlp/wo/kernel", True),
+        ("decoder/decoder/relpos_bias/rel_embedding", True),
+        ("encoder/encoder_norm/scale", False),
+        ("encoder/layers_0/mlp/wo/kernel", False),
+        ("decoder/logits_dense/kernel", False),
+        (PROMPT_PATH, False),
     ],
 )
-def test_stacked_parameters_are_known_by_path(path, axis):
-    assert stacked_layer_axis(path) == axis
+def test_stacked_parameters_are_known_by_path(path, stacked):
+    assert layouts.is_stacked(path) == stacked
 
 
 @pytest.mark.parametrize(

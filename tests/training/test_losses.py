@@ -33,8 +33,8 @@ def test_metric_sums_count_tokens_sequences_and_correct_answers():
     ("settings", "text"),
     [
         ({"loss_normalizing_factor": "NUM_REAL_TOKENS"}, "Closest matches: NUM_REAL_TARGET_TOKENS"),
-        ({"loss_normalizing_factor": 0}, "LOSS_NORMALIZING_FACTOR out of range: got 0"),
-        ({"label_smoothing": 1.0}, "LABEL_SMOOTHING out of range: got 1.0"),
+        ({"loss_normalizing_factor": 0}, "LOSS_NORMALIZING_FACTOR is out of range: got 0"),
+        ({"label_smoothing": 1.0}, "LABEL_SMOOTHING is out of range: got 1.0"),
     ],
 )
 def test_bad_settings_are_refused(settings, text):

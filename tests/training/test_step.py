@@ -16,6 +16,7 @@ from prompt_tuning.training.adafactor import Adafactor
 from prompt_tuning.training.losses import LossConfig
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.training.step import interleave, make_train_step
+from tests import both_layouts
 from tests.helpers import GOLDEN, tiny_config
 
 PROMPT = "encoder/prompt/prompt/prompt"
@@ -173,8 +174,6 @@ def test_bfloat16_frozen_weights_leave_the_prompt_float32():
 
 
 def test_scanned_step_equals_unscanned_for_the_prompt():
-    from prompt_tuning.params import layouts
-
     tx = _paper(1_100_000)
     plain = _model()
     scanned = EncoderDecoderModel(
@@ -185,7 +184,7 @@ def test_scanned_step_equals_unscanned_for_the_prompt():
     state, frozen = _start(plain, tx)
     batch = _batches(1)[0]
     expected, _ = jax.jit(_step(plain, tx))(state, frozen, batch)
-    got, _ = jax.jit(_step(scanned, tx))(state, layouts.to_scanned(frozen), batch)
+    got, _ = jax.jit(_step(scanned, tx))(state, both_layouts.to_scanned(frozen), batch)
     a, b = jax.tree.leaves(expected.opt_state), jax.tree.leaves(got.opt_state)
     for x, y in zip(a, b, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-12)

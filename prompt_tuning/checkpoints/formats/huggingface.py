@@ -13,20 +13,19 @@
 Kernels and relative position tables are transposed there.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints import json_files, paths
 from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.checkpoints.formats.safetensors_files import SafetensorsFiles
 from prompt_tuning.checkpoints.formats.torch_files import TorchFiles
 from prompt_tuning.errors import CheckpointError
+from prompt_tuning.params.names import EMBEDDING, TABLE
 
-EMBEDDING = "token_embedder/embedding"
 HEAD = "decoder/logits_dense/kernel"
 _STORED_HEAD = "lm_head.weight"
 # The names one table may have; each file has at least one of them.
@@ -185,7 +184,6 @@ def layer_names(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         ],
     }
     attention = (("query", "q"), ("key", "k"), ("value", "v"), ("out", "o"))
-    table = "relpos_bias/rel_embedding"
     for stack, modules in parts.items():
         yield f"{stack}/{stack}_norm/scale", f"{stack}.final_layer_norm.weight"
         for i in range(settings[f"num_{stack}_layers"]):
@@ -197,9 +195,9 @@ def layer_names(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                     yield f"{here}/{module}/{ours}/kernel", f"{there}.{j}.{theirs}.{letter}.weight"
             bias = f"{there}.0.SelfAttention.relative_attention_bias.weight"
             if settings["relative_bias_per_layer"]:
-                yield f"{here}/{table}", bias
+                yield f"{here}/{TABLE}", bias
             elif i == 0:
-                yield f"{stack}/{table}", bias
+                yield f"{stack}/{TABLE}", bias
 
 
 def _open_weights(folder: epath.Path) -> SafetensorsFiles | TorchFiles:
@@ -210,39 +208,23 @@ def _open_weights(folder: epath.Path) -> SafetensorsFiles | TorchFiles:
             return kind([folder / name])
         index = folder / f"{name}.index.json"
         if index.is_file():
-            weight_map = _read_index(index)
-            tensors = kind([folder / file for file in sorted({*weight_map.values()})])
+            whole = "a weight_map from every tensor to the shard that holds it"
+            fix = "download the index and all shards of one version of the model"
+            found = json_files.read(index, expected=whole, fix=fix).get("weight_map")
+            weight_map = found if isinstance(found, dict) else {}
+            tensors = kind([folder / str(file) for file in sorted({*weight_map.values()})])
             missing = sorted(set(weight_map) - set(tensors.shapes()))
-            if missing:
-                raise _bad_index(index, f"no {missing[0]} in {weight_map[missing[0]]}")
+            if missing or not weight_map:
+                raise CheckpointError(
+                    f"The index {index} does not describe the files beside it",
+                    got=f"no {missing[0]} in {weight_map[missing[0]]}" if missing else repr(found),
+                    expected=whole,
+                    fix=fix,
+                )
             return tensors
     raise CheckpointError(
         f"No weights in {folder}",
-        got=_shown(sorted(p.name for p in folder.iterdir())),
+        got=paths.shown(p.name for p in folder.iterdir()),
         expected=" or ".join(_WEIGHTS) + ", or their .index.json and shards",
         fix="download the model's model.safetensors into this folder",
     )
-
-
-def _read_index(path: epath.Path) -> dict[str, str]:
-    """Tensor name -> file name, from the index of a model in shards."""
-    try:
-        weight_map = json.loads(path.read_text())["weight_map"]
-        return {str(name): str(file) for name, file in weight_map.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise _bad_index(path, f"{type(e).__name__}: {e}") from e
-
-
-def _bad_index(path: epath.Path, got: str) -> CheckpointError:
-    """The error for an index that is damaged or does not belong to its shards."""
-    return CheckpointError(
-        f"The index {path} does not describe the files beside it",
-        got=got,
-        expected="a weight_map from every tensor to the shard that holds it",
-        fix="download the index and all shards of one version of the model",
-    )
-
-
-def _shown(names: Sequence[str]) -> str:
-    """The first few file names."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,11 +1,11 @@
 """What a Hugging Face `config.json` says about a T5 model, in the names of `T5Config`."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
+from prompt_tuning.checkpoints import json_files
 from prompt_tuning.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
@@ -38,19 +38,11 @@ def read_config(folder: epath.PathLike) -> dict[str, Any]:
     Raises:
       CheckpointError: If it is missing or no JSON object.
     """
-    path = epath.Path(folder) / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text())
-        if not isinstance(config, dict):
-            raise ValueError(f"a JSON {type(config).__name__}")
-    except (OSError, ValueError) as e:
-        raise CheckpointError(
-            f"Cannot read {path}",
-            got=f"{type(e).__name__}: {e}",
-            expected="the configuration that Hugging Face saves beside a model's weights",
-            fix="download the model's config.json again",
-        ) from e
-    return config
+    return json_files.read(
+        epath.Path(folder) / CONFIG_FILE,
+        expected="the configuration that Hugging Face saves beside a model's weights",
+        fix="download the model's config.json again",
+    )
 
 
 def t5_settings(config: Mapping[str, Any]) -> dict[str, Any]:

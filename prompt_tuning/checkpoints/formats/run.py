@@ -5,24 +5,24 @@ taking one parameter out of it, must not need all processes. `manager.py` pins t
 `state` (zarr in OCDBT, leaf names joined by dots: `trainable.encoder.prompt.prompt.prompt`) and item `metadata` (JSON).
 """
 
-import json
+import functools
 from typing import Any
 
 import numpy as np
-import tensorstore
 from etils import epath
 
-from prompt_tuning.checkpoints import paths
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.checkpoints import json_files
+from prompt_tuning.checkpoints.formats import orbax_item
+from prompt_tuning.checkpoints.formats.arrays import StoredArrays
+from prompt_tuning.errors import CheckpointError, unreadable
 
 STATE_ITEM = "state"
 METADATA_ITEM = "metadata"
 TRAINABLE = "trainable/"
 # States up to this size are read whole to see whether they are sound; larger ones are only listed. Unit: bytes.
 _READ_WHOLE_BYTES = 256 * 2**20
-
-_ZARRAY = "/.zarray"
-_Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]
+_WHOLE = "a complete checkpoint_{step} directory of a run"
+_FIX = "use another step, or delete this directory: the run then goes on from the step before"
 
 
 def is_run_checkpoint(path: epath.PathLike) -> bool:
@@ -40,14 +40,12 @@ def read_metadata(path: epath.PathLike) -> dict[str, Any]:
     Raises:
       CheckpointError: If it is missing or damaged.
     """
-    try:
-        return json.loads((epath.Path(path) / METADATA_ITEM / "metadata").read_text())
-    except (OSError, ValueError) as e:
-        raise _damaged(path, e) from e
+    file = epath.Path(path) / METADATA_ITEM / "metadata"
+    return json_files.read(file, expected=_WHOLE, fix=_FIX)
 
 
-def read_shapes(path: epath.PathLike) -> _Shapes:
-    """Returns path -> (shape, dtype) of every leaf of the state, `trainable/...`, `opt_state/...`, `step`, `rng`.
+def open_state(path: epath.PathLike) -> StoredArrays:
+    """Returns the leaves of the state: `trainable/...`, `opt_state/...`, `step`, `rng`; reads their headers only.
 
     Args:
       path: A `checkpoint_{step}` directory.
@@ -55,70 +53,16 @@ def read_shapes(path: epath.PathLike) -> _Shapes:
     Raises:
       CheckpointError: If it is missing or damaged.
     """
-    try:
-        store = tensorstore.KvStore.open(_database(path)).result()
-        keys = [key.decode() for key in store.list().result()]
-        names = sorted(key.removesuffix(_ZARRAY) for key in keys if key.endswith(_ZARRAY))
-        opened = {name: _open(path, name) for name in names}
-    except (OSError, ValueError) as e:
-        raise _damaged(path, e) from e
-    if not opened:
+    item = epath.Path(path) / STATE_ITEM
+    leaves = orbax_item.read_leaves(item, functools.partial(_damaged, path))
+    if not leaves:
         raise _damaged(path, "no arrays")
-    return {
-        name.replace(".", "/"): (tuple(array.shape), array.dtype.numpy_dtype)
-        for name, array in opened.items()
-    }
+    return StoredArrays(leaves, where=f"the checkpoint {path}", fix=_FIX)
 
 
-def read_trainable(path: epath.PathLike) -> _Shapes:
-    """Returns parameter path -> (shape, dtype) of the trainable parameters of one checkpoint.
-
-    Args:
-      path: A `checkpoint_{step}` directory.
-
-    Raises:
-      CheckpointError: If it is missing or damaged.
-    """
-    shapes = read_shapes(path)
-    return {k.removeprefix(TRAINABLE): v for k, v in shapes.items() if k.startswith(TRAINABLE)}
-
-
-def read_leaf(
-    path: epath.PathLike, name: str, index: tuple[slice, ...] | None = None
-) -> np.ndarray:
-    """Returns one leaf of the state, or a part of it.
-
-    Args:
-      path: A `checkpoint_{step}` directory.
-      name: One of `read_shapes`, for example `trainable/encoder/prompt/prompt/prompt`.
-      index: The part, one slice a dimension; None for all.
-
-    Raises:
-      CheckpointError: If it is missing or damaged.
-    """
-    try:
-        store = _open(path, name.replace("/", "."))
-        return (store if index is None else store[index]).read().result()
-    except (OSError, ValueError) as e:
-        raise _damaged(path, e) from e
-
-
-def read_chunks(path: epath.PathLike, name: str) -> tuple[int, ...]:
-    """Returns the shape of the blocks in which one leaf of the state is stored.
-
-    Args:
-      path: A `checkpoint_{step}` directory.
-      name: One of `read_shapes`.
-
-    Raises:
-      CheckpointError: If it is missing or damaged.
-    """
-    try:
-        store = _open(path, name.replace("/", "."))
-    except (OSError, ValueError) as e:
-        raise _damaged(path, e) from e
-    chunk = store.chunk_layout.read_chunk.shape or ()
-    return tuple(c or size for c, size in zip(chunk, store.shape, strict=True))
+def trainable_shapes(state: StoredArrays) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Returns parameter path -> (shape, dtype) of the trainable parameters among the leaves of a state."""
+    return orbax_item.below(TRAINABLE, state.shapes())
 
 
 def find_damage(path: epath.PathLike) -> str | None:
@@ -127,38 +71,18 @@ def find_damage(path: epath.PathLike) -> str | None:
     Args:
       path: A `checkpoint_{step}` directory that was given its final name.
     """
-    path = epath.Path(path)
     try:
         read_metadata(path)
-        # Orbax reads this one before any array.
-        expected = json.loads((path / STATE_ITEM / "_METADATA").read_text())["tree_metadata"]
-        shapes = read_shapes(path)
-        if len(expected) != len(shapes):
-            return f"{len(shapes)} arrays of {len(expected)}"
+        state = open_state(path)
+        shapes = state.shapes()
         if sum(np.prod(s) * d.itemsize for s, d in shapes.values()) <= _READ_WHOLE_BYTES:
             for name in shapes:
-                read_leaf(path, name)
-    except (CheckpointError, OSError, ValueError, KeyError) as e:
+                state.read(name)
+    except CheckpointError as e:
         return str(e)
     return None
 
 
-def _database(path: epath.PathLike) -> dict[str, Any]:
-    """The key-value database that holds all arrays of the state."""
-    return {"driver": "ocdbt", "base": paths.kvstore(epath.Path(path) / STATE_ITEM)}
-
-
-def _open(path: epath.PathLike, name: str) -> tensorstore.TensorStore:
-    """Opens the array called `name` (with dots)."""
-    kvstore = {**_database(path), "path": f"{name}/"}
-    return tensorstore.open({"driver": "zarr", "kvstore": kvstore}, open=True, read=True).result()
-
-
-def _damaged(path: epath.PathLike, cause: Any) -> CheckpointError:
+def _damaged(path: epath.PathLike, cause: object) -> CheckpointError:
     """The error for a checkpoint that cannot be read."""
-    return CheckpointError(
-        f"Cannot read the checkpoint {path}",
-        got=str(cause).splitlines()[0][:300],
-        expected="a complete checkpoint_{step} directory of a run",
-        fix="use another step, or delete this directory: the run then goes on from the step before",
-    )
+    return unreadable(f"the checkpoint {path}", cause, expected=_WHOLE, fix=_FIX)

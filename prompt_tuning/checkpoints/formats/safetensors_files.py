@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.errors import CheckpointError, unreadable
 
-# Floating dtypes a parameter may have, by their names in the header.
+# The floating dtypes, by their names in the header.
 _DTYPES: dict[str, np.dtype] = {
+    "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
     "BF16": jnp.dtype(jnp.bfloat16),
@@ -36,6 +37,9 @@ class SafetensorsFiles:
     Args:
       files: Their paths; local or gs://.
 
+    Attributes:
+      metadata: What the headers say beside the tensors, text by text.
+
     Raises:
       CheckpointError: If a file is missing, cut short or no safetensors file, or two files hold one name.
     """
@@ -44,9 +48,12 @@ class SafetensorsFiles:
         """Reads every header, no tensor."""
         # Name -> (file, position of its first byte, dtype, shape).
         self._tensors: dict[str, tuple[epath.Path, int, np.dtype, tuple[int, ...]]] = {}
+        self.metadata: dict[str, str] = {}
         for name in files:
             file = epath.Path(name)
-            for tensor, entry in _read_header(file).items():
+            entries, metadata = _read_header(file)
+            self.metadata |= metadata
+            for tensor, entry in entries.items():
                 if tensor in self._tensors:
                     raise CheckpointError(
                         f"{tensor} is stored twice",
@@ -89,8 +96,10 @@ class SafetensorsFiles:
         return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _read_header(file: epath.Path) -> dict[str, tuple[int, np.dtype, tuple[int, ...]]]:
-    """Name -> (position, dtype, shape) of every tensor in a file, checked against the file's length."""
+def _read_header(
+    file: epath.Path,
+) -> tuple[dict[str, tuple[int, np.dtype, tuple[int, ...]]], dict[str, str]]:
+    """Name -> (position, dtype, shape) of every tensor in a file, checked against its length; and the metadata."""
     try:
         with file.open("rb") as stream:
             prefix = stream.read(_LENGTH_BYTES)
@@ -100,11 +109,11 @@ def _read_header(file: epath.Path) -> dict[str, tuple[int, np.dtype, tuple[int, 
             if length > _MAX_HEADER_BYTES:
                 raise ValueError(f"a header of {length} bytes")
             header = json.loads(stream.read(length))
+        metadata = header.pop("__metadata__", {})
         size = file.stat().length
         entries = {
             name: _entry(name, fields, _LENGTH_BYTES + length, size)
             for name, fields in header.items()
-            if name != "__metadata__"
         }
     except FileNotFoundError as e:
         raise CheckpointError(
@@ -114,8 +123,8 @@ def _read_header(file: epath.Path) -> dict[str, tuple[int, np.dtype, tuple[int, 
             fix="download the missing file",
         ) from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:  # whatever a damaged header has
-        raise _damaged(file, f"{type(e).__name__}: {e}") from e
-    return entries
+        raise _damaged(file, e) from e
+    return entries, metadata
 
 
 def _entry(
@@ -133,11 +142,11 @@ def _entry(
     return data_start + start, dtype, shape
 
 
-def _damaged(file: epath.Path, got: str) -> CheckpointError:
+def _damaged(file: epath.Path, cause: object) -> CheckpointError:
     """The error for a file that is cut short or no safetensors file."""
-    return CheckpointError(
-        f"Cannot read {file} as a safetensors file",
-        got=got,
+    return unreadable(
+        f"{file} as a safetensors file",
+        cause,
         expected="a whole safetensors file of floating-point tensors",
         fix="download the file again; a copy that was cut short looks like this",
     )

@@ -7,14 +7,14 @@ everything else. torch comes with the extra `[hf]`.
 import os
 import zipfile
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, Any
 
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from prompt_tuning.checkpoints import paths
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.errors import CheckpointError, unreadable
 
 
 class TorchFiles:
@@ -68,34 +68,46 @@ class TorchFiles:
 
 def _load(file: epath.Path) -> dict[str, Any]:
     """Name -> tensor of one file, mapped to memory if the file is a zip archive, as torch writes them since 1.6."""
-    try:
-        import torch
-    except ImportError as e:
-        raise CheckpointError(
-            f"{file} is a PyTorch file, which only torch can read",
-            got="no torch",
-            expected="the extra [hf]",
-            fix="run `pip install prompt-tuning[hf]`, or save the model as model.safetensors",
-        ) from e
-    text = os.fspath(file)
-    if paths.in_object_store(file) or not os.path.isfile(text):
+    if paths.in_object_store(file) or not os.path.isfile(file):
         raise CheckpointError(
             f"Cannot open {file}",
             got="no local file",
             expected="a PyTorch file on this machine",
             fix="copy it here, or save the model as model.safetensors, which is read from anywhere",
         )
+    text = os.fspath(file)
+    return load_tensors(text, text, mmap=zipfile.is_zipfile(text))
+
+
+def load_tensors(content: str | IO[bytes], name: str, *, mmap: bool = False) -> dict[str, Any]:
+    """Returns name -> torch tensor of a file, by torch's loader of weights only.
+
+    Args:
+      content: Path of a local file, or its content.
+      name: What errors call it.
+      mmap: Whether to map the file to memory.
+
+    Raises:
+      CheckpointError: If torch is missing, or the file is damaged or holds more than tensors.
+    """
     try:
-        loaded = torch.load(
-            text, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(text)
-        )
+        import torch
+    except ImportError as e:
+        raise CheckpointError(
+            f"{name} is a PyTorch file, which only torch can read",
+            got="no torch",
+            expected="the extra [hf]",
+            fix="run `pip install prompt-tuning[hf]`, or save it again as safetensors",
+        ) from e
+    try:
+        loaded = torch.load(content, map_location="cpu", weights_only=True, mmap=mmap)
         if not isinstance(loaded, dict) or not all(map(torch.is_tensor, loaded.values())):
             raise ValueError(f"a {type(loaded).__name__} that does not hold tensors only")
     except Exception as e:  # pickle and torch raise many unrelated types on what they refuse
-        raise CheckpointError(
-            f"Cannot read {file} as a file of tensors",
-            got=f"{type(e).__name__}: {str(e).strip().splitlines()[0][:300]}",
-            expected="a PyTorch state_dict, which torch.load(weights_only=True) opens",
-            fix="do not open this file with a loader that runs code; download model.safetensors instead",
+        raise unreadable(
+            f"{name} as a file of tensors",
+            e,
+            expected="tensors by name, which torch.load(weights_only=True) opens",
+            fix="do not open this file with a loader that runs code; get the safetensors file instead",
         ) from e
     return loaded

@@ -5,7 +5,6 @@ one; it lists every parameter with its shape and dtype, where the weights came f
 """
 
 import collections
-import json
 import math
 from collections.abc import Mapping
 from concurrent import futures
@@ -17,7 +16,8 @@ import tensorstore
 from etils import epath
 
 from prompt_tuning.checkpoints import json_files, paths
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.checkpoints.formats.arrays import StoredArray, StoredArrays, in_database
+from prompt_tuning.errors import CheckpointError, unreadable
 
 INDEX_FILE = "weights.json"
 ARRAYS = "arrays"
@@ -29,8 +29,7 @@ DATA_FILE_BYTES = 64 * 2**20
 # Arrays that are being written at any time. The database writes what comes together at once. Unit: bytes.
 _IN_FLIGHT_BYTES = 64 * 2**20
 _THREADS = 16
-
-_Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype]]
+_FIX = "convert the original checkpoint again"
 
 
 def is_weights(path: epath.PathLike) -> bool:
@@ -50,7 +49,7 @@ def refuse_unfinished(path: epath.PathLike) -> None:
         )
 
 
-class WeightsSource:
+class WeightsSource(StoredArrays):
     """Weights that `prompt-tuning convert` wrote; a `ParamSource`.
 
     Args:
@@ -70,10 +69,23 @@ class WeightsSource:
     def __init__(self, path: epath.PathLike):
         """Reads names and shapes."""
         self.path = paths.absolute(path)
-        index = _read_index(self.path)
+        what = f"the converted weights {self.path}"
+        whole = "a complete directory that `prompt-tuning convert` wrote"
+        index = json_files.read(self.path / INDEX_FILE, expected=whole, fix=_FIX)
+        if index.get("version") != _VERSION:
+            raise CheckpointError(
+                f"{self.path} is of another version",
+                got=index.get("version"),
+                expected=str(_VERSION),
+                fix="convert the original checkpoint again with this version of the program",
+            )
         try:
-            self._shapes = {
-                name: (tuple(leaf["shape"]), jnp.dtype(leaf["dtype"]))
+            leaves = {
+                name: StoredArray(
+                    in_database(self.path / ARRAYS, name),
+                    tuple(leaf["shape"]),
+                    jnp.dtype(leaf["dtype"]),
+                )
                 for name, leaf in index["params"].items()
             }
             self.source_kind: str = index["source"]["kind"]
@@ -84,41 +96,13 @@ class WeightsSource:
             self.settings: Mapping[str, Any] | None = index["source"].get("settings")
             self.digest: str = index["digest"]
         except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise _damaged(self.path, f"{type(e).__name__}: {e}") from e
-        self._opened: dict[str, tensorstore.TensorStore] = {}
-        self._context = tensorstore.Context()
-
-    def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        """Returns path -> (shape, dtype) of every parameter."""
-        return dict(self._shapes)
+            raise unreadable(what, e, expected=whole, fix=_FIX) from e
+        super().__init__(leaves, where=what, fix=_FIX)
 
     def chunks(self, path: str) -> tuple[int, ...]:
         """Returns the shape of the blocks in which a parameter is stored."""
-        return _chunk_shape(*self._shapes[path])
-
-    def read(self, path: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
-        """Returns one parameter, or a part of it, in the dtype it is stored in.
-
-        Args:
-          path: One of `shapes()`.
-          index: The part, one slice a dimension; None for all.
-
-        Raises:
-          CheckpointError: If it is missing or damaged.
-        """
-        try:
-            if path not in self._opened:
-                spec = {**_spec(self.path, path), "fill_missing_data_reads": False}
-                self._opened[path] = tensorstore.open(
-                    spec, open=True, read=True, context=self._context
-                ).result()
-            store = self._opened[path]
-            found = (tuple(store.shape), store.dtype.numpy_dtype)
-            if found != self._shapes[path]:
-                raise ValueError(f"{path} is {found}, but {self._shapes[path]} in {INDEX_FILE}")
-            return (store if index is None else store[index]).read().result()
-        except (OSError, ValueError) as e:
-            raise _damaged(self.path, e) from e
+        # They follow from the shape: to open every array before the first is read would take long in an object store.
+        return _chunk_shape(*self.shapes()[path])
 
 
 class WeightsWriter:
@@ -166,8 +150,12 @@ class WeightsWriter:
             "dtype": "bfloat16" if array.dtype == jnp.bfloat16 else array.dtype.str,
             "compressor": None,
         }
-        spec = {**_spec(self.path, path), "metadata": metadata, "create": True}
-        spec["kvstore"]["target_data_file_size"] = self._data_file_bytes
+        kvstore = {
+            **in_database(self.path / ARRAYS, path),
+            "config": {"compression": None},
+            "target_data_file_size": self._data_file_bytes,
+        }
+        spec = {"driver": "zarr", "kvstore": kvstore, "metadata": metadata, "create": True}
         store = tensorstore.open(spec, context=self._context).result()
         store.write(array).result()
 
@@ -190,36 +178,6 @@ class WeightsWriter:
         json_files.write_atomically(self.path / INDEX_FILE, json_files.encode(index))
 
 
-def _read_index(path: epath.Path) -> dict[str, Any]:
-    """The content of `weights.json`."""
-    try:
-        index = json.loads((path / INDEX_FILE).read_text())
-        version = index["version"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise _damaged(path, f"{type(e).__name__}: {e}") from e
-    if version != _VERSION:
-        raise CheckpointError(
-            f"{path} is of another version",
-            got=version,
-            expected=str(_VERSION),
-            fix="convert the original checkpoint again with this version of the program",
-        )
-    return index
-
-
-def _spec(path: epath.Path, name: str) -> dict[str, Any]:
-    """TensorStore's name for one array."""
-    return {
-        "driver": "zarr",
-        "kvstore": {
-            "driver": "ocdbt",
-            "base": paths.kvstore(path / ARRAYS),
-            "path": f"{name.replace('/', '.')}/",
-            "config": {"compression": None},
-        },
-    }
-
-
 def _chunk_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
     """Blocks that are stretches of the array, all about as large: the last one is stored in full."""
     limit = max(1, _CHUNK_BYTES // dtype.itemsize)
@@ -231,13 +189,3 @@ def _chunk_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
         if rest <= limit:
             break
     return tuple(chunk)
-
-
-def _damaged(path: epath.Path, cause: Any) -> CheckpointError:
-    """The error for a directory that cannot be read."""
-    return CheckpointError(
-        f"Cannot read the converted weights {path}",
-        got=str(cause).splitlines()[0][:300],
-        expected="a complete directory that `prompt-tuning convert` wrote",
-        fix="convert the original checkpoint again",
-    )

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from prompt_tuning.checkpoints.formats import run
+from prompt_tuning.checkpoints.formats.run_source import RunSource
 from prompt_tuning.checkpoints.optimizer_state.t5x import SLOTS
-from prompt_tuning.checkpoints.source import ParamSource, RunSource
+from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import CheckpointError
 
 _STATE = "opt_state/"
@@ -28,7 +28,8 @@ class RunOptimizerState:
         self.path = source.path
         self.step = (source.step or 0) + int(source.metadata.get("restored_step") or 0)
         self._params = {path: shape for path, (shape, _) in source.shapes().items()}
-        leaves = run.read_shapes(source.path)
+        self._state = source.state
+        leaves = self._state.shapes()
         self._slots = {
             (path, slot): (name, leaves[name][0])
             for name in leaves
@@ -67,7 +68,7 @@ class RunOptimizerState:
                 fix="set adafactor.Adafactor.factored and min_dim_size_to_factor as that run did, or bind"
                 " adafactor.Adafactor.restored_step = 0 to start with a fresh optimizer",
             )
-        return run.read_leaf(self.path, name)
+        return self._state.read(name)
 
 
 def find_run_optimizer_state(

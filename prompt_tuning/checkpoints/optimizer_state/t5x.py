@@ -15,14 +15,11 @@ Source: T5X, `adafactor.py` (`_factored_dims`, `standard_logical_factor_rules`).
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.checkpoints.formats import t5x, t5x_orbax
+from prompt_tuning.checkpoints.formats.t5x import T5XParams
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params import layouts
@@ -74,17 +71,18 @@ class T5XOptimizerState:
       step: The step that T5X would restore into the optimizer; None if the checkpoint does not tell.
     """
 
-    def __init__(self, source: t5x.T5XSource | t5x_orbax.T5XOrbaxSource):
+    def __init__(self, source: T5XParams):
         """Reads the index, but no array of its own folder."""
         self.path, self.step = source.path, source.step
         self._shapes = {path: shape for path, (shape, _) in source.shapes().items()}
-        self._leaves = source.param_states()
+        self._leaves = source.param_states
+        self._stored_shapes = {path: shape for path, (shape, _) in self._leaves.shapes().items()}
 
     def covers(self, path: str, shape: Sequence[int]) -> bool:
         """Returns whether there are moments for a parameter of the model, in either layout."""
         names = self._origin(path, shape)
         return bool(names) and all(
-            f"{name}/{slot}" in self._leaves for name in names for slot in SLOTS
+            f"{name}/{slot}" in self._stored_shapes for name in names for slot in SLOTS
         )
 
     def momentum(self) -> list[str]:
@@ -92,8 +90,8 @@ class T5XOptimizerState:
         suffix = "/m"
         return [
             path.removesuffix(suffix)
-            for path, leaf in self._leaves.items()
-            if path.endswith(suffix) and leaf.shape != _PLACEHOLDER
+            for path, shape in self._stored_shapes.items()
+            if path.endswith(suffix) and shape != _PLACEHOLDER
         ]
 
     def read_slot(
@@ -115,7 +113,7 @@ class T5XOptimizerState:
         """
         slot_shape = tuple(slot_shape)
         stacked = layouts.is_stacked(path)
-        layer_shape = _layer_shape(path, tuple(shape))
+        layer_shape = layouts.layer_shape(path, shape) if stacked else tuple(shape)
         if slot_shape[int(stacked) :] == _PLACEHOLDER != layer_shape:
             return np.zeros(slot_shape, np.float32)
         layers = self._layers(path, tuple(shape))
@@ -131,7 +129,7 @@ class T5XOptimizerState:
 
     def _origin(self, path: str, shape: Sequence[int]) -> list[str]:
         """The stored parameters whose moments are those of a parameter of the model; empty if there are none."""
-        known = lambda names: bool(names) and all(f"{n}/v" in self._leaves for n in names)  # noqa: E731
+        known = lambda names: bool(names) and all(f"{n}/v" in self._stored_shapes for n in names)  # noqa: E731
         if known([path]):
             return [path]
         if not layouts.is_stacked(path):
@@ -160,18 +158,17 @@ class T5XOptimizerState:
     def _stored(self, path: str) -> list[LayerMoments]:
         """The moments of a stored parameter, layer by layer."""
         shape = self._shapes[path]
-        v, v_row, v_col = (self._leaves[f"{path}/{slot}"] for slot in SLOTS)
-        if tuple(v.shape) == shape:
+        v, v_row, v_col = (self._stored_shapes[f"{path}/{slot}"] for slot in SLOTS)
+        if v == shape:
             full = self._read(f"{path}/v")
-            parts = layouts.split_layers(path, full, relative_bias_per_layer=True)
-            return [LayerMoments(np.asarray(part), None) for part in parts.values()]
+            return [LayerMoments(part, None) for part in layouts.split_layers(path, full)]
         row_axes, column_axes = _stored_axes(path, shape)
         expected = [tuple(shape[a] for a in axes) for axes in (row_axes, column_axes)]
-        found = [tuple(v_row.shape), tuple(v_col.shape)]
+        found = [v_row, v_col]
         if found != expected or not row_axes:
             raise CheckpointError(
                 f"The optimizer state of {path} in the T5X checkpoint {self.path} fits no convention of T5X's",
-                got=f"v {list(v.shape)}, v_row {list(found[0])}, v_col {list(found[1])}",
+                got=f"v {list(v)}, v_row {list(found[0])}, v_col {list(found[1])}",
                 expected=f"v {list(shape)}, or v_row {list(expected[0])} and v_col {list(expected[1])}",
                 fix=_FRESH,
             )
@@ -189,11 +186,7 @@ class T5XOptimizerState:
 
     def _read(self, path: str) -> np.ndarray:
         """One stored array in float32."""
-        leaf = self._leaves[path]
-        if isinstance(leaf, t5x.StoredArray):
-            what = f"the optimizer state {path} of the T5X checkpoint {self.path}"
-            leaf = t5x.read_array(t5x.open_array(leaf, what), what)
-        return np.asarray(leaf, np.float32)
+        return np.asarray(self._leaves.read(path), np.float32)
 
 
 def find_optimizer_state(
@@ -208,7 +201,7 @@ def find_optimizer_state(
     Raises:
       CheckpointError: If there is a state for some of the parameters only, or one that this program has no place for.
     """
-    if not shapes or not isinstance(source, (t5x.T5XSource, t5x_orbax.T5XOrbaxSource)):
+    if not shapes or not isinstance(source, T5XParams):
         return None
     state = T5XOptimizerState(source)
     missing = [path for path, shape in shapes.items() if not state.covers(path, shape)]
@@ -237,13 +230,6 @@ def find_optimizer_state(
             fix="rename the folder to checkpoint_{step}",
         )
     return state
-
-
-def _layer_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of one layer of a parameter, heads joined with their width."""
-    split = functools.partial(layouts.split_layers, path, relative_bias_per_layer=True)
-    parts = jax.eval_shape(split, jax.ShapeDtypeStruct(shape, jnp.float32))
-    return next(iter(parts.values())).shape
 
 
 def _kept_axes(shape: tuple[int, ...]) -> tuple[int, int]:

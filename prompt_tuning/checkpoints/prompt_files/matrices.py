@@ -7,17 +7,15 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 from etils import epath
 from jaxtyping import Float
 from safetensors.numpy import save
 
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.checkpoints.formats.safetensors_files import SafetensorsFiles
+from prompt_tuning.errors import CheckpointError, unreadable
 
 # NumPy has no name for bfloat16 in a .npy header and stores two opaque bytes.
 _OPAQUE_BFLOAT16 = np.dtype("V2")
-# The floating dtypes by their safetensors names; the package's own NumPy reader knows no bfloat16.
-_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # Where the metadata of a .safetensors file says, in JSON, what its prompt belongs to.
 _INFO = "prompt_tuning"
 
@@ -40,7 +38,25 @@ def read_matrix(
       CheckpointError: If the file is missing, is no `.npy` file, or holds anything but such a matrix.
     """
     path = epath.Path(path)
-    return check_matrix(_load(path, what, setting), path, what=what, setting=setting, width=width)
+    if not path.is_file():
+        raise CheckpointError(
+            f"No {what} file",
+            got=str(path),
+            expected="a .npy file",
+            fix=f"correct {setting}",
+        )
+    try:
+        array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError(type(array).__name__)
+    except (ValueError, EOFError, OSError) as e:
+        raise unreadable(
+            f"{path} as a NumPy file",
+            e,
+            expected=f"a {what} written by numpy.save",
+            fix="check the path and that the file was copied whole",
+        ) from e
+    return check_matrix(array, path, what=what, setting=setting, width=width)
 
 
 def check_matrix(
@@ -87,37 +103,15 @@ def read_safetensors(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str,
     Raises:
       CheckpointError: If it is missing, damaged, or holds a tensor that is not floating.
     """
+    files = SafetensorsFiles([path])
+    info = files.metadata.get(_INFO)
     try:
-        content = path.read_bytes()
-        stored = dict(safetensors.deserialize(content))
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    except FileNotFoundError as e:
-        raise CheckpointError(
-            "No such file", got=str(path), expected="a .safetensors file", fix="correct the path"
-        ) from e
-    except safetensors.SafetensorError as e:
-        raise CheckpointError(
-            f"{path} is not a safetensors file",
-            got=str(e),
-            expected="a whole .safetensors file",
-            fix="check the path and that the file was copied whole",
-        ) from e
-    strange = {name: tensor["dtype"] for name, tensor in stored.items()}
-    strange = {name: dtype for name, dtype in strange.items() if dtype not in _FLOATS}
-    if strange:
-        raise CheckpointError(
-            f"{path} holds no prompt",
-            got=strange,
-            expected=f"tensors of dtype {', '.join(_FLOATS)}",
-            fix="point at the file of one prompt",
-        )
-    tensors = {
-        name: np.frombuffer(tensor["data"], jnp.dtype(_FLOATS[tensor["dtype"]])).reshape(
-            tensor["shape"]
-        )
-        for name, tensor in stored.items()
-    }
-    return tensors, _decode_info(header.get("__metadata__", {}), path)
+        recorded = None if info is None else json.loads(info)
+    except ValueError as e:
+        whole = f"JSON under the key {_INFO!r}"
+        fix = "export the prompt again"
+        raise unreadable(f"the metadata of {path}", e, expected=whole, fix=fix) from e
+    return {name: files.read(name) for name in files.shapes()}, recorded
 
 
 def encode_safetensors(name: str, matrix: np.ndarray, info: Mapping[str, Any]) -> bytes:
@@ -133,42 +127,8 @@ def encode_safetensors(name: str, matrix: np.ndarray, info: Mapping[str, Any]) -
     return save({name: np.ascontiguousarray(matrix)}, metadata)
 
 
-def _decode_info(metadata: Mapping[str, str], path: epath.Path) -> dict[str, Any] | None:
-    """What the metadata of a file says that its tensor belongs to."""
-    try:
-        return json.loads(metadata[_INFO]) if _INFO in metadata else None
-    except ValueError as e:
-        raise CheckpointError(
-            f"The metadata of {path} is damaged",
-            got=str(e),
-            expected=f"JSON under the key {_INFO!r}",
-            fix="export the prompt again",
-        ) from e
-
-
-def _load(path: epath.Path, what: str, setting: str) -> np.ndarray:
-    """The array in a `.npy` file, whatever it is."""
-    if not path.is_file():
-        raise CheckpointError(
-            f"No {what} file",
-            got=str(path),
-            expected="a .npy file",
-            fix=f"correct {setting}",
-        )
-    try:
-        array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as e:
-        raise _not_numpy(path, what, str(e)) from e
-    if not isinstance(array, np.ndarray):
-        raise _not_numpy(path, what, type(array).__name__)
-    return array
-
-
-def _not_numpy(path: epath.Path, what: str, got: str) -> CheckpointError:
-    """The error for a file that numpy.save did not write, or that is not whole."""
-    return CheckpointError(
-        f"{path} is not a NumPy file",
-        got=got,
-        expected=f"a {what} written by numpy.save",
-        fix="check the path and that the file was copied whole",
-    )
+def encode_npy(matrix: np.ndarray) -> bytes:
+    """Returns a `.npy` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, matrix, allow_pickle=False)
+    return buffer.getvalue()

@@ -8,7 +8,6 @@ rows, and the second half, meant for a decoder, is never read.
 Source: PEFT 0.21, `peft_model.py` `PeftModelForSeq2SeqLM.forward` and `.generate`, `tuners/prompt_tuning/model.py`.
 """
 
-import importlib
 import io
 import json
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from absl import logging
 from etils import epath
 from jaxtyping import Float
 
+from prompt_tuning.checkpoints import json_files
+from prompt_tuning.checkpoints.formats import torch_files
 from prompt_tuning.checkpoints.prompt_files import matrices
 from prompt_tuning.errors import CheckpointError
 
@@ -115,17 +116,9 @@ def encode_adapter(
 
 def _read_config(path: epath.Path) -> dict[str, Any]:
     """The configuration of an adapter that holds a prompt for a T5."""
-    try:
-        config = json.loads((path / CONFIG_FILE).read_text())
-        if not isinstance(config, dict):
-            raise ValueError(f"a {type(config).__name__}")
-    except ValueError as e:
-        raise CheckpointError(
-            f"{path / CONFIG_FILE} is damaged",
-            got=str(e),
-            expected="the JSON that PEFT wrote",
-            fix="copy the adapter again",
-        ) from e
+    config = json_files.read(
+        path / CONFIG_FILE, expected="the JSON that PEFT wrote", fix="copy the adapter again"
+    )
     kind = config.get("peft_type")
     if kind != _KIND:
         raise CheckpointError(
@@ -157,23 +150,5 @@ def _read_tensors(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str, An
             expected=WEIGHTS_FILE,
             fix="copy the adapter again",
         )
-    try:
-        torch = importlib.import_module("torch")
-    except ImportError as e:
-        raise CheckpointError(
-            f"{pickled} needs PyTorch to be read",
-            got="no module torch",
-            expected=f"{WEIGHTS_FILE}, or PyTorch",
-            fix='save the adapter with safe_serialization=True, or pip install "prompt-tuning[hf]"',
-        ) from e
-    try:
-        # Weights only: a pickle may otherwise run any code.
-        loaded = torch.load(io.BytesIO(pickled.read_bytes()), map_location="cpu", weights_only=True)
-        return {name: tensor.detach().float().numpy() for name, tensor in loaded.items()}, None
-    except Exception as e:  # torch raises its own errors and pickle's
-        raise CheckpointError(
-            f"{pickled} cannot be read",
-            got=str(e).splitlines()[0][:300],
-            expected="tensors by name, saved by torch.save",
-            fix="save the adapter with safe_serialization=True",
-        ) from e
+    loaded = torch_files.load_tensors(io.BytesIO(pickled.read_bytes()), str(pickled))
+    return {name: tensor.detach().float().numpy() for name, tensor in loaded.items()}, None

@@ -1,13 +1,13 @@
 """Reads a prompt in any form it is kept in, and what is recorded of it."""
 
-import json
 from typing import Any
 
 import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from prompt_tuning.checkpoints.paths import STEP_PREFIX
+from prompt_tuning.checkpoints import json_files
+from prompt_tuning.checkpoints.paths import STEP_PREFIX, steps_in
 from prompt_tuning.checkpoints.prompt_files import matrices, peft
 from prompt_tuning.errors import CheckpointError
 
@@ -56,15 +56,15 @@ def load_prompt(
         prompt = matrices.check_matrix(matrix, path, what="prompt", setting=setting, width=width)
         return prompt, info
     prompt = matrices.read_matrix(path, what="prompt", setting=setting, width=width)
-    return prompt, _read_side_file(path)
-
-
-def steps_of_prompts(folder: epath.Path) -> list[int]:
-    """Returns the steps that a `numpy_checkpoints` folder holds prompts of, in order."""
-    if not folder.is_dir():
-        return []
-    digits = [p.name.removeprefix(STEP_PREFIX) for p in folder.glob(f"{STEP_PREFIX}*")]
-    return sorted(int(d) for d in digits if d.isdecimal())
+    side = path.parent / f"{path.name}.json"
+    if not side.is_file():
+        return prompt, None
+    info = json_files.read(
+        side,
+        expected="the JSON that was written beside the prompt",
+        fix="copy it again, or remove it: the prompt is then used without any check",
+    )
+    return prompt, info
 
 
 def _find_file(path: epath.Path, setting: str) -> epath.Path:
@@ -78,7 +78,7 @@ def _find_file(path: epath.Path, setting: str) -> epath.Path:
             return files[0]
         nearby = files
         for folder in (path, path / FOLDER):
-            nearby += [folder / f"{STEP_PREFIX}{step}" for step in steps_of_prompts(folder)[-1:]]
+            nearby += [folder / f"{STEP_PREFIX}{step}" for step in steps_in(folder)[-1:]]
     raise CheckpointError(
         "No prompt file" if not path.is_dir() else "No prompt file, or several, in the folder",
         got=str(path),
@@ -86,22 +86,3 @@ def _find_file(path: epath.Path, setting: str) -> epath.Path:
         + (f"; for example {nearby[-1]}" if nearby else ""),
         fix=f"correct {setting}; a run leaves its prompts below MODEL_DIR/{FOLDER}",
     )
-
-
-def _read_side_file(path: epath.Path) -> dict[str, Any] | None:
-    """What the JSON file beside a prompt says, if there is one."""
-    side = path.parent / f"{path.name}.json"
-    if not side.is_file():
-        return None
-    try:
-        info = json.loads(side.read_text())
-        if not isinstance(info, dict):
-            raise ValueError(f"a {type(info).__name__}")
-        return info
-    except ValueError as e:
-        raise CheckpointError(
-            f"{side} is damaged",
-            got=str(e),
-            expected="the JSON that was written beside the prompt",
-            fix="copy it again, or remove it: the prompt is then used without any check",
-        ) from e

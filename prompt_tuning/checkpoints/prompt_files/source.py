@@ -1,6 +1,5 @@
 """The prompt of a run, of a checkpoint or of a file, whichever is named."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,11 @@ from jaxtyping import Float
 
 from prompt_tuning.checkpoints import paths
 from prompt_tuning.checkpoints.formats import run, t5x, t5x_orbax
-from prompt_tuning.checkpoints.paths import LEDGER, STEP_PREFIX
+from prompt_tuning.checkpoints.ledger import Ledger
+from prompt_tuning.checkpoints.open import open_source
+from prompt_tuning.checkpoints.paths import STEP_PREFIX, steps_in
 from prompt_tuning.checkpoints.prompt_files import matrices
-from prompt_tuning.checkpoints.prompt_files.read import FOLDER, load_prompt, steps_of_prompts
-from prompt_tuning.checkpoints.source import open_source
+from prompt_tuning.checkpoints.prompt_files.read import FOLDER, load_prompt
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.params.names import PROMPT_PATH
 
@@ -46,9 +46,9 @@ def read_source(
             fix="leave --step out, or name the MODEL_DIR",
         )
     if run.is_run_checkpoint(path):
-        shapes = run.read_trainable(path)
-        _check_place(path, shapes)
-        prompt = run.read_leaf(path, run.TRAINABLE + PROMPT_PATH)
+        state = run.open_state(path)
+        _check_place(path, run.trainable_shapes(state))
+        prompt = state.read(run.TRAINABLE + PROMPT_PATH)
         info: dict[str, Any] = run.read_metadata(path)
     elif t5x.is_t5x_checkpoint(path) or t5x_orbax.is_t5x_orbax_checkpoint(path):
         checkpoint = open_source(path)
@@ -66,7 +66,7 @@ def read_source(
 
 def _choose_step(model_dir: epath.Path, folder: epath.Path, step: str | None) -> int:
     """The step that --step means, of those that a run saved prompts of."""
-    steps = steps_of_prompts(folder)
+    steps = steps_in(folder)
     if not steps:
         raise CheckpointError(
             "The run has saved no prompt",
@@ -89,14 +89,13 @@ def _choose_step(model_dir: epath.Path, folder: epath.Path, step: str | None) ->
 
 def _best_step(model_dir: epath.Path) -> int:
     """The step that the run's ledger says is best by its dev metric."""
-    ledger = model_dir / LEDGER
-    best = json.loads(ledger.read_text()) if ledger.is_file() else {}
-    steps = {entry["step"] for entry in best.values()}
+    ledger = Ledger(model_dir)
+    steps = ledger.steps()
     if len(steps) != 1:
         raise ConfigError(
             "There is no one best step",
-            got={name: entry["step"] for name, entry in best.items()},
-            expected=f"one best step in {ledger}",
+            got={name: entry["step"] for name, entry in ledger.best.items()},
+            expected=f"one best step in {ledger.path}",
             fix="name the step by its number",
         )
     return steps.pop()

@@ -4,7 +4,6 @@
 prompt tuning code leaves it. These files are written at every save and never deleted: they are kilobytes.
 """
 
-import io
 import json
 import os
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float
 
 from prompt_tuning.checkpoints import json_files, paths
+from prompt_tuning.checkpoints.formats.huggingface_config import CONFIG_FILE
 from prompt_tuning.checkpoints.paths import STEP_PREFIX
 from prompt_tuning.checkpoints.prompt_files import matrices, peft
 from prompt_tuning.checkpoints.prompt_files.read import FOLDER
@@ -54,12 +54,8 @@ def save_prompts(
     target = final if final.exists() else final.parent / f"{final.name}.tmp"
     target.mkdir(parents=True, exist_ok=True)
     for path, array in arrays.items():
-        name = path.replace("/", ".")
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        json_files.write_atomically(target / name, buffer.getvalue())
         side = {**info, "parameter": path, "shape": list(array.shape), "step": step}
-        json_files.write_atomically(target / f"{name}.json", json_files.encode(side))
+        _write_npy(target / path.replace("/", "."), array, side)
     if target != final:
         target.rename(final)
 
@@ -127,20 +123,21 @@ def write_prompt(
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     if file_format == "peft":
-        base_model = base_model or _recorded_base_model(info)
-        _check_base_model(base_model, prompt.shape[1])
-        files = peft.encode_adapter(prompt, info, base_model=base_model)
-        _write_folder(target, files)
+        base_model = _base_model(base_model, info, prompt.shape[1])
+        _write_folder(target, peft.encode_adapter(prompt, info, base_model=base_model))
     elif file_format == "safetensors":
         name = PROMPT_PATH.replace("/", ".")
         content = matrices.encode_safetensors(name, prompt, info)
         json_files.write_atomically(target, content)
     else:
-        buffer = io.BytesIO()
-        np.save(buffer, prompt, allow_pickle=False)
-        # In this order a prompt never lies there without what it belongs to.
-        json_files.write_atomically(target.parent / f"{target.name}.json", json_files.encode(info))
-        json_files.write_atomically(target, buffer.getvalue())
+        _write_npy(target, prompt, info)
+
+
+def _write_npy(path: epath.Path, prompt: np.ndarray, info: Mapping[str, Any]) -> None:
+    """Writes a `.npy` file and the JSON file beside it."""
+    # In this order a prompt never lies there without what it belongs to.
+    json_files.write_atomically(path.parent / f"{path.name}.json", json_files.encode(info))
+    json_files.write_atomically(path, matrices.encode_npy(prompt))
 
 
 def _to_host(array: Array) -> np.ndarray:
@@ -151,28 +148,23 @@ def _to_host(array: Array) -> np.ndarray:
     return np.asarray(array)
 
 
-def _recorded_base_model(info: Mapping[str, Any]) -> str | None:
-    """The checkpoint that the run started from, if it is Hugging Face's."""
+def _base_model(named: str | None, info: Mapping[str, Any], width: int) -> str | None:
+    """The model that an adapter names; CheckpointError if it is a folder here and of another width than the prompt."""
     recorded = info.get("initial_checkpoint_path")
     # PEFT opens local folders only; a bucket would be asked over the network for nothing.
-    if not recorded or "://" in recorded:
-        return None
-    return recorded if (epath.Path(recorded) / "config.json").is_file() else None
-
-
-def _check_base_model(base_model: str | None, width: int) -> None:
-    """Raises CheckpointError if the base model is a folder here and of another width than the prompt."""
-    config = None if base_model is None else epath.Path(base_model) / "config.json"
-    if config is None or not config.is_file():
-        return
-    model_width = json.loads(config.read_text()).get("d_model")
+    if not named and recorded and "://" not in recorded:
+        named = recorded if (epath.Path(recorded) / CONFIG_FILE).is_file() else None
+    if not named or not (epath.Path(named) / CONFIG_FILE).is_file():
+        return named
+    model_width = json.loads((epath.Path(named) / CONFIG_FILE).read_text()).get("d_model")
     if model_width != width:
         raise CheckpointError(
-            f"The prompt does not fit {base_model}",
+            f"The prompt does not fit {named}",
             got=f"a prompt of width {width}",
             expected=f"the model's width {model_width} (d_model)",
             fix="name the model that the prompt was trained on as --base_model",
         )
+    return named
 
 
 def _write_folder(target: epath.Path, files: Mapping[str, bytes]) -> None:

@@ -12,8 +12,9 @@ from jaxtyping import Float
 
 from prompt_tuning import tree
 from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.prompt_files import read
-from prompt_tuning.checkpoints.source import ParamSource, open_source
+from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.config import queries
 from prompt_tuning.data import vocabularies
 from prompt_tuning.errors import CheckpointError, ConfigError
@@ -83,9 +84,9 @@ class Origin:
         folder = self.model_dir / read.FOLDER
         return {
             step: read.load_prompt(
-                folder / f"{read.STEP_PREFIX}{step}", setting="RUN_OR_PROMPT", width=width
+                folder / f"{paths.STEP_PREFIX}{step}", setting="RUN_OR_PROMPT", width=width
             )[0]
-            for step in read.steps_of_prompts(folder)
+            for step in paths.steps_in(folder)
         }
 
     def open_frozen(self, checkpoint: str | None) -> ParamSource:

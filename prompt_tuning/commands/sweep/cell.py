@@ -20,8 +20,7 @@ import jax
 from etils import epath
 
 from prompt_tuning import evaluate
-from prompt_tuning.checkpoints import manager
-from prompt_tuning.checkpoints.paths import STEP_PREFIX
+from prompt_tuning.checkpoints.paths import STEP_PREFIX, steps_in
 from prompt_tuning.checkpoints.prompt_files.read import FOLDER as PROMPTS_FOLDER
 from prompt_tuning.commands.ensemble import voting
 from prompt_tuning.commands.sweep import expansion
@@ -103,7 +102,7 @@ def discard_checkpoints(cell: Cell, place: Place, row: Row) -> None:
     is_kept = row["status"] != DONE or (folder / PROMPTS_FOLDER).exists()
     if cell.command != "train" or is_kept:
         return
-    for step in manager.steps_in(folder):
+    for step in steps_in(folder):
         (folder / f"{STEP_PREFIX}{step}").rmtree()
 
 

@@ -8,13 +8,13 @@ import pytest
 from etils import epath
 
 from prompt_tuning.checkpoints import load
-from prompt_tuning.checkpoints.formats import run, t5x, t5x_orbax
+from prompt_tuning.checkpoints.formats import arrays, orbax_item, run, t5x
 from prompt_tuning.checkpoints.formats.t5x_orbax import T5XOrbaxSource, is_t5x_orbax_checkpoint
 from prompt_tuning.checkpoints.manager import Checkpointer
-from prompt_tuning.checkpoints.source import open_source
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.errors import CheckpointError
-from prompt_tuning.params import layouts
 from prompt_tuning.partitioning import PjitPartitioner
+from tests import both_layouts
 from tests.checkpoints.run_states import save_steps
 from tests.checkpoints.t5x_orbax_writer import write_t5x_orbax_checkpoint
 from tests.checkpoints.t5x_writer import write_t5x_checkpoint
@@ -38,7 +38,7 @@ def test_reads_what_was_written(tmp_path, use_ocdbt, dtype):
         read = source.read(name)
         assert read.dtype == array.dtype
         np.testing.assert_array_equal(read, array)
-    assert source.param_states() == {}
+    assert source.param_states.shapes() == {}
 
 
 @either_way
@@ -62,7 +62,7 @@ def test_a_part_is_read_of_the_blocks_that_hold_it(tmp_path, use_ocdbt):
 @pytest.mark.parametrize("model_scanned", [False, True])
 def test_any_layout_loads_into_any_layout(tmp_path, use_ocdbt, stored_scanned, model_scanned):
     params = make_unscanned()
-    scanned = layouts.to_scanned(params, num_heads=HEADS)
+    scanned = both_layouts.to_scanned(params, num_heads=HEADS)
     stored, wanted = (scanned if s else params for s in (stored_scanned, model_scanned))
     stored = {name: np.asarray(x) for name, x in stored.items()}
     path = write_t5x_orbax_checkpoint(tmp_path / "checkpoint_7", stored, 7, use_ocdbt=use_ocdbt)
@@ -81,13 +81,9 @@ def test_optimizer_state_of_what_was_trained(tmp_path, use_ocdbt):
     path = write_t5x_orbax_checkpoint(
         tmp_path / "checkpoint_7", params, 7, use_ocdbt=use_ocdbt, moments=moments
     )
-    states = T5XOrbaxSource(path).param_states()
-    assert set(states) == set(moments)
-    leaf = states[f"{TABLE}/v"]
-    assert isinstance(leaf, t5x.StoredArray)
-    np.testing.assert_array_equal(
-        t5x.read_array(t5x.open_array(leaf, "v"), "v"), moments[f"{TABLE}/v"]
-    )
+    states = T5XOrbaxSource(path).param_states
+    assert set(states.shapes()) == set(moments)
+    np.testing.assert_array_equal(states.read(f"{TABLE}/v"), moments[f"{TABLE}/v"])
 
 
 @either_way
@@ -201,13 +197,13 @@ def test_a_folder_without_arrays_names_what_is_accepted(tmp_path):
 
 
 def test_names_in_object_stores():
-    path = epath.Path("gs://bucket/run/checkpoint_7")
+    item = epath.Path("gs://bucket/run/checkpoint_7/state")
     name = "target/encoder/encoder_norm/scale"
     state = {"driver": "gcs", "bucket": "bucket", "path": "run/checkpoint_7/state/"}
-    assert t5x_orbax._kvstore(path, name, True) == {
+    assert arrays.in_database(item, name) == {
         "driver": "ocdbt",
         "base": state,
         "path": "target.encoder.encoder_norm.scale/",
     }
     folder = {**state, "path": f"{state['path']}target.encoder.encoder_norm.scale/"}
-    assert t5x_orbax._kvstore(path, name, False) == folder
+    assert orbax_item._in_folder(item, name) == folder

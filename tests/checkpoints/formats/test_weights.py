@@ -89,7 +89,7 @@ def test_damage_is_an_error(tmp_path, how):
     else:
         index["params"][name]["shape"] = [16, 9]
     (path / "weights.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match="Cannot read the converted weights.*again"):
+    with pytest.raises(CheckpointError, match="of the converted weights.*again"):
         weights.WeightsSource(path).read(name)
 
 
@@ -108,7 +108,7 @@ def test_an_index_that_does_not_fit_is_an_error(tmp_path, change, match):
     with pytest.raises(CheckpointError, match=match):
         load.open_source(path)
     (path / "weights.json").write_text("{")
-    with pytest.raises(CheckpointError, match="Cannot read the converted weights"):
+    with pytest.raises(CheckpointError, match="Cannot read .*weights.json"):
         load.open_source(path)
 
 

@@ -15,6 +15,7 @@ from prompt_tuning.checkpoints.optimizer_state.t5x import SLOTS, find_optimizer_
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params import layouts
 from prompt_tuning.training.adafactor import Adafactor
+from tests import both_layouts
 from tests.checkpoints.t5x_orbax_writer import write_t5x_orbax_checkpoint
 from tests.checkpoints.t5x_writer import write_t5x_checkpoint
 from tests.checkpoints.tiny_params import HEADS, LAYERS, make_unscanned
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.loose_numerics(reason="optax adds Python floats to floa
 
 
 def to_layout(params, scanned):
-    return layouts.to_scanned(params, num_heads=HEADS) if scanned else params
+    return both_layouts.to_scanned(params, num_heads=HEADS) if scanned else params
 
 
 def gradients(seed):
@@ -215,7 +216,7 @@ def test_a_lost_array_is_an_error(tmp_path):
     (folder,) = source.path.glob(f"state.param_states.{EMBED.replace('/', '.')}.v")
     (folder / "0.0").unlink()
     state = state_of(source, False)
-    with pytest.raises(CheckpointError, match=f"optimizer state {EMBED}/v.*download"):
+    with pytest.raises(CheckpointError, match=f"{EMBED}/v of the optimizer state.*download"):
         state.read_slot(EMBED, shapes_of(False)[EMBED], "v", shapes_of(False)[EMBED])
 
 

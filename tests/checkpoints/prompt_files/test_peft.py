@@ -1,6 +1,7 @@
 """Adapters written by hand, as PEFT would; real ones are in `parity/test_peft.py`."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -84,24 +85,22 @@ def test_damaged_adapters_are_refused(tmp_path):
     write(tmp_path)
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
-    with pytest.raises(CheckpointError, match="adapter_model.safetensors is not a safetensors"):
+    with pytest.raises(
+        CheckpointError, match="Cannot read .*adapter_model.safetensors as a safetensors file"
+    ):
         read(tmp_path)
     weights.unlink()
     with pytest.raises(CheckpointError, match="has no weights: got .*adapter_config.json"):
         read(tmp_path)
     for text in ("{", "[]"):
         (tmp_path / "adapter_config.json").write_text(text)
-        with pytest.raises(CheckpointError, match="adapter_config.json is damaged"):
+        with pytest.raises(CheckpointError, match="Cannot read .*adapter_config.json"):
             read(tmp_path)
 
 
 def test_a_pickled_adapter_without_pytorch_names_the_extra(tmp_path, monkeypatch):
     write(tmp_path)
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
-
-    def missing(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(peft.importlib, "import_module", missing)
-    with pytest.raises(CheckpointError, match=r"needs PyTorch.*prompt-tuning\[hf\]"):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(CheckpointError, match=r"only torch can read.*prompt-tuning\[hf\]"):
         read(tmp_path)

@@ -99,7 +99,7 @@ def test_a_damaged_side_file_is_an_error(tmp_path):
     path = _npy(tmp_path)
     for text in ("{", "[]"):
         (tmp_path / "p.npy.json").write_text(text)
-        with pytest.raises(CheckpointError, match="p.npy.json is damaged"):
+        with pytest.raises(CheckpointError, match="Cannot read .*p.npy.json"):
             load_prompt(path)
 
 
@@ -108,7 +108,7 @@ def test_a_damaged_side_file_is_an_error(tmp_path):
     [
         ({"a": PROMPT, "b": PROMPT}, "more or less than one prompt: got .'a', 'b'"),
         ({"a": PROMPT[0]}, r"holds no prompt: got 'float32\[3\]'"),
-        ({"a": PROMPT.astype(np.int32)}, "holds no prompt: got .'a': 'I32'"),
+        ({"a": PROMPT.astype(np.int32)}, "a has dtype I32"),
         ({"a": PROMPT * np.float32(np.nan)}, "6 of 6 not finite"),
     ],
 )
@@ -120,7 +120,7 @@ def test_safetensors_that_are_no_prompt_are_errors(tensors, message, tmp_path):
 
 def test_damaged_metadata_is_an_error(tmp_path):
     save_file({"a": PROMPT}, tmp_path / "p.safetensors", metadata={"prompt_tuning": "{"})
-    with pytest.raises(CheckpointError, match="metadata of .*p.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match="Cannot read the metadata of .*p.safetensors"):
         load_prompt(tmp_path / "p.safetensors")
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import seqio
 
-from prompt_tuning.checkpoints.source import open_source
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.commands.inspect import frozen_tokens, neighbours
 from prompt_tuning.errors import CheckpointError
 from tests.checkpoints.memory_source import MemorySource

@@ -11,7 +11,7 @@ import types
 
 import pytest
 
-from prompt_tuning.checkpoints import manager
+from prompt_tuning.checkpoints import paths
 from prompt_tuning.commands.sweep import progress, runner
 from prompt_tuning.commands.sweep.cell import run
 from prompt_tuning.commands.sweep.claims import Claims
@@ -51,7 +51,7 @@ def _until(found, what, seconds=200.0):
 
 def _worker_in_training(directory, runner_pid):
     """The runner's worker, once a cell has saved a checkpoint; None before."""
-    if not any(manager.steps_in(path) for path in directory.glob("runs/*")):
+    if not any(paths.steps_in(path) for path in directory.glob("runs/*")):
         return None
     children = pathlib.Path(f"/proc/{runner_pid}/task/{runner_pid}/children").read_text().split()
     # The other child keeps account of what processes share.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.prompts.combine import prepend_prompt
+from prompt_tuning.prompts.prompt import prepend_prompt
 from tests.helpers import GOLDEN
 
 

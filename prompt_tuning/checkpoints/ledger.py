@@ -1,0 +1,64 @@
+"""`best.json` in a MODEL_DIR: by each metric, the step that was best so far."""
+
+import json
+import math
+from typing import Any
+
+import jax
+from absl import logging
+from etils import epath
+
+from prompt_tuning.checkpoints import json_files
+
+_FILE = "best.json"
+
+
+class Ledger:
+    """The best step of each metric.
+
+    Args:
+      model_dir: Output folder of the run.
+
+    Attributes:
+      path: The file.
+      best: Metric -> its `name`, `step`, `value` and `higher_is_better`; empty if none was recorded or the file was
+        damaged.
+    """
+
+    def __init__(self, model_dir: epath.PathLike):
+        """Reads the file."""
+        self.path = epath.Path(model_dir) / _FILE
+        self.best: dict[str, dict[str, Any]] = {}
+        try:
+            self.best = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            pass
+        except ValueError:
+            # A score is measured again at the next evaluation; a run that does not start again is the greater loss.
+            logging.warning("%s is damaged; scores are collected anew", self.path)
+
+    def steps(self) -> set[int]:
+        """Returns the steps that are best by some metric."""
+        return {entry["step"] for entry in self.best.values()}
+
+    def record(self, step: int, name: str, value: float, higher_is_better: bool = True) -> None:
+        """Notes the score of a step; ties go to the earlier step. Every process calls this; process 0 writes.
+
+        Args:
+          step: Step that was evaluated.
+          name: Name of the metric.
+          value: Its value; one that is not finite is never best.
+          higher_is_better: False for losses.
+        """
+        value, sign = float(value), 1 if higher_is_better else -1
+        best = self.best.get(name)
+        if not math.isfinite(value) or (best and sign * value <= sign * best["value"]):
+            return
+        self.best[name] = {
+            "name": name,
+            "step": int(step),
+            "value": value,
+            "higher_is_better": higher_is_better,
+        }
+        if jax.process_index() == 0:
+            json_files.write_atomically(self.path, json_files.encode(self.best))
