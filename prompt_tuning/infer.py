@@ -10,8 +10,8 @@ import jax
 from absl import logging
 from etils import epath
 
-from prompt_tuning.checkpoints import load
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.data import batches, inference_examples
 from prompt_tuning.data.benchmarks import leaderboard
 from prompt_tuning.data.inference_examples import InferenceExample
@@ -78,7 +78,7 @@ def infer(
     checks.enter(model, dataset_cfg)
     check(model, partitioner, dataset_cfg, input_file, mode, num_shards, shard_id, prompts)
     examples = read_examples(model, dataset_cfg, input_file, mode, prompts)
-    source = load.open_source(restore_checkpoint_cfg.path or "", mode=restore_checkpoint_cfg.mode)
+    source = open_source(restore_checkpoint_cfg.path or "", mode=restore_checkpoint_cfg.mode)
     # The newest of several is settled once, so that it is the one recorded.
     restore = dataclasses.replace(restore_checkpoint_cfg, path=str(source.path), mode="specific")
     name = epath.Path(input_file).stem if input_file else dataset_cfg.mixture_or_task_name

@@ -317,7 +317,7 @@ def test_a_run_is_loadable_from_where_it_was_moved_to(model_dir, tmp_path):
 
 
 def test_a_prompt_of_other_frozen_weights_is_refused(inputs, model_dir, tmp_path, capsys):
-    from prompt_tuning.checkpoints.load import open_source
+    from prompt_tuning.checkpoints.open import open_source
     from tests.checkpoints.t5x_writer import write_t5x_checkpoint
 
     source = open_source(str(inputs.checkpoint))

@@ -10,8 +10,9 @@ import pytest
 import seqio
 
 from prompt_tuning import ladder
-from prompt_tuning.checkpoints import digest, load
+from prompt_tuning.checkpoints import digest
 from prompt_tuning.checkpoints.formats import weights
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.data.vocabularies import sentencepiece_vocabulary
 from prompt_tuning.launch.studies.ladder import RUNGS
 from prompt_tuning.launch.studies.ship_ladder import MOST_BYTES, MOST_FILE_BYTES, SHIPPED
@@ -66,7 +67,7 @@ def test_records_are_of_these_files_and_of_the_ladder_that_the_script_makes():
 
 def open_shipped(checkpoint):
     """The weights, and what the rung's record says of the float32 ones that they were made from."""
-    source = load.open_source(f"{ladder.LADDER}/{checkpoint}")
+    source = open_source(f"{ladder.LADDER}/{checkpoint}")
     assert isinstance(source, weights.WeightsSource)
     rung, _, name = checkpoint.partition("/")
     record = json.loads((LADDER / rung / "rung.json").read_text())
@@ -121,4 +122,4 @@ def test_a_rung_and_its_vocabulary_are_used_without_naming_a_folder(rung):
     expected = {
         name: leaf.shape for name, leaf in model.param_shapes.items() if "/prompt/" not in name
     }
-    assert {n: s for n, (s, _) in load.open_source(path).shapes().items()} == expected
+    assert {n: s for n, (s, _) in open_source(path).shapes().items()} == expected

@@ -179,7 +179,7 @@ def test_the_saved_config_runs_again_alone(finished, tmp_path):
 
 
 def test_resuming_on_other_frozen_weights_is_refused(inputs, finished, tmp_path):
-    from prompt_tuning.checkpoints.load import open_source
+    from prompt_tuning.checkpoints.open import open_source
     from tests.checkpoints.t5x_writer import write_t5x_checkpoint
 
     model_dir = pathlib.Path(shutil.copytree(finished.model_dir, tmp_path / "run"))

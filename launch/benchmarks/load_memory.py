@@ -129,7 +129,8 @@ def load(path: str, settings: Mapping[str, Any], dtype: str) -> None:
     import jax
 
     from prompt_tuning.checkpoints import digest
-    from prompt_tuning.checkpoints.load import load_params, open_source
+    from prompt_tuning.checkpoints.load import load_params
+    from prompt_tuning.checkpoints.open import open_source
     from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
     from prompt_tuning.models.t5 import T5
     from prompt_tuning.partitioning import PjitPartitioner

@@ -17,14 +17,11 @@ from absl import logging
 
 from prompt_tuning.checkpoints import placement, shared_reads
 from prompt_tuning.checkpoints.config import DTYPES
-from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.placement import Link
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import CheckpointError, check_choice
 from prompt_tuning.params import int8, layouts
 from prompt_tuning.params.names import TABLE
-
-__all__ = ["ParamSource", "links_of", "load_params", "open_source"]
 
 _STORED_DTYPES = ("float32", "bfloat16", "float16", "int8")
 # Differences shown in an error; a checkpoint of another size differs everywhere.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prompt_tuning.checkpoints.config import DTYPES
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.config.flags import command_parser
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def convert(
     from prompt_tuning.params import int8
     from prompt_tuning.params.names import PROMPT_REGEX
 
-    source = load.open_source(source_path)
+    source = open_source(source_path)
     shapes = _scanned_shapes(source) if scan_layers else _unscanned_shapes(source)
     groups = load.links_of(source, shapes)
     stored = {link.target: source.shapes()[link.stored][1] for links in groups for link in links}

@@ -13,9 +13,9 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from prompt_tuning.checkpoints.load import ParamSource
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.prompt_files import read
+from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.data import batches
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel

@@ -20,7 +20,9 @@ from prompt_tuning.checkpoints import digest, load
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.prompt_files import read
+from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params import int8
@@ -83,14 +85,14 @@ def split_paths(
 
 def open_initial(
     restore: RestoreCheckpointConfig | None, *, from_scratch: bool
-) -> load.ParamSource | None:
+) -> ParamSource | None:
     """Returns the initial checkpoint, or None where the config asks for random weights by name.
 
     Raises:
       ConfigError: If there is no checkpoint path and `from_scratch` is False.
     """
     if restore is not None and restore.path:
-        return load.open_source(restore.path, mode=restore.mode)
+        return open_source(restore.path, mode=restore.mode)
     if from_scratch:
         return None
     raise ConfigError(
@@ -112,7 +114,7 @@ def initialize(
     partitioner: PjitPartitioner,
     tx: optax.GradientTransformation,
     *,
-    source: load.ParamSource | None,
+    source: ParamSource | None,
     frozen_dtype: str,
     trainable_regex: Sequence[str],
     checkpointer: Checkpointer,
@@ -229,7 +231,7 @@ def load_for_inference(
       CheckpointError: If the checkpoint does not fit the model, a prompt cannot be read, or was trained on other frozen
         weights.
     """
-    source = load.open_source(
+    source = open_source(
         restore.path or "", mode=restore.mode, initial_checkpoint=initial_checkpoint
     )
     records = [(f"checkpoint {source.path}", getattr(source, "metadata", {}))]
@@ -309,7 +311,7 @@ def check_digest(recorded: Mapping[str, Any], actual: str | None, dtype: str, wh
 
 
 def _origin(
-    source: load.ParamSource | None,
+    source: ParamSource | None,
     trainable_regex: Sequence[str],
     frozen: Mapping[str, jax.Array],
     frozen_dtype: str,
@@ -327,7 +329,7 @@ def _origin(
 
 
 def _load(
-    source: load.ParamSource,
+    source: ParamSource,
     model: EncoderDecoderModel,
     shapes: Mapping[str, jax.ShapeDtypeStruct],
 ) -> dict[str, jax.Array]:

@@ -8,6 +8,7 @@ import pytest
 from prompt_tuning.checkpoints import digest
 from prompt_tuning.checkpoints import load as initial
 from prompt_tuning.checkpoints.formats import t5x
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.params import int8
 from prompt_tuning.partitioning import PjitPartitioner
@@ -192,7 +193,7 @@ def test_tables_of_layers_trained_apart_do_not_fit_an_unscanned_model():
 def test_t5x_directory_opens(tmp_path):
     params = make_unscanned()
     path = write_t5x_checkpoint(tmp_path / "checkpoint_1100000", params, 1100000)
-    source = initial.open_source(path)
+    source = open_source(path)
     assert isinstance(source, t5x.T5XSource)
     loaded = initial.load_params(source, to_shapes(params), replicated(params))
     assert_same(loaded, params)
@@ -202,27 +203,27 @@ def test_folder_of_checkpoints_names_the_newest_or_takes_it(tmp_path):
     for step in (9, 10):
         write_t5x_checkpoint(tmp_path / f"checkpoint_{step}", make_unscanned(step), step)
     with pytest.raises(CheckpointError, match="folder of checkpoints.*checkpoint_10"):
-        initial.open_source(tmp_path)
-    assert initial.open_source(tmp_path, mode="latest").step == 10
+        open_source(tmp_path)
+    assert open_source(tmp_path, mode="latest").step == 10
 
 
 def test_wrong_paths_say_what_is_there(tmp_path):
     with pytest.raises(CheckpointError, match="nothing there.*correct the path"):
-        initial.open_source(tmp_path / "none")
+        open_source(tmp_path / "none")
     with pytest.raises(CheckpointError, match="an empty directory"):
-        initial.open_source(tmp_path)
+        open_source(tmp_path)
     (tmp_path / "model.bin").write_bytes(b"x")
     with pytest.raises(CheckpointError, match="a directory with model.bin.*T5X checkpoint_"):
-        initial.open_source(tmp_path)
+        open_source(tmp_path)
     with pytest.raises(CheckpointError, match="a file"):
-        initial.open_source(tmp_path / "model.bin")
+        open_source(tmp_path / "model.bin")
     with pytest.raises(CheckpointError, match="mode = 'latest' asks for"):
-        initial.open_source(tmp_path, mode="latest")
+        open_source(tmp_path, mode="latest")
     with pytest.raises(ConfigError, match="mode is unknown.*Closest matches: latest"):
-        initial.open_source(tmp_path, mode="lates")
+        open_source(tmp_path, mode="lates")
     write_t5x_checkpoint(tmp_path / "checkpoint_8", make_unscanned(), 8)
     with pytest.raises(CheckpointError, match=re.escape(f"{tmp_path}/checkpoint_8")):
-        initial.open_source(tmp_path / "checkpoint_9")
+        open_source(tmp_path / "checkpoint_9")
 
 
 @requires_shared
@@ -232,7 +233,7 @@ def test_real_checkpoints_load_exactly(folder, dtype):
     assert SHARED is not None
     golden = SHARED / "golden"
     expected = dict(np.load(golden / "params.npz"))
-    source = initial.open_source(golden / folder / "checkpoint_1100000")
+    source = open_source(golden / folder / "checkpoint_1100000")
     shapes = to_shapes(expected)
     loaded = initial.load_params(
         source, shapes, replicated(shapes), dtype=dtype, model_shapes=shapes

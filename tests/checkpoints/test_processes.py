@@ -23,6 +23,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from prompt_tuning import tree
 from prompt_tuning.checkpoints import digest, load, shared_reads
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.prompt_files import write
 from prompt_tuning.partitioning import PjitPartitioner
@@ -30,7 +31,7 @@ from tests.checkpoints.run_states import PROMPT, to_abstract
 directory, base = sys.argv[3], sys.argv[4]
 partitioner = PjitPartitioner(num_partitions=2)
 assert partitioner.mesh.size == 4 and jax.process_count() == 2
-source = load.open_source(base)
+source = open_source(base)
 shapes = {p: jax.ShapeDtypeStruct(s, d) for p, (s, d) in source.shapes().items()}
 spread = NamedSharding(partitioner.mesh, P(("data", "model")))
 alike = [p for p, s in shapes.items() if "/attention/" in p or s.shape[0] % 4]

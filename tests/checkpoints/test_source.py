@@ -10,6 +10,7 @@ from prompt_tuning.checkpoints import load, paths
 from prompt_tuning.checkpoints.formats import run as run_format
 from prompt_tuning.checkpoints.formats.run_source import RunSource
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.partitioning import PjitPartitioner
 from tests import both_layouts
@@ -50,16 +51,16 @@ def test_prompt_checkpoint_leads_to_its_frozen_weights(tmp_path):
     prompt = np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)
     origin = {"initial_checkpoint_path": str(base), "frozen_digest": "ab"}
     path = save_run(tmp_path / "run", {PROMPT: jnp.asarray(prompt)}, **origin)
-    source = load.open_source(path)
+    source = open_source(path)
     assert (source.kind, source.step, source.frozen_digest) == ("run", 4, "ab")
     loaded = load_all(source)
     assert set(loaded) == {*frozen, PROMPT}
     for name, array in {**frozen, PROMPT: prompt}.items():
         np.testing.assert_array_equal(loaded[name], array)
-    assert load.open_source(tmp_path / "run", mode="latest").step == 4
+    assert open_source(tmp_path / "run", mode="latest").step == 4
     shutil.rmtree(base)
     with pytest.raises(CheckpointError, match="frozen weights of .* cannot be opened") as error:
-        load.open_source(path)
+        open_source(path)
     for text in (str(base), "initial_checkpoint", "CHECKPOINT_PATH", "PROMPT_FILE"):
         assert text in str(error.value)
 
@@ -67,7 +68,7 @@ def test_prompt_checkpoint_leads_to_its_frozen_weights(tmp_path):
 def test_model_tuning_checkpoint_stands_alone(tmp_path):
     params = make_unscanned()
     path = save_run(tmp_path, params, initial_checkpoint_path="/gone", frozen_digest=None)
-    loaded = load_all(load.open_source(path))
+    loaded = load_all(open_source(path))
     assert set(loaded) == set(params)
     for name, array in params.items():
         np.testing.assert_array_equal(loaded[name], array)
@@ -77,14 +78,14 @@ def test_random_frozen_weights_are_an_error(tmp_path):
     prompt = {PROMPT: jnp.ones((3, 8))}
     path = save_run(tmp_path, prompt, initial_checkpoint_path=None, frozen_digest="ab")
     with pytest.raises(CheckpointError, match="stored nowhere"):
-        load.open_source(path)
+        open_source(path)
 
 
 def test_newest_damaged_run_checkpoint_is_passed_over(tmp_path):
     params = make_unscanned()
     save_run(tmp_path, params, frozen_digest=None)
     (tmp_path / "checkpoint_9" / "state").mkdir(parents=True)
-    assert load.open_source(tmp_path, mode="latest").step == 4
+    assert open_source(tmp_path, mode="latest").step == 4
 
 
 def save_prompt_run(root):
@@ -111,12 +112,12 @@ def assert_complete(source):
 
 def test_what_a_run_trained_is_told(tmp_path):
     path, base = save_prompt_run(tmp_path)
-    source = load.open_source(path)
+    source = open_source(path)
     assert isinstance(source, RunSource)
     assert source.trainable_paths == frozenset({PROMPT})
     assert source.trainable_regex == (".*/prompt/.*",)
-    assert load.open_source(base).trainable_paths == frozenset()
-    tuned = load.open_source(save_run(tmp_path / "tuned", make_unscanned(), frozen_digest=None))
+    assert open_source(base).trainable_paths == frozenset()
+    tuned = open_source(save_run(tmp_path / "tuned", make_unscanned(), frozen_digest=None))
     assert isinstance(tuned, RunSource)
     assert tuned.trainable_paths == frozenset(make_unscanned())
     assert tuned.trainable_regex is None
@@ -125,25 +126,25 @@ def test_what_a_run_trained_is_told(tmp_path):
 def test_a_renamed_checkpoint_keeps_its_step(tmp_path):
     path, _ = save_prompt_run(tmp_path)
     for name in ("best", "best_9"):
-        source = load.open_source(shutil.copytree(path, tmp_path / name))
+        source = open_source(shutil.copytree(path, tmp_path / name))
         assert source.step == 4
         assert_complete(source)
 
 
 def test_a_step_that_nothing_tells_is_an_error(tmp_path):
     path = save_run(tmp_path, make_unscanned(), frozen_digest=None)
-    assert load.open_source(path).step == 4
+    assert open_source(path).step == 4
     with pytest.raises(CheckpointError, match="step .* is unknown.*called best"):
-        load.open_source(path.rename(tmp_path / "best"))
+        open_source(path.rename(tmp_path / "best"))
 
 
 def test_local_paths_are_absolute(tmp_path, monkeypatch):
     path, base = save_prompt_run(tmp_path)
     monkeypatch.chdir(tmp_path)
-    run = load.open_source("runs/sst2/checkpoint_4")
+    run = open_source("runs/sst2/checkpoint_4")
     assert str(run.path) == str(path)
-    assert str(load.open_source("t5/checkpoint_100").path) == str(base)
-    assert str(load.open_source("runs/sst2", mode="latest").path) == str(path)
+    assert str(open_source("t5/checkpoint_100").path) == str(base)
+    assert str(open_source("runs/sst2", mode="latest").path) == str(path)
     assert str(paths.absolute("gs://bucket/t5")) == "gs://bucket/t5"
 
 
@@ -151,10 +152,10 @@ def test_weights_that_moved_with_the_run_are_found(tmp_path):
     save_prompt_run(tmp_path / "old")
     (tmp_path / "old").rename(tmp_path / "new")
     path = tmp_path / "new" / "runs" / "sst2" / "checkpoint_4"
-    assert_complete(load.open_source(path))
+    assert_complete(open_source(path))
     (tmp_path / "new" / "t5").rename(tmp_path / "weights")
     with pytest.raises(CheckpointError, match="cannot be opened") as error:
-        load.open_source(path)
+        open_source(path)
     for root in ("old", "new"):
         assert str(tmp_path / root / "t5" / "checkpoint_100") in str(error.value)
 
@@ -163,9 +164,9 @@ def test_the_place_of_the_weights_can_be_given(tmp_path, monkeypatch):
     path, base = save_prompt_run(tmp_path)
     base.rename(tmp_path / "weights")
     monkeypatch.chdir(tmp_path)
-    assert_complete(load.open_source(path, initial_checkpoint="weights"))
+    assert_complete(open_source(path, initial_checkpoint="weights"))
     with pytest.raises(CheckpointError, match="cannot be opened.*nowhere: No checkpoint"):
-        load.open_source(path, initial_checkpoint="nowhere")
+        open_source(path, initial_checkpoint="nowhere")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_what_was_trained_wins_whatever_the_layouts(
     wanted = after_training(in_layout(scanned_model))
     shapes = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in wanted.items()}
     shardings = dict.fromkeys(shapes, PjitPartitioner().replicated)
-    source = load.open_source(path)
+    source = open_source(path)
     loaded = load.load_params(source, shapes, shardings, model_shapes=shapes)
     for name, array in wanted.items():
         np.testing.assert_array_equal(loaded[name], array, err_msg=name)
@@ -217,7 +218,7 @@ def test_a_stack_of_which_some_layers_were_trained_loads_layer_by_layer_only(tmp
     name = "encoder/layers_1/mlp/wi_0/kernel"
     trained = {name: jnp.asarray(params[name] + 1)}
     path = save_run(tmp_path, trained, initial_checkpoint_path=str(base), frozen_digest="ab")
-    source = load.open_source(path)
+    source = open_source(path)
     for model in (params, scanned):
         shapes = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in model.items()}
         shardings = dict.fromkeys(shapes, PjitPartitioner().replicated)

@@ -12,6 +12,7 @@ from prompt_tuning.checkpoints import digest, load
 from prompt_tuning.checkpoints.formats import run
 from prompt_tuning.checkpoints.formats.run_source import RunSource
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.prompt_files.read import load_prompt
 from prompt_tuning.checkpoints.prompt_files.source import read_source
 from prompt_tuning.config import files, resolve
@@ -67,7 +68,7 @@ def test_the_prompt_of_a_run_and_of_its_checkpoint(name, step):
 
 @pytest.mark.parametrize(("name", "dtype"), [("weights", "float32"), ("weights_int8", "int8")])
 def test_converted_weights_have_the_digest_that_was_recorded(name, dtype):
-    source = load.open_source(BEFORE / name)
+    source = open_source(BEFORE / name)
     params = load_all(source, dtype)
     assert (
         digest.params_digest(params)
@@ -79,7 +80,7 @@ def test_converted_weights_have_the_digest_that_was_recorded(name, dtype):
 
 def test_a_checkpoint_finds_its_frozen_weights_beside_it(tmp_path):
     shutil.copytree(BEFORE, tmp_path / "moved")
-    source = load.open_source(tmp_path / "moved" / "run", mode="latest")
+    source = open_source(tmp_path / "moved" / "run", mode="latest")
     assert isinstance(source, RunSource)
     params = load_all(source)
     np.testing.assert_array_equal(params.pop(PROMPT_PATH), PROMPT)

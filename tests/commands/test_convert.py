@@ -12,6 +12,7 @@ from prompt_tuning.checkpoints import digest, placement
 from prompt_tuning.checkpoints import load as initial
 from prompt_tuning.checkpoints.formats import weights
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.commands import convert
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params import int8
@@ -56,7 +57,7 @@ def test_t5x_checkpoint(tmp_path, capsys, dtype, stored_scanned, scan_layers):
     count = sum(x.size for x in (to_scanned(params) if scan_layers else params).values())
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'w'}: {count:,} parameters, ")
 
-    source = initial.open_source(tmp_path / "w")
+    source = open_source(tmp_path / "w")
     assert isinstance(source, weights.WeightsSource)
     assert both_layouts.is_scanned(source.shapes()) == scan_layers
     assert {d.name for _, d in source.shapes().values()} == {dtype or "float32"}
@@ -72,9 +73,9 @@ def test_t5x_checkpoint(tmp_path, capsys, dtype, stored_scanned, scan_layers):
 @pytest.mark.parametrize("stored", [np.float32, np.float16])
 def test_hugging_face_model(tmp_path, stored):
     write_model(tmp_path / "hf", make_tensors(stored))
-    original = initial.open_source(tmp_path / "hf")
+    original = open_source(tmp_path / "hf")
     convert.main([str(tmp_path / "hf"), str(tmp_path / "w")])
-    source = initial.open_source(tmp_path / "w")
+    source = open_source(tmp_path / "w")
     expected = {path: original.read(path).astype(np.float32) for path in original.shapes()}
     assert source.step is None and set(source.shapes()) == set(expected)
     assert_same(load(source, expected), expected)
@@ -99,7 +100,7 @@ def test_checkpoint_of_a_run(tmp_path):
     assert convert.main([original, str(tmp_path / "w"), "--dtype=bfloat16"]) == 0
     base.rename(tmp_path / "gone")
 
-    source = initial.open_source(tmp_path / "w")
+    source = open_source(tmp_path / "w")
     assert isinstance(source, weights.WeightsSource)
     assert source.frozen_digest == metadata["frozen_digest"]
     assert source.metadata == metadata
@@ -127,7 +128,7 @@ def test_tables_of_their_own_stay_apart(tmp_path):
     ):
         original = write_t5x_checkpoint(tmp_path / name / "checkpoint_1", stored, 1)
         convert.main([str(original), str(tmp_path / name / "w"), *flags])
-        source = initial.open_source(tmp_path / name / "w")
+        source = open_source(tmp_path / name / "w")
         assert set(source.shapes()) == set(wanted)
         assert_same(load(source, wanted), wanted)
 
@@ -138,7 +139,7 @@ def test_a_stopped_conversion_cannot_be_loaded(tmp_path, monkeypatch):
     target = tmp_path / "w"
     with pytest.raises(CheckpointError, match="Cannot read token_embedder/embedding"):
         convert.main([str(original), str(target)])
-    for attempt in (initial.open_source, lambda path: convert.main([str(original), str(path)])):
+    for attempt in (open_source, lambda path: convert.main([str(original), str(path)])):
         with pytest.raises(CheckpointError, match="is unfinished"):
             attempt(target)
 
@@ -174,7 +175,7 @@ def test_real_checkpoints_convert_exactly(tmp_path, folder):
     assert SHARED is not None
     expected = dict(np.load(SHARED / "golden" / "params.npz"))
     convert.main([str(SHARED / "golden" / folder / "checkpoint_1100000"), str(tmp_path / "w")])
-    source = initial.open_source(tmp_path / "w")
+    source = open_source(tmp_path / "w")
     assert isinstance(source, weights.WeightsSource)
     assert source.step == 1_100_000
     assert source.digest == digest.params_digest(expected)
@@ -195,7 +196,7 @@ def test_int8_is_what_a_run_would_have_made_at_load(tmp_path, scan_layers):
     # Converted once more, in the other layout, without asking for int8.
     convert.main([str(target), str(again), *([] if scan_layers else ["--scan_layers"])])
     for path in (target, again):
-        source = initial.open_source(path)
+        source = open_source(path)
         assert isinstance(source, weights.WeightsSource)
         for expected in (held, to_scanned(held)):
             shapes = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in expected.items()}
@@ -203,7 +204,7 @@ def test_int8_is_what_a_run_would_have_made_at_load(tmp_path, scan_layers):
             loaded = initial.load_params(source, shapes, shardings, dtype="int8")
             assert_same(loaded, expected)
         assert source.digest == digest.params_digest(held) != digest.params_digest(params)
-    assert both_layouts.is_scanned(initial.open_source(target).shapes()) == scan_layers
+    assert both_layouts.is_scanned(open_source(target).shapes()) == scan_layers
 
 
 def test_int8_keeps_the_prompt_and_does_not_become_float_again(tmp_path, capsys):
@@ -212,7 +213,7 @@ def test_int8_keeps_the_prompt_and_does_not_become_float_again(tmp_path, capsys)
     convert.main([str(original), str(tmp_path / "w"), "--dtype=int8"])
     count = sum(x.size for x in params.values())
     assert f": {count:,} parameters, " in capsys.readouterr().out
-    source = initial.open_source(tmp_path / "w")
+    source = open_source(tmp_path / "w")
     np.testing.assert_array_equal(source.read(PROMPT), params[PROMPT])
     with pytest.raises(CheckpointError, match="the weights do not come back"):
         convert.main([str(tmp_path / "w"), str(tmp_path / "b"), "--dtype=bfloat16"])

@@ -10,8 +10,8 @@ import pytest
 import seqio
 
 from prompt_tuning import cli, ladder, tree
-from prompt_tuning.checkpoints import load
 from prompt_tuning.checkpoints.formats import weights
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.commands.report import published
 from prompt_tuning.commands.sweep import expansion
 from prompt_tuning.commands.sweep.sweep import bound
@@ -203,7 +203,7 @@ def test_in_miniature_every_model_comes_with_the_package(name):
             continue
         arguments = expansion.resolve(cell, "/out").arguments()
         restore = arguments.get("restore_checkpoint_cfg") or arguments["checkpoint_cfg"].restore
-        source = load.open_source(restore.path, mode=restore.mode)
+        source = open_source(restore.path, mode=restore.mode)
         assert isinstance(source, weights.WeightsSource)
         model = arguments["model"]
         assert source.shapes()["token_embedder/embedding"][0] == (

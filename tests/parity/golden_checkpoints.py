@@ -7,7 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.checkpoints.load import load_params, open_source
+from prompt_tuning.checkpoints.load import load_params
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.optimizer_state.t5x import SLOTS, find_optimizer_state
 from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.params import layouts

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints.load import open_source
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.partitioning import PjitPartitioner

@@ -17,6 +17,7 @@ import transformers
 
 from prompt_tuning import tree
 from prompt_tuning.checkpoints import load as initial
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
@@ -139,7 +140,7 @@ def save(model: Any, folder: pathlib.Path, *, form: str = "safetensors") -> None
 
 def load(folder: pathlib.Path, *, scan_layers: bool) -> tuple[EncoderDecoderModel, dict[str, Any]]:
     """Returns our model of a saved one, and its parameters."""
-    source = initial.open_source(folder)
+    source = open_source(folder)
     assert source.kind == "huggingface" and source.settings is not None
     config = T5Config(**source.settings, dtype="float32", scan_layers=scan_layers)
     model = EncoderDecoderModel(T5(config), None, None)

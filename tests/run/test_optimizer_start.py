@@ -7,8 +7,8 @@ import pytest
 import seqio
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints.load import open_source
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.commands import convert
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel

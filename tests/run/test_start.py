@@ -10,8 +10,8 @@ import seqio
 
 from prompt_tuning import tree
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
-from prompt_tuning.checkpoints.load import open_source
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.prompt_files import source as prompt_source
 from prompt_tuning.checkpoints.prompt_files import write as prompt_writer
 from prompt_tuning.errors import CheckpointError

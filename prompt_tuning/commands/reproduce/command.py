@@ -17,6 +17,7 @@ from typing import Any
 
 from etils import epath
 
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.commands.reproduce import released_prompts
 from prompt_tuning.commands.reproduce.released_prompts import EVALUATIONS, Evaluation
 from prompt_tuning.config.flags import binding, command_parser, split
@@ -152,7 +153,6 @@ def _prepare(evaluation: Evaluation, flags: argparse.Namespace, output_dir: str)
 
 def _check_model(runs: Sequence[_Run]) -> None:
     """Checks the prompts, the vocabulary and the checkpoint, and that batches fit the devices."""
-    from prompt_tuning.checkpoints import load
     from prompt_tuning.checkpoints.prompt_files import read
     from prompt_tuning.data import context, vocabularies
 
@@ -174,7 +174,7 @@ def _check_model(runs: Sequence[_Run]) -> None:
             fix="download it and name the copy with --vocabulary=FILE",
         ) from error
     try:
-        load.open_source(restore.path, mode=restore.mode)
+        open_source(restore.path, mode=restore.mode)
     except ImportError:
         raise
     # Cloud storage raises errors of its own.

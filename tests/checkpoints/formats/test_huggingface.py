@@ -9,6 +9,7 @@ import pytest
 from prompt_tuning.checkpoints import load as initial
 from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.checkpoints.formats.huggingface import HuggingFaceSource
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.partitioning import PjitPartitioner
@@ -29,7 +30,7 @@ def load(source, config):
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.float16])
 def test_every_parameter_is_loaded_from_its_tensor(tmp_path, num_shards, dtype, scan_layers):
     tensors = make_tensors(dtype)
-    source = initial.open_source(write_model(tmp_path, tensors, num_shards=num_shards))
+    source = open_source(write_model(tmp_path, tensors, num_shards=num_shards))
     assert (source.kind, source.step, source.trainable_paths) == ("huggingface", None, frozenset())
     assert len(source.shapes()) == len(tensors) == 38
     assert source.settings is not None

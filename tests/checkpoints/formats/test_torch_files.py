@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints import load
 from prompt_tuning.checkpoints.formats.torch_files import TorchFiles
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.errors import CheckpointError
 from tests.checkpoints.huggingface_writer import make_tensors, write_model
 
@@ -68,8 +68,8 @@ def write_bin(folder, tensors, num_shards):
 @pytest.mark.parametrize("num_shards", [0, 3])
 def test_a_model_of_pytorch_files_is_the_model_of_safetensors(tmp_path, num_shards):
     tensors = make_tensors()
-    expected = load.open_source(write_model(tmp_path / "safe", tensors))
-    source = load.open_source(write_bin(tmp_path / "bin", tensors, num_shards))
+    expected = open_source(write_model(tmp_path / "safe", tensors))
+    source = open_source(write_bin(tmp_path / "bin", tensors, num_shards))
     assert source.shapes() == expected.shapes() and len(source.shapes()) == 38
     for path, (shape, _) in source.shapes().items():
         index = tuple(slice(0, size - 1) for size in shape)

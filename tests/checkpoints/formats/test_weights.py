@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints import load
 from prompt_tuning.checkpoints.formats import weights
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.errors import CheckpointError
 from tests.checkpoints.tiny_params import make_unscanned
 
@@ -35,7 +35,7 @@ def test_reads_what_was_written_whole_and_in_parts(tmp_path, monkeypatch):
     params["token_embedder/embedding"] = params["token_embedder/embedding"].astype(jnp.bfloat16)
     params["scalar"] = np.array(3.0, np.float32)
     params["alone"] = np.array([7.0], np.float32)
-    source = load.open_source(write(tmp_path / "w", params))
+    source = open_source(write(tmp_path / "w", params))
     assert isinstance(source, weights.WeightsSource)
     assert (source.kind, source.source_kind, source.step, source.digest) == (
         "weights",
@@ -62,7 +62,7 @@ def test_a_stopped_conversion_is_told_from_a_finished_one(tmp_path):
     assert weights.is_weights(path)
     (path / "weights.json").unlink()
     assert not weights.is_weights(path)
-    for attempt in (load.open_source, weights.WeightsWriter):
+    for attempt in (open_source, weights.WeightsWriter):
         with pytest.raises(CheckpointError, match="is unfinished.*delete .*convert. again"):
             attempt(path)
 
@@ -106,10 +106,10 @@ def test_an_index_that_does_not_fit_is_an_error(tmp_path, change, match):
     change(index)
     (path / "weights.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=match):
-        load.open_source(path)
+        open_source(path)
     (path / "weights.json").write_text("{")
     with pytest.raises(CheckpointError, match="Cannot read .*weights.json"):
-        load.open_source(path)
+        open_source(path)
 
 
 def test_an_error_while_writing_leaves_it_unfinished(tmp_path, monkeypatch):

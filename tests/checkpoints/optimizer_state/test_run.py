@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import load
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.optimizer_state import run
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.run import optimizer_start
@@ -58,7 +58,7 @@ def wanted():
 
 def test_moments_and_steps_go_on(saved):
     path, opt_state = saved
-    source = load.open_source(path)
+    source = open_source(path)
     started, restored = optimizer_start.starting_from(trainer(), source, wanted())
     assert restored is not None
     assert started.optimizer.restored_step == restored.step == STEP + RESTORED_STEP
@@ -76,7 +76,7 @@ def test_moments_and_steps_go_on(saved):
 
 def test_what_a_run_did_not_train_starts_fresh(saved, capsys):
     path, _ = saved
-    source = load.open_source(path)
+    source = open_source(path)
     more = {**SHAPES, "encoder/other/scale": (4,)}
     assert run.find_run_optimizer_state(source, more) is None
     assert run.find_run_optimizer_state(source, {}) is None
@@ -89,7 +89,7 @@ def test_what_a_run_did_not_train_starts_fresh(saved, capsys):
 def test_another_factoring_is_refused(saved):
     path, _ = saved
     started, restored = optimizer_start.starting_from(
-        trainer(factored=False), load.open_source(path), wanted()
+        trainer(factored=False), open_source(path), wanted()
     )
     assert restored is not None
     tx = dataclasses.replace(started.optimizer).make(started.learning_rate_fn)

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import load
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.optimizer_state.t5x import SLOTS, find_optimizer_state
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params import layouts
@@ -102,7 +102,7 @@ def optax_slots(scanned, min_size):
 def write(tmp_path, scanned, moments, params=None):
     params = params or to_layout(make_unscanned(), scanned)
     path = write_t5x_checkpoint(tmp_path / f"checkpoint_{STEP}", params, STEP, moments=moments)
-    return load.open_source(path)
+    return open_source(path)
 
 
 def state_of(source, scanned):
@@ -144,7 +144,7 @@ def test_either_format_of_t5x_holds_the_same_state(tmp_path, stored_scanned, use
     path = write_t5x_orbax_checkpoint(
         tmp_path / "newer" / "checkpoint_1", params, STEP, use_ocdbt=use_ocdbt, moments=moments
     )
-    newer = state_of(load.open_source(path), False)
+    newer = state_of(open_source(path), False)
     assert newer.step == older.step == STEP
     shapes = shapes_of(False)
     for (name, slot), leaf in optax_slots(False, 5).items():
@@ -231,7 +231,7 @@ def test_an_unknown_step_is_an_error(tmp_path):
     (source.path / "checkpoint").write_bytes(packed)
     moved = source.path.rename(tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match="step of the T5X checkpoint .* is unknown"):
-        find_optimizer_state(load.open_source(moved), shapes_of(False))
+        find_optimizer_state(open_source(moved), shapes_of(False))
 
 
 def test_the_case_has_layers_to_confuse():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from prompt_tuning import cli
-from prompt_tuning.checkpoints.load import open_source
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.prompt_files import write
 from prompt_tuning.commands import export
 from prompt_tuning.commands.inspect import command, origin

@@ -9,8 +9,8 @@ import pytest
 import seqio
 
 from prompt_tuning.checkpoints import paths
-from prompt_tuning.checkpoints.load import open_source
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.prompt_files import write
 from prompt_tuning.commands.inspect import frozen_tokens
 from prompt_tuning.commands.inspect.origin import Origin, find_origin

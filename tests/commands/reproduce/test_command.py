@@ -12,8 +12,7 @@ import seqio
 from etils import epath
 
 from prompt_tuning import cli, evaluate
-from prompt_tuning.checkpoints import load
-from prompt_tuning.commands.reproduce import released_prompts
+from prompt_tuning.commands.reproduce import command, released_prompts
 from prompt_tuning.commands.reproduce.released_prompts import DIGESTS, EVALUATIONS
 from prompt_tuning.config import files, resolve
 from prompt_tuning.data import context
@@ -190,7 +189,7 @@ def test_an_unreachable_bucket_is_named_too(
         raise CloudError("Could not resolve host: www.googleapis.com")
 
     if flag == "checkpoint":
-        monkeypatch.setattr(load, "open_source", refuse)
+        monkeypatch.setattr(command, "open_source", refuse)
     else:
         monkeypatch.setattr(seqio.SentencePieceVocabulary, "vocab_size", property(refuse))
     assert cli.main(argv(inputs, prompts_dir, tmp_path / "out", **{flag: None})) == 2

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.launch.benchmarks import load_memory, measuring, random_checkpoints
 from tests.helpers import tiny_config
 
@@ -56,14 +57,13 @@ def test_sizes_are_the_shipped_ones():
 
 
 def test_random_checkpoints_are_read_as_what_they_stand_for(tmp_path):
-    from prompt_tuning.checkpoints import load
 
     config = measuring.config_of("tiny")
     shapes = load_memory.param_shapes(config)
     random_checkpoints.write_t5x(tmp_path / "t5x", shapes)
     random_checkpoints.write_huggingface(tmp_path / "hf", config, shapes)
     for kind, step in (("t5x", 1_100_000), ("hf", None)):
-        source = load.open_source(tmp_path / kind)
+        source = open_source(tmp_path / kind)
         assert {path: shape for path, (shape, _) in source.shapes().items()} == shapes
         assert source.step == step
         values = source.read("token_embedder/embedding")
