@@ -58,7 +58,7 @@ def held_dtype(path: str, dtype: str) -> str:
     if kernel_of(path) != path:
         return "float32"
     # The embedding table is not int8: prompts start from its rows, T5 1.0 multiplies with it, and it would save 0.12 of
-    # XXL's 10.5 GiB (docs/int8.md).
+    # XXL's 10.5 GiB (docs/machines/int8.md).
     return INT8 if is_kernel(path) else "bfloat16"
 
 

@@ -59,7 +59,7 @@ def memory_order(path: str, ndim: int) -> tuple[int, ...] | None:
     if not is_stacked(path):
         return None
     # In the order of T5X's shapes the compiler kept a reordered copy of all stacked weights once microbatches made a
-    # second loop around the layers: XXL on one v6e chip was refused for 37 GiB of temporaries (docs/tpu.md).
+    # second loop around the layers: XXL on one v6e chip was refused for 37 GiB of temporaries (docs/machines/tpu.md).
     others = [axis for axis in range(ndim) if axis != LAYERS_AXIS]
     if _HEADS_SECOND.fullmatch(path):
         others = [*others[1:], others[0]]

@@ -91,7 +91,7 @@ def test_a_pickle_that_holds_more_than_tensors_is_not_opened(tmp_path):
     config = peft.PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3, token_dim=4)
     config.save_pretrained(tmp_path)
     torch.save({"prompt_embeddings": print}, tmp_path / "adapter_model.bin")
-    with pytest.raises(CheckpointError, match="adapter_model.bin cannot be read"):
+    with pytest.raises(CheckpointError, match="Cannot read .*adapter_model.bin"):
         read.load_prompt(tmp_path)
 
 
