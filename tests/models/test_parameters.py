@@ -145,10 +145,6 @@ def test_initial_values_have_t5x_scales(scan_layers):
     layers = {"num_encoder_layers": 2 if scan_layers else 1, "num_decoder_layers": 1}
     config = tiny_config(**sizes, **layers, scan_layers=scan_layers)
     ids = np.ones((1, 1), np.int32)
-    init = jax.jit(
-        lambda rng: T5(config).init({"params": rng}, ids, ids, ids, enable_dropout=False)["params"]
-    )
-    params = tree.flatten(init(jax.random.key(0)))
     layer = "encoder/encoder/" if scan_layers else "encoder/layers_0/"
     table = (
         "encoder/encoder/relpos_bias/rel_embedding"
@@ -165,6 +161,15 @@ def test_initial_values_have_t5x_scales(scan_layers):
         layer + "mlp/wi_0/kernel": 128**-0.5,
         layer + "mlp/wo/kernel": 256**-0.5,
     }
+
+    @jax.jit
+    def init(rng):
+        # What is not compared is not computed.
+        params = T5(config).init({"params": rng}, ids, ids, ids, enable_dropout=False)["params"]
+        names = (*expected, table, "encoder/encoder_norm/scale")
+        return {path: x for path, x in tree.flatten(params).items() if path in names}
+
+    params = init(jax.random.key(0))
     for path, std in expected.items():
         assert float(params[path].std()) == pytest.approx(std, rel=0.05), path
         assert float(params[path].mean()) == pytest.approx(0.0, abs=0.05 * std), path
