@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import os
 import pathlib
 import subprocess
@@ -96,26 +98,33 @@ def train_sentencepiece(
     Returns:
       `path`.
     """
+    path = pathlib.Path(path)
+    path.write_bytes(_sentencepiece(tuple(texts), vocab_size))
+    return path
+
+
+@functools.cache
+def _sentencepiece(texts: tuple[str, ...], vocab_size: int) -> bytes:
+    """The model that `train_sentencepiece` writes."""
     import sentencepiece
 
-    path = pathlib.Path(path)
-    with path.open("wb") as model:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=model,
-            vocab_size=vocab_size,
-            model_type="unigram",
-            character_coverage=1.0,
-            pad_id=0,
-            eos_id=1,
-            unk_id=2,
-            bos_id=-1,
-            hard_vocab_limit=False,
-            # One thread: the same text always gives the same pieces.
-            num_threads=1,
-            minloglevel=2,
-        )
-    return path
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        vocab_size=vocab_size,
+        model_type="unigram",
+        character_coverage=1.0,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        # One thread: the same text always gives the same pieces.
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
 
 
 def run_cli(

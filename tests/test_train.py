@@ -161,8 +161,12 @@ def test_frozen_leaves_are_bit_identical_after_a_run_and_never_written(finished)
     assert not np.array_equal(_prompt(finished.model_dir, 2), _prompt(finished.model_dir, 4))
 
 
-def test_two_and_two_steps_equal_four(resolve, finished, tmp_path):
-    resolve(TRAIN_STEPS_RELATIVE=2).run()
+def test_two_steps_beyond_the_t5x_checkpoint_and_two_more_equal_four(
+    resolve, finished, tmp_path, capsys
+):
+    resolve(TRAIN_STEPS_RELATIVE=None, TRAIN_STEPS=STEP + 2).run()
+    assert "= 2 updates" in capsys.readouterr().out
+    assert (tmp_path / "run/checkpoint_2").exists()
     assert not (tmp_path / "run/checkpoint_4").exists()
     resolve(RANDOM_SEED=None).run()
     np.testing.assert_array_equal(_prompt(tmp_path / "run", 4), _prompt(finished.model_dir, 4))
@@ -189,12 +193,6 @@ def test_resuming_on_other_frozen_weights_is_refused(inputs, finished, tmp_path)
     other = write_t5x_checkpoint(tmp_path / f"checkpoint_{STEP}", params, STEP)
     with pytest.raises(CheckpointError, match="frozen weights are not those that checkpoint 4"):
         _builder(inputs, model_dir)(INITIAL_CHECKPOINT_PATH=str(other)).run()
-
-
-def test_train_steps_counts_the_t5x_checkpoint(resolve, tmp_path, capsys):
-    resolve(TRAIN_STEPS_RELATIVE=None, TRAIN_STEPS=STEP + 2).run()
-    assert "= 2 updates" in capsys.readouterr().out
-    assert (tmp_path / "run/checkpoint_2").exists()
 
 
 def test_the_best_checkpoint_is_kept_beside_the_latest(resolve, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A small recurrent decoder with a cache, and what T5X's decoding functions return over it."""
 
+import functools
 import json
 from typing import Any
 
@@ -53,11 +54,15 @@ class Decoder:
     def teacher_forcing(self, ids: np.ndarray) -> np.ndarray:
         """Returns the logits [B, T, V] of targets [B, T], the decoder being fed the targets shifted right."""
         inputs = np.pad(ids, ((0, 0), (1, 0)))[:, :-1]
+        return np.asarray(self._teacher_forcing(jnp.asarray(inputs)))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _teacher_forcing(self, inputs: jax.Array) -> jax.Array:
         cache, logits = self.cache(), []
-        for position in range(ids.shape[1]):
-            step, cache = self(jnp.asarray(inputs[:, position : position + 1]), cache)
-            logits.append(np.asarray(step))
-        return np.stack(logits, axis=1)
+        for position in range(inputs.shape[1]):
+            step, cache = self(inputs[:, position : position + 1], cache)
+            logits.append(step)
+        return jnp.stack(logits, axis=1)
 
 
 def check_ends(ids: np.ndarray) -> None:

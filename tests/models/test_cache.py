@@ -1,6 +1,7 @@
 """Decoding one token at a time with the key/value cache."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,10 +11,10 @@ from tests import both_layouts
 from tests.models.conftest import encode, logits_of, make_model, max_difference
 
 
-def _make_cache(model, params, length, batch=4):
-    """The cache as T5X makes it: one call of the whole model."""
+def _cache_call(model, length, batch=4):
+    """The call of the whole model with which T5X makes the cache."""
     ones = lambda n: np.ones((batch, n), np.int32)  # noqa: E731
-    call = lambda p: model.apply(  # noqa: E731
+    return lambda p: model.apply(
         {"params": p},
         ones(24),
         ones(length),
@@ -22,10 +23,24 @@ def _make_cache(model, params, length, batch=4):
         enable_dropout=False,
         mutable=["cache"],
     )
-    shapes = jax.eval_shape(call, params)[1]["cache"]
-    cache = jax.jit(call)(params)[1]["cache"]
-    assert jax.tree.map(lambda s: s.shape, shapes) == jax.tree.map(lambda a: a.shape, cache)
-    return cache
+
+
+def _empty_cache(model, params, length, batch=4):
+    """The cache of zeros that such a call makes."""
+    shapes = jax.eval_shape(_cache_call(model, length, batch), params)[1]["cache"]
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_a_call_of_the_whole_model_makes_an_empty_cache(reference, scan_layers):
+    model = make_model(scan_layers=scan_layers)
+    flat = both_layouts.to_scanned(reference.params) if scan_layers else reference.params
+    params = tree.unflatten(flat)
+    made = tree.flatten(jax.jit(lambda p: _cache_call(model, 8)(p)[1]["cache"])(params))
+    empty = tree.flatten(_empty_cache(model, params, 8))
+    assert set(made) == set(empty)
+    for path, leaf in made.items():
+        np.testing.assert_array_equal(leaf, empty[path], strict=True)
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
@@ -36,8 +51,7 @@ def test_cached_decoding_equals_teacher_forcing(reference, scan_layers, max_deco
     params = tree.unflatten(flat)
     inputs, shifted, _ = reference.tokens
     encoded = encode(model, flat, inputs)
-    cache = _make_cache(model, params, 8)
-    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(cache))
+    cache = _empty_cache(model, params, 8)
 
     @jax.jit
     def step(cache, ids):
@@ -74,7 +88,7 @@ def test_distant_positions_get_their_own_bias(reference):
     shifted = np.pad(targets[:, :-1], ((0, 0), (1, 0)))
     inputs = reference.tokens[0][:2]
     encoded = encode(model, reference.frozen, inputs)
-    cache = _make_cache(model, params, 140, batch=2)
+    cache = _empty_cache(model, params, 140, batch=2)
 
     def step(cache, ids):
         logits, variables = model.apply(
@@ -99,7 +113,8 @@ def test_distant_positions_get_their_own_bias(reference):
 def test_cache_has_t5x_names_and_shapes(reference, scan_layers):
     model = make_model(scan_layers=scan_layers)
     flat = both_layouts.to_scanned(reference.params) if scan_layers else reference.params
-    cache = tree.flatten(_make_cache(model, tree.unflatten(flat), 8))
+    call = _cache_call(model, 8)
+    cache = tree.flatten(jax.eval_shape(call, tree.unflatten(flat))[1]["cache"])
     names = {
         "cached_key": (4, 4, 8, 8),
         "cached_value": (4, 4, 8, 8),
@@ -121,7 +136,7 @@ def test_cache_has_t5x_names_and_shapes(reference, scan_layers):
 def test_several_tokens_at_once_are_refused(reference):
     model = make_model()
     params = tree.unflatten(reference.params)
-    cache = _make_cache(model, params, 8)
+    cache = _empty_cache(model, params, 8)
     with pytest.raises(ConfigError, match=r"shape \(4, 2\)', expected shape \(4, 1\)"):
         model.apply(
             {"params": params, "cache": cache},

@@ -7,29 +7,35 @@ from flax import linen as nn
 
 from prompt_tuning import tree
 from tests import both_layouts
-from tests.models.conftest import make_model, max_difference
+from tests.models.conftest import logits_of, make_model, max_difference
 
 RATE = 0.4
 
 
-def _captured(reference, model, rng):
+@pytest.fixture(scope="module")
+def outputs(reference):
     """Every dropout's outputs in one training call, by module path; nothing is padded."""
     inputs = np.where(reference.tokens[0] > 0, reference.tokens[0], 7)
     targets = np.where(reference.tokens[2] > 0, reference.tokens[2], 7)
-    _, variables = model.apply(
-        {"params": tree.unflatten(reference.params)},
-        inputs,
-        targets,
-        targets,
-        rngs={"dropout": rng},
-        capture_intermediates=lambda module, _: isinstance(module, nn.Dropout),
-        mutable=["intermediates"],
-    )
+    model = make_model(dropout_rate=RATE)
+
+    @jax.jit
+    def call(params, rng):
+        return model.apply(
+            {"params": params},
+            inputs,
+            targets,
+            targets,
+            rngs={"dropout": rng},
+            capture_intermediates=lambda module, _: isinstance(module, nn.Dropout),
+            mutable=["intermediates"],
+        )
+
+    _, variables = call(tree.unflatten(reference.params), jax.random.key(3))
     return tree.flatten(variables["intermediates"])
 
 
-def test_masks_are_shared_along_length_and_queries(reference):
-    outputs = _captured(reference, make_model(dropout_rate=RATE), jax.random.key(3))
+def test_masks_are_shared_along_length_and_queries(outputs):
     calls = 0
     for path, values in outputs.items():
         for value in values:
@@ -50,8 +56,7 @@ def test_masks_are_shared_along_length_and_queries(reference):
     assert outputs["encoder/Dropout_0/__call__"][0].shape == (4, 6 + 24, 32)
 
 
-def test_sites_draw_different_masks(reference):
-    outputs = _captured(reference, make_model(dropout_rate=RATE), jax.random.key(3))
+def test_sites_draw_different_masks(outputs):
     masks = set()
     for path, values in outputs.items():
         for value in values:
@@ -76,7 +81,8 @@ def test_a_key_fixes_the_masks(reference, scan_layers):
 
 
 def test_dropout_is_off_without_enable_dropout(reference):
-    params = {"params": tree.unflatten(reference.params)}
-    off = make_model(dropout_rate=RATE).apply(params, *reference.tokens, enable_dropout=False)
-    none = make_model(dropout_rate=0.0).apply(params, *reference.tokens, enable_dropout=False)
+    off, none = (
+        logits_of(make_model(dropout_rate=rate), reference.params, reference.tokens)
+        for rate in (RATE, 0.0)
+    )
     assert max_difference(off, none) == 0.0

@@ -32,7 +32,7 @@ def make_model(decode_fn: Any = GREEDY, *, scan_layers=False, **kwargs):
 @functools.cache
 def make_params(*, scan_layers=False):
     """Random weights with a head that often ends sequences, so that these differ in length."""
-    flat = tree.flatten(make_model().init(jax.random.key(0)))
+    flat = tree.flatten(jax.jit(make_model().init)(jax.random.key(0)))
     head = flat["decoder/logits_dense/kernel"]
     flat["decoder/logits_dense/kernel"] = head.at[:, EOS_ID].multiply(4.0)
     return tree.unflatten(both_layouts.to_scanned(flat) if scan_layers else flat)
@@ -79,7 +79,7 @@ def lengths(ids):
 def test_scores_are_those_of_teacher_forcing(decode_fn):
     """A cache row that belonged to another sequence would score differently."""
     ids, scores = predict(decode_fn)
-    likelihoods = np.asarray(make_model().score(make_params(), target_batch(ids)))
+    likelihoods = np.asarray(jax.jit(make_model().score)(make_params(), target_batch(ids)))
     alpha = getattr(decode_fn, "alpha", 0.0)
     # Sequences that no EOS closes are scored without the penalty.
     penalty = np.where(ended(ids), brevity_penalty(jnp.asarray(lengths(ids)), alpha), 1.0)
@@ -91,7 +91,7 @@ def test_one_beam_is_greedy_where_eos_is_first_or_not_second():
     """One beam also notes the end of the second-best continuation, so that the two differ where that is EOS."""
     greedy, greedy_scores = predict(Greedy())
     beam, beam_scores = predict(BeamSearch(num_decodes=1, alpha=0.0))
-    logits = np.asarray(make_model().apply(make_params(), target_batch(greedy)))
+    logits = np.asarray(jax.jit(make_model().apply)(make_params(), target_batch(greedy)))
     second_is_eos = np.argsort(logits, axis=-1)[..., -2] == EOS_ID
     agree = ~(second_is_eos & (np.arange(LENGTH) < lengths(greedy)[:, None])).any(axis=1)
     assert ended(greedy[agree]).any() and not ended(greedy[agree]).all()
@@ -108,12 +108,6 @@ def test_four_beams_find_nothing_less_likely_than_greedy():
     assert (beam_scores[both] > greedy_scores[both] + 1e-3).any()
 
 
-def test_the_most_likely_token_is_greedy():
-    ids, scores = predict(TemperatureSample(topk=1, rescale_log_probs=False))
-    np.testing.assert_array_equal(ids, predict(Greedy())[0])
-    np.testing.assert_allclose(scores, predict(Greedy())[1], rtol=1e-5)
-
-
 def test_draws_repeat_with_their_seed_only():
     nucleus = TemperatureSample(topk=0, topp=0.9)
     model = make_model(nucleus)
@@ -125,7 +119,7 @@ def test_draws_repeat_with_their_seed_only():
 
 @pytest.mark.parametrize(
     "decode_fn",
-    [Greedy(), BeamSearch(), TemperatureSample(topk=0, num_decodes=2)],
+    [Greedy(), BeamSearch(alpha=0.6), TemperatureSample(topk=0, num_decodes=3)],
     ids=lambda fn: type(fn).__name__,
 )
 def test_scanned_layers_decode_the_same(decode_fn):

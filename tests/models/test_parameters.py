@@ -48,38 +48,29 @@ def _count(shapes) -> int:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_parameter_counts_are_the_papers(size):
-    assert _count(param_shapes(_config(size))) == SIZES[size][-1]
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_scanned_counts_differ_by_the_repeated_position_tables(size):
+def test_parameter_counts_are_the_papers_and_scanned_ones_repeat_the_position_tables(size):
     """T5X's scanned layout has a relative position table [N, 32] in each layer instead of one per stack."""
     num_layers, num_heads, *_, total = SIZES[size]
     repeated = 2 * (num_layers - 1) * num_heads * 32
     scanned = param_shapes(_config(size, scan_layers=True))
     assert _count(scanned) == total + repeated
     # As the unscanned layout holds them, the numbers agree.
-    zeros = jax.eval_shape(both_layouts.to_unscanned, scanned)
-    assert _count(zeros) == total
+    unscanned = jax.eval_shape(both_layouts.to_unscanned, scanned)
+    assert _count(unscanned) == total
+    if size == "small":  # tracing each layer of larger ones by itself takes seconds
+        assert unscanned == param_shapes(_config(size))
 
 
 @pytest.mark.parametrize(
-    ("size", "length"),
-    [("small", n) for n in (1, 5, 20, 50, 150)] + [("xxl", 150)] + [(size, 100) for size in SIZES],
+    ("size", "length", "count"),
+    [("small", 1, 512), ("small", 100, 51_200), ("xxl", 100, 409_600), ("xxl", 150, 614_400)],
 )
-def test_prompt_counts_are_the_papers(size, length):
+def test_prompt_counts_are_the_papers(size, length, count):
     emb_dim = SIZES[size][2]
     config = tiny_config(emb_dim=emb_dim, scan_layers=True)
     shapes = param_shapes(config, PromptConfig(length))
     assert shapes[PROMPT_PATH].shape == (length, emb_dim)
-    expected = {
-        ("small", 1): 512,
-        ("small", 100): 51_200,
-        ("xxl", 100): 409_600,
-        ("xxl", 150): 614_400,
-    }
-    assert math.prod(shapes[PROMPT_PATH].shape) == expected.get((size, length), length * emb_dim)
+    assert math.prod(shapes[PROMPT_PATH].shape) == count
 
 
 @pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])
@@ -151,12 +142,9 @@ def test_scanned_logical_axes_are_t5x():
 def test_initial_values_have_t5x_scales(scan_layers):
     """Sizes are such that no two fan-ins agree."""
     sizes = {"vocab_size": 500, "emb_dim": 128, "num_heads": 4, "head_dim": 16, "mlp_dim": 256}
-    config = tiny_config(**sizes, num_decoder_layers=1, scan_layers=scan_layers)
+    layers = {"num_encoder_layers": 2 if scan_layers else 1, "num_decoder_layers": 1}
+    config = tiny_config(**sizes, **layers, scan_layers=scan_layers)
     ids = np.ones((1, 1), np.int32)
-    init = jax.jit(
-        lambda rng: T5(config).init({"params": rng}, ids, ids, ids, enable_dropout=False)["params"]
-    )
-    params = tree.flatten(init(jax.random.key(0)))
     layer = "encoder/encoder/" if scan_layers else "encoder/layers_0/"
     table = (
         "encoder/encoder/relpos_bias/rel_embedding"
@@ -173,6 +161,15 @@ def test_initial_values_have_t5x_scales(scan_layers):
         layer + "mlp/wi_0/kernel": 128**-0.5,
         layer + "mlp/wo/kernel": 256**-0.5,
     }
+
+    @jax.jit
+    def init(rng):
+        # What is not compared is not computed.
+        params = T5(config).init({"params": rng}, ids, ids, ids, enable_dropout=False)["params"]
+        names = (*expected, table, "encoder/encoder_norm/scale")
+        return {path: x for path, x in tree.flatten(params).items() if path in names}
+
+    params = init(jax.random.key(0))
     for path, std in expected.items():
         assert float(params[path].std()) == pytest.approx(std, rel=0.05), path
         assert float(params[path].mean()) == pytest.approx(0.0, abs=0.05 * std), path

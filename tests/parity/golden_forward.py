@@ -75,20 +75,24 @@ def _forward_rows(
 
 
 @functools.cache
-def loss_and_gradient(
-    golden: Golden, model: EncoderDecoderModel
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns the loss and what it is made of, and its gradient by every parameter, by path."""
-    batch = golden.batch
+def compiled_loss(model: EncoderDecoderModel) -> Any:
+    """Returns `(params, batch) -> ((loss, what it is made of), gradient)`, compiled once for all folders."""
 
-    def loss_fn(params):
+    def loss_fn(params, batch):
         weights, normalizer = weights_and_normalizer(batch, model.loss_config)
         logits = model.apply(params, batch)
         loss, sums = loss_and_metric_sums(logits, batch, weights, normalizer, model.loss_config)
         return loss, {"logits": logits, "loss": loss, "weight_sum": jnp.sum(weights), "sums": sums}
 
-    call = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
-    (_, aux), gradient = call(golden.params_for(model))
+    return jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+
+
+@functools.cache
+def loss_and_gradient(
+    golden: Golden, model: EncoderDecoderModel
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns the loss and what it is made of, and its gradient by every parameter, by path."""
+    (_, aux), gradient = compiled_loss(model)(golden.params_for(model), golden.batch)
     ours = jax.tree.map(np.asarray, aux)
     ours["z_loss"] = ours["sums"]["z_loss"]
     return ours, {path: np.asarray(x) for path, x in tree.flatten(gradient).items()}
@@ -97,13 +101,19 @@ def loss_and_gradient(
 @functools.cache
 def encode(golden: Golden, model: EncoderDecoderModel) -> np.ndarray:
     """Returns the encoder's output [B, S, H]."""
+    call = compiled_encode(model)
+    return np.asarray(call(golden.params_for(model), golden.batch["encoder_input_tokens"]))
+
+
+@functools.cache
+def compiled_encode(model: EncoderDecoderModel) -> Any:
+    """Returns `(params, tokens) -> encoder's output`, compiled once for all folders."""
     module = model.module
-    call = jax.jit(
+    return jax.jit(
         lambda params, tokens: module.apply(
             {"params": params}, tokens, enable_dropout=False, method=module.encode
         )
     )
-    return np.asarray(call(golden.params_for(model), golden.batch["encoder_input_tokens"]))
 
 
 def forward_metrics(golden: Golden) -> Iterator[Row | NotChecked]:

@@ -18,6 +18,7 @@ from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run import start as initialization
 from prompt_tuning.run.optimizer_start import starting_from
+from prompt_tuning.training.adafactor import Adafactor
 from prompt_tuning.training.losses import loss_and_metric_sums, weights_and_normalizer
 from prompt_tuning.training.schedules import counted_from, create_learning_rate_scheduler
 from prompt_tuning.training.state import TrainState
@@ -133,26 +134,37 @@ class PromptRun:
         yield Row(f"{self._row}/changed_frozen_parameters", len(changed), 0, "count")
 
 
-@functools.cache
 def _prompt_steps(golden: Golden, start_step: int, rates: tuple[float, ...]):
     """The recorded optimizer, its single update, and the train step that runs use; compiled once for like runs."""
     settings = adafactor_of(golden.meta["trajectory"]["adafactor"], restored_step=start_step)
+    return _compiled_steps(settings, golden.model(), rates)
+
+
+@functools.cache
+def _compiled_steps(settings: Adafactor, model: EncoderDecoderModel, rates: tuple[float, ...]):
+    """The same, whatever folder describes them."""
     rate = rate_of(rates)
     tx = settings.make(rate)
-    return tx, updater(tx), train_step(golden.model(), tx, rate)
+    return tx, updater(tx), train_step(model, tx, rate)
 
 
 @functools.cache
 def prompt_gradient(golden: Golden):
     """Returns the loss and its gradient by the prompt, `(prompt, batch) -> (loss, gradient)`."""
-    model, frozen = golden.model(), tree.unflatten(_device(golden.frozen))
+    frozen = tree.unflatten(_device(golden.frozen))
+    return functools.partial(_compiled_prompt_gradient(golden.model()), frozen)
 
-    def loss_fn(prompt, batch):
+
+@functools.cache
+def _compiled_prompt_gradient(model: EncoderDecoderModel) -> Any:
+    """`(frozen parameters, prompt, batch) -> (loss, gradient)`, compiled once for all folders."""
+
+    def loss_fn(frozen, prompt, batch):
         weights, normalizer = weights_and_normalizer(batch, model.loss_config)
         logits = model.apply(tree.merge(tree.unflatten({PROMPT_PATH: prompt}), frozen), batch)
         return loss_and_metric_sums(logits, batch, weights, normalizer, model.loss_config)[0]
 
-    return jax.jit(jax.value_and_grad(loss_fn))
+    return jax.jit(jax.value_and_grad(loss_fn, argnums=1))
 
 
 def train_step(model: EncoderDecoderModel, tx: Any, rate: Schedule) -> Any:

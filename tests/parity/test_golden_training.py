@@ -110,10 +110,15 @@ def record(folder, start_step):
     return {"start_step": start_step, "prompts": prompts, "v_after": v_after, **kept}
 
 
-@pytest.fixture(scope="module", params=[0, 1_100_000], ids=["fresh", "restored"])
-def recorded(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("long_prompt")
     write_inputs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=[0, 1_100_000], ids=["fresh", "restored"])
+def recorded(request, folder):
     return folder, record(folder, request.param)
 
 
@@ -159,10 +164,10 @@ def test_moments_recorded_nowhere_do_not_hold(recorded, tmp_path):
     assert {name for name, row in rows.items() if not row.ok} == {"second_moments"}
 
 
-def test_other_shapes_and_losses_go_through_every_comparison_of_the_model(recorded):
+def test_other_shapes_and_losses_go_through_every_comparison_of_the_model(folder):
     """Depths, widths, activations, label smoothing: nothing but meta.json says what they are."""
-    folder, _ = recorded
-    report = golden.compare(Golden(folder), ("cache", "checkpoints"))
+    reference = Golden(folder)
+    report = golden.compare(reference, ("cache", "checkpoints"))
     assert [row for row in report.rows if not row.ok] == [] and len(report.rows) == 6
-    ours, gradient = loss_and_gradient(Golden(folder), Golden(folder).model())
+    ours, gradient = loss_and_gradient(reference, reference.model())
     assert ours["logits"].shape == (2, 4, 17) and gradient[PROMPT_PATH].shape == (P, H)

@@ -15,34 +15,33 @@ pytest.importorskip("transformers", reason="needs the extra [hf]")
 
 from tests.parity import huggingface  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # The families; everything else decodes in the slow tests.
 DECODED = ("t5_1_0", "t5_1_1", "mt5", "umt5", "byt5", "ul2")
 
 
-@pytest.mark.parametrize("scan_layers", [False, True])
-@pytest.mark.parametrize("name", huggingface.CASES)
+CASES = [(name, scan_layers) for name in huggingface.CASES for scan_layers in (False, True)]
+SLOW = [(name, scan_layers) for name, scan_layers in CASES if scan_layers or name not in DECODED]
+
+
+@pytest.mark.parametrize(("name", "scan_layers"), SLOW)
 def test_logits_are_theirs(name, scan_layers, tmp_path):
     row = next(huggingface.compare(name, tmp_path, scan_layers=scan_layers))
     assert "logits" in row.name and row.ok, row
 
 
-def _decoded():
-    for name in huggingface.CASES:
-        for scan_layers in (False, True):
-            is_slow = name not in DECODED or scan_layers
-            yield pytest.param(name, scan_layers, marks=[pytest.mark.slow] * is_slow)
-
-
-@pytest.mark.parametrize(("name", "scan_layers"), list(_decoded()))
-def test_greedy_tokens_are_theirs(name, scan_layers, tmp_path):
-    _, row = huggingface.compare(name, tmp_path, scan_layers=scan_layers)
-    assert "greedy" in row.name and row.ok, row
-
-
 @pytest.mark.parametrize(
-    ("name", "form"),
-    [("t5_1_0", "shards"), ("umt5", "shards"), ("t5_1_0", "bin"), ("t5_1_1", "bin")],
+    ("name", "scan_layers"),
+    [pytest.param(*case, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES],
 )
+def test_logits_and_greedy_tokens_are_theirs(name, scan_layers, tmp_path):
+    logits, tokens = huggingface.compare(name, tmp_path, scan_layers=scan_layers)
+    assert "logits" in logits.name and logits.ok, logits
+    assert "greedy" in tokens.name and tokens.ok, tokens
+
+
+@pytest.mark.parametrize(("name", "form"), [("umt5", "shards"), ("t5_1_0", "bin")])
 def test_every_way_of_saving_gives_the_same_parameters(name, form, tmp_path):
     model = huggingface.build(huggingface.CASES[name])
     params = {}

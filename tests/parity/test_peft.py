@@ -17,16 +17,10 @@ from tests.parity import huggingface  # noqa: E402
 from tests.parity import peft as parity  # noqa: E402
 
 # PEFT asks for a property that transformers 5 has renamed.
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads that wait for one another are slower than one, where several workers share the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.mark.parametrize("name", parity.CASES)
@@ -91,7 +85,7 @@ def test_a_pickle_that_holds_more_than_tensors_is_not_opened(tmp_path):
     config = peft.PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3, token_dim=4)
     config.save_pretrained(tmp_path)
     torch.save({"prompt_embeddings": print}, tmp_path / "adapter_model.bin")
-    with pytest.raises(CheckpointError, match="Cannot read .*adapter_model.bin"):
+    with pytest.raises(CheckpointError, match=r"adapter_model\.bin as a file of tensors"):
         read.load_prompt(tmp_path)
 
 

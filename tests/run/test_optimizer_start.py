@@ -1,5 +1,7 @@
 """Which step and which second moments an optimizer starts with, and where they land."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,10 +31,22 @@ STEP = 700
 WARMUP = create_learning_rate_scheduler("constant * linear_warmup", 1.0, warmup_steps=1000)
 
 
+@functools.cache
 def _model(prompt=None, **overrides) -> EncoderDecoderModel:
     config = tiny_config(emb_dim=16, mlp_dim=32, head_dim=4, dropout_rate=0.0, **overrides)
     vocabulary = seqio.ByteVocabulary()
     return EncoderDecoderModel(T5(config, prompt), vocabulary, vocabulary)
+
+
+@pytest.fixture(scope="module")
+def write(tmp_path_factory):
+    """Returns a function that gives a T5X checkpoint of the model, written once, and what it holds of moments."""
+
+    @functools.cache
+    def written(**settings):
+        return _write(tmp_path_factory.mktemp("source"), **settings)
+
+    return written
 
 
 def _write(path, *, prompt=None, without=(), moments=True):
@@ -76,8 +90,8 @@ def _second_moments(opt_state):
     return tree.flatten(factored.v)
 
 
-def test_none_restores_the_moments_and_the_step(tmp_path, capsys):
-    source, slots = _write(tmp_path)
+def test_none_restores_the_moments_and_the_step(write, tmp_path, capsys):
+    source, slots = write()
     trainer, start = _start(_model(), _trainer(None), source, tmp_path / "run")
     v = _second_moments(start.state.opt_state)
     assert len(v) == len(slots) // 4 > 40
@@ -89,8 +103,8 @@ def test_none_restores_the_moments_and_the_step(tmp_path, capsys):
     assert f"checkpoint_{STEP}, at step {STEP}" in capsys.readouterr().out
 
 
-def test_without_a_stored_state_it_starts_fresh_and_says_so(tmp_path, capsys):
-    source, _ = _write(tmp_path, moments=False)
+def test_without_a_stored_state_it_starts_fresh_and_says_so(write, tmp_path, capsys):
+    source, _ = write(moments=False)
     trainer, start = _start(_model(), _trainer(None), source, tmp_path / "run")
     assert not any(np.any(x) for x in _second_moments(start.state.opt_state).values())
     assert trainer.optimizer.restored_step == 0
@@ -99,8 +113,8 @@ def test_without_a_stored_state_it_starts_fresh_and_says_so(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("restored_step", [0, 1_100_000])
-def test_a_given_step_starts_there_with_moments_of_zero(tmp_path, restored_step):
-    source, _ = _write(tmp_path)
+def test_a_given_step_starts_there_with_moments_of_zero(write, tmp_path, restored_step):
+    source, _ = write()
     trainer, start = _start(_model(), _trainer(restored_step), source, tmp_path / "run")
     assert not any(np.any(x) for x in _second_moments(start.state.opt_state).values())
     assert trainer.optimizer.restored_step == restored_step
@@ -111,8 +125,8 @@ def test_random_weights_start_fresh():
     assert state is None and trainer.optimizer.restored_step == 0
 
 
-def test_a_new_prompt_beside_restored_weights_starts_at_zero(tmp_path):
-    source, slots = _write(tmp_path)
+def test_a_new_prompt_beside_restored_weights_starts_at_zero(write, tmp_path):
+    source, slots = write()
     model = _model(PromptConfig(4))
     trainer, start = _start(model, _trainer(None), source, tmp_path / "run")
     v = _second_moments(start.state.opt_state)
@@ -121,27 +135,27 @@ def test_a_new_prompt_beside_restored_weights_starts_at_zero(tmp_path):
     assert trainer.optimizer.restored_step == STEP
 
 
-def test_a_prompt_alone_has_nothing_to_restore_unless_it_is_stored(tmp_path):
-    source, _ = _write(tmp_path)
+def test_a_prompt_alone_has_nothing_to_restore_unless_it_is_stored(write):
+    source, _ = write()
     shapes = {PROMPT: jax.ShapeDtypeStruct((4, 16), jnp.float32)}
     trainer, state = starting_from(_trainer(None), source, shapes)
     assert state is None and trainer.optimizer.restored_step == 0
-    stored, slots = _write(tmp_path / "with_prompt", prompt=PromptConfig(4))
+    stored, slots = write(prompt=PromptConfig(4))
     trainer, state = starting_from(_trainer(None), stored, shapes)
     assert state is not None and trainer.optimizer.restored_step == STEP
     v = state.read_slot(PROMPT, (4, 16), "v", (4, 16))
     np.testing.assert_array_equal(v, slots[f"{PROMPT}/v"])
 
 
-def test_half_a_state_stops_the_run(tmp_path):
-    source, _ = _write(tmp_path, without=("decoder/logits_dense/kernel",))
+def test_half_a_state_stops_the_run(write):
+    source, _ = write(without=("decoder/logits_dense/kernel",))
     with pytest.raises(CheckpointError, match="1 of 52 have none.*decoder/logits_dense/kernel"):
         starting_from(_trainer(None), source, _model().param_shapes)
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
-def test_restored_moments_land_where_the_slots_live(tmp_path, scan_layers):
-    source, _ = _write(tmp_path)
+def test_restored_moments_land_where_the_slots_live(write, tmp_path, scan_layers):
+    source, _ = write()
     model, partitioner = _model(scan_layers=scan_layers), PjitPartitioner(num_partitions=2)
     _, restored = _start(model, _trainer(None), source, tmp_path / "a", partitioner)
     _, fresh = _start(model, _trainer(0), source, tmp_path / "b", partitioner)
@@ -158,8 +172,8 @@ def test_restored_moments_land_where_the_slots_live(tmp_path, scan_layers):
     assert all(np.asarray(a).min() >= 1.0 for a in split)
 
 
-def test_a_schedule_offset_needs_a_step_to_count_from(tmp_path):
-    source, _ = _write(tmp_path)
+def test_a_schedule_offset_needs_a_step_to_count_from(write):
+    source, _ = write()
     trainer = Trainer(Adafactor(restored_step=None, step_offset=STEP), WARMUP)
     started, _ = starting_from(trainer, source, _model().param_shapes)
     assert started.optimizer.step_offset == started.optimizer.restored_step == STEP
@@ -182,15 +196,15 @@ def test_a_run_goes_on_from_the_step_it_started_at():
 
 
 @pytest.mark.parametrize(("recorded", "step"), [({"restored_step": 70}, 70), ({}, 0)])
-def test_a_resumed_run_counts_on_from_where_it_started(tmp_path, capsys, recorded, step):
-    source, _ = _write(tmp_path)
+def test_a_resumed_run_counts_on_from_where_it_started(write, capsys, recorded, step):
+    source, _ = write()
     trainer, state = starting_from(_trainer(None), source, _model().param_shapes, resumed=recorded)
     assert state is None and trainer.optimizer.restored_step == step
     assert capsys.readouterr().out == ""
 
 
-def test_converted_weights_have_lost_the_optimizer_state(tmp_path):
-    source, _ = _write(tmp_path)
+def test_converted_weights_have_lost_the_optimizer_state(write, tmp_path):
+    source, _ = write()
     convert.convert(str(source.path), str(tmp_path / "converted"))
     converted = open_source(tmp_path / "converted")
     shapes = _model().param_shapes

@@ -1,5 +1,6 @@
 """Where parameters come from, where optimizer slots live, and that frozen weights are recognised."""
 
+import functools
 import re
 
 import jax
@@ -33,6 +34,7 @@ PROMPT = "encoder/prompt/prompt/prompt"
 PROMPT_ONLY = (".*/prompt/.*",)
 
 
+@functools.cache
 def _model(spec=None, *, length=4, **overrides) -> EncoderDecoderModel:
     config = tiny_config(**{"dropout_rate": 0.0, **overrides})
     module = T5(config, PromptConfig(length, spec or Uniform(0.5)))

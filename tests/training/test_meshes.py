@@ -119,13 +119,14 @@ def _assert_same(got, expected):
     np.testing.assert_allclose(got[2], prompts, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("scan_layers", [False, True])
 @pytest.mark.parametrize(
-    ("num_partitions", "activation_dims", "parameter_dims"),
+    ("scan_layers", "num_partitions", "activation_dims", "parameter_dims"),
     [
-        *[(n, 1, 1) for n in (1, 2, 4, 8)],
-        (1, 1, 2),  # every weight spread over `data`
-        (2, 2, 2),  # weights and activations over both axes
+        *[(False, n, 1, 1) for n in (1, 2, 8)],
+        (True, 4, 1, 1),
+        (False, 1, 1, 2),  # every weight spread over `data`
+        (False, 2, 2, 2),  # weights and activations over both axes
+        (True, 2, 2, 2),
     ],
 )
 def test_eight_devices_equal_one(scan_layers, num_partitions, activation_dims, parameter_dims):

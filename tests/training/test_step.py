@@ -1,6 +1,4 @@
-"""The training step: trajectories of T5X, what changes and what cannot, microbatches, devices."""
-
-import dataclasses
+"""The training step: what changes and what cannot, microbatches, dropout."""
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +8,11 @@ import pytest
 from prompt_tuning import tree
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.training.adafactor import Adafactor
 from prompt_tuning.training.losses import LossConfig
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.training.step import interleave, make_train_step
-from tests import both_layouts
 from tests.helpers import GOLDEN, tiny_config
 
 PROMPT = "encoder/prompt/prompt/prompt"
@@ -26,12 +22,14 @@ pytestmark = pytest.mark.loose_numerics(reason="optax adds Python floats to floa
 
 
 def _model(**overrides) -> EncoderDecoderModel:
-    config = tiny_config(**{"dropout_rate": 0.0, **overrides})
+    layers = {"num_encoder_layers": 1, "num_decoder_layers": 1}
+    config = tiny_config(**{"dropout_rate": 0.0, **layers, **overrides})
     return EncoderDecoderModel(T5(config, PromptConfig(length=6)), None, None)
 
 
 def _params() -> dict:
-    golden = {name: jnp.asarray(x) for name, x in np.load(GOLDEN / "params.npz").items()}
+    arrays = np.load(GOLDEN / "params.npz").items()
+    golden = {name: jnp.asarray(x) for name, x in arrays if "layers_1" not in name}
     golden[PROMPT] = jnp.asarray(np.load(GOLDEN / "prompt.npy"), jnp.float32)
     return tree.unflatten(golden)
 
@@ -129,28 +127,6 @@ def test_microbatches_deal_rows_out_in_turn():
     np.testing.assert_array_equal(parts, [[0, 2, 4], [1, 3, 5]])
 
 
-@pytest.mark.parametrize("num_partitions", [1, 2])
-def test_one_device_equals_eight(num_partitions):
-    model, tx = _model(), _paper(1_100_000)
-    batch = {k: jnp.concatenate([v, v]) for k, v in _batches(1)[0].items()}
-    state, frozen = _start(model, tx)
-    alone, alone_metrics = jax.jit(_step(model, tx))(state, frozen, batch)
-
-    partitioner = PjitPartitioner(num_partitions=num_partitions)
-    assert partitioner.mesh.size == 8
-    shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
-    flat = {p: jax.device_put(x, shardings[p]) for p, x in tree.flatten(frozen).items()}
-    placed = partitioner.shard_batch({k: np.asarray(v) for k, v in batch.items()})
-    state = jax.device_put(state, partitioner.replicated)
-    with partitioner.activate():
-        many, many_metrics = jax.jit(_step(model, tx))(state, tree.unflatten(flat), placed)
-    np.testing.assert_allclose(alone_metrics["loss"], many_metrics["loss"], rtol=1e-5)
-    np.testing.assert_allclose(alone_metrics["grad_norm"], many_metrics["grad_norm"], rtol=1e-4)
-    a, b = tree.flatten(alone.trainable)[PROMPT], tree.flatten(many.trainable)[PROMPT]
-    # The first update is lr * sign(gradient): one sign may flip where a gradient is almost zero.
-    assert np.mean(~np.isclose(a, b, atol=1e-4)) < 0.02
-
-
 def test_dropout_is_fixed_by_key_and_step():
     model, tx = _model(dropout_rate=0.3), _paper()
     state, frozen = _start(model, tx)
@@ -171,20 +147,3 @@ def test_bfloat16_frozen_weights_leave_the_prompt_float32():
     assert {x.dtype for x in tree.flatten(new.trainable).values()} == {jnp.dtype("float32")}
     assert metrics["loss"].dtype == jnp.float32
     assert np.isfinite(float(metrics["loss"]))
-
-
-def test_scanned_step_equals_unscanned_for_the_prompt():
-    tx = _paper(1_100_000)
-    plain = _model()
-    scanned = EncoderDecoderModel(
-        dataclasses.replace(plain.module, config=tiny_config(dropout_rate=0.0, scan_layers=True)),
-        None,
-        None,
-    )
-    state, frozen = _start(plain, tx)
-    batch = _batches(1)[0]
-    expected, _ = jax.jit(_step(plain, tx))(state, frozen, batch)
-    got, _ = jax.jit(_step(scanned, tx))(state, both_layouts.to_scanned(frozen), batch)
-    a, b = jax.tree.leaves(expected.opt_state), jax.tree.leaves(got.opt_state)
-    for x, y in zip(a, b, strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-12)
