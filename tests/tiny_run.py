@@ -1,6 +1,7 @@
 """A run of the shipped gin files, shrunk to a tiny model, a T5X checkpoint and local data made for the test."""
 
 import dataclasses
+import functools
 import pathlib
 
 import jax
@@ -45,14 +46,18 @@ class TinyInputs:
         return [f"--gin.{name}={value!r}" for name, value in settings.items()]
 
 
-def make_inputs(root: pathlib.Path, *, train: int = 64, validation: int = 16) -> TinyInputs:
-    """Writes a vocabulary, a T5X checkpoint of step 1,100,000 and local data below `root`."""
-    vocabulary = train_sentencepiece(root / "spiece.model")
+@functools.cache
+def _weights() -> dict[str, np.ndarray]:
     module = T5(tiny_config())
     ids = np.ones((1, 1), np.int32)
     init = jax.jit(lambda rng: module.init(rng, ids, ids, ids, enable_dropout=False))
     params = init(jax.random.key(0))["params"]
-    flat = {path: np.asarray(leaf) for path, leaf in tree.flatten(params).items()}
-    checkpoint = write_t5x_checkpoint(root / f"checkpoint_{STEP}", flat, STEP)
+    return {path: np.asarray(leaf) for path, leaf in tree.flatten(params).items()}
+
+
+def make_inputs(root: pathlib.Path, *, train: int = 64, validation: int = 16) -> TinyInputs:
+    """Writes a vocabulary, a T5X checkpoint of step 1,100,000 and local data below `root`."""
+    vocabulary = train_sentencepiece(root / "spiece.model")
+    checkpoint = write_t5x_checkpoint(root / f"checkpoint_{STEP}", _weights(), STEP)
     data_dir = write_data(root / "data", train=train, validation=validation)
     return TinyInputs(vocabulary, checkpoint, data_dir)
