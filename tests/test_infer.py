@@ -39,6 +39,7 @@ def model_dir(inputs, tmp_path_factory):
         "INITIAL_CHECKPOINT_PATH": str(inputs.checkpoint),
         "TRAIN_STEPS": STEP + 2,
         "EVAL_STEPS": 0,
+        "train.train.infer_eval_dataset_cfg": None,
         "BATCH_SIZE": 8,
         "PROMPT_LENGTH": 4,
     }
