@@ -1,5 +1,7 @@
 """Tasks whose answer is the label that the model finds likeliest."""
 
+import functools
+
 import pytest
 import seqio
 
@@ -141,8 +143,9 @@ def test_seqios_evaluator_has_every_label_scored(tmp_path, tiny_vocabulary, name
     examples = list(task.get_dataset(None, "validation", shuffle=False).as_numpy_iterator())
     assert len(examples) == len(labels) * (4 if "multirc" in name else 5)
 
-    def score(dataset, likes_right):
+    def score(dataset, model_feature_shapes=None, *, likes_right):
         """Likes the right label, or another."""
+        del model_feature_shapes
         scores = []
         for (i, _), example in zip(dataset.as_numpy_iterator(), examples, strict=True):
             is_right = example["rank/answer"] == example["targets_pretokenized"]
@@ -153,7 +156,7 @@ def test_seqios_evaluator_has_every_label_scored(tmp_path, tiny_vocabulary, name
         future, _ = evaluator.evaluate(
             compute_metrics=True,
             step=0,
-            score_fn=lambda ds, *_, likes=likes_right, **__: score(ds, likes),
+            score_fn=functools.partial(score, likes_right=likes_right),
             predict_fn=None,
         )
         result = future.result()[name]
