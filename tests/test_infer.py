@@ -39,6 +39,7 @@ def model_dir(inputs, tmp_path_factory):
         "INITIAL_CHECKPOINT_PATH": str(inputs.checkpoint),
         "TRAIN_STEPS": STEP + 2,
         "EVAL_STEPS": 0,
+        "train.train.infer_eval_dataset_cfg": None,
         "BATCH_SIZE": 8,
         "PROMPT_LENGTH": 4,
     }
@@ -46,6 +47,12 @@ def model_dir(inputs, tmp_path_factory):
     argv = ["train", *(f"--gin_file={name}" for name in files), *inputs.flags(**settings)]
     assert cli.main(argv) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(model_dir):
+    """The run, loaded once."""
+    return predict.load_run(str(model_dir))
 
 
 def _infer(inputs, model_dir, output_dir, *flags, **macros):
@@ -140,7 +147,7 @@ def test_answers_from_a_cache_are_not_submitted(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "tsv", "txt"])
-def test_files_give_the_same_answers_as_python(inputs, model_dir, tmp_path, suffix):
+def test_files_give_the_same_answers_as_python(inputs, model_dir, run, tmp_path, suffix):
     path = tmp_path / f"questions.{suffix}"
     lines = {
         "jsonl": [json.dumps({"inputs": text}) for text in TEXTS],
@@ -150,14 +157,18 @@ def test_files_give_the_same_answers_as_python(inputs, model_dir, tmp_path, suff
     path.write_text("\n".join(lines[suffix]) + "\n")
     assert _infer(inputs, model_dir, tmp_path / "out", INFER_INPUT_FILE=str(path)) == 0
     records = _records(tmp_path / "out" / "questions-predict.jsonl-00000-of-00001")
-    run = predict.load_run(str(model_dir))
     assert run.step == 2
     assert [r["prediction"] for r in records] == run.predict(TEXTS)
     assert [r["inputs"]["inputs_pretokenized"] for r in records] == TEXTS
+    # The closing file holds the settings.
+    name = "questions-predict.jsonl-00000-of-00001.COMPLETED"
+    settings = json.loads((tmp_path / "out" / name).read_text())
+    assert settings["BATCH_SIZE"] == 8 and settings["TASK_FEATURE_LENGTHS"] == LENGTHS
+    assert settings["CHECKPOINT_PATH"] == str(model_dir / "checkpoint_2")
+    assert not [name for name, value in settings.items() if " at 0x" in str(value)]
 
 
-def test_scores_do_not_depend_on_the_batch_they_are_in(model_dir):
-    run = predict.load_run(str(model_dir))
+def test_scores_do_not_depend_on_the_batch_they_are_in(run):
     targets = ["entailment", "neutral", "contradiction"]
     together = run.score(TEXTS, targets)
     apart = [run.score([t], [a])[0] for t, a in zip(TEXTS, targets, strict=True)]
@@ -276,28 +287,21 @@ def test_what_failed_before_its_first_chunk_binds_nothing(inputs, model_dir, tmp
     assert _infer(inputs, model_dir, tmp_path / "out", **questions, BATCH_SIZE=16) == 0
 
 
-def test_the_closing_file_holds_the_settings(inputs, model_dir, tmp_path):
-    questions = _questions(tmp_path / "questions.txt")
-    assert _infer(inputs, model_dir, tmp_path / "out", **questions) == 0
-    name = "questions-predict.jsonl-00000-of-00001.COMPLETED"
-    settings = json.loads((tmp_path / "out" / name).read_text())
-    assert settings["BATCH_SIZE"] == 8 and settings["TASK_FEATURE_LENGTHS"] == LENGTHS
-    assert settings["CHECKPOINT_PATH"] == str(model_dir / "checkpoint_2")
-    assert not [name for name, value in settings.items() if " at 0x" in str(value)]
-
-
-@pytest.mark.parametrize("decoding", ["beam_search", "nucleus_sampling"])
-def test_decoding_files_change_what_infer_writes(inputs, model_dir, tmp_path, decoding):
+def test_decoding_files_change_what_infer_writes(inputs, model_dir, tmp_path):
     questions = _questions(tmp_path / "questions.txt", [*TEXTS] * 2)
     aux = {"infer.mode": "predict_with_aux", **questions}
-    file = f"--gin_file=models/decoding/{decoding}.gin"
-    for folder, flags in (("greedy", ()), ("chosen", (file,)), ("again", (file,))):
+
+    def records(folder, *flags):
         assert _infer(inputs, model_dir, tmp_path / folder, *flags, **aux) == 0
-    name = "questions-predict_with_aux.jsonl-00000-of-00001"
-    greedy, chosen, again = (_records(tmp_path / f / name) for f in ("greedy", "chosen", "again"))
-    assert chosen == again and chosen != greedy and len(chosen) == 6
-    if decoding == "beam_search":
-        assert chosen[:3] == chosen[3:], "no row depends on its place in the batch"
+        return _records(tmp_path / folder / "questions-predict_with_aux.jsonl-00000-of-00001")
+
+    greedy = records("greedy")
+    for decoding in ("beam_search", "nucleus_sampling"):
+        file = f"--gin_file=models/decoding/{decoding}.gin"
+        chosen, again = records(decoding, file), records(f"{decoding}-again", file)
+        assert chosen == again and chosen != greedy and len(chosen) == 6
+        if decoding == "beam_search":
+            assert chosen[:3] == chosen[3:], "no row depends on its place in the batch"
 
 
 def test_a_missing_output_vocabulary_is_told_before_anything_is_loaded(inputs, model_dir, tmp_path):
@@ -309,11 +313,9 @@ def test_a_missing_output_vocabulary_is_told_before_anything_is_loaded(inputs, m
         infer.check(model, run.partitioner, run.train_dataset_cfg, None, "predict", 1, 0)
 
 
-def test_a_run_is_loadable_from_where_it_was_moved_to(model_dir, tmp_path):
+def test_a_run_is_loadable_from_where_it_was_moved_to(model_dir, run, tmp_path):
     moved = shutil.copytree(model_dir, tmp_path / "moved")
-    assert predict.load_run(str(moved)).predict(TEXTS) == predict.load_run(str(model_dir)).predict(
-        TEXTS
-    )
+    assert predict.load_run(str(moved)).predict(TEXTS) == run.predict(TEXTS)
 
 
 def test_a_prompt_of_other_frozen_weights_is_refused(inputs, model_dir, tmp_path, capsys):

@@ -32,6 +32,11 @@ TRAIN_FILES = (
     f"{CONFIGS}/runs/prompt_finetune.gin",
 )
 SCANNED = {"network.T5Config.scan_layers": True, "PROMPT_LENGTH": 4}
+ON_TWO = {
+    "TRAIN_STEPS_RELATIVE": 1000,
+    "partitioning.PjitPartitioner.num_partitions": 2,
+    "utils.RestoreCheckpointConfig.dtype": "bfloat16",
+}
 
 pytestmark = [
     pytest.mark.loose_numerics(reason="optax adds Python floats to float32 arrays"),
@@ -54,17 +59,28 @@ def plan(capsys, *flags, files=TRAIN_FILES, **settings):
     return code, capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def compiled_once():
+    """Stands for `Lowered.compile`, and compiles the same program once only."""
+    done, compile_ = {}, jax.stages.Lowered.compile
+
+    def compiled(lowered):
+        key = lowered.as_text()
+        if key not in done:
+            done[key] = compile_(lowered)
+        return done[key]
+
+    return compiled
+
+
+@pytest.fixture
+def share_programs(compiled_once, monkeypatch):
+    monkeypatch.setattr(jax.stages.Lowered, "compile", compiled_once)
+
+
+@pytest.mark.usefixtures("share_programs")
 def test_an_update_on_a_slice_as_json(capsys):
-    code, out = plan(
-        capsys,
-        "--topology=v5e:2x2",
-        "--format=json",
-        TRAIN_STEPS_RELATIVE=1000,
-        **{
-            "partitioning.PjitPartitioner.num_partitions": 2,
-            "utils.RestoreCheckpointConfig.dtype": "bfloat16",
-        },
-    )
+    code, out = plan(capsys, "--topology=v5e:2x2", "--format=json", **ON_TWO)
     found = json.loads(out)
     assert code == 0
     assert found.keys() >= PROMISED
@@ -155,16 +171,17 @@ def test_other_errors_of_the_compiler_are_not_taken_for_a_lack_of_memory(monkeyp
         variants.measure("v5e:1x1")
 
 
-def test_memory_is_known_even_where_the_program_cannot_be_written_down(capsys, monkeypatch):
+@pytest.mark.usefixtures("share_programs")
+def test_memory_is_known_even_where_the_program_cannot_be_written_down(monkeypatch):
     def as_text(self):
         raise RuntimeError(
             "INTERNAL: RET_CHECK failure (xla/hlo/ir/hlo_instruction.cc:390) arity\nmore"
         )
 
     monkeypatch.setattr(jax.stages.Compiled, "as_text", as_text)
-    settings = {**TINY, **SCANNED}
+    settings = {**TINY, **SCANNED, **ON_TWO}
     variants = search.Variants(TRAIN_FILES, [(f"{n} = {v!r}", n) for n, v in settings.items()])
-    found = variants.measure("v5e:1x1")
+    found = variants.measure("v5e:2x2")
     assert found.fits and found.peak_bytes_per_core > 0 and found.flops_per_core is None
     text = report.table({**found.to_json(), "change": None})
     assert "cannot be read" in text and "arity" in text and "more" not in text

@@ -1,6 +1,7 @@
 """The order in which changes and slices are tried, with a compiler that is made up."""
 
 import dataclasses
+import functools
 
 import pytest
 
@@ -18,10 +19,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def variants():
     settings = TINY | {"CLASS_LABELS": ["a"], "BATCH_SIZE": 8}
-    return search.Variants(TRAIN_FILES, [(f"{n} = {v!r}", n) for n, v in settings.items()])
+    found = search.Variants(TRAIN_FILES, [(f"{n} = {v!r}", n) for n, v in settings.items()])
+    # No change is read twice.
+    found.read = functools.cache(found.read)
+    return found
 
 
 def made_up(run, topology, *, peak):

@@ -94,8 +94,8 @@ def test_every_objective_gives_batches(files, objective):
 def test_the_stream_resumes_where_it_stopped(files, objective):
     register(files, objective=objective)
     # More than an epoch, which has 80 documents.
-    straight = take(config(), 40)
-    resumed = take(config(), 15, start_example=25 * 4)
+    straight = take(config(), 30)
+    resumed = take(config(), 5, start_example=25 * 4)
     for ours, theirs in zip(resumed, straight[25:], strict=True):
         for name in ours:
             np.testing.assert_array_equal(ours[name], theirs[name])
