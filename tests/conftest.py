@@ -17,7 +17,11 @@ import pytest
 from tests import helpers
 
 # XLA reads its flags when the first backend starts, so they are set before anything imports jax.
-_XLA_FLAGS = {"--xla_force_host_platform_device_count": "8"}
+_XLA_FLAGS = {
+    "--xla_force_host_platform_device_count": "8",
+    # One LLVM module per program: cutting a tiny one into 32 costs half as much again as compiling it.
+    "--xla_cpu_parallel_codegen_split_count": "1",
+}
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     # The older code generator, which later releases lack, compiles tiny models twice as fast.
     _XLA_FLAGS["--xla_cpu_use_fusion_emitters"] = "false"
