@@ -10,11 +10,13 @@ from prompt_tuning.run import compilation_cache
 
 @pytest.fixture
 def jax_folder():
-    """Sets JAX's own folder, and takes it back."""
-    name = "jax_compilation_cache_dir"
-    before = jax.config.values[name]
-    yield lambda value: jax.config.update(name, value)
-    jax.config.update(name, before)
+    """Sets JAX's own folder, in which all is kept, and takes it back."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    jax.config.update(names[1], 0.0)
+    yield lambda value: jax.config.update(names[0], value)
+    for name, value in before.items():
+        jax.config.update(name, value)
     jax_cache.reset_cache()
 
 
