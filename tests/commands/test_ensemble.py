@@ -232,7 +232,7 @@ def test_the_command_over_a_decoded_and_a_ranked_task(inputs, tmp_path, capsys):
     (path,) = _save_prompts(tmp_path, (4,))
     assert _run("ensemble", inputs, tmp_path / "out", f"--prompts={path},{path},{path}") == 0
     printed = capsys.readouterr().out.splitlines()
-    record = json.loads((tmp_path / "out" / "voting.json").read_text())
+    record = json.loads((tmp_path / "out" / "ensemble.json").read_text())
     assert record["prompts"] == [path] * 3 and record["step"] == tiny_run.STEP
     assert record["ensemble"] == record["best"] == record["each"][0]
     assert record["best_prompt"] == dict.fromkeys(TASKS, path)
