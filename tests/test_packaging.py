@@ -73,7 +73,11 @@ def test_everything_that_is_installed_is_there(contents, kind):
     assert "prompt_tuning/launch/setup.sh" in expected
     assert "prompt_tuning/data/synthetic/assets/senses.json" in contents[kind]
     expected |= {path.relative_to(REPO).as_posix() for path in _files(REPO / "prompt_tuning")}
-    ladder = [p for p in (REPO / "prompt_tuning" / "ladder").rglob("*") if p.is_file()]
+    ladder = [
+        path
+        for path in (REPO / "prompt_tuning" / "ladder").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
     assert len([path for path in ladder if path.name == "weights.json"]) == 16
     expected |= {path.relative_to(REPO).as_posix() for path in ladder}
     assert not expected - contents[kind]

@@ -5,6 +5,8 @@ share the runs' folder, and have this package.
 """
 
 import os
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,7 +43,14 @@ def connect(address: str | None) -> None:
             expected="the extra `sweep`",
             fix="pip install 'prompt-tuning[sweep]', or leave --ray out",
         ) from error
-    ray.init(address=address, log_to_driver=False, include_dashboard=False)
+    # Ray's workers are started by a shell that is given Python's path unquoted (ray-project/ray#5288): with a space in it
+    # none starts, and the tasks wait for ever. Machines of a cluster have paths of their own.
+    python = shlex.quote(sys.executable)
+    alone = address is None and "RAY_ADDRESS" not in os.environ
+    environment = {"py_executable": python} if alone and python != sys.executable else None
+    ray.init(
+        address=address, runtime_env=environment, log_to_driver=False, include_dashboard=False
+    )
 
 
 def run(
