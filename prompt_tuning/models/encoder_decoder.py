@@ -103,29 +103,17 @@ class EncoderDecoderModel:
 
     def init(self, rng: jax.Array) -> dict[str, Any]:
         """Returns random parameters (a nested dict); traceable, so that the caller decides where they live."""
-        return self._init_variables(rng)["params"]
-
-    def _init_variables(self, rng: jax.Array) -> dict[str, Any]:
-        ids = jnp.ones((1, 1), jnp.int32)
-        return dict(self.module.init({"params": rng}, ids, ids, ids, enable_dropout=False))
-
-    @functools.cached_property
-    def _abstract(self) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, tuple]]:
-        variables = jax.eval_shape(self._init_variables, jax.random.key(0))
-        shapes = tree.flatten(variables["params"])
-        names = tree.flatten(nn_partitioning.get_axis_names(variables["params_axes"]))
-        axes = {path: tuple(names[path]) for path in shapes}
-        return shapes, axes
+        return _init_variables(self.module, rng)["params"]
 
     @property
     def param_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every parameter by its path; allocates nothing."""
-        return self._abstract[0]
+        return _abstract(self.module)[0]
 
     @property
     def param_axes(self) -> dict[str, tuple]:
         """Logical axis names of every parameter by its path."""
-        return self._abstract[1]
+        return _abstract(self.module)[1]
 
     def apply(
         self, params: PyTree, batch: Batch, dropout_rng: jax.Array | None = None
@@ -219,3 +207,19 @@ class EncoderDecoderModel:
             cache_batch_axis=int(self.config.scan_layers),
         )
         return ids[:, -1], {"scores": scores[:, -1]}
+
+
+def _init_variables(module: T5, rng: jax.Array) -> dict[str, Any]:
+    """Random parameters and their logical axes."""
+    ids = jnp.ones((1, 1), jnp.int32)
+    return dict(module.init({"params": rng}, ids, ids, ids, enable_dropout=False))
+
+
+# By module: the cells of a sweep are models of their own with the same parameters, and tracing a model takes seconds.
+@functools.lru_cache(maxsize=32)
+def _abstract(module: T5) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, tuple]]:
+    """Shapes and logical axes of the parameters by path."""
+    variables = jax.eval_shape(functools.partial(_init_variables, module), jax.random.key(0))
+    shapes = tree.flatten(variables["params"])
+    names = tree.flatten(nn_partitioning.get_axis_names(variables["params_axes"]))
+    return shapes, {path: tuple(names[path]) for path in shapes}
