@@ -154,7 +154,7 @@ def test_summaries_have_t5x_tags(finished):
 def test_frozen_leaves_are_bit_identical_after_a_run_and_never_written(finished):
     before, after = finished.before, finished.after
     equal = [path for path, x in after.items() if np.array_equal(x, before[path])]
-    assert len(equal) == len(before) > 30
+    assert len(equal) == len(before) > 20
     checkpoint = finished.model_dir / "checkpoint_4"
     size = sum(p.stat().st_size for p in checkpoint.rglob("*") if p.is_file())
     assert size < sum(x.nbytes for x in after.values()) / 2
