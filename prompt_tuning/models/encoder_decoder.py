@@ -179,40 +179,34 @@ class EncoderDecoderModel:
         encoded = self.module.apply(
             {"params": params}, tokens, enable_dropout=False, method=self.module.encode, **prompts
         )
-        decode = functools.partial(
-            self.module.apply, mutable=["cache"], method=self.module.decode, enable_dropout=False
-        )
-
-        def make_cache(encoded, tokens):
-            ids = jnp.ones((tokens.shape[0], length), jnp.int32)
-            return decode({"params": params}, encoded, tokens, ids, ids, decode=True)[1]["cache"]
-
-        shapes = jax.eval_shape(make_cache, encoded, tokens)
-        cache = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        assert isinstance(encoded, jax.Array), "no collection is mutable"
         rows = tokens.shape[0]
-        # Sequence k of example b is row b * K + k; the cache is repeated by `decoder` itself.
-        encoded, tokens, prompt_mask = jax.tree.map(
-            lambda x: jnp.repeat(x, self.decoder.num_decodes, axis=0),
-            (encoded, tokens, prompts.get("prompt_mask")),
-        )
 
-        def tokens_to_logits(ids, cache):
-            logits, variables = decode(
-                {"params": params, "cache": cache},
+        def decode(variables, ids, mutable):
+            return self.module.apply(
+                {"params": params, **variables},
                 encoded,
                 tokens,
                 ids,
                 ids,
+                enable_dropout=False,
                 decode=True,
                 max_decode_length=length,
-                prompt_mask=prompt_mask,
+                prompt_mask=prompts.get("prompt_mask"),
+                mutable=mutable,
+                method=self.module.decode,
             )
-            return logits[:, 0, :], variables["cache"]
+
+        # What every token reads of the input, once. Logits of this call are not used, and so not computed.
+        _, start = decode({}, jnp.ones((rows, length), jnp.int32), ["cache", "encoded"])
+
+        def tokens_to_logits(ids, cache):
+            variables = {"cache": cache, "encoded": start["encoded"]}
+            logits, changed = decode(variables, ids, ["cache"])
+            return logits[:, 0, :], changed["cache"]
 
         ids, scores = self.decoder(
             tokens_to_logits,
-            cache,
+            start["cache"],
             batch_size=rows,
             max_decode_length=length,
             eos_id=EOS_ID,
