@@ -8,12 +8,13 @@ import flax.linen.partitioning as nn_partitioning
 import jax
 import jax.numpy as jnp
 
-from prompt_tuning import tree
+from prompt_tuning import partitioning, tree
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.decoding.loop import DecodeFn
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
+from prompt_tuning.params import layouts
 from prompt_tuning.prompts import table
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.training.losses import LossConfig, token_cross_entropy
@@ -180,10 +181,11 @@ class EncoderDecoderModel:
             {"params": params}, tokens, enable_dropout=False, method=self.module.encode, **prompts
         )
         rows = tokens.shape[0]
+        module, decoder_params = self._for_decoding(params)
 
         def decode(variables, ids, mutable):
-            return self.module.apply(
-                {"params": params, **variables},
+            return module.apply(
+                {"params": decoder_params, **variables},
                 encoded,
                 tokens,
                 ids,
@@ -193,7 +195,7 @@ class EncoderDecoderModel:
                 max_decode_length=length,
                 prompt_mask=prompts.get("prompt_mask"),
                 mutable=mutable,
-                method=self.module.decode,
+                method=module.decode,
             )
 
         # What every token reads of the input, once. Logits of this call are not used, and so not computed.
@@ -210,6 +212,17 @@ class EncoderDecoderModel:
             batch_size=rows,
             max_decode_length=length,
             eos_id=EOS_ID,
-            cache_batch_axis=int(self.config.scan_layers),
+            cache_batch_axis=int(module.scan_layers),
         )
         return ids[:, -1], {"scores": scores[:, -1]}
+
+    def _for_decoding(self, params: PyTree) -> tuple[T5, PyTree]:
+        """Returns the module that decodes and its parameters."""
+        # A CPU copies each layer out of the stack for each token, as much as it then reads. Taken apart, they are
+        # copied once. Accelerators read a slice where it lies, and have no memory for a second copy.
+        if not self.config.scan_layers or partitioning.platform() != "cpu":
+            return self.module, params
+        config = dataclasses.replace(self.config, scan_layers=False, relative_bias_per_layer=True)
+        decoder = {"decoder": params["decoder"]}
+        apart = layouts.take_apart(tree.flatten(decoder))
+        return self.module.clone(config=config), {**params, **tree.unflatten(apart)}
