@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.models import layers, masks
+from prompt_tuning.models import chunked_attention, layers, masks
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.types import Array
 
@@ -169,12 +169,14 @@ class Attention(nn.Module):
             key, value = self._kept(keys_and_values)
             # Rows that share keys are so many more queries of one row.
             query = query.reshape(key.shape[0], -1, *query.shape[2:])
-            x = self._attend(query, key, value, _sum_of_biases(mask, None), keys="bndk")
+            x = self._attend(query, key, value, mask, keys="bndk")
             x = x.reshape(rows, positions, *x.shape[2:])
         elif self.use_cache and self.has_variable("cache", "cached_key"):
             key, value, index = self._append_to_cache(*keys_and_values())
-            bias = self._bias_over_cache(index, key.shape[-1], mask, position_bias)
-            x = self._attend(query, key, value, bias, keys="bndk")
+            is_past = jnp.arange(key.shape[-1], dtype=jnp.int32) <= index
+            mask = jnp.logical_and(True if mask is None else mask, is_past[None, None, None, :])
+            relative = _bias_at(position_bias, index, key.shape[-1])
+            x = self._attend(query, key, value, mask, relative, keys="bndk")
         else:
             key, value = keys_and_values()
             if self.use_cache:
@@ -183,7 +185,7 @@ class Attention(nn.Module):
             if position_bias is not None:
                 queries, keys = (np.arange(x.shape[1], dtype=np.int32) for x in (query, key))
                 relative = position_bias(queries, keys)
-            x = self._attend(query, key, value, _sum_of_biases(mask, relative))
+            x = self._attend(query, key, value, mask, relative)
         return dense((cfg.emb_dim,), (*heads, "embed"), num_inputs=2, name="out")(x)
 
     def _attend(
@@ -191,24 +193,34 @@ class Attention(nn.Module):
         query: jax.Array,
         key: jax.Array,
         value: jax.Array,
-        bias: jax.Array | None,
+        mask: Array | None,
+        relative: jax.Array | None = None,
         *,
         keys: str = "bknd",
     ) -> jax.Array:
-        """Returns values weighted by the float32 softmax of the logits plus `bias`, [B, Q, N, D].
+        """Returns values weighted by the float32 softmax of the masked logits plus `relative`, [B, Q, N, D].
 
         Args:
           query: [B, Q, N, D].
           key: [B, K, N, D], or in the order of axes that `keys` says.
           value: As `key`.
-          bias: [B or 1, N or 1, Q or 1, K] float32.
+          mask: [B or 1, 1, Q or 1, K], True where attention is allowed; None allows all.
+          relative: [1, N, Q, K] added to the logits; None adds none.
           keys: "bndk" for keys and values that are kept while decoding: each token's products read them as they lie.
         """
+        dropout = functools.partial(
+            nn.Dropout, rate=self.config.dropout_rate, deterministic=self.deterministic
+        )
+        if keys == "bknd" and chunked_attention.pays():
+            query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+            # All queries of a head share a mask: to drop their weights is to drop rows of the values.
+            value = dropout(broadcast_dims=(-1,))(value)
+            out = chunked_attention.attend(query, key, value, mask, relative)
+            return jnp.swapaxes(out, 1, 2)
         logits = jnp.einsum(f"bqnd,{keys}->bnqk", query, key, preferred_element_type=jnp.float32)
-        if bias is not None:
-            logits = logits + bias
+        logits = logits + _sum_of_biases(mask, relative)
         weights = jax.nn.softmax(logits).astype(self.config.activation_dtype)
-        weights = layers.shared_dropout(self.config.dropout_rate, self.deterministic)(weights)
+        weights = dropout(broadcast_dims=(-2,))(weights)
         return jnp.einsum(f"bnqk,{keys}->bqnd", weights, value)
 
     def _keeps_keys(self) -> bool:
@@ -254,30 +266,19 @@ class Attention(nn.Module):
         cache_index.value = index + jnp.int32(1)
         return cached_key.value, cached_value.value, index
 
-    def _bias_over_cache(
-        self,
-        index: jax.Array,
-        length: int,
-        mask: Array | None,
-        position_bias: PositionBias | None,
-    ) -> jax.Array | None:
-        """Returns the bias [B or 1, N or 1, 1, T] of the query at position `index` for a cache of T positions."""
-        is_past = (jnp.arange(length, dtype=jnp.int32) <= index)[None, None, None, :]
-        mask = is_past if mask is None else jnp.logical_and(mask, is_past)
-        if position_bias is None:
-            return _sum_of_biases(mask, None)
-        # Every distance once, of which each position reads its part. No position is in it, so that layers with one
-        # table share it and a loop over positions computes it once.
-        last = np.asarray([length - 1], dtype=np.int32)
-        distances = position_bias(last, np.arange(2 * length - 1, dtype=np.int32))
-        relative = jax.lax.dynamic_slice_in_dim(distances, length - 1 - index, length, axis=-1)
-        return _sum_of_biases(mask, relative)
+
+def _bias_at(position_bias: PositionBias | None, index: jax.Array, length: int) -> jax.Array | None:
+    """Returns the bias [1, N, 1, T] of the query at position `index` for the T = `length` positions of a cache."""
+    if position_bias is None:
+        return None
+    # Every distance once, of which each position reads its part. No position is in it, so that layers with one table
+    # share it and a loop over positions computes it once.
+    last = np.asarray([length - 1], dtype=np.int32)
+    distances = position_bias(last, np.arange(2 * length - 1, dtype=np.int32))
+    return jax.lax.dynamic_slice_in_dim(distances, length - 1 - index, length, axis=-1)
 
 
-def _sum_of_biases(mask: Array | None, relative: jax.Array | None) -> jax.Array | None:
-    """Returns what to add to the logits, float32; None for nothing."""
-    bias = None if mask is None else masks.mask_bias(mask)
-    if relative is None:
-        return bias
-    relative = relative.astype(jnp.float32)
-    return relative if bias is None else bias + relative
+def _sum_of_biases(mask: Array | None, relative: jax.Array | None) -> jax.Array:
+    """Returns what to add to the logits, float32; 0 for nothing."""
+    bias = jnp.float32(0) if mask is None else masks.mask_bias(mask)
+    return bias if relative is None else bias + relative.astype(jnp.float32)
