@@ -83,6 +83,15 @@ def standard_logical_axis_rules(
     return (*rules, *((name, None) for name in ("prompt", "prompt_embed") if name not in named))
 
 
+def platform() -> str:
+    """Returns for which platform ("cpu", "gpu", "tpu") is traced: the active mesh's, else that of the default backend.
+
+    A mesh may be of devices that the process does not have (`PjitPartitioner.on`).
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 @dataclasses.dataclass(frozen=True)
 class PjitPartitioner:
     """Places parameters and batches on a `(data, model)` mesh over all devices of all processes.

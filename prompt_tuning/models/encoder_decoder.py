@@ -8,12 +8,13 @@ import flax.linen.partitioning as nn_partitioning
 import jax
 import jax.numpy as jnp
 
-from prompt_tuning import tree
+from prompt_tuning import partitioning, tree
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.decoding.loop import DecodeFn
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
+from prompt_tuning.params import layouts
 from prompt_tuning.prompts import table
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.training.losses import LossConfig, token_cross_entropy
@@ -167,46 +168,52 @@ class EncoderDecoderModel:
         encoded = self.module.apply(
             {"params": params}, tokens, enable_dropout=False, method=self.module.encode, **prompts
         )
-        decode = functools.partial(
-            self.module.apply, mutable=["cache"], method=self.module.decode, enable_dropout=False
-        )
-
-        def make_cache(encoded, tokens):
-            ids = jnp.ones((tokens.shape[0], length), jnp.int32)
-            return decode({"params": params}, encoded, tokens, ids, ids, decode=True)[1]["cache"]
-
-        shapes = jax.eval_shape(make_cache, encoded, tokens)
-        cache = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        assert isinstance(encoded, jax.Array), "no collection is mutable"
         rows = tokens.shape[0]
-        # Sequence k of example b is row b * K + k; the cache is repeated by `decoder` itself.
-        encoded, tokens, prompt_mask = jax.tree.map(
-            lambda x: jnp.repeat(x, self.decoder.num_decodes, axis=0),
-            (encoded, tokens, prompts.get("prompt_mask")),
-        )
+        module, decoder_params = self._for_decoding(params)
 
-        def tokens_to_logits(ids, cache):
-            logits, variables = decode(
-                {"params": params, "cache": cache},
+        def decode(variables, ids, mutable):
+            return module.apply(
+                {"params": decoder_params, **variables},
                 encoded,
                 tokens,
                 ids,
                 ids,
+                enable_dropout=False,
                 decode=True,
                 max_decode_length=length,
-                prompt_mask=prompt_mask,
+                prompt_mask=prompts.get("prompt_mask"),
+                mutable=mutable,
+                method=module.decode,
             )
-            return logits[:, 0, :], variables["cache"]
+
+        # What every token reads of the input, once. Logits of this call are not used, and so not computed.
+        _, start = decode({}, jnp.ones((rows, length), jnp.int32), ["cache", "encoded"])
+
+        def tokens_to_logits(ids, cache):
+            variables = {"cache": cache, "encoded": start["encoded"]}
+            logits, changed = decode(variables, ids, ["cache"])
+            return logits[:, 0, :], changed["cache"]
 
         ids, scores = self.decoder(
             tokens_to_logits,
-            cache,
+            start["cache"],
             batch_size=rows,
             max_decode_length=length,
             eos_id=EOS_ID,
-            cache_batch_axis=int(self.config.scan_layers),
+            cache_batch_axis=int(module.scan_layers),
         )
         return ids[:, -1], {"scores": scores[:, -1]}
+
+    def _for_decoding(self, params: PyTree) -> tuple[T5, PyTree]:
+        """Returns the module that decodes and its parameters."""
+        # A CPU copies each layer out of the stack for each token, as much as it then reads. Taken apart, they are
+        # copied once. Accelerators read a slice where it lies, and have no memory for a second copy.
+        if not self.config.scan_layers or partitioning.platform() != "cpu":
+            return self.module, params
+        config = dataclasses.replace(self.config, scan_layers=False, relative_bias_per_layer=True)
+        decoder = {"decoder": params["decoder"]}
+        apart = layouts.take_apart(tree.flatten(decoder))
+        return self.module.clone(config=config), {**params, **tree.unflatten(apart)}
 
 
 def _init_variables(module: T5, rng: jax.Array) -> dict[str, Any]:

@@ -126,36 +126,39 @@ class T5(nn.Module):
         self,
         encoded: Float[Array, "B S H"],
         encoder_input_tokens: Int[Array, "B L"],
-        decoder_input_tokens: Int[Array, "B T"],
-        decoder_target_tokens: Int[Array, "B T"],
+        decoder_input_tokens: Int[Array, "R T"],
+        decoder_target_tokens: Int[Array, "R T"],
         encoder_segment_ids: Int[Array, "B L"] | None = None,
-        decoder_segment_ids: Int[Array, "B T"] | None = None,
+        decoder_segment_ids: Int[Array, "R T"] | None = None,
         encoder_positions: Int[Array, "B L"] | None = None,
-        decoder_positions: Int[Array, "B T"] | None = None,
+        decoder_positions: Int[Array, "R T"] | None = None,
         enable_dropout: bool = True,
         decode: bool = False,
         max_decode_length: int | None = None,
         prompt_mask: Array | None = None,
-    ) -> Float[jax.Array, "B T V"]:
+    ) -> Float[jax.Array, "R T V"]:
         """Returns the logits of each target position, given the encoded input.
 
         Args:
           encoded: [B, S, H] from `encode`; S - L is taken for the prompt's length.
           encoder_input_tokens: [B, L] ids that were encoded; they tell which positions are real.
-          decoder_input_tokens: [B, T] the targets shifted right by one, starting with id 0; with a cache [B, 1].
-          decoder_target_tokens: [B, T] ids, 0 is padding; only their shape is read if `decode`.
+          decoder_input_tokens: [B, T] the targets shifted right by one, starting with id 0; with a cache [R, 1]. R is
+            B, or K times as many where the collection `encoded` is passed: row `b * K + k` reads input b.
+          decoder_target_tokens: [B, T] ids, 0 is padding; not read if `decode`.
           encoder_segment_ids: [B, L] packed example of each token. Neither with a prompt nor with `decode`.
           decoder_segment_ids: [B, T] packed example of each target.
           encoder_positions: See `encode`.
           decoder_positions: See `encode`.
           enable_dropout: Whether to drop out; needs the rng `dropout`.
           decode: Whether to use the key/value cache (collection `cache`, mutable). A call without one creates it,
-            empty, as long as its input; every later call takes one token.
+            empty, as long as its input; every later call takes one token. Where the collection `encoded` is mutable,
+            the keys and values of attention to the encoder are put there; where it is passed, they are taken from
+            there, and of `encoded` only the shape is read.
           max_decode_length: Accepted because T5X passes it; the cache knows its length.
           prompt_mask: As passed to `encode`.
 
         Returns:
-          [B, T, V] float32.
+          [R, T, V] float32.
 
         Raises:
           ConfigError: If segment ids come with a prompt or with `decode`, or shapes do not fit.
@@ -167,7 +170,8 @@ class T5(nn.Module):
         is_real = masks.is_real_position(encoder_input_tokens, length, prompt_mask)
         if decode:
             self_mask = None
-            is_target = jnp.ones(decoder_target_tokens.shape, jnp.bool_)
+            # One query stands for all of a row: what is decoded is never padding.
+            is_target = jnp.ones((encoded.shape[0], 1), jnp.bool_)
         else:
             self_mask = masks.decoder_mask(decoder_target_tokens, decoder_segment_ids)
             is_target = jnp.asarray(decoder_target_tokens) > 0
