@@ -125,6 +125,12 @@ def train(
     """
     times = startup_times.take()
     compilation_cache.keep_in(model_dir)
+    # With a prompt, packing is not SeqIO's: the stream stays that of single examples, and evaluation is not packed.
+    packs = train_dataset_cfg.pack and model.prompt is not None
+    if model.prompt is not None:
+        train_dataset_cfg = dataclasses.replace(train_dataset_cfg, pack=False)
+    if train_eval_dataset_cfg and model.prompt is not None:
+        train_eval_dataset_cfg = dataclasses.replace(train_eval_dataset_cfg, pack=False)
     # 1. Refuse what cannot work before anything is loaded or compiled.
     checks.enter(model, train_dataset_cfg)
     eval_cfgs = [cfg for cfg in (train_eval_dataset_cfg, infer_eval_dataset_cfg) if cfg]
@@ -167,7 +173,9 @@ def train(
         train_dataset_cfg.batch_size,
         batches.check_lengths(train_dataset_cfg.task_feature_lengths),
         prompt_length=metadata["prompt_length"],
+        packs=packs,
         width_multiple=partitioner.num_parts("length"),
+        row_multiple=partitioner.mesh.shape["data"] * (trainer.num_microbatches or 1),
     )
 
     # 3. The loop.

@@ -24,10 +24,10 @@ def endless(
 ) -> tf.data.Dataset:
     """Returns what SeqIO's `get_dataset` returns for all epochs, without its first examples.
 
-    What has been shuffled is skipped, and preprocessors of which each example is made by itself
-    (`preprocessors.of_each_example`) run behind that: the stream is the same, example by example, and what is skipped is
-    neither written as text nor tokenized. Preprocessors in front of any other one (drawing at random, filtering, making
-    several examples of one) still run for what is skipped, and so does that one.
+    What has been shuffled is skipped, and preprocessors that make each example by itself
+    (`preprocessors.of_each_example`) run behind that: the stream is the same, example by example, and what is skipped
+    is neither written as text nor tokenized. The last preprocessor of another kind (one that draws at random, filters,
+    makes several examples of one) and all in front of it still run for what is skipped.
 
     Args:
       provider: A task or mixture.
@@ -90,8 +90,8 @@ def _of_task(
 def _split(task: seqio.Task, *, use_cached: bool) -> tuple[list, list]:
     """Returns the preprocessors in front of the shuffling and those that may run behind it.
 
-    The place of the offline cache stays where it is for what is in front of the shuffling, because it decides on seeds and
-    on what an epoch repeats.
+    The place of the offline cache stays with what is in front of the shuffling, because it decides on seeds and on what
+    is done again in each epoch.
     """
     steps = list(task.preprocessors)
     behind = []
