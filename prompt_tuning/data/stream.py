@@ -1,6 +1,7 @@
 """SeqIO's endless stream of a task or mixture, from any position on, without preprocessing what comes before it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import seqio
@@ -74,17 +75,29 @@ def _of_task(
 ) -> tf.data.Dataset:
     """Returns the stream of one task; see `endless`."""
     before, behind = _split(task, use_cached=use_cached)
-    # Without output features SeqIO neither checks nor trims: what it makes here may still be text.
-    unfinished = task.replace(preprocessors=before, output_features={}, metric_fns=[])
+    features = task.output_features
+
+    def bound(preprocessor: Any) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+        apply = seqio.utils.add_kwargs_to_transform(
+            preprocessor, sequence_length=lengths, output_features=features
+        )
+        return lambda ds: apply(ds)
+
+    is_place = [isinstance(step, seqio.CacheDatasetPlaceholder) for step in before]
+    unfinished = task.replace(
+        preprocessors=[
+            step if keeps else bound(step) for step, keeps in zip(before, is_place, strict=True)
+        ],
+        # SeqIO would check and trim them, and what comes out may still be text.
+        output_features={},
+        metric_fns=[],
+    )
     ds = unfinished.get_dataset(
         lengths, split=split, use_cached=use_cached, shuffle=shuffle, seed=seed, num_epochs=None
     ).skip(start)
     for preprocessor in behind:
-        finish = seqio.utils.add_kwargs_to_transform(
-            preprocessor, sequence_length=lengths, output_features=task.output_features
-        )
-        ds = finish(ds)
-    return seqio.trim_dataset(ds, lengths, task.output_features)
+        ds = bound(preprocessor)(ds)
+    return seqio.trim_dataset(ds, lengths, features)
 
 
 def _split(task: seqio.Task, *, use_cached: bool) -> tuple[list, list]:
