@@ -3,14 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import seqio
 import tensorflow as tf
 
+from prompt_tuning.data import mixing
 from prompt_tuning.data.preprocessors import is_of_each_example
-
-# Draws of a mixture that are counted at a time.
-_DRAWS = 65_536
 
 
 def endless(
@@ -46,21 +43,16 @@ def endless(
         # A class of the user's may read its examples in a way of its own.
         return provider.get_dataset(lengths, num_epochs=None, **how).skip(start)
     tasks = [task for task in provider.tasks if split in task.splits]
-    # Whose turn it is does not depend on the examples, so numbers are mixed first, to count each task's turns.
-    numbers = [tf.data.Dataset.from_tensors(np.int64(i)).repeat() for i in range(len(tasks))]
-    turns = provider._sample_fn(numbers, [provider.get_rate(task) for task in tasks], seed)
-    counts = np.zeros(len(tasks), np.int64)
-    for drawn in turns.take(start).batch(_DRAWS).as_numpy_iterator():
-        counts += np.bincount(drawn, minlength=len(tasks))
+    counts, turns = mixing.turns(provider, tasks, seed, start)
     features = tasks[0].output_features
     streams = [
-        _of_task(task, lengths, start=count, **how).map(
+        _of_task(task, lengths, start=int(count), **how).map(
             lambda example: {name: x for name, x in example.items() if name in features},
             num_parallel_calls=tf.data.AUTOTUNE,
         )
         for task, count in zip(tasks, counts, strict=True)
     ]
-    return tf.data.Dataset.choose_from_datasets(streams, turns.skip(start))
+    return tf.data.Dataset.choose_from_datasets(streams, turns)
 
 
 def _of_task(
