@@ -162,6 +162,12 @@ class PjitPartitioner:
                 check_choice(f"the mesh axis of {name} in logical_axis_rules", axis, _MESH_AXES)
         return tuple((name, mesh_axis) for name, mesh_axis in self.logical_axis_rules)
 
+    def num_parts(self, axis: str) -> int:
+        """Returns over how many devices the rules spread a logical axis of this name, where it stands alone."""
+        (mesh_axes,) = flax_partitioning.logical_to_mesh_axes((axis,), self.rules) or (None,)
+        named = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes or ()
+        return math.prod(self.mesh.shape[name] for name in named)
+
     @property
     def batch_sharding(self) -> NamedSharding:
         """The sharding of every batch feature: the first axis over `data`."""

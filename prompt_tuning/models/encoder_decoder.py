@@ -124,6 +124,9 @@ class EncoderDecoderModel:
         Rows of a batch with `table.INDEX` take their prompts from `params[table.TABLE]`; in `score` and `predict` too.
         """
         rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
+        prompts = table.of_rows(params, batch)
+        if "encoder_prompt_positions" in batch:
+            prompts["prompt_positions"] = batch["encoder_prompt_positions"]
         logits = self.module.apply(
             {"params": params},
             batch["encoder_input_tokens"],
@@ -133,7 +136,7 @@ class EncoderDecoderModel:
             decoder_segment_ids=batch.get("decoder_segment_ids"),
             enable_dropout=dropout_rng is not None,
             rngs=rngs,
-            **table.of_rows(params, batch),
+            **prompts,
         )
         assert isinstance(logits, jax.Array), "no collection is mutable"
         return logits

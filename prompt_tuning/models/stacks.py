@@ -181,9 +181,10 @@ class Encoder(nn.Module):
         segment_ids: Int[Array, "B L"] | None = None,
         prompt: Float[Array, "*B P H"] | None = None,
         prompt_mask: Array | None = None,
+        prompt_positions: Int[Array, "B L"] | None = None,
         deterministic: bool,
     ) -> Float[jax.Array, "B S H"]:
-        """Returns the encoded prompt and tokens, S = P + L.
+        """Returns the encoded prompt and tokens, S = P + L; S = L with `prompt_positions`.
 
         Args:
           embedded: [B, L, H] embedded tokens.
@@ -191,14 +192,17 @@ class Encoder(nn.Module):
           segment_ids: [B, L] packed example of each token, or None.
           prompt: [P, H] or [B, P, H], used instead of the parameter.
           prompt_mask: [B, P], nonzero where a prompt position is real; None if all are.
+          prompt_positions: [B, L] row of the prompt at each position, from 1, where packed examples have prompts of
+            their own between the tokens; 0 elsewhere.
           deterministic: Whether dropout is off.
         """
         cfg = self.config
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
         x = jnp.asarray(embedded)
         if prompt is not None or self.prompt is not None:
-            x = PromptPrefix(self.prompt, name="prompt")(x, prompt)
-        is_real = masks.is_real_position(tokens, masks.prompt_length(x, tokens), prompt_mask)
+            x = PromptPrefix(self.prompt, name="prompt")(x, prompt, prompt_positions)
+        length = masks.prompt_length(x, tokens)
+        is_real = masks.is_real_position(tokens, length, prompt_mask, segment_ids)
         x = _run_layers(
             EncoderLayer,
             self,
