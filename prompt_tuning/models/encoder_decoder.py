@@ -146,9 +146,51 @@ class EncoderDecoderModel:
 
         Source: T5X `EncoderDecoderModel.score_batch`; neither z-loss nor label smoothing enters.
         """
-        logits = self.apply(params, batch)
-        loss, _ = token_cross_entropy(logits, jnp.asarray(batch["decoder_target_tokens"]))
-        return -jnp.sum(loss * jnp.asarray(batch["decoder_loss_weights"], jnp.float32), axis=-1)
+        one_part = {n: x[:, None] if n.startswith("decoder_") else x for n, x in batch.items()}
+        return jnp.sum(self.score_targets(params, one_part), axis=(1, 2))
+
+    def score_targets(self, params: PyTree, batch: Batch) -> jax.Array:
+        """Returns the log-likelihood of every target token, of any number of targets of each input.
+
+        An input is encoded once. Its targets are decoded part by part, so that no more logits than [B, T, V] are there
+        at once; within a part they stand behind each other.
+
+        Args:
+          params: All parameters.
+          batch: Model features, those of the decoder [B, G, T] with G parts; with several targets in a part, the
+            numbers of these as `decoder_segment_ids`.
+
+        Returns:
+          [B, G, T] float32, nats; 0 where `decoder_loss_weights` is.
+        """
+        tokens = jnp.asarray(batch["encoder_input_tokens"])
+        prompts = table.of_rows(params, batch)
+        apply = functools.partial(self.module.apply, {"params": params})
+        encoded = apply(tokens, enable_dropout=False, method=self.module.encode, **prompts)
+
+        def score_part(part):
+            targets = part["decoder_target_tokens"]
+            logits = apply(
+                encoded,
+                tokens,
+                part["decoder_input_tokens"],
+                targets,
+                part.get("decoder_segment_ids"),
+                prompts.get("prompt_mask"),
+                method=self.module.decode_targets,
+            )
+            loss, _ = token_cross_entropy(logits, targets)
+            return -loss * part["decoder_loss_weights"].astype(jnp.float32)
+
+        parts = {
+            name: jnp.moveaxis(jnp.asarray(x), 1, 0)
+            for name, x in batch.items()
+            if name.startswith("decoder_")
+        }
+        if parts["decoder_target_tokens"].shape[0] == 1:
+            # Without a loop there is less to compile.
+            return score_part(jax.tree.map(lambda x: x[0], parts))[:, None]
+        return jnp.moveaxis(jax.lax.map(score_part, parts), 0, 1)
 
     def predict(
         self, params: PyTree, batch: Batch, max_decode_length: int | None = None

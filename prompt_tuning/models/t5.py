@@ -198,6 +198,41 @@ class T5(nn.Module):
         )
         return self.token_embedder.attend(out) if self.config.logits_via_embedding else out
 
+    def decode_targets(
+        self,
+        encoded: Float[Array, "B S H"],
+        encoder_input_tokens: Int[Array, "B L"],
+        decoder_input_tokens: Int[Array, "B T"],
+        decoder_target_tokens: Int[Array, "B T"],
+        decoder_segment_ids: Int[Array, "B T"] | None = None,
+        prompt_mask: Array | None = None,
+    ) -> Float[jax.Array, "B T V"]:
+        """Returns the logits of each position of one or several targets of each input, without dropout.
+
+        Args:
+          encoded: As to `decode`.
+          encoder_input_tokens: As to `decode`.
+          decoder_input_tokens: [B, T] the targets of a row behind each other, each shifted right by one.
+          decoder_target_tokens: [B, T] ids, 0 is padding.
+          decoder_segment_ids: [B, T] which target each position is of: it sees no other, and the whole input. None for
+            one target a row.
+          prompt_mask: As passed to `encode`.
+
+        Returns:
+          [B, T, V] float32; each target's are those that it has alone in a row.
+        """
+        length = masks.prompt_length(encoded, encoder_input_tokens)
+        is_real = masks.is_real_position(encoder_input_tokens, length, prompt_mask)
+        out = self.decoder(
+            self.token_embedder(decoder_input_tokens),
+            encoded,
+            masks.decoder_mask(decoder_target_tokens, decoder_segment_ids),
+            masks.pairwise_mask(jnp.asarray(decoder_target_tokens) > 0, is_real),
+            deterministic=True,
+            decode=False,
+        )
+        return self.token_embedder.attend(out) if self.config.logits_via_embedding else out
+
 
 def _check_packing(*segment_ids: Array | None, has_prompt: bool, decode: bool = False) -> None:
     """Checks that segment ids come for all sides or for none, without a prompt in front and under teacher forcing."""

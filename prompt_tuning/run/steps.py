@@ -58,5 +58,5 @@ def predict_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> An
 
 
 def score_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> Any:
-    """Returns the jitted `score(params, batch) -> log-likelihoods [B]`."""
-    return jax.jit(model.score, out_shardings=partitioner.replicated)
+    """Returns the jitted `score(params, batch) -> log-likelihoods of target tokens [B, G, T]`."""
+    return jax.jit(model.score_targets, out_shardings=partitioner.replicated)
