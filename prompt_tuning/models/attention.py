@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
+from prompt_tuning import partitioning
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models import chunked_attention, layers, masks
 from prompt_tuning.models.config import T5Config
@@ -221,7 +222,10 @@ class Attention(nn.Module):
         logits = logits + _sum_of_biases(mask, relative)
         weights = jax.nn.softmax(logits).astype(self.config.activation_dtype)
         weights = dropout(broadcast_dims=(-2,))(weights)
-        return jnp.einsum(f"bnqk,{keys}->bqnd", weights, value)
+        # `products.py` says why.
+        wide = jnp.float32 if partitioning.platform() == "cpu" else None
+        read = jnp.einsum(f"bnqk,{keys}->bqnd", weights, value, preferred_element_type=wide)
+        return read.astype(weights.dtype)
 
     def _keeps_keys(self) -> bool:
         return self.is_mutable_collection("encoded") or self.has_variable("encoded", "key")
