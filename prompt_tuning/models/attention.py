@@ -213,9 +213,12 @@ class Attention(nn.Module):
             nn.Dropout, rate=self.config.dropout_rate, deterministic=self.deterministic
         )
         if keys == "bknd" and chunked_attention.pays():
-            query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-            # All queries of a head share a mask: to drop their weights is to drop rows of the values.
-            value = dropout(broadcast_dims=(-1,))(value)
+            query, key, value = (
+                jnp.transpose(x, axes)
+                for x, axes in ((query, (0, 2, 1, 3)), (key, (0, 2, 3, 1)), (value, (0, 2, 3, 1)))
+            )
+            # All queries of a head share a mask: to drop their weights is to drop keys of the values.
+            value = dropout(broadcast_dims=(-2,))(value)
             out = chunked_attention.attend(query, key, value, mask, relative)
             return jnp.swapaxes(out, 1, 2)
         logits = jnp.einsum(f"bqnd,{keys}->bnqk", query, key, preferred_element_type=jnp.float32)

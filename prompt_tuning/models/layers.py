@@ -12,6 +12,7 @@ from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 from jaxtyping import Float, Int
 
+from prompt_tuning import partitioning
 from prompt_tuning.models import products
 from prompt_tuning.models.config import ACTIVATIONS, T5Config
 from prompt_tuning.types import Array
@@ -138,12 +139,20 @@ class Mlp(nn.Module):
         """Returns the block's output for each position."""
         cfg = self.config
         gated = len(cfg.mlp_activations) > 1
-        hidden = []
-        for i, activation in enumerate(cfg.mlp_activations):
-            name = f"wi_{i}" if gated else "wi"
-            projected = Dense(cfg, (cfg.mlp_dim,), ("embed", "mlp"), name=name)(x)
-            hidden.append(ACTIVATIONS[activation](projected))
-        y = functools.reduce(operator.mul, hidden)
+        projected = [
+            Dense(cfg, (cfg.mlp_dim,), ("embed", "mlp"), name=f"wi_{i}" if gated else "wi")(x)
+            for i in range(len(cfg.mlp_activations))
+        ]
+
+        def activate(*projected: jax.Array) -> jax.Array:
+            functions = (ACTIVATIONS[name] for name in cfg.mlp_activations)
+            activated = (function(y) for function, y in zip(functions, projected, strict=True))
+            return functools.reduce(operator.mul, activated)
+
+        if partitioning.platform() == "cpu":
+            # Else the backward pass keeps twice as much: what is in the middle of it is cheap to compute again.
+            activate = jax.checkpoint(activate)
+        y = activate(*projected)
         y = shared_dropout(cfg.dropout_rate, self.deterministic)(y)
         y = constrain(y, ("batch", "length", "mlp"))
         return Dense(cfg, (cfg.emb_dim,), ("mlp", "embed"), name="wo")(y)
