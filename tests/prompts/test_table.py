@@ -17,7 +17,7 @@ from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts import table
 from prompt_tuning.prompts.config import PromptConfig
 from tests import both_layouts
-from tests.tiny_run import run_config
+from tests.helpers import tiny_config
 
 WIDTH, LENGTHS, ROWS, TARGETS = 32, (5, 2, 2), 12, 6
 # The prompt of each row, in no order, and none as often as another.
@@ -32,7 +32,7 @@ def prompts():
 
 
 def make_model(decode_fn=GREEDY, *, scan_layers=False, length=3):
-    module = T5(run_config(scan_layers=scan_layers), PromptConfig(length=length))
+    module = T5(tiny_config(scan_layers=scan_layers), PromptConfig(length=length))
     return EncoderDecoderModel(module, None, None, decode_fn=decode_fn)
 
 
