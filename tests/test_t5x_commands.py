@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from prompt_tuning import cli
-from tests import tiny_run
 from tests.tiny_run import EMB_DIM, PROMPT_FILE, STEP
 
 TASK = "taskless_glue_sst2_v200_examples"
@@ -20,11 +19,6 @@ COMMON = {
     "TASK_FEATURE_LENGTHS": {"inputs": 512, "targets": 8},
     "USE_CACHED_TASKS": False,
 }
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return tiny_run.make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def _argv(command, model, files, inputs, tmp_path, **macros):

@@ -9,20 +9,11 @@ import pytest
 import seqio
 
 from prompt_tuning.data import batches as datasets
-from prompt_tuning.data import context
-from prompt_tuning.data.vocabularies import sentencepiece_vocabulary
 from prompt_tuning.tasks import lm_adaptation
 from tests.helpers import ENGLISH
 
 
-@pytest.fixture(autouse=True)
-def vocabulary(tiny_vocabulary):
-    vocabulary = sentencepiece_vocabulary(str(tiny_vocabulary))
-    context.set_context(vocabulary=vocabulary)
-    yield vocabulary
-    context.set_context()
-
-
+@pytest.mark.usefixtures("vocabulary")
 def test_the_authors_module_registers_them():
     importlib.import_module("prompt_tuning.data.c4")
     assert {

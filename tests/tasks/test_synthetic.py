@@ -3,7 +3,7 @@
 import pytest
 import seqio
 
-from prompt_tuning.data import batches, context
+from prompt_tuning.data import batches
 from prompt_tuning.data.registry import texts
 from prompt_tuning.data.synthetic import benchmark
 from prompt_tuning.data.verbalizers import get_verbalizers
@@ -32,13 +32,6 @@ def test_a_pronoun_is_marked_and_its_candidate_is_the_target():
     inputs, target = first_text("wsc")
     assert inputs.replace("*", "") == row["text"] and f"*{row['span2_text']}*" in inputs
     assert target == row["span1_text"]
-
-
-@pytest.fixture
-def vocabulary(tiny_vocabulary):
-    context.set_context(
-        vocabulary=seqio.SentencePieceVocabulary(str(tiny_vocabulary)), data_dir=None
-    )
 
 
 def examples(name, split):

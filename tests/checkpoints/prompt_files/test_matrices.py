@@ -20,6 +20,11 @@ def test_any_float_dtype_becomes_float32(tmp_path, dtype):
     np.testing.assert_array_equal(matrix, MATRIX)
 
 
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match="No prompt file.*nothing.*correct PROMPT_FILE"):
+        read(tmp_path / "nothing")
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [

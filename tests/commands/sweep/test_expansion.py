@@ -1,12 +1,10 @@
 """Sweep files expand to checked cells, whose keys say what their runs read and nothing else."""
 
-import dataclasses
-
 import pytest
 
 from prompt_tuning.commands.sweep import expansion
 from prompt_tuning.commands.sweep.place import Place
-from prompt_tuning.commands.sweep.sweep import ENSEMBLE, Sweep, gin_text
+from prompt_tuning.commands.sweep.sweep import ENSEMBLE, gin_text
 from prompt_tuning.errors import ConfigError, DataError
 from tests.commands.sweep import tiny_sweep
 
@@ -87,26 +85,6 @@ def test_a_key_says_what_is_read_whatever_the_names_and_folders(inputs, tmp_path
     assert len(changed) == 4 and not keys & {cell.key for cell in changed}
     evaluated = expansion.expand([_write(inputs, tmp_path, evaluations={"rte": tiny_sweep.RTE})])
     assert len(evaluated.cells) == 4 and not keys & {cell.key for cell in evaluated.cells}
-
-
-def test_flags_set_macros_of_the_sweep_or_hold_for_every_cell(inputs, tmp_path):
-    file = _write(
-        inputs,
-        tmp_path,
-        macros="SEEDS = {0: {'bindings': {'RANDOM_SEED': 0}}}",
-        axes="%AXES",
-    )
-    flags = _flags(
-        **{
-            "sweeps.Sweep.axes": "{'seed': %SEEDS}",
-            "SEEDS": "{7: {'bindings': {'RANDOM_SEED': 7}}}",
-            "PROMPT_LENGTH": "3",
-        }
-    )
-    (cell,) = expansion.expand([file], flags=flags).cells
-    arguments = expansion.resolve(cell, str(tmp_path)).arguments()
-    assert cell.label == "seed=7"
-    assert (arguments["random_seed"], arguments["model"].prompt.length) == (7, 3)
 
 
 def test_what_an_axis_does_not_change_is_one_cell(inputs, tmp_path):
@@ -201,8 +179,3 @@ def test_a_file_without_a_sweep_is_refused(tmp_path):
 def test_gin_text_is_read_back_as_it_was():
     values = ['it\'s "so"', ["a", 1.5, None, True], {"b": (1,), "c": (1, "d")}, -3]
     assert [eval(gin_text(value)) for value in values] == values
-
-
-def test_a_sweep_lists_what_its_fields_are():
-    documented = Sweep.__doc__ or ""
-    assert all(f"{field.name}:" in documented for field in dataclasses.fields(Sweep))

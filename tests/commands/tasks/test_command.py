@@ -18,15 +18,6 @@ NAME = "inspect_tasks_test"
 UNKNOWN = "語"
 
 
-class Reference(str):
-    """Gin text that stands for itself, without quotes."""
-
-    __slots__ = ()
-
-    def __repr__(self):
-        return str(self)
-
-
 @pytest.fixture(autouse=True)
 def clean():
     yield
@@ -133,9 +124,9 @@ def test_a_metric_of_ones_own_is_named_in_gin(tasks, tmp_path, monkeypatch):
     code = "import gin\n\n@gin.configurable\ndef half(targets, predictions):\n    return {'half': 50.0}\n"
     (tmp_path / "my_metrics_test.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
-    write_jsonl(tmp_path / "metric.gin", ["import my_metrics_test"])
-    include = f"--gin_file={tmp_path / 'metric.gin'}"
-    code, found = tasks("check", include, metrics=["accuracy", Reference("@my_metrics_test.half")])
+    named = "tasks.from_files.metrics = ['accuracy', @my_metrics_test.half]"
+    write_jsonl(tmp_path / "metric.gin", ["import my_metrics_test", named])
+    code, found = tasks("check", f"--gin_file={tmp_path / 'metric.gin'}")
     assert code == 1
     assert "accuracy 100.00, half 50.00" in verdicts(found)["gold answers of train score 100"][1]
 
