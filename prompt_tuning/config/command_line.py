@@ -1,10 +1,12 @@
 """A run from its flags: reads the config, joins the other processes, and hands over to the run."""
 
 import argparse
+import contextlib
 import functools
+import gc
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prompt_tuning.run import startup_times
@@ -44,9 +46,10 @@ def run(
         times.end("joining")
     with processes.ending_together():
         resolve.set_data_dirs(flags.tfds_data_dir, flags.seqio_additional_cache_dirs)
-        fn = functools.partial(pkgutil.resolve_name(runnable), *given)
         comments = _comments(command, flags, comment)
-        resolved = resolve.resolve(parsed, fn, command=command, comments=comments)
+        with _importing(runnable):
+            fn = functools.partial(pkgutil.resolve_name(runnable), *given)
+            resolved = resolve.resolve(parsed, fn, command=command, comments=comments)
         # To ask JAX takes the accelerator, which a dry run can do without.
         if flags.dry_run or jax.process_index() == 0:
             print(resolved.text, flush=True)
@@ -57,6 +60,22 @@ def run(
             resolved.arguments()
         else:
             resolved.run()
+
+
+@contextlib.contextmanager
+def _importing(runnable: str) -> Iterator[None]:
+    """Keeps the search for garbage away from what is imported inside: it took a fourth of the time and found little."""
+    is_first = runnable.partition(":")[0] not in sys.modules
+    if not (is_first and gc.isenabled()):
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        # Of the half million objects of the libraries none is looked at again.
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def _comments(command: str, flags: argparse.Namespace, comment: str | None) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import context, grouping, stream, verbalizers
+from prompt_tuning.data import context, grouping, pipelines, stream, verbalizers
 from prompt_tuning.data.text import text_sources
 from prompt_tuning.data.vocabularies import check_vocabulary
 from prompt_tuning.errors import ConfigError, DataError, check_count
@@ -236,6 +236,14 @@ def _examples(
     cfg: DatasetConfig, *, num_epochs: int | None, seed: int, start_example: int = 0
 ) -> tf.data.Dataset:
     """Returns the stream of single examples (packed: of rows) with the model's features, from `start_example` on."""
+    how = {"num_epochs": num_epochs, "seed": seed, "start_example": start_example}
+    return pipelines.made(lambda: _make_examples(cfg, **how))
+
+
+def _make_examples(
+    cfg: DatasetConfig, *, num_epochs: int | None, seed: int, start_example: int
+) -> tf.data.Dataset:
+    """Makes what `_examples` returns."""
     lengths = check_lengths(cfg.task_feature_lengths)
     provider = get_task(cfg)
     how = {"split": cfg.split, "use_cached": cfg.use_cached, "shuffle": cfg.shuffle, "seed": seed}
@@ -310,8 +318,10 @@ def _check_not_empty(cfg: DatasetConfig, lengths: Mapping[str, int] | None) -> N
     """Checks that the split of one task yields an example."""
     task = seqio.TaskRegistry.get(cfg.mixture_or_task_name)
     with context.overriding(data_dir=cfg.data_dir):
-        ds = task.get_dataset(
-            lengths, split=cfg.split, use_cached=cfg.use_cached, shuffle=False, num_epochs=1
+        ds = pipelines.made(
+            lambda: task.get_dataset(
+                lengths, split=cfg.split, use_cached=cfg.use_cached, shuffle=False, num_epochs=1
+            )
         )
     with text_sources.readable_errors():
         is_empty = next(iter(ds.take(1)), None) is None

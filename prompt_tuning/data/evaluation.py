@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import seqio
 
-from prompt_tuning.data import batches, context
+from prompt_tuning.data import batches, context, pipelines
 from prompt_tuning.data.benchmarks import leaderboard
 from prompt_tuning.errors import check_count
 
@@ -73,7 +73,8 @@ def make_evaluator(
             functools.partial(seqio.JSONLogger, write_n_results=json_write_n_results),
         ]
     with context.overriding(data_dir=cfg.data_dir):
-        return seqio.Evaluator(
+        evaluator = functools.partial(
+            seqio.Evaluator,
             mixture_or_task_name=cfg.mixture_or_task_name,
             feature_converter=seqio.EncDecFeatureConverter(pack=False),
             eval_split=cfg.split,
@@ -86,6 +87,7 @@ def make_evaluator(
             use_memory_cache=use_memory_cache,
             async_compute_metrics=False,
         )
+        return pipelines.made(evaluator)
 
 
 def run_evaluator(

@@ -1,13 +1,14 @@
 """Examples to predict or score, one at a time: from a task's split, a file or strings."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import seqio
 
-from prompt_tuning.data import batches, context
+from prompt_tuning.data import batches, context, pipelines
 from prompt_tuning.data.own import input_files
 from prompt_tuning.errors import DataError
 
@@ -43,7 +44,8 @@ def from_task(cfg: batches.DatasetConfig) -> Iterator[InferenceExample]:
     """
     lengths = batches.check_lengths(cfg.task_feature_lengths, _FEATURES)
     with context.overriding(data_dir=cfg.data_dir):
-        dataset = batches.get_task(cfg).get_dataset(
+        make = functools.partial(
+            batches.get_task(cfg).get_dataset,
             sequence_length=lengths,
             split=cfg.split,
             shuffle=False,
@@ -51,6 +53,7 @@ def from_task(cfg: batches.DatasetConfig) -> Iterator[InferenceExample]:
             seed=cfg.seed,
             use_cached=cfg.use_cached,
         )
+        dataset = pipelines.made(make)
     for example in batches.numpy_iterator(dataset):
         texts = {k: _text(v) for k, v in example.items() if k.endswith(PRETOKENIZED)}
         yield InferenceExample(

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts.config import PromptConfig
-from prompt_tuning.run import steps
+from prompt_tuning.run import compilation_cache, steps
 from prompt_tuning.run.inference import Inference
 
 _VOCABULARY = f"{ladder.LADDER}/vocabulary.model"
@@ -194,23 +195,30 @@ def _features(work: Work, inputs: np.ndarray, targets: Any) -> dict[str, np.ndar
 
 
 def _start(work: Work) -> Callable[[int], None]:
-    """`prompt-tuning train` until it says that its first step is done; programs compiled before are kept."""
+    """`prompt-tuning train` until its first step is done, with the programs that a run before compiled."""
     folder = pathlib.Path(tempfile.mkdtemp())
-    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
     command = [sys.executable, "-m", "prompt_tuning", *_TRAIN.split()]
+    env = {name: x for name, x in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    first = folder / "first"
 
     def run(index: int) -> None:
-        model_dir = tempfile.mkdtemp(dir=folder)
-        with subprocess.Popen(
-            [*command, f"--gin.MODEL_DIR={model_dir!r}"],
-            env=env,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stdout is not None
-            is_done = any("Step 1 is done" in line for line in process.stdout)
-            process.kill()
-        assert is_done, "the run ended before its first step"
+        model_dir = folder / str(index)
+        shutil.copytree(first / compilation_cache.FOLDER, model_dir / compilation_cache.FOLDER)
+        _until_first_step(command, model_dir, env)
 
-    run(0)
+    _until_first_step(command, first, env)
     return run
+
+
+def _until_first_step(command: list[str], model_dir: pathlib.Path, env: Mapping[str, str]) -> None:
+    """Runs a command until its first step is done."""
+    with subprocess.Popen(
+        [*command, f"--gin.MODEL_DIR={str(model_dir)!r}"],
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        is_done = any("Step 1 is done" in line for line in process.stdout)
+        process.kill()
+    assert is_done, "the run ended before its first step"

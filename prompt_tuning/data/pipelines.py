@@ -1,0 +1,32 @@
+"""How pipelines of tf.data are made: without AutoGraph, which takes most of the time where it is not needed."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import tensorflow as tf
+
+from prompt_tuning.errors import PromptTuningError
+
+Made = TypeVar("Made")
+
+
+def made(make: Callable[[], Made]) -> Made:
+    """Returns `make()`, in which the functions that datasets are mapped with are traced as they are.
+
+    AutoGraph would write each of them anew first, and all that they call: most of the seconds that a pipeline takes to
+    be made, and for nothing unless they have Python's control flow over tensors. Those cannot be traced without it;
+    then all is made again with AutoGraph, as TensorFlow does by itself.
+
+    Args:
+      make: Makes datasets; called once more if that fails.
+
+    Raises:
+      Exception: What `make` raises.
+    """
+    try:
+        return tf.autograph.experimental.do_not_convert(make)()
+    except PromptTuningError:
+        raise
+    except Exception:  # What it is does not matter: with AutoGraph it comes again, or goes away.
+        pass
+    return make()
