@@ -186,7 +186,9 @@ class T5(nn.Module):
             deterministic=not enable_dropout,
             decode=decode,
         )
-        return self.token_embedder.attend(out) if self.config.logits_via_embedding else out
+        if not self.config.logits_via_embedding:
+            return out
+        return self.token_embedder.attend(out, narrow=decode)
 
 
 def _check_packing(*segment_ids: Array | None, has_prompt: bool, decode: bool = False) -> None:
