@@ -212,3 +212,12 @@ def test_compiled_step_takes_and_gives_the_shardings():
         assert x.sharding == shardings[path]
         np.testing.assert_array_equal(np.asarray(x), host[path] * 2)
     assert len(out) == 5
+
+
+def test_the_platform_is_that_of_the_active_mesh():
+    assert partitioning.platform() == "cpu"
+    device = jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
+    with jax.sharding.use_abstract_mesh(
+        jax.sharding.AbstractMesh((4,), ("data",), abstract_device=device)
+    ):
+        assert partitioning.platform() == "tpu"

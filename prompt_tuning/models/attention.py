@@ -234,7 +234,7 @@ class Attention(nn.Module):
         return self.is_mutable_collection("encoded") or self.has_variable("encoded", "key")
 
     def _kept(
-        self, keys_and_values: Callable[[], tuple[jax.Array, jax.Array]]
+        self, keys_and_values: Callable[[], tuple[jax.Array, ...]]
     ) -> tuple[jax.Array, jax.Array]:
         """Returns keys and values [B, N, D, K] of the encoded input, which are computed if they are not there yet."""
         if not self.has_variable("encoded", "key"):

@@ -169,7 +169,7 @@ def _forward_rule(query, key, value, mask, relative):
 def _backward_rule(kept, gradient):
     (query, key, value, mask, relative), (largest, inverse), learns_bias = kept
     if isinstance(gradient, jax.custom_derivatives.SymbolicZero):
-        gradient = jnp.zeros(gradient.shape, gradient.dtype)
+        gradient = jnp.zeros_like(query)
     # Nothing of this is to be made before the gradient is there, and kept until then.
     query, gradient = jax.lax.optimization_barrier((query, gradient))
     shape, dtype = _shape_of(query, key), query.dtype

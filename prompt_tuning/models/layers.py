@@ -53,8 +53,8 @@ class Dense(nn.Module):
       config: The architecture.
       features: Output axes.
       kernel_axes: Logical axes of the kernel, as many as it has dimensions.
-      dtype: Dtype of the result, to which input and kernel are cast; None for that of activations. Input and kernel of
-        one narrower dtype are multiplied as they are, and added up in this one.
+      dtype: Dtype of the computation, to which input and kernel are cast; None for that of activations.
+      narrow: See `products.product`.
       distribution: "truncated_normal" or "normal", of variance `variance / fan_in`.
       variance: See `distribution`.
       num_inputs: How many of the last input axes are contracted.
@@ -70,6 +70,7 @@ class Dense(nn.Module):
     variance: float = 1.0
     num_inputs: int = 1
     join_axes: bool = True
+    narrow: bool = False
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "..."]) -> Float[jax.Array, "..."]:
@@ -89,14 +90,19 @@ class Dense(nn.Module):
         )
         kernel = param("kernel", init, stored, self.config.parameter_dtype, self.kernel_axes)
         held = kernel.astype(dtype) if kernel.dtype == jnp.int8 else kernel
-        axes = tuple(range(self.num_inputs))
-        product = products.product(x, jnp.reshape(held, shape), axes, dtype)
+        leading = x.shape[: x.ndim - self.num_inputs]
+        if self.join_axes:
+            # As it is stored: a kernel with its axes apart would be copied into another order on CPUs.
+            x = jnp.reshape(x, (*leading, stored[0]))
+        axes = tuple(range(num_in))
+        product = products.product(x, held, axes, dtype, narrow=self.narrow)
+        product = jnp.reshape(product, (*leading, *self.features))
         if kernel.dtype != jnp.int8:
             return product
         # One factor for each output: applied to the product, it leaves no kernel in floating point to be kept.
         scale = jnp.reshape(
             self.get_variable("params", "kernel_scale"),
-            (1,) * (x.ndim - self.num_inputs) + self.features,
+            (1,) * len(leading) + self.features,
         )
         return jnp.asarray(jnp.asarray(product, jnp.float32) * scale, dtype)
 
@@ -183,7 +189,14 @@ class TokenEmbedder(nn.Module):
         rows = jnp.take(self.embedding, jnp.asarray(ids, jnp.int32), axis=0, mode="fill")
         return constrain(rows.astype(self.config.activation_dtype), RESIDUAL)
 
-    def attend(self, hidden: Float[Array, "B T H"]) -> Float[jax.Array, "B T V"]:
-        """Returns float32 logits of each table row, rescaled by 1/sqrt(H) as the tied head of T5 1.0 is."""
-        logits = products.product(hidden, self.embedding, (1,), jnp.float32)
+    def attend(
+        self, hidden: Float[Array, "B T H"], *, narrow: bool = False
+    ) -> Float[jax.Array, "B T V"]:
+        """Returns float32 logits of each table row, rescaled by 1/sqrt(H) as the tied head of T5 1.0 is.
+
+        Args:
+          hidden: [B, T, H].
+          narrow: See `products.product`.
+        """
+        logits = products.product(hidden, self.embedding, (1,), jnp.float32, narrow=narrow)
         return logits / math.sqrt(self.config.emb_dim)

@@ -17,7 +17,12 @@ from prompt_tuning.types import Array
 
 
 def product(
-    x: Float[Array, "..."], kernel: Float[Array, "..."], axes: tuple[int, ...], dtype: Any
+    x: Float[Array, "..."],
+    kernel: Float[Array, "..."],
+    axes: tuple[int, ...],
+    dtype: Any,
+    *,
+    narrow: bool = False,
 ) -> Float[jax.Array, "..."]:
     """Returns `x` with its last axes summed over with `axes` of the kernel, and the kernel's other axes after them.
 
@@ -25,11 +30,12 @@ def product(
       x: Floating; with as many last axes as `axes` has.
       kernel: Floating.
       axes: The first or the last axes of the kernel, ascending.
-      dtype: Of the result. Operands narrower than it are multiplied as they are if both have one dtype, which copies no
-        kernel; else they are cast to it first.
+      dtype: Of the result, to which both are cast first.
+      narrow: Whether operands of one narrower dtype are multiplied as they are. It copies no kernel, for one token at a
+        time the largest part of the work. Else a kernel gives the same numbers in whichever dtype it is held.
     """
     x, kernel, dtype = jnp.asarray(x), jnp.asarray(kernel), jnp.dtype(dtype)
-    if x.dtype != kernel.dtype or x.dtype.itemsize > dtype.itemsize:
+    if not narrow or x.dtype != kernel.dtype or x.dtype.itemsize > dtype.itemsize:
         x, kernel = x.astype(dtype), kernel.astype(dtype)
     is_narrow = x.dtype.itemsize < 4 and partitioning.platform() == "cpu"
     if is_narrow or x.dtype != dtype:

@@ -256,6 +256,11 @@ class Decoder(nn.Module):
             return y
         # bfloat16 logits destabilize the loss.
         head = layers.Dense(
-            cfg, (cfg.vocab_size,), ("embed", "vocab"), dtype=jnp.float32, name="logits_dense"
+            cfg,
+            (cfg.vocab_size,),
+            ("embed", "vocab"),
+            dtype=jnp.float32,
+            narrow=decode,
+            name="logits_dense",
         )
         return head(y)

@@ -196,7 +196,9 @@ class T5(nn.Module):
             deterministic=not enable_dropout,
             decode=decode,
         )
-        return self.token_embedder.attend(out) if self.config.logits_via_embedding else out
+        if not self.config.logits_via_embedding:
+            return out
+        return self.token_embedder.attend(out, narrow=decode)
 
     def decode_targets(
         self,

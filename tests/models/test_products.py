@@ -16,9 +16,9 @@ def _arrays(x_dtype, kernel_dtype, kernel_shape=(6, 4, 5)):
     return x, jnp.asarray(draw(size=kernel_shape), kernel_dtype)
 
 
-def _plain(x, kernel, equation, dtype):
+def _plain(x, kernel, equation, dtype, narrow):
     """In float32, of the operands as the product casts them."""
-    narrow = jnp.promote_types(x.dtype, kernel.dtype) == BFLOAT16
+    narrow = narrow and jnp.promote_types(x.dtype, kernel.dtype) == BFLOAT16
     cast = BFLOAT16 if narrow or dtype == BFLOAT16 else FLOAT32
     x, kernel = (a.astype(cast).astype(FLOAT32) for a in (x, kernel))
     return jnp.einsum(equation, x, kernel).astype(dtype)
@@ -29,7 +29,8 @@ def _plain(x, kernel, equation, dtype):
 @pytest.mark.parametrize("kernel_dtype", [BFLOAT16, FLOAT32])
 @pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT32])
 @pytest.mark.parametrize("trailing", [False, True])
-def test_values_and_gradients(x_dtype, kernel_dtype, dtype, trailing):
+@pytest.mark.parametrize("narrow", [False, True])
+def test_values_and_gradients(x_dtype, kernel_dtype, dtype, trailing, narrow):
     x, kernel = _arrays(x_dtype, kernel_dtype, (5, 6, 4) if trailing else (6, 4, 5))
     axes, equation = ((1, 2), "abnd,hnd->abh") if trailing else ((0, 1), "abnd,ndh->abh")
 
@@ -37,8 +38,10 @@ def test_values_and_gradients(x_dtype, kernel_dtype, dtype, trailing):
         out, backwards = jax.vjp(function, x, kernel)
         return out, *backwards(jnp.cos(out))
 
-    ours = value_and_gradients(lambda x, kernel: products.product(x, kernel, axes, dtype))
-    plain = value_and_gradients(lambda x, kernel: _plain(x, kernel, equation, dtype))
+    ours = value_and_gradients(
+        lambda x, kernel: products.product(x, kernel, axes, dtype, narrow=narrow)
+    )
+    plain = value_and_gradients(lambda x, kernel: _plain(x, kernel, equation, dtype, narrow))
     assert [a.dtype for a in ours] == [dtype, x_dtype, kernel_dtype]
     for mine, other in zip(ours, plain, strict=True):
         mine, other = (np.asarray(a, np.float32) for a in (mine, other))
