@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.models import layers, masks
+from prompt_tuning.models import fused_attention, layers, masks
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.types import Array
 
@@ -165,23 +165,39 @@ class Attention(nn.Module):
         query_positions: Array = np.arange(query.shape[1], dtype=np.int32)
         if self.use_cache:
             key, value, query_positions, mask = self._append_to_cache(query, key, value, mask)
-        bias = None if mask is None else masks.mask_bias(mask)
+        relative = None
         if position_bias is not None:
             key_positions = np.arange(key.shape[1], dtype=np.int32)
-            relative = position_bias(query_positions, key_positions).astype(jnp.float32)
-            bias = relative if bias is None else bias + relative
-        x = self._attend(query, key, value, bias)
+            relative = position_bias(query_positions, key_positions)
+        x = self._attend(query, key, value, mask, relative)
         return dense((cfg.emb_dim,), (*heads, "embed"), num_inputs=2, name="out")(x)
 
     def _attend(
-        self, query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        mask: Array | None,
+        relative: jax.Array | None,
     ) -> jax.Array:
-        """Returns values weighted by the float32 softmax of the logits plus `bias`, [B, Q, N, D]."""
+        """Returns values weighted by the float32 softmax of the masked logits plus `relative`, [B, Q, N, D]."""
+        dropout = layers.shared_dropout(self.config.dropout_rate, self.deterministic)
+        kernel = fused_attention.choose(self.config, query, key, mask, relative)
+        if kernel is not None:
+            # One draw for all queries of a head: dropping its weight of a key is dropping the key's value.
+            batch, length, heads, _ = value.shape
+            kept = dropout(jnp.ones((batch, heads, 1, length), jnp.float32))
+            kept = kept.transpose(0, 3, 1, 2)
+            value = (value.astype(jnp.float32) * kept).astype(value.dtype)
+            return fused_attention.attend(kernel, query, key, value, mask, relative)
+        bias = None if mask is None else masks.mask_bias(mask)
+        if relative is not None:
+            relative = relative.astype(jnp.float32)
+            bias = relative if bias is None else bias + relative
         logits = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32)
         if bias is not None:
             logits = logits + bias
-        weights = jax.nn.softmax(logits).astype(self.config.activation_dtype)
-        weights = layers.shared_dropout(self.config.dropout_rate, self.deterministic)(weights)
+        weights = dropout(jax.nn.softmax(logits).astype(self.config.activation_dtype))
         return jnp.einsum("bnqk,bknd->bqnd", weights, value)
 
     def _append_to_cache(

@@ -55,7 +55,7 @@ class EncoderLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B S H"],
-        mask: Bool[Array, "B 1 S S"],
+        mask: Bool[Array, "B 1 #S S"],
         table: Float[Array, "N buckets"] | None,
     ) -> tuple[Float[jax.Array, "B S H"], None]:
         """Returns the layer's output and None, the per-layer output that `scan` asks for."""
@@ -199,6 +199,9 @@ class Encoder(nn.Module):
         if prompt is not None or self.prompt is not None:
             x = PromptPrefix(self.prompt, name="prompt")(x, prompt)
         is_real = masks.is_real_position(tokens, masks.prompt_length(x, tokens), prompt_mask)
+        mask = masks.key_mask(is_real)
+        if segment_ids is not None:
+            mask = masks.pairwise_mask(is_real, is_real, segment_ids, segment_ids)
         x = _run_layers(
             EncoderLayer,
             self,
@@ -206,7 +209,7 @@ class Encoder(nn.Module):
             num_layers=cfg.num_encoder_layers,
             # The prompt is dropped out with the tokens.
             x=dropout(x),
-            broadcast=(masks.pairwise_mask(is_real, is_real, segment_ids, segment_ids),),
+            broadcast=(mask,),
             config=cfg,
             deterministic=deterministic,
         )
