@@ -1,7 +1,7 @@
 """Attention with T5's bias as one Pallas kernel for TPUs, forward and backward: logits and weights stay on the core.
 
 Why not a library's, as of JAX 0.10.2: splash attention takes no bias. Flash attention takes one [B, N, Q, K], and its
-backward pass writes that array's gradient, used or not (`_flash_attention_bwd_dq`; JAX drops no output of a kernel): the
+backward pass writes that gradient too, used or not (`_flash_attention_bwd_dq`; JAX drops no output of a kernel): the
 very thing that is not to be written.
 
 Arrays keep the layout of the projections, [B, length, N * D], and a program works on as many heads as fill 128 lanes.
@@ -21,6 +21,10 @@ from jaxtyping import Float
 
 # Lanes of a TPU's vector registers.
 LANES = 128
+# Keys up to which a program fits into the 16 MiB on the core of a v4, and into the memory below that others have: compiled
+# in float32 with a mask of pairs and the bias' gradient, which takes most.
+SMALL_LENGTH, MAX_LENGTH = 640, 1152
+_MEMORY = 48 * 2**20
 # Queries whose logits are on the core at one time.
 _CHUNK = 256
 # Operations on each logit besides products: bias, mask, maximum, difference, sum, quotient; backward with the gradient,
@@ -134,6 +138,7 @@ def _call(
             out_shape=[jax.ShapeDtypeStruct(a.shape, a.dtype) for a in outputs],
             compiler_params=pltpu.CompilerParams(
                 dimension_semantics=("parallel", "arbitrary"),
+                vmem_limit_bytes=None if num_keys <= SMALL_LENGTH else _MEMORY,
             ),
             cost_estimate=pl.CostEstimate(
                 flops=logits * (2 * products * depth + ops),

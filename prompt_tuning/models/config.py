@@ -27,6 +27,9 @@ REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
+# Whether attention may be one kernel.
+ATTENTIONS = ("auto", "plain")
+
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
@@ -99,7 +102,7 @@ class T5Config:
         for activation in self.mlp_activations:
             check_choice("T5Config.mlp_activations", activation, ACTIVATIONS)
         check_choice("T5Config.remat_policy", self.remat_policy, REMAT_POLICIES)
-        check_choice("T5Config.attention", self.attention, ("auto", "plain"))
+        check_choice("T5Config.attention", self.attention, ATTENTIONS)
         check_number("T5Config.dropout_rate", self.dropout_rate, "[0, 1)")
         half = self.relative_attention_num_buckets // 2
         # With fewer buckets, or no distances to spread over the logarithmic ones, the bucket formula divides by zero.

@@ -24,8 +24,8 @@ _HEADS = ("batch", "length", "heads", "kv")
 _TPUS_WITHOUT = ("TPU v2", "TPU v3")
 # Below, the logits of plain attention stay on the core or cost little (docs/machines/tpu.md). Unit: positions.
 MIN_LENGTH = 256
-# A program holds two heads' biases twice. Unit: positions.
-_MAX_LENGTH = 1536
+# Compute capability.
+_AMPERE = 8.0
 # cuDNN's flash attention, before Hopper. The mask takes eight of these. Unit: features.
 _CUDNN_MAX_DEPTH = 128
 _CUDNN_MASK_DEPTH = 8
@@ -67,21 +67,36 @@ def choose(
     device = jax.devices()[0] if mesh.empty else mesh.abstract_device
     if device is None:
         return None
-    if device.platform == "tpu":
-        # Imported where it is used: Pallas takes a second, which runs elsewhere need not spend.
-        from prompt_tuning.models import attention_kernel
-
-        depth = query.shape[-1]
-        group = attention_kernel.heads_per_program(depth)
-        fills_lanes = group * depth % attention_kernel.LANES == 0
-        fits = fills_lanes and heads // head_shards % group == 0 and length <= _MAX_LENGTH
-        return "tpu" if fits and device.device_kind not in _TPUS_WITHOUT else None
-    if device.platform == "gpu":
-        is_bf16 = query.dtype == jnp.bfloat16
-        depth = query.shape[-1] + _CUDNN_MASK_DEPTH
-        fits = is_bf16 and depth <= _CUDNN_MAX_DEPTH and depth % 8 == 0 and length % 2 == 0
-        return "cudnn" if fits and mask.shape[2] == 1 else None
+    depth = query.shape[-1]
+    if device.platform == "tpu" and _fits_tpu(
+        device.device_kind, length, heads // head_shards, depth
+    ):
+        return "tpu"
+    if device.platform == "gpu" and mask.shape[2] == 1 and _fits_gpu(query.dtype, length, depth):
+        return "cudnn"
     return None
+
+
+def _fits_tpu(device_kind: str, length: int, heads: int, depth: int) -> bool:
+    """Whether a TPU's kernel takes heads of this width on one device, and such a length."""
+    # Imported where it is used: Pallas takes a second, which runs elsewhere need not spend.
+    from prompt_tuning.models import attention_kernel
+
+    if device_kind in _TPUS_WITHOUT:
+        return False
+    is_small = device_kind == "TPU v4"
+    longest = attention_kernel.SMALL_LENGTH if is_small else attention_kernel.MAX_LENGTH
+    group = attention_kernel.heads_per_program(depth)
+    return length <= longest and heads % group == 0 and group * depth % attention_kernel.LANES == 0
+
+
+def _fits_gpu(dtype: Any, length: int, depth: int) -> bool:
+    """Whether cuDNN's flash attention takes this with a bias."""
+    # GPUs that are only described do not say it.
+    capability = float(getattr(jax.devices()[0], "compute_capability", _AMPERE))
+    depth += _CUDNN_MASK_DEPTH
+    fits = depth <= _CUDNN_MAX_DEPTH and depth % 8 == 0 and length % 2 == 0
+    return fits and dtype == jnp.bfloat16 and capability >= _AMPERE
 
 
 def attend(
