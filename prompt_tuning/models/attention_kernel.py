@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 # Lanes of a TPU's vector registers.
 LANES = 128
-# Keys up to which a program fits into the 16 MiB on the core of a v4, and into the memory below that others have: compiled
+# Keys up to which a program fits into the 16 MiB on a v4's core, and into the memory below that others have: compiled
 # in float32 with a mask of pairs and the bias' gradient, which takes most.
 SMALL_LENGTH, MAX_LENGTH = 640, 1152
 _MEMORY = 48 * 2**20
