@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DEMO_STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
+BENCH_STAMP := $(VENV)/.installed-bench
 INSTALL_INPUTS := setup.py pyproject.toml constraints.txt
 
 .PHONY: demo test test-slow lint types bench parity check
@@ -19,6 +20,10 @@ $(DEMO_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
 
 $(TEST_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,hf,report,sweep,tpu]"
+	touch $@ $(DEMO_STAMP)
+
+$(BENCH_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[hf]"
 	touch $@ $(DEMO_STAMP)
 
 demo: $(DEMO_STAMP)
@@ -38,9 +43,8 @@ lint: $(TEST_STAMP)
 types: $(TEST_STAMP)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(DEMO_STAMP)
-	$(BIN)/python -m prompt_tuning.launch.benchmarks.step
-	$(BIN)/python -m prompt_tuning.launch.benchmarks.ensembles
+bench: $(BENCH_STAMP)
+	$(BIN)/python -m prompt_tuning.launch.benchmarks.speed
 
 # Any other folder of reference numbers: make parity GOLDEN=/path/to/folder
 GOLDEN ?= tests/golden

@@ -83,6 +83,15 @@ def standard_logical_axis_rules(
     return (*rules, *((name, None) for name in ("prompt", "prompt_embed") if name not in named))
 
 
+def platform() -> str:
+    """Returns for which platform ("cpu", "gpu", "tpu") is traced: the active mesh's, else that of the default backend.
+
+    A mesh may be of devices that the process does not have (`PjitPartitioner.on`).
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 @dataclasses.dataclass(frozen=True)
 class PjitPartitioner:
     """Places parameters and batches on a `(data, model)` mesh over all devices of all processes.
@@ -152,6 +161,12 @@ class PjitPartitioner:
             for axis in (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes or ():
                 check_choice(f"the mesh axis of {name} in logical_axis_rules", axis, _MESH_AXES)
         return tuple((name, mesh_axis) for name, mesh_axis in self.logical_axis_rules)
+
+    def num_parts(self, axis: str) -> int:
+        """Returns over how many devices the rules spread a logical axis of this name, where it stands alone."""
+        (mesh_axes,) = flax_partitioning.logical_to_mesh_axes((axis,), self.rules) or (None,)
+        named = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes or ()
+        return math.prod(self.mesh.shape[name] for name in named)
 
     @property
     def batch_sharding(self) -> NamedSharding:

@@ -17,6 +17,7 @@ from prompt_tuning.checkpoints.config import CheckpointConfig
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.prompt_files.write import save_prompts, update_info
 from prompt_tuning.data import batches, evaluation
+from prompt_tuning.data.batch_shapes import BatchShapes
 from prompt_tuning.data.evaluation import EvaluatorConfig
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params.names import PROMPT_REGEX
@@ -124,6 +125,12 @@ def train(
     """
     times = startup_times.take()
     compilation_cache.keep_in(model_dir)
+    # With a prompt, packing is not SeqIO's: the stream stays that of single examples, and evaluation is not packed.
+    packs = train_dataset_cfg.pack and model.prompt is not None
+    if model.prompt is not None:
+        train_dataset_cfg = dataclasses.replace(train_dataset_cfg, pack=False)
+    if train_eval_dataset_cfg and model.prompt is not None:
+        train_eval_dataset_cfg = dataclasses.replace(train_eval_dataset_cfg, pack=False)
     # 1. Refuse what cannot work before anything is loaded or compiled.
     checks.enter(model, train_dataset_cfg)
     eval_cfgs = [cfg for cfg in (train_eval_dataset_cfg, infer_eval_dataset_cfg) if cfg]
@@ -162,6 +169,14 @@ def train(
     jax.block_until_ready((start.state, start.frozen))
     times.end("weights")
     run = open_run(start, model, checkpointer, num_steps, metadata, config_text, times)
+    shapes = BatchShapes(
+        train_dataset_cfg.batch_size,
+        batches.check_lengths(train_dataset_cfg.task_feature_lengths),
+        prompt_length=metadata["prompt_length"],
+        packs=packs,
+        width_multiple=partitioner.num_parts("length"),
+        row_multiple=partitioner.mesh.shape["data"] * (trainer.num_microbatches or 1),
+    )
 
     # 3. The loop.
     # What is evaluated has been saved, so that an evaluation may stop between any two batches.
@@ -178,9 +193,10 @@ def train(
     try:
         return loop(
             run,
-            steps.train_step(model, partitioner, trainer, tx, run.state),
+            steps.train_step(model, partitioner, trainer, tx, run.state, shapes.num_targets),
             partitioner,
             train_dataset_cfg,
+            shapes,
             save_period=checkpoint_cfg.save.period,
             eval_period=eval_period,
         )
@@ -202,6 +218,7 @@ def loop(
     jitted_step: Any,
     partitioner: PjitPartitioner,
     cfg: batches.DatasetConfig,
+    shapes: BatchShapes,
     *,
     save_period: int,
     eval_period: int,
@@ -211,7 +228,7 @@ def loop(
     stream = batches.train_batches(
         cfg, seed=run.metadata["seed"], start_example=first * cfg.batch_size
     )
-    compiled, results, in_flight = None, {}, collections.deque()
+    compiled, results, in_flight = {}, {}, collections.deque()
     # Virtual CPU devices share threads: steps in flight can starve one another's collectives, and XLA then aborts.
     shares_threads = jax.default_backend() == "cpu" and jax.device_count() > 1
     num_in_flight = 0 if shares_threads else STEPS_IN_FLIGHT
@@ -224,12 +241,17 @@ def loop(
         results = evaluate(run, first)
         run.times.end("evaluation")
     for step in range(first + 1, run.num_steps + 1):
-        batch = partitioner.shard_batch(next(stream))
-        if compiled is None:
+        cut = shapes.fit(next(stream))
+        batch = partitioner.shard_batch(cut)
+        if step == first + 1:
             run.times.end("first_batch")
-            compiled = compile_step(jitted_step, partitioner, run, batch)
+        shape = shapes.describe(cut)
+        if shape not in compiled:
+            compiled[shape] = compile_step(jitted_step, partitioner, run, batch, shape)
+        if step == first + 1:
+            run.times.end("compile")
             run.notice.listen()
-        run.state, metrics = compiled(run.state, run.frozen, batch)
+        run.state, metrics = compiled[shape](run.state, run.frozen, batch)
         in_flight.append(metrics)
         # The first step is waited for, because the log tells how long it took.
         if len(in_flight) > num_in_flight or step == first + 1:
@@ -237,7 +259,7 @@ def loop(
         if step == first + 1:
             run.times.end("first_step")
             run.log.started(step, run.times.seconds)
-        run.log.add(step, metrics)
+        run.log.add(step, {**metrics, **shapes.count(cut)})
 
         is_told_to_stop = run.notice.received()
         # Saved before it is evaluated, so that a notice may end the evaluation; the next start does it again.
@@ -250,13 +272,14 @@ def loop(
     return results
 
 
-def compile_step(jitted_step: Any, partitioner: PjitPartitioner, run: Run, batch: PyTree) -> Any:
-    """Returns the compiled step; logs how long that took."""
+def compile_step(
+    jitted_step: Any, partitioner: PjitPartitioner, run: Run, batch: PyTree, shape: str
+) -> Any:
+    """Returns the step compiled for the shape of `batch`; logs how long that took."""
     began = time.perf_counter()
     with partitioner.activate():
         compiled = jitted_step.lower(run.state, run.frozen, batch).compile()
-    run.log.compiled(int(run.state.step), time.perf_counter() - began)
-    run.times.end("compile")
+    run.log.compiled(int(run.state.step), time.perf_counter() - began, shape)
     return compiled
 
 

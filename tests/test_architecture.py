@@ -45,7 +45,7 @@ HOMES = {
     "tensorflow": "data tasks commands/tasks",
     "tensorflow_datasets": "data tasks",
     "tensorflow_text": "data tasks",
-    "sentencepiece": "data",
+    "sentencepiece": "data launch",
     "apache_beam": "commands/tasks",
     "flax": "models prompts partitioning training checkpoints",
     "optax": "training run",
@@ -53,7 +53,9 @@ HOMES = {
     "tensorstore": "checkpoints launch",
     "msgpack": "launch",
     "safetensors": "checkpoints launch",
-    "torch": "checkpoints",
+    "torch": "checkpoints launch",
+    "peft": "launch",
+    "transformers": "launch",
     "clu": "training",
     "tqdm": "training",
     "tensorboard": "commands/sweep",
@@ -65,9 +67,10 @@ HOMES = {
 }
 # These belong to everyone.
 BASE_EXTERNAL = frozenset({"jax", "numpy", "jaxtyping", "absl", "etils", "rich"})
-# clu loads TensorFlow, so the training package may import it in one place, inside a function; torch is an extra, and
-# imported inside functions only.
+# clu loads TensorFlow, so the training package may import it in one place, inside a function.
 LAZY_ONLY = {("training/summary.py", "clu")}
+# An extra, imported inside functions only.
+OPTIONAL = frozenset({"torch", "peft", "transformers"})
 # The authors' module names, kept importable, live in data/ and are tasks.
 TASK_ALIASES = frozenset({"data/glue.py", "data/super_glue.py"})
 
@@ -153,7 +156,7 @@ def _wrong(item: Import) -> bool:
         return True
     if top == "clu":
         return (item.file, top) not in LAZY_ONLY or item.at_import
-    return top == "torch" and item.at_import
+    return top in OPTIONAL and item.at_import
 
 
 ALL_IMPORTS = [item for key, path in _package_files().items() for item in _imports(key, path)]

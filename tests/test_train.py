@@ -141,6 +141,9 @@ def test_summaries_have_t5x_tags(finished):
             "timing/steps_per_second",
             "timing/seqs_per_second",
             "timing/target_tokens_per_second_per_core",
+            "timing/examples_per_second",
+            "timing/real_tokens_per_second",
+            "padding_fraction",
             "timing/compilation_seconds",
             "timing/start_seconds",
             "timing/start/weights_seconds",
@@ -154,7 +157,7 @@ def test_summaries_have_t5x_tags(finished):
 def test_frozen_leaves_are_bit_identical_after_a_run_and_never_written(finished):
     before, after = finished.before, finished.after
     equal = [path for path, x in after.items() if np.array_equal(x, before[path])]
-    assert len(equal) == len(before) > 30
+    assert len(equal) == len(before) > 20
     checkpoint = finished.model_dir / "checkpoint_4"
     size = sum(p.stat().st_size for p in checkpoint.rglob("*") if p.is_file())
     assert size < sum(x.nbytes for x in after.values()) / 2
@@ -170,6 +173,24 @@ def test_two_steps_beyond_the_t5x_checkpoint_and_two_more_equal_four(
     assert not (tmp_path / "run/checkpoint_4").exists()
     resolve(RANDOM_SEED=None).run()
     np.testing.assert_array_equal(_prompt(tmp_path / "run", 4), _prompt(finished.model_dir, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train/utils.DatasetConfig.length_window": 3},
+        {"utils.DatasetConfig.pack": True},
+        {"train/utils.DatasetConfig.length_window": 3, "trainer.Trainer.num_microbatches": 2},
+    ],
+)
+def test_grouped_and_packed_runs_resume_bit_for_bit(inputs, tmp_path, settings):
+    """Five steps; and five that stop after the second, in the middle of a window."""
+    settings = {**settings, "EVAL_PERIOD": 5, "partitioning.PjitPartitioner.num_partitions": 2}
+    _builder(inputs, tmp_path / "whole")(TRAIN_STEPS_RELATIVE=5, **settings).run()
+    for steps in (2, 5):
+        _builder(inputs, tmp_path / "stopped")(TRAIN_STEPS_RELATIVE=steps, **settings).run()
+    np.testing.assert_array_equal(_prompt(tmp_path / "stopped", 5), _prompt(tmp_path / "whole", 5))
 
 
 def test_the_saved_config_runs_again_alone(finished, tmp_path):
@@ -228,6 +249,7 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(reso
     [
         ({"BATCH_SIZE": 16}, "BATCH_SIZE differs"),
         ({"RANDOM_SEED": 4}, "RANDOM_SEED differs"),
+        ({"train/utils.DatasetConfig.length_window": 2}, "length_window differs"),
         ({"MIXTURE_OR_TASK_NAME": "taskless_super_glue_rte_v102"}, "MIXTURE_OR_TASK_NAME differs"),
     ],
 )

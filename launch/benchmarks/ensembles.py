@@ -1,9 +1,9 @@
 """Time and memory of an ensemble of prompts beside as many separate runs, in one process, with random weights.
 
-Run `make bench`, or `python -m prompt_tuning.launch.benchmarks.ensembles`; it reads no data and needs neither
-TensorFlow nor SeqIO. The ensemble decodes every example once for each prompt in one batch, over one copy of the
-frozen weights. The separate runs have a prompt and a copy of the weights each, as separate processes would, and
-decode the same examples one run after the other. Rounds alternate between the two.
+Run `python -m prompt_tuning.launch.benchmarks.ensembles`; it reads no data and needs neither TensorFlow nor SeqIO.
+The ensemble decodes every example once for each prompt in one batch, over one copy of the frozen weights. The separate
+runs have a prompt and a copy of the weights each, as separate processes would, and decode the same examples one run
+after the other. Rounds alternate between the two.
 """
 
 import dataclasses

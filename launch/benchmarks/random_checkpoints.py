@@ -110,7 +110,7 @@ def write_huggingface(path: pathlib.Path, config: T5Config, shapes: _Shapes) -> 
         safetensors.numpy.save_file(arrays, path / file)
         weight_map |= dict.fromkeys(shard, file)
     (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    (path / "config.json").write_text(json.dumps(_huggingface_config(config)))
+    (path / "config.json").write_text(json.dumps(huggingface_config(config)))
 
 
 def _shards(tensors: _Shapes) -> Iterator[dict[str, tuple[int, ...]]]:
@@ -124,8 +124,8 @@ def _shards(tensors: _Shapes) -> Iterator[dict[str, tuple[int, ...]]]:
     yield shard
 
 
-def _huggingface_config(config: T5Config) -> dict[str, Any]:
-    """The `config.json` of a T5 1.1."""
+def huggingface_config(config: T5Config) -> dict[str, Any]:
+    """Returns the `config.json` of a T5 1.1."""
     return {
         "model_type": "t5",
         "architectures": ["T5ForConditionalGeneration"],

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.training.adafactor import Adafactor
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.training.step import make_train_step
+from prompt_tuning.types import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,22 +72,45 @@ class Step:
             loss_config=model.loss_config,
             num_microbatches=work.num_microbatches,
         )
-        began = time.perf_counter()
         # The state is donated, as a run's is: its memory is used again.
-        lowered = jax.jit(step, donate_argnums=0).lower(self._state, self.frozen, self._batch)
-        self.compiled = lowered.compile()
+        self._jitted = jax.jit(step, donate_argnums=0)
+        self._compiled: dict[Any, Any] = {}
+        began = time.perf_counter()
+        self.compiled = self.compile(self._batch)
         self.compile_seconds = time.perf_counter() - began
         analysis = self.compiled.memory_analysis()
         assert analysis is not None, "CPUs and GPUs have one"
         self.temp_bytes: int = analysis.temp_size_in_bytes
 
+    def compile(self, batch: Batch) -> Any:
+        """Returns the step compiled for the shapes of a batch, once for all."""
+        shapes = _shapes(batch)
+        if shapes not in self._compiled:
+            lowered = self._jitted.lower(self._state, self.frozen, batch)
+            self._compiled[shapes] = lowered.compile()
+        return self._compiled[shapes]
+
+    def take(self, batch: Batch) -> None:
+        """Takes a step with a batch whose shapes were compiled for; does not wait for it."""
+        compiled = self._compiled[_shapes(batch)]
+        self._state, self._metrics = compiled(self._state, self.frozen, batch)
+
+    def wait(self) -> None:
+        """Waits until all steps are done."""
+        jax.block_until_ready((self._state, self._metrics))
+
     def time(self, num_steps: int = 1) -> float:
-        """Takes steps; returns the seconds of one of them, on average."""
+        """Takes steps with one random batch; returns the seconds of one of them, on average."""
         began = time.perf_counter()
         for _ in range(num_steps):
-            self._state, metrics = self.compiled(self._state, self.frozen, self._batch)
-        jax.block_until_ready((self._state, metrics))
+            self.take(self._batch)
+        self.wait()
         return (time.perf_counter() - began) / num_steps
+
+
+def _shapes(batch: Batch) -> tuple[Any, ...]:
+    """What a batch has to have in common with another to be computed by the same program."""
+    return tuple((name, *x.shape) for name, x in sorted(batch.items()))
 
 
 def _random_batch(config: T5Config, work: Workload) -> dict[str, jax.Array]:

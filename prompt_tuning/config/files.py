@@ -1,6 +1,7 @@
 """Reading gin: finds files, walks their statements and refuses what no run could mean. Imports nothing heavy."""
 
 import dataclasses
+import functools
 import io
 import pathlib
 import re
@@ -271,11 +272,18 @@ def read(
     return Parsed(tuple(statements), tuple(paths))
 
 
+# A sweep reads the same files again for each of its cells, and most of the time goes into taking their text apart.
+@functools.lru_cache(maxsize=256)
+def _statements(text: str) -> tuple[Any, ...]:
+    """Returns what gin's parser makes of a text; values are shared between readers, who copy them (`map_value`)."""
+    return tuple(config_parser.ConfigParser(io.StringIO(text), _Recorder()))
+
+
 def _parse(text: str, source: Source) -> list[Any]:
     """Returns the bindings, imports and includes of one text, imports of T5X refused."""
     statements: list[Any] = []
     try:
-        for statement in config_parser.ConfigParser(io.StringIO(text), _Recorder()):
+        for statement in _statements(text):
             if isinstance(statement, config_parser.BindingStatement):
                 scope, selector, arg, value, location = statement
                 statements.append(Binding(scope, selector, arg, value, source, location.line_num))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import context, verbalizers
+from prompt_tuning.data import context, grouping, stream, verbalizers
 from prompt_tuning.data.text import text_sources
 from prompt_tuning.data.vocabularies import check_vocabulary
 from prompt_tuning.errors import ConfigError, DataError, check_count
@@ -31,7 +32,11 @@ class DatasetConfig:
       shuffle: Whether to shuffle.
       seed: Seed of evaluation data that is shuffled; training passes its own.
       use_cached: Whether to read SeqIO's offline cache.
-      pack: Whether to pack several examples into a row (model tuning and pretraining only).
+      pack: Whether to pack several examples into a row. Of a model without a prompt, rows are packed as SeqIO packs
+        them, `batch_size` of them a batch. With a prompt, training takes the same batches as without `pack`, each
+        example with its prompt, and lays them into fewer rows (`packing.pack`); evaluation is not packed.
+      length_window: Batches of the stream whose examples are sorted by length together, so that each training batch
+        holds examples of like length; 1 leaves them as they come.
       module: Python module whose import registers the task.
       data_dir: Folder with the original files, instead of the run's (see `context`) or TensorFlow Datasets.
     """
@@ -44,8 +49,13 @@ class DatasetConfig:
     seed: int | None = None
     use_cached: bool = False
     pack: bool = False
+    length_window: int = 1
     module: str | None = None
     data_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses windows of no batch."""
+        check_count("utils.DatasetConfig.length_window", self.length_window, "batches")
 
 
 def load_task_module(cfg: DatasetConfig) -> None:
@@ -140,7 +150,8 @@ def train_batches(cfg: DatasetConfig, *, seed: int, start_example: int = 0) -> I
 
     The stream of examples is a function of `cfg` and `seed` alone. Its position is the number of examples (of rows,
     where packed) consumed so far, so that `start_example = steps * batch_size` continues exactly where a run stopped.
-    Every process gets the same global batches and gives its devices their slices.
+    Every process gets the same global batches and gives its devices their slices. With `length_window`, where batches
+    hold examples of like length, `start_example` is a multiple of the batch size.
 
     Args:
       cfg: What to read.
@@ -154,9 +165,16 @@ def train_batches(cfg: DatasetConfig, *, seed: int, start_example: int = 0) -> I
     Raises:
       DataError: The task or its data is missing.
     """
-    ds = _examples(cfg, num_epochs=None, seed=seed, start_example=start_example)
-    ds = ds.batch(cfg.batch_size, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
-    return _batches(ds)
+    # A run that goes on makes its window again, and leaves out the batches that it has seen.
+    window = cfg.length_window * cfg.batch_size
+    seen = start_example % window if cfg.length_window > 1 else 0
+    ds = _examples(cfg, num_epochs=None, seed=seed, start_example=start_example - seen)
+    ds = ds.batch(window, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
+    if cfg.length_window == 1:
+        return _batches(ds)
+    first = (start_example - seen) // window
+    found = grouping.grouped(_batches(ds), cfg.batch_size, seed=seed, first=first)
+    return itertools.islice(found, seen // cfg.batch_size, None)
 
 
 def eval_batches(cfg: DatasetConfig, *, num_batches: int | None = None) -> Iterator[Batch]:
@@ -220,21 +238,15 @@ def _examples(
     """Returns the stream of single examples (packed: of rows) with the model's features, from `start_example` on."""
     lengths = check_lengths(cfg.task_feature_lengths)
     provider = get_task(cfg)
+    how = {"split": cfg.split, "use_cached": cfg.use_cached, "shuffle": cfg.shuffle, "seed": seed}
+    # Rows are counted once examples are packed, which takes the length of each one before.
+    skipped = 0 if cfg.pack else start_example
     with context.overriding(data_dir=cfg.data_dir):
-        ds = provider.get_dataset(
-            lengths,
-            split=cfg.split,
-            use_cached=cfg.use_cached,
-            shuffle=cfg.shuffle,
-            seed=seed,
-            num_epochs=num_epochs,
-        )
-    converter = seqio.EncDecFeatureConverter(pack=cfg.pack)
-    if cfg.pack:
-        ds = converter(ds, lengths).skip(start_example)
-    else:
-        # One example is one row, so skipping before padding gives the same stream, three times as fast.
-        ds = converter(ds.skip(start_example), lengths)
+        if num_epochs is None:
+            ds = stream.endless(provider, lengths, start=skipped, **how)
+        else:
+            ds = provider.get_dataset(lengths, num_epochs=num_epochs, **how)
+    ds = seqio.EncDecFeatureConverter(pack=cfg.pack)(ds, lengths).skip(start_example - skipped)
     options = tf.data.Options()
     options.deterministic = True
     return ds.with_options(options)

@@ -1,14 +1,58 @@
 """Raw examples to text."""
 
+import functools
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import seqio
 import tensorflow as tf
 
 # What T5 writes where the label is withheld (label -1, as in the public test splits).
 UNLABELED = "<unk>"
 
 TextPreprocessor = Callable[[tf.data.Dataset], tf.data.Dataset]
+
+# Preprocessors that make one example of each one, by itself and without drawing: they may run in any order of examples.
+_OF_EACH_EXAMPLE: weakref.WeakSet[Callable[..., tf.data.Dataset]] = weakref.WeakSet(
+    [
+        seqio.preprocessors.tokenize,
+        seqio.preprocessors.append_eos,
+        seqio.preprocessors.append_eos_after_trim,
+    ]
+)
+_Preprocessor = TypeVar("_Preprocessor", bound=Callable[..., tf.data.Dataset])
+
+
+def of_each_example(preprocessor: _Preprocessor) -> _Preprocessor:
+    """Declares that a preprocessor makes one example of each one, by itself and without drawing at random.
+
+    A run that goes on may then skip examples before the preprocessor has made them (`stream.endless`).
+
+    Args:
+      preprocessor: A function over datasets, as SeqIO calls it.
+
+    Returns:
+      The preprocessor.
+    """
+    _OF_EACH_EXAMPLE.add(preprocessor)
+    return preprocessor
+
+
+def is_of_each_example(preprocessor: Callable[..., Any]) -> bool:
+    """Returns whether `of_each_example` has declared a preprocessor, or SeqIO's own is known to be such a one."""
+    while isinstance(preprocessor, functools.partial):
+        preprocessor = preprocessor.func
+    try:
+        return preprocessor in _OF_EACH_EXAMPLE
+    # Objects that cannot be hashed, or not be referred to weakly, were never declared.
+    except TypeError:
+        return False
+
+
+def mapped(to_example: Callable[[Any], Mapping[str, Any]]) -> TextPreprocessor:
+    """Returns the preprocessor that makes each example of one, by `to_example`."""
+    return of_each_example(lambda ds: ds.map(to_example, num_parallel_calls=tf.data.AUTOTUNE))
 
 
 def classification_text(
@@ -74,7 +118,7 @@ def similarity_text(*, fields: Sequence[str], prefix: str = "") -> TextPreproces
             "idx": example["idx"],
         }
 
-    return lambda ds: ds.map(to_text, num_parallel_calls=tf.data.AUTOTUNE)
+    return mapped(to_text)
 
 
 def _written(
@@ -140,4 +184,4 @@ def _classification(
         target = tf.gather(names, index)
         return {"inputs": join(example), "targets": target, **index_features(example)}
 
-    return lambda ds: ds.map(to_text, num_parallel_calls=tf.data.AUTOTUNE)
+    return mapped(to_text)

@@ -11,7 +11,7 @@ from prompt_tuning.types import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Greedy:
-    """The most likely token at every position; on equal log-probabilities the lowest id wins.
+    """The most likely token at every position; on equal logits the lowest id wins.
 
     A score equals T5X's `temperature_sample(topk=1, rescale_log_probs=False)`, and T5X's one-beam score is it divided
     by `((5 + length) / 6) ** alpha` where the row ended.
@@ -48,6 +48,7 @@ class Greedy:
 def _most_likely(rng: jax.Array | None, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The likeliest token of each row of logits [R, V]: ids [R] int32 and their log-probabilities [R]."""
     del rng
-    log_probs = jax.nn.log_softmax(logits, axis=-1)
-    best = jnp.argmax(log_probs, axis=-1, keepdims=True).astype(jnp.int32)
-    return best[:, 0], jnp.take_along_axis(log_probs, best, axis=-1)[:, 0]
+    largest = jnp.max(logits, axis=-1, keepdims=True)
+    # Of the shifted logits, the one that is taken is 0.
+    log_prob = -jnp.log(jnp.sum(jnp.exp(logits - largest), axis=-1))
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32), log_prob

@@ -36,9 +36,8 @@ class DecodeFn(Protocol):
         """Decodes every row, starting from id 0.
 
         Args:
-          tokens_to_logits: One step of the decoder, for B * K rows: row `b * K + k` is sequence k of batch row b.
-            Whatever it closes over (the encoded inputs) is repeated in that order, as `jnp.repeat(encoded, K, axis=0)`
-            does.
+          tokens_to_logits: One step of the decoder, for B * K rows: row `b * K + k` is sequence k of batch row b, so
+            that the K of them can share what it closes over (the encoded inputs).
           cache: Its cache before the first position, for B rows; it is repeated here.
           batch_size: B.
           max_decode_length: T, EOS included.

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.models import fused_attention, layers, masks
+from prompt_tuning.models import chunked_attention, fused_attention, layers, masks
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.types import Array
 
@@ -119,28 +120,32 @@ class Attention(nn.Module):
       config: The architecture.
       deterministic: Whether dropout is off.
       use_cache: Whether keys and values are kept in the `cache` collection (self-attention, decoding).
+      keep_keys: Whether keys and values are kept in the `encoded` collection where it is mutable, and taken from there
+        where it has them (attention to the encoder, decoding).
     """
 
     config: T5Config
     deterministic: bool
     use_cache: bool = False
+    keep_keys: bool = False
 
     @nn.compact
     def __call__(
         self,
-        inputs_q: Float[Array, "B Q H"],
+        inputs_q: Float[Array, "R Q H"],
         inputs_kv: Float[Array, "B K H"],
         mask: Bool[Array, "#B 1 Q K"] | None = None,
         position_bias: PositionBias | None = None,
-    ) -> Float[jax.Array, "B Q H"]:
+    ) -> Float[jax.Array, "R Q H"]:
         """Returns what each query reads.
 
         With `use_cache`, the first call creates an empty cache as long as its input and attends without it;
         every later call takes one position, appends it, and attends to all positions so far.
 
         Args:
-          inputs_q: [B, Q, H] queries' inputs.
-          inputs_kv: [B, K, H] keys' and values' inputs.
+          inputs_q: [R, Q, H] queries' inputs; R = B, or a multiple of it where keys are kept: the rows of a batch row
+            stand side by side and share its keys.
+          inputs_kv: [B, K, H] keys' and values' inputs; not read where they are kept already.
           mask: [B, 1, Q, K], True where attention is allowed; None allows all.
           position_bias: Gives the bias for query and key positions; None adds none.
         """
@@ -153,23 +158,34 @@ class Attention(nn.Module):
         )
         heads = ("heads", "kv") if cfg.scan_layers else ("joined_kv",)
         project = functools.partial(dense, (cfg.num_heads, cfg.head_dim), ("embed", *heads))
-        query, key, value = (
-            layers.constrain(projection(x), ("batch", "length", "heads", "kv"))
-            for projection, x in (
-                # The division by sqrt(D) that this attention leaves out is in the query's initial values.
-                (project(name="query", variance=1.0 / cfg.head_dim), inputs_q),
-                (project(name="key"), inputs_kv),
-                (project(name="value"), inputs_kv),
-            )
+        split = functools.partial(layers.constrain, axes=("batch", "length", "heads", "kv"))
+        # The division by sqrt(D) that this attention leaves out is in the query's initial values.
+        query = split(project(name="query", variance=1.0 / cfg.head_dim)(inputs_q))
+        keys_and_values = lambda: tuple(  # noqa: E731
+            split(project(name=name)(inputs_kv)) for name in ("key", "value")
         )
-        query_positions: Array = np.arange(query.shape[1], dtype=np.int32)
-        if self.use_cache:
-            key, value, query_positions, mask = self._append_to_cache(query, key, value, mask)
-        relative = None
-        if position_bias is not None:
-            key_positions = np.arange(key.shape[1], dtype=np.int32)
-            relative = position_bias(query_positions, key_positions)
-        x = self._attend(query, key, value, mask, relative)
+        rows, positions = query.shape[:2]
+        if self.keep_keys and self._keeps_keys():
+            key, value = self._kept(keys_and_values)
+            # Rows that share keys are so many more queries of one row.
+            query = query.reshape(key.shape[0], -1, *query.shape[2:])
+            x = self._attend(query, key, value, mask, keys="bndk")
+            x = x.reshape(rows, positions, *x.shape[2:])
+        elif self.use_cache and self.has_variable("cache", "cached_key"):
+            key, value, index = self._append_to_cache(*keys_and_values())
+            is_past = jnp.arange(key.shape[-1], dtype=jnp.int32) <= index
+            mask = jnp.logical_and(True if mask is None else mask, is_past[None, None, None, :])
+            relative = _bias_at(position_bias, index, key.shape[-1])
+            x = self._attend(query, key, value, mask, relative, keys="bndk")
+        else:
+            key, value = keys_and_values()
+            if self.use_cache:
+                self._cache(*key.shape, dtype=key.dtype)
+            relative = None
+            if position_bias is not None:
+                queries, keys = (np.arange(x.shape[1], dtype=np.int32) for x in (query, key))
+                relative = position_bias(queries, keys)
+            x = self._attend(query, key, value, mask, relative)
         return dense((cfg.emb_dim,), (*heads, "embed"), num_inputs=2, name="out")(x)
 
     def _attend(
@@ -178,56 +194,97 @@ class Attention(nn.Module):
         key: jax.Array,
         value: jax.Array,
         mask: Array | None,
-        relative: jax.Array | None,
+        relative: jax.Array | None = None,
+        *,
+        keys: str = "bknd",
     ) -> jax.Array:
-        """Returns values weighted by the float32 softmax of the masked logits plus `relative`, [B, Q, N, D]."""
-        dropout = layers.shared_dropout(self.config.dropout_rate, self.deterministic)
-        kernel = fused_attention.choose(self.config, query, key, mask, relative)
-        if kernel is not None:
-            # One draw for all queries of a head: dropping its weight of a key is dropping the key's value.
-            batch, length, heads, _ = value.shape
-            kept = dropout(jnp.ones((batch, heads, 1, length), jnp.float32))
-            kept = kept.transpose(0, 3, 1, 2)
-            value = (value.astype(jnp.float32) * kept).astype(value.dtype)
-            return fused_attention.attend(kernel, query, key, value, mask, relative)
-        bias = None if mask is None else masks.mask_bias(mask)
-        if relative is not None:
-            relative = relative.astype(jnp.float32)
-            bias = relative if bias is None else bias + relative
-        logits = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32)
-        if bias is not None:
-            logits = logits + bias
-        weights = dropout(jax.nn.softmax(logits).astype(self.config.activation_dtype))
-        return jnp.einsum("bnqk,bknd->bqnd", weights, value)
+        """Returns values weighted by the float32 softmax of the masked logits plus `relative`, [B, Q, N, D].
+
+        Args:
+          query: [B, Q, N, D].
+          key: [B, K, N, D], or in the order of axes that `keys` says.
+          value: As `key`.
+          mask: [B or 1, 1, Q or 1, K], True where attention is allowed; None allows all.
+          relative: [1, N, Q, K] added to the logits; None adds none.
+          keys: "bndk" for keys and values that are kept while decoding: each token's products read them as they lie.
+        """
+        dropout = functools.partial(
+            nn.Dropout, rate=self.config.dropout_rate, deterministic=self.deterministic
+        )
+        # All queries of a head share a mask: to drop their weights is to drop rows of the values.
+        drop_values = lambda value: dropout(broadcast_dims=(-1,))(value)  # noqa: E731
+        if keys == "bknd":
+            kernel = fused_attention.choose(self.config, query, key, mask, relative)
+            if kernel is not None:
+                value = jnp.swapaxes(drop_values(jnp.swapaxes(value, 1, 2)), 1, 2)
+                return fused_attention.attend(kernel, query, key, value, mask, relative)
+        if keys == "bknd" and chunked_attention.pays():
+            query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+            value = drop_values(value)
+            out = chunked_attention.attend(query, key, value, mask, relative)
+            return jnp.swapaxes(out, 1, 2)
+        logits = jnp.einsum(f"bqnd,{keys}->bnqk", query, key, preferred_element_type=jnp.float32)
+        logits = logits + _sum_of_biases(mask, relative)
+        weights = jax.nn.softmax(logits).astype(self.config.activation_dtype)
+        weights = dropout(broadcast_dims=(-2,))(weights)
+        return jnp.einsum(f"bnqk,{keys}->bqnd", weights, value)
+
+    def _keeps_keys(self) -> bool:
+        return self.is_mutable_collection("encoded") or self.has_variable("encoded", "key")
+
+    def _kept(
+        self, keys_and_values: Callable[[], tuple[jax.Array, jax.Array]]
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns keys and values [B, N, D, K] of the encoded input, which are computed if they are not there yet."""
+        if not self.has_variable("encoded", "key"):
+            for name, made in zip(("key", "value"), keys_and_values(), strict=True):
+                self.put_variable("encoded", name, jnp.moveaxis(made, 1, -1))
+        return self.get_variable("encoded", "key"), self.get_variable("encoded", "value")
+
+    def _cache(
+        self, batch: int, length: int, heads: int, depth: int, *, dtype: Any
+    ) -> tuple[nn.Variable, nn.Variable, nn.Variable]:
+        """Returns the cached keys and values [B, N, D, T] and the scalar index, as T5X's decoders expect them."""
+        shape = (batch, heads, depth, length)
+        return (
+            self.variable("cache", "cached_key", jnp.zeros, shape, dtype),
+            self.variable("cache", "cached_value", jnp.zeros, shape, dtype),
+            self.variable("cache", "cache_index", lambda: jnp.zeros((), jnp.int32)),
+        )
 
     def _append_to_cache(
-        self, query: jax.Array, key: jax.Array, value: jax.Array, mask: Array | None
-    ) -> tuple[jax.Array, jax.Array, Array, Array | None]:
-        """Returns all keys and values so far, the query's position and the mask over the cache.
-
-        The cache holds [B, N, D, T] and a scalar index, as T5X's decoders expect.
-        """
-        has_cache = self.has_variable("cache", "cached_key")
-        batch, length, heads, depth = key.shape
-        shape = (batch, heads, depth, length)
-        cached_key = self.variable("cache", "cached_key", jnp.zeros, shape, key.dtype)
-        cached_value = self.variable("cache", "cached_value", jnp.zeros, shape, value.dtype)
-        cache_index = self.variable("cache", "cache_index", lambda: jnp.zeros((), jnp.int32))
-        if not has_cache:
-            return key, value, np.arange(length, dtype=np.int32), mask
-        if query.shape[1] != 1 or cached_key.value.shape[0] != batch:
+        self, key: jax.Array, value: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns all keys and values so far, [B, N, D, T], and the position of those that were appended."""
+        cached_key, cached_value, cache_index = self._cache(*key.shape, dtype=key.dtype)
+        batch, length = key.shape[:2]
+        if length != 1 or cached_key.value.shape[0] != batch:
             raise ConfigError(
                 "Decoding with a cache takes one token of every row at a time",
-                got=f"decoder input of shape {(batch, query.shape[1])}",
+                got=f"decoder input of shape {(batch, length)}",
                 expected=f"shape {(cached_key.value.shape[0], 1)}",
                 fix="feed the last token only, with the batch size that the cache was made for",
             )
-        index, size = cache_index.value, cached_key.value.shape[-1]
+        index = cache_index.value
         for cached, new in ((cached_key, key), (cached_value, value)):
             column = jnp.moveaxis(new, 1, -1).astype(cached.value.dtype)
             cached.value = jax.lax.dynamic_update_slice_in_dim(cached.value, column, index, axis=-1)
         cache_index.value = index + jnp.int32(1)
-        is_past = (jnp.arange(size, dtype=jnp.int32) <= index)[None, None, None, :]
-        mask = is_past if mask is None else jnp.logical_and(mask, is_past)
-        key, value = (jnp.moveaxis(c.value, -1, 1) for c in (cached_key, cached_value))
-        return key, value, index[None], mask
+        return cached_key.value, cached_value.value, index
+
+
+def _bias_at(position_bias: PositionBias | None, index: jax.Array, length: int) -> jax.Array | None:
+    """Returns the bias [1, N, 1, T] of the query at position `index` for the T = `length` positions of a cache."""
+    if position_bias is None:
+        return None
+    # Every distance once, of which each position reads its part. No position is in it, so that layers with one table
+    # share it and a loop over positions computes it once.
+    last = np.asarray([length - 1], dtype=np.int32)
+    distances = position_bias(last, np.arange(2 * length - 1, dtype=np.int32))
+    return jax.lax.dynamic_slice_in_dim(distances, length - 1 - index, length, axis=-1)
+
+
+def _sum_of_biases(mask: Array | None, relative: jax.Array | None) -> jax.Array:
+    """Returns what to add to the logits, float32; 0 for nothing."""
+    bias = jnp.float32(0) if mask is None else masks.mask_bias(mask)
+    return bias if relative is None else bias + relative.astype(jnp.float32)

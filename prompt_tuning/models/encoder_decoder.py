@@ -8,12 +8,13 @@ import flax.linen.partitioning as nn_partitioning
 import jax
 import jax.numpy as jnp
 
-from prompt_tuning import tree
+from prompt_tuning import partitioning, tree
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.decoding.loop import DecodeFn
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
+from prompt_tuning.params import layouts
 from prompt_tuning.prompts import table
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.training.losses import LossConfig, token_cross_entropy
@@ -103,29 +104,17 @@ class EncoderDecoderModel:
 
     def init(self, rng: jax.Array) -> dict[str, Any]:
         """Returns random parameters (a nested dict); traceable, so that the caller decides where they live."""
-        return self._init_variables(rng)["params"]
-
-    def _init_variables(self, rng: jax.Array) -> dict[str, Any]:
-        ids = jnp.ones((1, 1), jnp.int32)
-        return dict(self.module.init({"params": rng}, ids, ids, ids, enable_dropout=False))
-
-    @functools.cached_property
-    def _abstract(self) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, tuple]]:
-        variables = jax.eval_shape(self._init_variables, jax.random.key(0))
-        shapes = tree.flatten(variables["params"])
-        names = tree.flatten(nn_partitioning.get_axis_names(variables["params_axes"]))
-        axes = {path: tuple(names[path]) for path in shapes}
-        return shapes, axes
+        return _init_variables(self.module, rng)["params"]
 
     @property
     def param_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every parameter by its path; allocates nothing."""
-        return self._abstract[0]
+        return _abstract(self.module)[0]
 
     @property
     def param_axes(self) -> dict[str, tuple]:
         """Logical axis names of every parameter by its path."""
-        return self._abstract[1]
+        return _abstract(self.module)[1]
 
     def apply(
         self, params: PyTree, batch: Batch, dropout_rng: jax.Array | None = None
@@ -135,6 +124,9 @@ class EncoderDecoderModel:
         Rows of a batch with `table.INDEX` take their prompts from `params[table.TABLE]`; in `score` and `predict` too.
         """
         rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
+        prompts = table.of_rows(params, batch)
+        if "encoder_prompt_positions" in batch:
+            prompts["prompt_positions"] = batch["encoder_prompt_positions"]
         logits = self.module.apply(
             {"params": params},
             batch["encoder_input_tokens"],
@@ -144,7 +136,7 @@ class EncoderDecoderModel:
             decoder_segment_ids=batch.get("decoder_segment_ids"),
             enable_dropout=dropout_rng is not None,
             rngs=rngs,
-            **table.of_rows(params, batch),
+            **prompts,
         )
         assert isinstance(logits, jax.Array), "no collection is mutable"
         return logits
@@ -154,9 +146,51 @@ class EncoderDecoderModel:
 
         Source: T5X `EncoderDecoderModel.score_batch`; neither z-loss nor label smoothing enters.
         """
-        logits = self.apply(params, batch)
-        loss, _ = token_cross_entropy(logits, jnp.asarray(batch["decoder_target_tokens"]))
-        return -jnp.sum(loss * jnp.asarray(batch["decoder_loss_weights"], jnp.float32), axis=-1)
+        one_part = {n: x[:, None] if n.startswith("decoder_") else x for n, x in batch.items()}
+        return jnp.sum(self.score_targets(params, one_part), axis=(1, 2))
+
+    def score_targets(self, params: PyTree, batch: Batch) -> jax.Array:
+        """Returns the log-likelihood of every target token, of any number of targets of each input.
+
+        An input is encoded once. Its targets are decoded part by part, so that no more logits than [B, T, V] are there
+        at once; within a part they stand behind each other.
+
+        Args:
+          params: All parameters.
+          batch: Model features, those of the decoder [B, G, T] with G parts; with several targets in a part, the
+            numbers of these as `decoder_segment_ids`.
+
+        Returns:
+          [B, G, T] float32, nats; 0 where `decoder_loss_weights` is.
+        """
+        tokens = jnp.asarray(batch["encoder_input_tokens"])
+        prompts = table.of_rows(params, batch)
+        apply = functools.partial(self.module.apply, {"params": params})
+        encoded = apply(tokens, enable_dropout=False, method=self.module.encode, **prompts)
+
+        def score_part(part):
+            targets = part["decoder_target_tokens"]
+            logits = apply(
+                encoded,
+                tokens,
+                part["decoder_input_tokens"],
+                targets,
+                part.get("decoder_segment_ids"),
+                prompts.get("prompt_mask"),
+                method=self.module.decode_targets,
+            )
+            loss, _ = token_cross_entropy(logits, targets)
+            return -loss * part["decoder_loss_weights"].astype(jnp.float32)
+
+        parts = {
+            name: jnp.moveaxis(jnp.asarray(x), 1, 0)
+            for name, x in batch.items()
+            if name.startswith("decoder_")
+        }
+        if parts["decoder_target_tokens"].shape[0] == 1:
+            # Without a loop there is less to compile.
+            return score_part(jax.tree.map(lambda x: x[0], parts))[:, None]
+        return jnp.moveaxis(jax.lax.map(score_part, parts), 0, 1)
 
     def predict(
         self, params: PyTree, batch: Batch, max_decode_length: int | None = None
@@ -179,43 +213,65 @@ class EncoderDecoderModel:
         encoded = self.module.apply(
             {"params": params}, tokens, enable_dropout=False, method=self.module.encode, **prompts
         )
-        decode = functools.partial(
-            self.module.apply, mutable=["cache"], method=self.module.decode, enable_dropout=False
-        )
-
-        def make_cache(encoded, tokens):
-            ids = jnp.ones((tokens.shape[0], length), jnp.int32)
-            return decode({"params": params}, encoded, tokens, ids, ids, decode=True)[1]["cache"]
-
-        shapes = jax.eval_shape(make_cache, encoded, tokens)
-        cache = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        assert isinstance(encoded, jax.Array), "no collection is mutable"
         rows = tokens.shape[0]
-        # Sequence k of example b is row b * K + k; the cache is repeated by `decoder` itself.
-        encoded, tokens, prompt_mask = jax.tree.map(
-            lambda x: jnp.repeat(x, self.decoder.num_decodes, axis=0),
-            (encoded, tokens, prompts.get("prompt_mask")),
-        )
+        module, decoder_params = self._for_decoding(params)
 
-        def tokens_to_logits(ids, cache):
-            logits, variables = decode(
-                {"params": params, "cache": cache},
+        def decode(variables, ids, mutable):
+            return module.apply(
+                {"params": decoder_params, **variables},
                 encoded,
                 tokens,
                 ids,
                 ids,
+                enable_dropout=False,
                 decode=True,
                 max_decode_length=length,
-                prompt_mask=prompt_mask,
+                prompt_mask=prompts.get("prompt_mask"),
+                mutable=mutable,
+                method=module.decode,
             )
-            return logits[:, 0, :], variables["cache"]
+
+        # What every token reads of the input, once. Logits of this call are not used, and so not computed.
+        _, start = decode({}, jnp.ones((rows, length), jnp.int32), ["cache", "encoded"])
+
+        def tokens_to_logits(ids, cache):
+            variables = {"cache": cache, "encoded": start["encoded"]}
+            logits, changed = decode(variables, ids, ["cache"])
+            return logits[:, 0, :], changed["cache"]
 
         ids, scores = self.decoder(
             tokens_to_logits,
-            cache,
+            start["cache"],
             batch_size=rows,
             max_decode_length=length,
             eos_id=EOS_ID,
-            cache_batch_axis=int(self.config.scan_layers),
+            cache_batch_axis=int(module.scan_layers),
         )
         return ids[:, -1], {"scores": scores[:, -1]}
+
+    def _for_decoding(self, params: PyTree) -> tuple[T5, PyTree]:
+        """Returns the module that decodes and its parameters."""
+        # A CPU copies each layer out of the stack for each token, as much as it then reads. Taken apart, they are
+        # copied once. Accelerators read a slice where it lies, and have no memory for a second copy.
+        if not self.config.scan_layers or partitioning.platform() != "cpu":
+            return self.module, params
+        config = dataclasses.replace(self.config, scan_layers=False, relative_bias_per_layer=True)
+        decoder = {"decoder": params["decoder"]}
+        apart = layouts.take_apart(tree.flatten(decoder))
+        return self.module.clone(config=config), {**params, **tree.unflatten(apart)}
+
+
+def _init_variables(module: T5, rng: jax.Array) -> dict[str, Any]:
+    """Random parameters and their logical axes."""
+    ids = jnp.ones((1, 1), jnp.int32)
+    return dict(module.init({"params": rng}, ids, ids, ids, enable_dropout=False))
+
+
+# By module: the cells of a sweep are models of their own with the same parameters, and tracing a model takes seconds.
+@functools.lru_cache(maxsize=32)
+def _abstract(module: T5) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, tuple]]:
+    """Shapes and logical axes of the parameters by path."""
+    variables = jax.eval_shape(functools.partial(_init_variables, module), jax.random.key(0))
+    shapes = tree.flatten(variables["params"])
+    names = tree.flatten(nn_partitioning.get_axis_names(variables["params_axes"]))
+    return shapes, {path: tuple(names[path]) for path in shapes}

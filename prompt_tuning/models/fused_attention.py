@@ -14,6 +14,7 @@ from flax.linen import partitioning as nn_partitioning
 from jax.sharding import AbstractMesh, PartitionSpec
 from jaxtyping import Bool, Float
 
+from prompt_tuning import partitioning
 from prompt_tuning.models import masks
 from prompt_tuning.models.config import T5Config
 
@@ -169,19 +170,13 @@ def _on_each_device(call: Any, num_outputs: int, with_bias: bool) -> Any:
     return run
 
 
-def _interpret() -> bool:
-    """Whether the devices are no TPUs: tests run the kernel there."""
-    mesh = jax.sharding.get_abstract_mesh()
-    device = jax.devices()[0] if mesh.empty else mesh.abstract_device
-    return device is not None and device.platform != "tpu"
-
-
 @jax.custom_vjp
 def _on_tpu(query: Any, key: Any, value: Any, bias: Any, mask_bias: Any) -> jax.Array:
     """Attention of joined heads, as `attention_kernel.forward` takes it, on the current mesh."""
     from prompt_tuning.models import attention_kernel
 
-    call = functools.partial(attention_kernel.forward, interpret=_interpret())
+    # Elsewhere tests run it.
+    call = functools.partial(attention_kernel.forward, interpret=partitioning.platform() != "tpu")
     return _on_each_device(call, 1, with_bias=False)(query, key, value, bias, mask_bias)
 
 
@@ -201,7 +196,9 @@ def _on_tpu_backward(residuals: Any, gradient: Any) -> tuple[Any, ...]:
     if isinstance(gradient, jax.custom_derivatives.SymbolicZero):
         return (None,) * len(values)
     with_bias = is_trained is not None
-    call = functools.partial(attention_kernel.backward, with_bias=with_bias, interpret=_interpret())
+    call = functools.partial(
+        attention_kernel.backward, with_bias=with_bias, interpret=partitioning.platform() != "tpu"
+    )
     outputs = _on_each_device(call, 3 + with_bias, with_bias)(*values, gradient)
     of_bias = outputs[3].astype(values[3].dtype) if with_bias else None
     return (*outputs[:3], of_bias, None)

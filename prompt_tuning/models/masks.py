@@ -44,6 +44,7 @@ def is_real_position(
     tokens: Int[Array, "B L"],
     length: int,
     prompt_mask: Bool[Array, "B P"] | Int[Array, "B P"] | None,
+    segment_ids: Int[Array, "B L"] | None = None,
 ) -> Bool[jax.Array, "B S"]:
     """Returns which encoder positions are real: prompt positions first, then tokens that are not padding.
 
@@ -51,6 +52,8 @@ def is_real_position(
       tokens: [B, L] ids, 0 is padding.
       length: P, the prompt's length.
       prompt_mask: [B, P], nonzero where a prompt position is real; None if all are.
+      segment_ids: [B, L] packed example of each position, which tells what is real, prompts between the tokens
+        included; None where rows are not packed.
 
     Raises:
       ConfigError: If `prompt_mask` is not [B, P].
@@ -67,7 +70,8 @@ def is_real_position(
         )
     else:
         is_prompt = jnp.asarray(prompt_mask) != 0
-    return jnp.concatenate([is_prompt, jnp.asarray(tokens) > 0], axis=1)
+    is_token = jnp.asarray(tokens if segment_ids is None else segment_ids) > 0
+    return jnp.concatenate([is_prompt, is_token], axis=1)
 
 
 def key_mask(is_key: Bool[Array, "B K"]) -> Bool[jax.Array, "B 1 1 K"]:

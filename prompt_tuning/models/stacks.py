@@ -77,7 +77,7 @@ class DecoderLayer(nn.Module):
     Attributes:
       config: The architecture.
       deterministic: Whether dropout is off.
-      decode: Whether self-attention uses the key/value cache.
+      decode: Whether self-attention uses the key/value cache, and attention to the encoder the kept keys and values.
     """
 
     config: T5Config
@@ -87,20 +87,20 @@ class DecoderLayer(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "B T H"],
+        x: Float[Array, "R T H"],
         encoded: Float[Array, "B S H"],
         self_mask: Bool[Array, "B 1 T T"] | None,
-        cross_mask: Bool[Array, "B 1 T S"],
+        cross_mask: Bool[Array, "B 1 #T S"],
         table: Float[Array, "N buckets"] | None,
-    ) -> tuple[Float[jax.Array, "B T H"], None]:
+    ) -> tuple[Float[jax.Array, "R T H"], None]:
         """Returns the layer's output and None, the per-layer output that `scan` asks for."""
         cfg = self.config
         dropout = layers.shared_dropout(cfg.dropout_rate, self.deterministic)
         add = functools.partial(_add, cfg, dropout)
         bias = _position_bias(cfg, table, bidirectional=False)
         attend = functools.partial(attention.Attention, cfg, self.deterministic)
-        to_self = attend(self.decode, name="self_attention")
-        to_encoded = attend(name="encoder_decoder_attention")
+        to_self = attend(use_cache=self.decode, name="self_attention")
+        to_encoded = attend(keep_keys=self.decode, name="encoder_decoder_attention")
         mlp = layers.Mlp(cfg, self.deterministic, name="mlp")
         x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
         x = add("pre_self_attention_layer_norm", lambda y: to_self(y, y, self_mask, bias), x)
@@ -151,7 +151,7 @@ def _run_layers(
         axis = nn_partitioning.ScanIn(axis)
     scanned = nn_partitioning.scan_with_axes(
         layer,
-        variable_axes={"params": axis, "cache": 0},
+        variable_axes={"params": axis, "cache": 0, "encoded": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=in_axes,
         length=num_layers,
@@ -181,9 +181,10 @@ class Encoder(nn.Module):
         segment_ids: Int[Array, "B L"] | None = None,
         prompt: Float[Array, "*B P H"] | None = None,
         prompt_mask: Array | None = None,
+        prompt_positions: Int[Array, "B L"] | None = None,
         deterministic: bool,
     ) -> Float[jax.Array, "B S H"]:
-        """Returns the encoded prompt and tokens, S = P + L.
+        """Returns the encoded prompt and tokens, S = P + L; S = L with `prompt_positions`.
 
         Args:
           embedded: [B, L, H] embedded tokens.
@@ -191,14 +192,17 @@ class Encoder(nn.Module):
           segment_ids: [B, L] packed example of each token, or None.
           prompt: [P, H] or [B, P, H], used instead of the parameter.
           prompt_mask: [B, P], nonzero where a prompt position is real; None if all are.
+          prompt_positions: [B, L] row of the prompt at each position, from 1, where packed examples have prompts of
+            their own between the tokens; 0 elsewhere.
           deterministic: Whether dropout is off.
         """
         cfg = self.config
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
         x = jnp.asarray(embedded)
         if prompt is not None or self.prompt is not None:
-            x = PromptPrefix(self.prompt, name="prompt")(x, prompt)
-        is_real = masks.is_real_position(tokens, masks.prompt_length(x, tokens), prompt_mask)
+            x = PromptPrefix(self.prompt, name="prompt")(x, prompt, prompt_positions)
+        length = masks.prompt_length(x, tokens)
+        is_real = masks.is_real_position(tokens, length, prompt_mask, segment_ids)
         mask = masks.key_mask(is_real)
         if segment_ids is not None:
             mask = masks.pairwise_mask(is_real, is_real, segment_ids, segment_ids)
@@ -228,14 +232,14 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(
         self,
-        embedded: Float[Array, "B T H"],
+        embedded: Float[Array, "R T H"],
         encoded: Float[Array, "B S H"],
         self_mask: Bool[Array, "B 1 T T"] | None,
-        cross_mask: Bool[Array, "B 1 T S"],
+        cross_mask: Bool[Array, "B 1 #T S"],
         *,
         deterministic: bool,
         decode: bool,
-    ) -> Float[jax.Array, "B T _"]:
+    ) -> Float[jax.Array, "R T _"]:
         """Returns float32 logits [B, T, V], or hidden states [B, T, H] if the head is the embedding table."""
         cfg = self.config
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)

@@ -59,6 +59,7 @@ class T5(nn.Module):
         decode: bool = False,
         prompt: Float[Array, "*B P H"] | None = None,
         prompt_mask: Array | None = None,
+        prompt_positions: Int[Array, "B L"] | None = None,
     ) -> Float[jax.Array, "B T V"]:
         """Returns the logits of each target position under teacher forcing; see `encode` and `decode`."""
         encoded = self.encode(
@@ -68,6 +69,7 @@ class T5(nn.Module):
             enable_dropout=enable_dropout,
             prompt=prompt,
             prompt_mask=prompt_mask,
+            prompt_positions=prompt_positions,
         )
         return self.decode(
             encoded,
@@ -91,34 +93,39 @@ class T5(nn.Module):
         enable_dropout: bool = True,
         prompt: Float[Array, "*B P H"] | None = None,
         prompt_mask: Array | None = None,
+        prompt_positions: Int[Array, "B L"] | None = None,
     ) -> Float[jax.Array, "B S H"]:
         """Encodes prompt and tokens.
 
         Args:
           encoder_input_tokens: [B, L] ids, 0 is padding.
-          encoder_segment_ids: [B, L] packed example of each token, 0 is padding. Not with a prompt.
+          encoder_segment_ids: [B, L] packed example of each token, 0 is padding. With a prompt, which each example has
+            for itself, `prompt_positions` come along.
           encoder_positions: [B, L]; accepted because T5X passes it. Relative positions need no start of each packed
             example: differences within one are the same.
           enable_dropout: Whether to drop out; needs the rng `dropout`.
           prompt: [P, H], or [B, P, H] for a prompt per row; used instead of the parameter, which is not read.
           prompt_mask: [B, P], nonzero where a prompt position is real; None if all are. Shorter prompts of a batch
             stand to the right, next to their tokens, with masked positions to their left.
+          prompt_positions: [B, L] row of the prompt that stands at each position, from 1; 0 elsewhere.
+            `data/packing.py` keeps these places among packed examples, with the example's segment id and token id 0.
 
         Returns:
-          [B, S, H] in the activation dtype, S = P + L.
+          [B, S, H] in the activation dtype, S = P + L; S = L with `prompt_positions`.
 
         Raises:
-          ConfigError: If segment ids come with a prompt, or shapes do not fit.
+          ConfigError: If segment ids and a prompt come without places for it, or shapes do not fit.
         """
         del encoder_positions
-        has_prompt = prompt is not None or self.prompt is not None
-        _check_packing(encoder_segment_ids, has_prompt=has_prompt)
+        is_prefix = (prompt is not None or self.prompt is not None) and prompt_positions is None
+        _check_packing(encoder_segment_ids, has_prompt=is_prefix)
         return self.encoder(
             self.token_embedder(encoder_input_tokens),
             encoder_input_tokens,
             segment_ids=encoder_segment_ids,
             prompt=prompt,
             prompt_mask=prompt_mask,
+            prompt_positions=prompt_positions,
             deterministic=not enable_dropout,
         )
 
@@ -126,48 +133,55 @@ class T5(nn.Module):
         self,
         encoded: Float[Array, "B S H"],
         encoder_input_tokens: Int[Array, "B L"],
-        decoder_input_tokens: Int[Array, "B T"],
-        decoder_target_tokens: Int[Array, "B T"],
+        decoder_input_tokens: Int[Array, "R T"],
+        decoder_target_tokens: Int[Array, "R T"],
         encoder_segment_ids: Int[Array, "B L"] | None = None,
-        decoder_segment_ids: Int[Array, "B T"] | None = None,
+        decoder_segment_ids: Int[Array, "R T"] | None = None,
         encoder_positions: Int[Array, "B L"] | None = None,
-        decoder_positions: Int[Array, "B T"] | None = None,
+        decoder_positions: Int[Array, "R T"] | None = None,
         enable_dropout: bool = True,
         decode: bool = False,
         max_decode_length: int | None = None,
         prompt_mask: Array | None = None,
-    ) -> Float[jax.Array, "B T V"]:
+    ) -> Float[jax.Array, "R T V"]:
         """Returns the logits of each target position, given the encoded input.
 
         Args:
           encoded: [B, S, H] from `encode`; S - L is taken for the prompt's length.
           encoder_input_tokens: [B, L] ids that were encoded; they tell which positions are real.
-          decoder_input_tokens: [B, T] the targets shifted right by one, starting with id 0; with a cache [B, 1].
-          decoder_target_tokens: [B, T] ids, 0 is padding; only their shape is read if `decode`.
-          encoder_segment_ids: [B, L] packed example of each token. Neither with a prompt nor with `decode`.
+          decoder_input_tokens: [B, T] the targets shifted right by one, starting with id 0; with a cache [R, 1]. R is
+            B, or K times as many where the collection `encoded` is passed: row `b * K + k` reads input b.
+          decoder_target_tokens: [B, T] ids, 0 is padding; not read if `decode`.
+          encoder_segment_ids: [B, L] packed example of each token. Neither with a prompt in front of the row nor with
+            `decode`.
           decoder_segment_ids: [B, T] packed example of each target.
           encoder_positions: See `encode`.
           decoder_positions: See `encode`.
           enable_dropout: Whether to drop out; needs the rng `dropout`.
           decode: Whether to use the key/value cache (collection `cache`, mutable). A call without one creates it,
-            empty, as long as its input; every later call takes one token.
+            empty, as long as its input; every later call takes one token. Where the collection `encoded` is mutable,
+            the keys and values of attention to the encoder are put there; where it is passed, they are taken from
+            there, and of `encoded` only the shape is read.
           max_decode_length: Accepted because T5X passes it; the cache knows its length.
           prompt_mask: As passed to `encode`.
 
         Returns:
-          [B, T, V] float32.
+          [R, T, V] float32.
 
         Raises:
-          ConfigError: If segment ids come with a prompt or with `decode`, or shapes do not fit.
+          ConfigError: If segment ids come with a prompt in front of the row or with `decode`, or shapes do not fit.
         """
         del encoder_positions, decoder_positions, max_decode_length
         length = masks.prompt_length(encoded, encoder_input_tokens)
         segments = (encoder_segment_ids, decoder_segment_ids)
         _check_packing(*segments, has_prompt=length > 0, decode=decode)
-        is_real = masks.is_real_position(encoder_input_tokens, length, prompt_mask)
+        is_real = masks.is_real_position(
+            encoder_input_tokens, length, prompt_mask, encoder_segment_ids
+        )
         if decode:
             self_mask = None
-            is_target = jnp.ones(decoder_target_tokens.shape, jnp.bool_)
+            # One query stands for all of a row: what is decoded is never padding.
+            is_target = jnp.ones((encoded.shape[0], 1), jnp.bool_)
         else:
             self_mask = masks.decoder_mask(decoder_target_tokens, decoder_segment_ids)
             is_target = jnp.asarray(decoder_target_tokens) > 0
@@ -184,16 +198,51 @@ class T5(nn.Module):
         )
         return self.token_embedder.attend(out) if self.config.logits_via_embedding else out
 
+    def decode_targets(
+        self,
+        encoded: Float[Array, "B S H"],
+        encoder_input_tokens: Int[Array, "B L"],
+        decoder_input_tokens: Int[Array, "B T"],
+        decoder_target_tokens: Int[Array, "B T"],
+        decoder_segment_ids: Int[Array, "B T"] | None = None,
+        prompt_mask: Array | None = None,
+    ) -> Float[jax.Array, "B T V"]:
+        """Returns the logits of each position of one or several targets of each input, without dropout.
+
+        Args:
+          encoded: As to `decode`.
+          encoder_input_tokens: As to `decode`.
+          decoder_input_tokens: [B, T] the targets of a row behind each other, each shifted right by one.
+          decoder_target_tokens: [B, T] ids, 0 is padding.
+          decoder_segment_ids: [B, T] which target each position is of: it sees no other, and the whole input. None for
+            one target a row.
+          prompt_mask: As passed to `encode`.
+
+        Returns:
+          [B, T, V] float32; each target's are those that it has alone in a row.
+        """
+        length = masks.prompt_length(encoded, encoder_input_tokens)
+        is_real = masks.is_real_position(encoder_input_tokens, length, prompt_mask)
+        out = self.decoder(
+            self.token_embedder(decoder_input_tokens),
+            encoded,
+            masks.decoder_mask(decoder_target_tokens, decoder_segment_ids),
+            masks.pairwise_mask(jnp.asarray(decoder_target_tokens) > 0, is_real),
+            deterministic=True,
+            decode=False,
+        )
+        return self.token_embedder.attend(out) if self.config.logits_via_embedding else out
+
 
 def _check_packing(*segment_ids: Array | None, has_prompt: bool, decode: bool = False) -> None:
-    """Checks that segment ids come for all sides or for none, without a prompt and under teacher forcing."""
+    """Checks that segment ids come for all sides or for none, without a prompt in front and under teacher forcing."""
     if all(ids is None for ids in segment_ids):
         return
     if has_prompt:
         raise ConfigError(
-            "Packed examples do not go with a prompt, which would stand before the first of them only",
-            got="segment ids and a prompt",
-            expected="one or the other",
+            "A prompt would stand before the first of several packed examples only",
+            got="segment ids and a prompt, without prompt_positions",
+            expected="places for the prompt in front of each example, as prompt_tuning.train keeps them",
             fix="set pack = False in the DatasetConfig",
         )
     if decode:

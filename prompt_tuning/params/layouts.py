@@ -20,6 +20,7 @@ relative bias per layer (UMT5) has a table of its own in every layer of both lay
 import re
 from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 
 from prompt_tuning.errors import CheckpointError
@@ -128,6 +129,21 @@ def split_layers(path: str, leaf: np.ndarray) -> list[np.ndarray]:
         return [leaf]
     shape = layer_shape(path, leaf.shape)
     return [layer.reshape(shape) for layer in np.moveaxis(leaf, LAYERS_AXIS, 0)]
+
+
+def take_apart(params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns scanned parameters in the unscanned layout of a model with a relative bias per layer; traceable."""
+    out: dict[str, jax.Array] = {}
+    for path, leaf in params.items():
+        if not is_stacked(path):
+            out[path] = leaf
+            continue
+        shape = layer_shape(path, leaf.shape)
+        names = unscanned_paths(path, leaf.shape[LAYERS_AXIS], relative_bias_per_layer=True)
+        for i, name in enumerate(names):
+            layer = jax.lax.index_in_dim(leaf, i, LAYERS_AXIS, keepdims=False)
+            out[name] = layer.reshape(shape)
+    return out
 
 
 def scanned_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

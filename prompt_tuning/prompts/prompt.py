@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.prompts import initializers
@@ -35,7 +35,7 @@ class Prompt(nn.Module):
 
 
 class PromptPrefix(nn.Module):
-    """Puts a prompt in front of embedded tokens.
+    """Puts a prompt in front of embedded tokens, or of each packed example among them.
 
     Attributes:
       config: Length and initializer of the parameter; None if a prompt is always passed.
@@ -45,15 +45,60 @@ class PromptPrefix(nn.Module):
 
     @nn.compact
     def __call__(
-        self, embedded: Float[Array, "B L H"], prompt: Float[Array, "*B P H"] | None = None
+        self,
+        embedded: Float[Array, "B L H"],
+        prompt: Float[Array, "*B P H"] | None = None,
+        positions: Int[Array, "B L"] | None = None,
     ) -> Float[jax.Array, "B S H"]:
-        """Returns [B, P + L, H]; `prompt` is used instead of the parameter, which is then not read."""
+        """Returns [B, P + L, H], or with `positions` [B, L, H], where the prompt has its places already.
+
+        `prompt` is used instead of the parameter, which is then not read.
+        """
         if prompt is None:
             assert self.config is not None, (
                 "the encoder asks for a prefix only if there is a prompt"
             )
             prompt = Prompt(self.config, embedded.shape[-1], name="prompt")()
+        if positions is not None:
+            return place_prompt(embedded, jnp.asarray(prompt), positions)
         return prepend_prompt(embedded, jnp.asarray(prompt))
+
+
+def place_prompt(
+    embedded: Float[Array, "B L H"], prompt: Float[Array, "*B P H"], positions: Int[Array, "B L"]
+) -> Float[jax.Array, "B L H"]:
+    """Returns embedded tokens with rows of the prompt at the places that packed examples keep for it.
+
+    Args:
+      embedded: [B, L, H] embedded tokens.
+      prompt: [P, H], the same for each example; any floating dtype.
+      positions: [B, L] row of the prompt, from 1; 0 leaves what is there.
+
+    Returns:
+      [B, L, H] in the dtype of `embedded`.
+
+    Raises:
+      ConfigError: If there is a prompt per row, or the prompt has another width.
+    """
+    width = embedded.shape[-1]
+    if prompt.ndim != 2 or prompt.shape[-1] != width:
+        raise ConfigError(
+            "Packed examples take one prompt for all of them",
+            got=tuple(prompt.shape),
+            expected=f"[P, {width}]",
+            fix="set pack = False in the DatasetConfig",
+        )
+    positions = jnp.asarray(positions)
+    # A product with one-hot rows: exact at full precision, and its gradient adds up in one order on every device, as a
+    # gather's does not.
+    one_hot = jax.nn.one_hot(positions - 1, prompt.shape[0], dtype=embedded.dtype)
+    rows = jnp.einsum(
+        "blp,ph->blh",
+        one_hot,
+        jnp.asarray(prompt, embedded.dtype),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return jnp.where((positions > 0)[..., None], rows, jnp.asarray(embedded))
 
 
 def prepend_prompt(

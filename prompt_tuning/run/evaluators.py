@@ -1,15 +1,16 @@
 """Evaluation of a run's parameters, by teacher forcing and by decoding."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
-from prompt_tuning.data import batches, evaluation
+from prompt_tuning.data import batches, evaluation, widths
 from prompt_tuning.data.evaluation import EvaluatorConfig
+from prompt_tuning.data.widths import Size
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run import steps
@@ -47,7 +48,10 @@ class TeacherForcingEval:
         self._writers: dict[str, SummaryWriter] = {}
         for task in batches.eval_task_names(cfg):
             task_cfg = dataclasses.replace(cfg, mixture_or_task_name=task)
-            self._batches[task] = list(batches.eval_batches(task_cfg, num_batches=num_batches))
+            read = list(batches.eval_batches(task_cfg, num_batches=num_batches))
+            # Sums over target tokens do not depend on which rows share a batch, if none is divided by its own count.
+            in_order = isinstance(model.loss_config.loss_normalizing_factor, str)
+            self._batches[task] = by_length(read, in_order=in_order)
             self._writers[task] = SummaryWriter(str(model_dir / "training_eval" / task))
         self._step = steps.eval_step(model, partitioner)
 
@@ -72,6 +76,33 @@ class TeacherForcingEval:
         tags = summarize(totals, len(self._batches[task]))
         self._writers[task].scalars(step, tags)
         return tags
+
+
+def by_length(
+    read: Sequence[batches.Batch], *, in_order: bool = False
+) -> list[dict[str, np.ndarray]]:
+    """Returns batches of the same rows, sorted by the length of their inputs, which are cut to a few widths.
+
+    Targets stay as wide as they are: metrics per target token, padding included, count their width.
+
+    Args:
+      read: Batches of one shape.
+      in_order: Whether rows stay in their batches, which are cut alone.
+    """
+    rows = {name: np.concatenate([batch[name] for batch in read]) for name in read[0]}
+    inputs, targets = rows["encoder_input_tokens"], rows["decoder_target_tokens"]
+    sizes = [
+        Size(widths.width_of(widths.real_length(row), len(row)), 1, targets.shape[1])
+        for row in inputs
+    ]
+    chosen = widths.batches_by_size(sizes, len(inputs) // len(read), in_order=in_order)
+    return [
+        {
+            name: x[positions, : size.inputs] if name.startswith("encoder_") else x[positions]
+            for name, x in rows.items()
+        }
+        for positions, size in chosen
+    ]
 
 
 class DecodingEval:

@@ -81,6 +81,7 @@ def describe(
         "seed": seed,
         "task": cfg.mixture_or_task_name,
         "batch_size": cfg.batch_size,
+        "length_window": cfg.length_window,
         "model": dataclasses.asdict(model.config),
         "prompt_length": model.prompt.length if model.prompt else 0,
         "model_dir": os.path.abspath(model_dir) if is_local else model_dir,
@@ -89,7 +90,7 @@ def describe(
 
 
 def check_same_run(checkpointer: Checkpointer, metadata: Mapping[str, Any]) -> None:
-    """Raises ConfigError if MODEL_DIR holds a run on another task, batch size or seed."""
+    """Raises ConfigError if MODEL_DIR holds a run on another task, batch size, window or seed."""
     latest = checkpointer.latest_step()
     if latest is None:
         return
@@ -97,6 +98,7 @@ def check_same_run(checkpointer: Checkpointer, metadata: Mapping[str, Any]) -> N
     for name, macro in (
         ("task", "MIXTURE_OR_TASK_NAME"),
         ("batch_size", "BATCH_SIZE"),
+        ("length_window", "utils.DatasetConfig.length_window"),
         ("seed", "RANDOM_SEED"),
         ("restored_step", "adafactor.Adafactor.restored_step"),
     ):

@@ -1,11 +1,15 @@
-"""Compiled predicting and scoring of any number of examples, a batch of fixed size at a time."""
+"""Compiled predicting and scoring of any number of examples, sorted by length, in batches of a few widths."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
+from prompt_tuning.data import widths
+from prompt_tuning.data.widths import Size
+from prompt_tuning.decoding.beam_search import BeamSearch
+from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run import steps
@@ -14,11 +18,19 @@ from prompt_tuning.types import PyTree
 # One example's model features, e.g. {"encoder_input_tokens": [L], "decoder_input_tokens": [T], ...}.
 Example = Mapping[str, Any]
 Numbered = Iterable[tuple[int, Example]]
+_Features = dict[str, np.ndarray]
+
+_TOKENS = "encoder_input_tokens"
+_TARGETS = "decoder_target_tokens"
+_TARGET_FEATURES = ("decoder_input_tokens", _TARGETS, "decoder_loss_weights")
+# So two labels of any length share a part; with more, logits would take memory without end.
+_TARGETS_IN_A_PART = 2
 
 
 class Inference:
     """Runs a model over numbered examples; works across processes, the uneven last batch included.
 
+    All examples of a call are read before the first is computed: the longest first, in batches as wide as these need.
     Every process iterates over all examples and its devices compute their rows of each batch; results are replicated,
     so every process returns all of them. `params` is an argument of each call because training changes the prompt.
 
@@ -36,13 +48,17 @@ class Inference:
         batch_size: int,
         before_batch: Callable[[], None] | None = None,
     ):
-        """Compiles nothing yet; that happens at the first batch of each shape."""
+        """Compiles nothing yet; that happens at the first batch of each size."""
         partitioner.check_batch_size(batch_size)
         self._partitioner = partitioner
         self._batch_size = batch_size
         self._before_batch = before_batch or (lambda: None)
         self._predict = steps.predict_step(model, partitioner)
         self._score = steps.score_step(model, partitioner)
+        # A draw depends on where in a batch its row stands.
+        self._in_order = not isinstance(model.decoder, Greedy | BeamSearch)
+        self._predicted: set[Size] = set()
+        self._scored: set[Size] = set()
 
     def predict_with_aux(
         self, params: PyTree, examples: Numbered, max_decode_length: int | None = None
@@ -57,48 +73,151 @@ class Inference:
         Returns:
           `[(index, token ids)]` in order of arrival, and `{"scores": [float]}` in the same order.
         """
-        outputs: list[tuple[int, list[int]]] = []
-        scores: list[float] = []
-        for indices, batch in self._batches(examples):
+        indices, rows, length = [], [], max_decode_length
+        for index, features in examples:
+            length = length or len(features["decoder_input_tokens"])
+            indices.append(int(index))
+            rows.append(_Row.of(features))
+        sizes = [Size(row.width, 1, length or 1) for row in rows]
+        # A program that decodes more tokens than these would answer otherwise.
+        compiled = {size for size in self._predicted if size.targets == length}
+        ids: list[Any] = [None] * len(rows)
+        scores = [0.0] * len(rows)
+        for positions, size in self._batches(sizes, compiled, in_order=self._in_order):
+            batch = self._stack([rows[i].encoder(size) for i in positions])
             with self._partitioner.activate():
-                tokens, aux = self._predict(params, batch, max_decode_length)
-            for row, index in enumerate(indices):
-                outputs.append((index, np.asarray(tokens)[row].tolist()))
-                scores.append(float(np.asarray(aux["scores"])[row]))
-        return outputs, {"scores": scores}
+                tokens, aux = self._predict(params, batch, length)
+            self._predicted.add(size)
+            row_ids, row_scores = np.asarray(tokens).tolist(), np.asarray(aux["scores"]).tolist()
+            for row, position in enumerate(positions):
+                ids[position], scores[position] = row_ids[row], row_scores[row]
+        return list(zip(indices, ids, strict=True)), {"scores": scores}
 
     def predict(self, params: PyTree, examples: Numbered) -> list[tuple[int, list[int]]]:
         """Decodes every example; `[(index, token ids)]`."""
         return self.predict_with_aux(params, examples)[0]
 
     def score(self, params: PyTree, examples: Numbered) -> list[tuple[int, float]]:
-        """Returns `[(index, log-likelihood of the targets in nats)]`."""
-        outputs: list[tuple[int, float]] = []
-        for indices, batch in self._batches(examples):
+        """Returns `[(index, log-likelihood of the targets in nats)]` in order of arrival.
+
+        Examples of the same input, as the labels of a ranked task make them, are rows of one batch: it is encoded once.
+        """
+        indices: list[int] = []
+        by_input: dict[Any, _Row] = {}
+        for position, (index, features) in enumerate(examples):
+            indices.append(int(index))
+            row = _Row.of(features)
+            by_input.setdefault(row.key(), row).add_target(position, features)
+        rows = list(by_input.values())
+        scores = [0.0] * len(indices)
+        sizes = [row.size() for row in rows]
+        for positions, size in self._batches(sizes, self._scored):
+            batch = self._stack([rows[i].encoder(size) | rows[i].decoder(size) for i in positions])
             with self._partitioner.activate():
-                scores = np.asarray(self._score(params, batch))
-            outputs.extend((index, float(scores[row])) for row, index in enumerate(indices))
-        return outputs
+                token_scores = np.asarray(self._score(params, batch))
+            self._scored.add(size)
+            for row, position in enumerate(positions):
+                for target in rows[position].targets:
+                    part, start, stop = target.part, target.start, target.start + target.length
+                    scores[target.position] = float(token_scores[row, part, start:stop].sum())
+        return list(zip(indices, scores, strict=True))
 
-    def _batches(self, examples: Numbered) -> Iterator[tuple[list[int], dict[str, jax.Array]]]:
-        """Full batches on the devices, each with the indices of its real rows."""
-        pending: list[tuple[int, Example]] = []
-        for numbered in examples:
-            pending.append(numbered)
-            if len(pending) == self._batch_size:
-                yield self._stack(pending)
-                pending = []
-        if pending:
-            yield self._stack(pending)
+    def _batches(
+        self, sizes: Sequence[Size], compiled: Iterable[Size], *, in_order: bool = False
+    ) -> Iterator[tuple[list[int], Size]]:
+        """Positions of the rows of each batch, and its size."""
+        batches = widths.batches_by_size(
+            sizes, self._batch_size, compiled=frozenset(compiled), in_order=in_order
+        )
+        for positions, size in batches:
+            self._before_batch()
+            yield positions, size
 
-    def _stack(self, rows: list[tuple[int, Example]]) -> tuple[list[int], dict[str, jax.Array]]:
-        """One batch of model features, padded with zero rows to the batch size."""
-        self._before_batch()
-        names = [n for n in rows[0][1] if n.startswith(("encoder_", "decoder_"))]
+    def _stack(self, rows: Sequence[_Features]) -> dict[str, Any]:
+        """One batch of model features on the devices, padded with zero rows to the batch size."""
         batch = {}
-        for name in names:
-            stacked = np.stack([np.asarray(features[name]) for _, features in rows])
-            # One shape for all batches, so that nothing is compiled again for the last one.
+        for name in rows[0]:
+            stacked = np.stack([features[name] for features in rows])
+            # One number of rows for all batches, so that nothing is compiled again for the last one.
             missing = self._batch_size - len(rows)
             batch[name] = np.pad(stacked, [(0, missing)] + [(0, 0)] * (stacked.ndim - 1))
-        return [int(index) for index, _ in rows], self._partitioner.shard_batch(batch)
+        return self._partitioner.shard_batch(batch)
+
+
+@dataclasses.dataclass
+class _Target:
+    """One target of an input, and where it stands among the others of this input."""
+
+    position: int  # of its example in order of arrival
+    part: int
+    start: int
+    length: int
+    features: _Features  # of the decoder, each [length]
+
+
+@dataclasses.dataclass
+class _Row:
+    """One input without its padding, with the targets that are scored on it.
+
+    Attributes:
+      features: Those of the encoder, its tokens as long as they are.
+      width: That of its batch at least (L).
+      targets: Its targets, in order of arrival.
+      part_width: Tokens of targets in a part, at most.
+    """
+
+    features: _Features
+    width: int
+    targets: list[_Target] = dataclasses.field(default_factory=list)
+    part_width: int = 0
+
+    @classmethod
+    def of(cls, features: Example) -> "_Row":
+        """The input of an example."""
+        own = {name: np.asarray(x) for name, x in features.items() if name.startswith("encoder_")}
+        tokens = own[_TOKENS]
+        length = widths.real_length(tokens)
+        # A copy, so that the padding is not kept.
+        own[_TOKENS] = tokens[:length].copy()
+        return cls(own, widths.width_of(length, len(tokens)))
+
+    def key(self) -> Any:
+        """What is equal for equal inputs, those with the same prompt."""
+        return tuple((name, x.tobytes()) for name, x in sorted(self.features.items()))
+
+    def add_target(self, position: int, features: Example) -> None:
+        """Puts a target behind the others, into a new part where it does not fit into the last one."""
+        targets = np.asarray(features[_TARGETS])
+        length = widths.real_length(targets)
+        own = {name: np.asarray(features[name])[:length].copy() for name in _TARGET_FEATURES}
+        self.part_width = max(self.part_width, _TARGETS_IN_A_PART * len(targets))
+        last = self.targets[-1] if self.targets else _Target(0, 0, 0, 0, {})
+        part, start = last.part, last.start + last.length
+        if start + length > self.part_width:
+            part, start = part + 1, 0
+        self.targets.append(_Target(position, part, start, length, own))
+
+    def size(self) -> Size:
+        """The size of the row; where there are several parts, these are whole."""
+        last = self.targets[-1]
+        if last.part:
+            return Size(self.width, last.part + 1, self.part_width)
+        return Size(self.width, 1, widths.width_of(last.start + last.length, self.part_width))
+
+    def encoder(self, size: Size) -> _Features:
+        """The features of the encoder, its tokens padded."""
+        tokens = self.features[_TOKENS]
+        padded = np.pad(tokens, (0, size.inputs - len(tokens)))
+        return {**self.features, _TOKENS: padded}
+
+    def decoder(self, size: Size) -> _Features:
+        """The features of the decoder [G, T], with the number of each target, from 1, as its segment."""
+        shape = (size.parts, size.targets)
+        arrays = {name: np.zeros(shape, x.dtype) for name, x in self.targets[0].features.items()}
+        segments = np.zeros(shape, np.int32)
+        for number, target in enumerate(self.targets, start=1):
+            place = (target.part, slice(target.start, target.start + target.length))
+            segments[place] = number
+            for name, x in target.features.items():
+                arrays[name][place] = x
+        return {**arrays, "decoder_segment_ids": segments}

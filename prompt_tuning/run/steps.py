@@ -22,6 +22,7 @@ def train_step(
     trainer: Trainer,
     tx: optax.GradientTransformation,
     state: PyTree,
+    num_targets: int | None = None,
 ) -> Any:
     """Returns the jitted `train_step(state, frozen, batch) -> (state, metrics)`, which reuses the state's memory.
 
@@ -31,6 +32,7 @@ def train_step(
       trainer: Learning rate and microbatches.
       tx: The trainer's optimizer.
       state: The state, or its abstract arrays; the new one has the same shardings.
+      num_targets: As of `make_train_step`.
     """
     step = make_train_step(
         model.apply,
@@ -38,6 +40,7 @@ def train_step(
         learning_rate_fn=trainer.learning_rate_fn,
         loss_config=model.loss_config,
         num_microbatches=trainer.num_microbatches or 1,
+        num_targets=num_targets,
     )
     out_shardings = (shardings_of(state), partitioner.replicated)
     return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
@@ -55,5 +58,5 @@ def predict_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> An
 
 
 def score_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> Any:
-    """Returns the jitted `score(params, batch) -> log-likelihoods [B]`."""
-    return jax.jit(model.score, out_shardings=partitioner.replicated)
+    """Returns the jitted `score(params, batch) -> log-likelihoods of target tokens [B, G, T]`."""
+    return jax.jit(model.score_targets, out_shardings=partitioner.replicated)

@@ -83,7 +83,9 @@ def token_cross_entropy(
     return loss + z_term, z_term
 
 
-def weights_and_normalizer(batch: Batch, config: LossConfig) -> tuple[jax.Array, jax.Array]:
+def weights_and_normalizer(
+    batch: Batch, config: LossConfig, num_targets: int | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Returns the weight of every target token and the number the summed loss is divided by.
 
     Computed from the whole batch, before it is cut into microbatches, so that accumulated gradients equal those of
@@ -92,6 +94,7 @@ def weights_and_normalizer(batch: Batch, config: LossConfig) -> tuple[jax.Array,
     Args:
       batch: Model features; `decoder_loss_weights` [B, T] is 1 at target tokens.
       config: The loss terms.
+      num_targets: Target positions of the batch before its padding was cut off; None for those that it has.
 
     Returns:
       Weights [B, T] float32 and a scalar float32.
@@ -108,8 +111,13 @@ def weights_and_normalizer(batch: Batch, config: LossConfig) -> tuple[jax.Array,
     if kind is SpecialLossNormalizingFactor.NUM_REAL_TARGET_TOKENS:
         return weights, jnp.sum(weights)
     if kind is SpecialLossNormalizingFactor.NUM_TOTAL_TARGET_TOKENS:
-        return weights, jnp.float32(weights.size)
+        return weights, jnp.float32(num_targets or weights.size)
     per_sequence = jnp.sum(weights, axis=-1, keepdims=True)
+    if "decoder_segment_ids" in batch:
+        # A packed row holds several sequences.
+        segments = jnp.asarray(batch["decoder_segment_ids"])
+        is_same = (segments[:, :, None] == segments[:, None, :]).astype(jnp.float32)
+        per_sequence = jnp.einsum("btu,bu->bt", is_same, weights, precision="highest")
     weights = jnp.where(per_sequence > 0, weights / jnp.maximum(per_sequence, 1e-30), 0.0)
     return weights, jnp.sum(weights)
 

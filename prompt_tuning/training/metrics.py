@@ -57,7 +57,17 @@ def summarize(totals: dict[str, float], num_steps: int) -> dict[str, float]:
 def timing(
     totals: dict[str, float], num_steps: int, seconds: float, num_devices: int
 ) -> dict[str, float]:
-    """Returns T5X's `timing/…` tags for `num_steps` steps that took `seconds` of wall clock."""
+    """Returns T5X's `timing/…` tags for `num_steps` steps that took `seconds` of wall clock.
+
+    Beside them stands what T5X does not count, of inputs as of targets: `timing/examples_per_second`,
+    `timing/real_tokens_per_second`, and `padding_fraction`, the share of positions, prompts included, that are padding.
+
+    Args:
+      totals: Sums as in `losses.loss_and_metric_sums` and `BatchShapes.count`.
+      num_steps: Steps summed over.
+      seconds: Their wall clock.
+      num_devices: Devices that took part.
+    """
     seconds = max(seconds, 1e-9)
     tokens_per_second = totals["target_tokens"] / seconds
     return {
@@ -66,4 +76,7 @@ def timing(
         "timing/seqs_per_second": totals["sequences"] / seconds,
         "timing/target_tokens_per_second": tokens_per_second,
         "timing/target_tokens_per_second_per_core": tokens_per_second / num_devices,
+        "timing/examples_per_second": totals["examples"] / seconds,
+        "timing/real_tokens_per_second": totals["real_tokens"] / seconds,
+        "padding_fraction": 1.0 - totals["real_positions"] / totals["positions"],
     }

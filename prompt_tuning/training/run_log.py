@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,13 +43,23 @@ class RunLog:
         )
         # On the device, which nobody waits for until they are read in one transfer.
         self._steps: list[int] = []
-        self._metrics: list[dict[str, jax.Array]] = []
+        self._metrics: list[Mapping[str, Any]] = []
         self._since = time.perf_counter()
 
-    def compiled(self, step: int, seconds: float) -> None:
-        """Logs the compilation time; the clock of `steps_per_second` starts after it."""
+    def compiled(self, step: int, seconds: float, shapes: str) -> None:
+        """Logs how long a compilation took; its time is kept out of `steps_per_second`.
+
+        Args:
+          step: Updates applied before it.
+          seconds: How long it took.
+          shapes: What it was compiled for, in words.
+        """
         self._writer.scalars(step, {"timing/compilation_seconds": seconds})
-        self._since = time.perf_counter()
+        self.write(f"Compiled the step for {shapes} in {seconds:.1f} s")
+        if self._metrics:
+            self._since += seconds
+        else:
+            self._since = time.perf_counter()
 
     def started(self, step: int, seconds: Mapping[str, float]) -> None:
         """Prints and logs how long it took until the first step was done.
@@ -63,8 +74,13 @@ class RunLog:
         tags = {f"timing/start/{phase}_seconds": value for phase, value in seconds.items()}
         self._writer.scalars(step, {**tags, "timing/start_seconds": total})
 
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Counts an update; reads the device every `STEPS_PER_SUMMARY` updates."""
+    def add(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Counts an update; reads the device every `STEPS_PER_SUMMARY` updates.
+
+        Args:
+          step: The update.
+          metrics: Scalars on the device or the host: what the step returned, and `BatchShapes.count` of its batch.
+        """
         self._steps.append(step)
         self._metrics.append(metrics)
         self._bar.update(1)
@@ -94,7 +110,11 @@ class RunLog:
         self._since = time.perf_counter()
         tags |= timing(totals, len(steps), seconds, jax.device_count())
         self._writer.scalars(steps[-1], tags)
-        self._bar.set_postfix(loss=f"{tags['loss']:.4g}", accuracy=f"{tags['accuracy']:.3f}")
+        self._bar.set_postfix_str(
+            f"loss={tags['loss']:.4g}, accuracy={tags['accuracy']:.3f},"
+            f" {tags['timing/real_tokens_per_second']:,.0f} tokens/s,"
+            f" {tags['padding_fraction']:.0%} of positions padding"
+        )
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ def make_train_step(
     learning_rate_fn: Schedule,
     loss_config: LossConfig,
     num_microbatches: int = 1,
+    num_targets: int | None = None,
 ) -> TrainStep:
     """Returns the function `train_step(state, frozen, batch) -> (state, metrics)`; the caller compiles it.
 
@@ -34,6 +35,8 @@ def make_train_step(
       learning_rate_fn: Logged beside the metrics; `tx` was made with the same one.
       loss_config: The loss terms.
       num_microbatches: Parts the batch is cut into; their gradients are added. Divides the batch size.
+      num_targets: Target positions of a batch before its padding was cut off, which normalisers and metrics count;
+        None for those that it has.
 
     Returns:
       The step. Its metrics are the sums of `loss_and_metric_sums` plus `grad_norm`, `param_norm` (of
@@ -41,7 +44,7 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, frozen: PyTree, batch: Batch) -> tuple[TrainState, Metrics]:
-        weights, normalizer = weights_and_normalizer(batch, loss_config)
+        weights, normalizer = weights_and_normalizer(batch, loss_config, num_targets)
 
         def loss_fn(trainable, microbatch, microbatch_weights, dropout_rng):
             logits = apply_fn(tree.merge(trainable, frozen), microbatch, dropout_rng)
@@ -73,6 +76,8 @@ def make_train_step(
             "param_norm": optax.tree.norm(trainable),
             "learning_rate": jnp.asarray(learning_rate_fn(state.step), jnp.float32),
         }
+        if num_targets is not None:
+            metrics["all_tokens"] = jnp.float32(num_targets)
         new_state = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
         return new_state, metrics
 

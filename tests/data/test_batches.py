@@ -121,6 +121,25 @@ def test_skipping_continues_exactly(rte, pack, starts):
         assert whole["encoder_segment_ids"].max() > 1
 
 
+def test_a_grouped_stream_continues_in_the_middle_of_a_window(rte):
+    cfg = dataclasses.replace(rte, length_window=3)
+    whole = take(datasets.train_batches(cfg, seed=5), 30)
+    for step in (3, 4, 23):
+        rest = take(datasets.train_batches(cfg, seed=5, start_example=4 * step), 4)
+        for ours, expected in zip(rest, whole[step : step + 4], strict=True):
+            for name, x in ours.items():
+                np.testing.assert_array_equal(x, expected[name])
+    # A window holds the examples that it would hold in the order of the stream.
+    plain = rows(take(datasets.train_batches(rte, seed=5), 30))["encoder_input_tokens"]
+    grouped = rows(whole)["encoder_input_tokens"]
+    assert (grouped != plain).any()
+    for window in range(10):
+        inside = slice(12 * window, 12 * window + 12)
+        assert sorted(map(tuple, grouped[inside])) == sorted(map(tuple, plain[inside]))
+    with pytest.raises(ConfigError, match="length_window is not a number of batches"):
+        dataclasses.replace(rte, length_window=0)
+
+
 def test_a_mixture_continues_exactly(rte):
     mixture = dataclasses.replace(
         rte,

@@ -169,6 +169,32 @@ def test_packed_examples_equal_separate_ones(reference):
     assert max_difference(packed[sizes[0] :], alone[1, : sizes[1]]) <= TOLERANCE
 
 
+def test_packed_examples_with_prompts_equal_separate_ones(reference):
+    """Each example has its own copy of the prompt in front, at the places that `prompt_positions` names."""
+    (inputs, shifted, targets), segment_ids, sizes = _packed(reference)
+    (boundary,) = np.flatnonzero(np.diff(segment_ids["encoder_segment_ids"][0])) + 1
+    places = np.arange(1, 7, dtype=np.int32)
+
+    def with_places(x, first, second):
+        parts = (first, x[0, :boundary], second, x[0, boundary:])
+        return np.concatenate(parts).astype(np.int32)[None]
+
+    none, one = np.zeros(6), np.ones(6)
+    segments = segment_ids["encoder_segment_ids"]
+    model = make_model()
+    packed = logits_of(
+        model,
+        reference.params,
+        (with_places(inputs, none, none), shifted, targets),
+        encoder_segment_ids=with_places(segments, one, 2 * one),
+        decoder_segment_ids=segment_ids["decoder_segment_ids"],
+        prompt_positions=with_places(np.zeros_like(inputs), places, places),
+    )[0]
+    alone = logits_of(model, reference.params, reference.tokens)
+    assert max_difference(packed[: sizes[0]], alone[0, : sizes[0]]) <= TOLERANCE
+    assert max_difference(packed[sizes[0] :], alone[1, : sizes[1]]) <= TOLERANCE
+
+
 def test_segment_ids_with_a_prompt_are_refused(reference):
     tokens, segment_ids, _ = _packed(reference)
     with pytest.raises(ConfigError, match="pack = False"):

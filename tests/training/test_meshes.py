@@ -27,8 +27,16 @@ pytestmark = pytest.mark.loose_numerics(reason="optax adds Python floats to floa
 
 
 def _model(scan_layers: bool, **config) -> EncoderDecoderModel:
-    # Eight heads, so that they can be spread over eight devices.
-    sizes = {"num_heads": 8, "head_dim": 4, "dropout_rate": 0.0, "scan_layers": scan_layers}
+    # Eight heads, so that they can be spread over eight devices; more than one layer only where they are one array.
+    num_layers = 2 if scan_layers else 1
+    sizes = {
+        "num_heads": 8,
+        "head_dim": 4,
+        "dropout_rate": 0.0,
+        "scan_layers": scan_layers,
+        "num_encoder_layers": num_layers,
+        "num_decoder_layers": num_layers,
+    }
     return EncoderDecoderModel(
         T5(tiny_config(**sizes, **config), PromptConfig(length=8)), None, None
     )

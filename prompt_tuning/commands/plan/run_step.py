@@ -145,7 +145,8 @@ def read_run(
         frozen_dtype=restore.dtype,
         batch_size=batch_size,
         lengths=dict(lengths),
-        is_packed=cfg.pack,
+        # With a prompt only training is packed.
+        is_packed=cfg.pack and (mode == "train" or found["model"].prompt is None),
         num_steps=_num_steps(found.get("total_steps"), found.get("relative_steps"), restore.path),
     )
 
@@ -245,12 +246,17 @@ def abstract_batch(run: PlannedRun, partitioner: PjitPartitioner) -> dict[str, A
     names = {"encoder_input_tokens": "inputs"} | {
         f"decoder_{name}": "targets" for name in ("input_tokens", "target_tokens", "loss_weights")
     }
+    lengths = run.lengths
+    if run.is_packed and run.model.prompt is not None:
+        # As many rows as examples at most, which then have one each.
+        names["encoder_prompt_positions"] = "inputs"
+        lengths = {**lengths, "inputs": lengths["inputs"] + run.model.prompt.length}
     if run.is_packed:
         names |= {f"encoder_{name}": "inputs" for name in ("segment_ids", "positions")}
         names |= {f"decoder_{name}": "targets" for name in ("segment_ids", "positions")}
     return {
         name: jax.ShapeDtypeStruct(
-            (run.batch_size, run.lengths[feature]), jnp.int32, sharding=partitioner.batch_sharding
+            (run.batch_size, lengths[feature]), jnp.int32, sharding=partitioner.batch_sharding
         )
         for name, feature in names.items()
     }

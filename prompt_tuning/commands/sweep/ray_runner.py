@@ -43,8 +43,8 @@ def connect(address: str | None) -> None:
             expected="the extra `sweep`",
             fix="pip install 'prompt-tuning[sweep]', or leave --ray out",
         ) from error
-    # Ray's workers are started by a shell that is given Python's path unquoted (ray-project/ray#5288): with a space in it
-    # none starts, and the tasks wait for ever. Machines of a cluster have paths of their own.
+    # Ray gives its workers' shell Python's path unquoted (ray-project/ray#5288): with a space in it none starts and the
+    # tasks wait for ever. Machines of a cluster have paths of their own.
     python = shlex.quote(sys.executable)
     alone = address is None and "RAY_ADDRESS" not in os.environ
     environment = {"py_executable": python} if alone and python != sys.executable else None

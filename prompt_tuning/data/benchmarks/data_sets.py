@@ -233,6 +233,7 @@ def with_task_index(index: int) -> Callable[..., tf.data.Dataset]:
     Source: the authors' `task_index_…` tasks for prompts that several tasks share.
     """
 
+    @preprocessors.of_each_example
     def prepend(ds: tf.data.Dataset, output_features: Any) -> tf.data.Dataset:
         vocabulary = output_features["inputs"].vocabulary
         return preprocessors.prepend_id(ds, "inputs", vocabulary.vocab_size - 1 - index)

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from prompt_tuning.data.preprocessors import TextPreprocessor
+from prompt_tuning.data.preprocessors import TextPreprocessor, mapped
 
 _DETERMINERS = frozenset(
     "a an few her his each every many much my our some that the their these this those which whose your".split()
@@ -58,12 +58,10 @@ def winograd_text(*, prefix: str = "", only_correct: bool = False) -> TextPrepro
             "idx": example["idx"],
         }
 
-    def preprocess(ds: tf.data.Dataset) -> tf.data.Dataset:
-        if only_correct:
-            ds = ds.filter(lambda example: example["label"] != 0)
-        return ds.map(to_text, num_parallel_calls=tf.data.AUTOTUNE)
-
-    return preprocess
+    write = mapped(to_text)
+    if not only_correct:
+        return write
+    return lambda ds: write(ds.filter(lambda example: example["label"] != 0))
 
 
 def _with_mark(example: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -112,7 +110,7 @@ def definite_pronoun_text(*, prefix: str = "") -> TextPreprocessor:
         answer = tf.gather(example["candidates"], example["label"])
         return {"inputs": _prefixed(prefix, text), "targets": answer}
 
-    return lambda ds: ds.map(to_text, num_parallel_calls=tf.data.AUTOTUNE)
+    return mapped(to_text)
 
 
 def _prefixed(prefix: str, text: tf.Tensor) -> tf.Tensor:

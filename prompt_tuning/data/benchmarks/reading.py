@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from prompt_tuning.data.preprocessors import UNLABELED, TextPreprocessor
+from prompt_tuning.data.preprocessors import UNLABELED, TextPreprocessor, mapped
 
 
 def squad_text(*, has_context: bool = True) -> TextPreprocessor:
@@ -27,7 +27,7 @@ def squad_text(*, has_context: bool = True) -> TextPreprocessor:
             text["inputs"] = _joined(["squad trivia question:", text["question"]])
         return {**text, "id": example["id"]}
 
-    return lambda ds: ds.map(to_text, num_parallel_calls=tf.data.AUTOTUNE)
+    return mapped(to_text)
 
 
 def mrqa_text() -> TextPreprocessor:
@@ -44,7 +44,7 @@ def mrqa_text() -> TextPreprocessor:
         text = _question_and_context(example, example["answers"])
         return {**text, "idx": example["qid"], "answer": text["targets"]}
 
-    return lambda ds: ds.map(to_text, num_parallel_calls=tf.data.AUTOTUNE)
+    return mapped(to_text)
 
 
 def _question_and_context(

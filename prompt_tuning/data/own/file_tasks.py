@@ -12,7 +12,7 @@ from prompt_tuning.data.columns import Columns
 from prompt_tuning.data.metric_names import find_metrics
 from prompt_tuning.data.own import templates
 from prompt_tuning.data.own.templates import Template
-from prompt_tuning.data.preprocessors import UNLABELED, TextPreprocessor
+from prompt_tuning.data.preprocessors import UNLABELED, TextPreprocessor, mapped
 from prompt_tuning.data.records import Record
 from prompt_tuning.data.registry import make_task, replace_task
 from prompt_tuning.data.sources import RecordFilesDataSource, files_by_split
@@ -157,7 +157,7 @@ class RecordFormat:
             target = tf.where(example["has_target"], target, UNLABELED)
             return {"inputs": self.inputs.join(example), "targets": target}
 
-        return lambda ds: ds.map(to_text, num_parallel_calls=tf.data.AUTOTUNE)
+        return mapped(to_text)
 
     def _fields(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.inputs.fields, *self.targets.fields)))

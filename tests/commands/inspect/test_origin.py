@@ -23,8 +23,7 @@ from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.prompts.initializers import ClassLabels, FromFile, SampledVocab, Uniform
 from prompt_tuning.run import start as initialization
 from prompt_tuning.training.adafactor import Adafactor
-from tests.helpers import tiny_config
-from tests.tiny_run import EMB_DIM
+from tests.tiny_run import EMB_DIM, run_config
 
 SEED, LENGTH = 5, 4
 
@@ -39,7 +38,7 @@ def source(inputs):
 def initialize(spec, source, model_dir, dtype="float32"):
     """The start of a run, and what it records with its prompts."""
     vocabulary = seqio.SentencePieceVocabulary(str(source.path.parent / "spiece.model"))
-    module = T5(tiny_config(dropout_rate=0.0), PromptConfig(LENGTH, spec))
+    module = T5(run_config(dropout_rate=0.0), PromptConfig(LENGTH, spec))
     model = EncoderDecoderModel(module, vocabulary, vocabulary)
     start = initialization.initialize(
         model,

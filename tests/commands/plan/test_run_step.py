@@ -8,6 +8,7 @@ from prompt_tuning.commands.plan import run_step
 from prompt_tuning.config import files as config_files
 from prompt_tuning.config import resolve
 from prompt_tuning.config.flags import parse_run
+from prompt_tuning.data.batch_shapes import BatchShapes
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.run import steps as compiled_steps
 from tests import tiny_run
@@ -81,6 +82,8 @@ def test_the_planned_arrays_are_those_of_the_run(inputs, tmp_path, monkeypatch, 
     settings = settings_of_run(inputs, tmp_path, **macros)
     settings = {name: value for name, value in settings.items() if value is not None}
     monkeypatch.setattr(compiled_steps, "train_step", lambda *args: Recorded())
+    # What is planned is the batch before its padding is cut off.
+    monkeypatch.setattr(BatchShapes, "fit", lambda self, batch: batch)
     flags = parse_run(
         "train",
         [*(f"--gin_file={f}" for f in files), *inputs.flags(**settings)],
@@ -145,9 +148,15 @@ def test_a_training_run_has_steps_of_evaluation_too(mode):
 
 def test_packed_rows_come_with_segments_and_positions():
     run = read(**TINY, **{"utils.DatasetConfig.pack": True})
-    names = set(run_step.abstract_batch(run, run.partitioner))
-    assert {"encoder_segment_ids", "decoder_positions"} <= names
-    assert len(names) == 8
+    batch = run_step.abstract_batch(run, run.partitioner)
+    assert {"encoder_segment_ids", "decoder_positions", "encoder_prompt_positions"} <= set(batch)
+    assert len(batch) == 9
+    # A row has room for a prompt and the longest inputs.
+    assert run.model.prompt is not None
+    length = LENGTHS["inputs"] + run.model.prompt.length
+    assert {x.shape[1] for n, x in batch.items() if n.startswith("encoder_")} == {length}
+    # Without training, or a prompt, there are no places for one.
+    assert not read(mode="eval", **TINY, **{"utils.DatasetConfig.pack": True}).is_packed
 
 
 @pytest.mark.parametrize(

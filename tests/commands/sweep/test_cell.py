@@ -71,7 +71,7 @@ def test_a_trained_cell_has_the_score_of_its_best_checkpoint(finished):
     for row in rows:
         assert (row["status"], row["error"], row["steps"]) == ("done", None, 4)
         assert (row["sweep"], row["scale"], row["device"]) == ("tiny", None, "8 x cpu")
-        assert (row["trainable_params"], row["total_params"]) == (4 * 32, 66_304)
+        assert (row["trainable_params"], row["total_params"]) == (4 * 32, 41_568)
         lines = (
             pathlib.Path(row["model_dir"]) / f"inference_eval/{TASK}-metrics.jsonl"
         ).read_text()
@@ -100,7 +100,7 @@ def test_the_command_of_a_row_is_a_command(finished):
 def test_parameters_are_counted_without_a_run(finished):
     (counted,) = _rows(finished, method="count")
     assert counted["cell"] == "size=tiny,method=count,seed=0"
-    assert (counted["trainable_params"], counted["total_params"]) == (4 * 32, 66_304)
+    assert (counted["trainable_params"], counted["total_params"]) == (4 * 32, 41_568)
     assert counted["status"] == "done" and counted["score"] is None
 
 

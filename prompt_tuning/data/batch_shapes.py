@@ -1,0 +1,134 @@
+"""The few shapes that training batches are packed and cut to, and what of their positions is real."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from prompt_tuning.data import packing
+from prompt_tuning.types import Batch
+
+# Widths of inputs and of targets, and numbers of packed rows, at most: each shape that occurs is a program of its own,
+# compiled once.
+_INPUT_WIDTHS, _TARGET_WIDTHS, _ROW_COUNTS = 12, 4, 16
+# Targets of a packed row hold this many of the longest.
+_TARGETS_OF_ROW = 4
+# Widths differ by a multiple of this many tokens: smaller differences save less than a program costs.
+_GRAIN = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchShapes:
+    """Cuts batches to their longest row, rounded up to one of a few widths; packs them before, if told to.
+
+    What is cut off is padding, which no real position attends to and which has no loss: loss and gradients are those of
+    the whole batch within rounding. Under dropout they are so in distribution: the masks of hidden features do not
+    depend on the width, those of attention weights do, as they are drawn for all keys of a row at once.
+
+    Attributes:
+      batch_size: Examples (rows, where SeqIO packs them) of a batch.
+      lengths: TASK_FEATURE_LENGTHS, the widest inputs and targets. Unit: tokens.
+      prompt_length: P, which stands in front of every example.
+      packs: Whether examples are packed with their prompts, into rows of P positions and the longest inputs.
+      width_multiple: Devices that the positions of a row are spread over.
+      row_multiple: What divides the number of packed rows: replicas times microbatches.
+    """
+
+    batch_size: int
+    lengths: Mapping[str, int]
+    prompt_length: int = 0
+    packs: bool = False
+    width_multiple: int = 1
+    row_multiple: int = 1
+
+    @property
+    def num_targets(self) -> int:
+        """Target positions of a batch that is not cut."""
+        return self.batch_size * self.lengths["targets"]
+
+    def fit(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Returns the batch cut to its width of inputs and its width of targets.
+
+        Args:
+          batch: Features [B, L] whose names begin with `encoder_`, [B, T] with `decoder_`; the whole global batch, so
+            that every process chooses alike.
+        """
+        lengths = {"encoder": self.lengths["inputs"], "decoder": self.lengths["targets"]}
+        if self.packs:
+            lengths["encoder"] += self.prompt_length
+            lengths["decoder"] *= _TARGETS_OF_ROW
+            batch = packing.pack(
+                batch,
+                prompt_length=self.prompt_length,
+                width=lengths["encoder"],
+                target_width=lengths["decoder"],
+                row_counts=ladder(self.batch_size, _ROW_COUNTS, self.row_multiple),
+            )
+        widths = {}
+        for side, count in (("encoder", _INPUT_WIDTHS), ("decoder", _TARGET_WIDTHS)):
+            grain = math.lcm(_GRAIN, self.width_multiple)
+            widths[side] = _width(_is_real(batch, side), ladder(lengths[side], count, grain))
+        return {name: np.asarray(x)[:, : widths[name.split("_")[0]]] for name, x in batch.items()}
+
+    def describe(self, batch: Batch) -> str:
+        """Returns the shape of a batch in words; batches of one shape share a program."""
+        rows, length = np.shape(batch["encoder_input_tokens"])
+        targets = np.shape(batch["decoder_target_tokens"])[1]
+        return f"{rows} rows of {length} inputs and {targets} targets"
+
+    def count(self, batch: Batch) -> dict[str, float]:
+        """Returns what `RunLog` adds up of a batch that `fit` has cut.
+
+        Returns:
+          `examples`; `real_tokens` of inputs and targets; `real_positions` and `positions` of encoder and decoder, the
+          prompts' included.
+        """
+        inputs, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
+        is_input, is_target = _is_real(batch, "encoder"), _is_real(batch, "decoder")
+        if "encoder_segment_ids" in batch:
+            examples = int(np.asarray(batch["encoder_segment_ids"]).max(axis=1).sum())
+        else:
+            examples = int((is_input.any(axis=1) | is_target.any(axis=1)).sum())
+        tokens = np.count_nonzero(inputs) + np.count_nonzero(targets)
+        # Packed, the prompts are among the positions of the encoder.
+        real, total = is_input.sum() + is_target.sum(), is_input.size + is_target.size
+        if not self.packs:
+            real, total = (
+                real + examples * self.prompt_length,
+                total + len(inputs) * self.prompt_length,
+            )
+        return {
+            "examples": float(examples),
+            "real_tokens": float(tokens),
+            "real_positions": float(real),
+            "positions": float(total),
+        }
+
+
+def _is_real(batch: Batch, side: str) -> np.ndarray:
+    """Which positions of the encoder's or the decoder's rows are no padding; bool."""
+    tokens = {"encoder": "encoder_input_tokens", "decoder": "decoder_target_tokens"}[side]
+    return np.asarray(batch.get(f"{side}_segment_ids", batch[tokens])) > 0
+
+
+def ladder(largest: int, count: int, multiple: int) -> list[int]:
+    """Returns at most `count` numbers, ascending, evenly spaced, `largest` the last.
+
+    They differ from `largest` by multiples of `multiple`, so that they divide over devices as it does, with a prompt in
+    front or without.
+
+    Args:
+      largest: The largest number.
+      count: Numbers at most.
+      multiple: See above.
+    """
+    step = multiple * math.ceil(largest / count / multiple)
+    return list(range(largest, 0, -step))[::-1]
+
+
+def _width(is_real: np.ndarray, widths: list[int]) -> int:
+    """The narrowest of `widths` that holds every real position."""
+    columns = np.flatnonzero(is_real.any(axis=0))
+    longest = columns[-1] + 1 if len(columns) else 0
+    return next(width for width in widths if width >= longest)
