@@ -119,3 +119,11 @@ def tiny_vocabulary(tmp_path_factory) -> pathlib.Path:
     """Path of a 256-piece SentencePiece model, trained once per session (vocab_size of `tiny_config`)."""
     path = tmp_path_factory.mktemp("vocabulary") / "sentencepiece.model"
     return helpers.train_sentencepiece(path)
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory):
+    """What tiny runs read (`tiny_run.TinyInputs`), made once; no test writes to them."""
+    from tests import tiny_run
+
+    return tiny_run.make_inputs(tmp_path_factory.mktemp("inputs"))

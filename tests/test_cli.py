@@ -13,7 +13,7 @@ from prompt_tuning.config import resolve
 from prompt_tuning.config.flags import parse_run
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.run import processes
-from tests.gin_runs import DEMO_TRAIN, DEMOS, TRAIN_FILES, strip
+from tests.gin_runs import DEMOS, TRAIN_FILES, strip
 from tests.helpers import REPO, run_cli
 
 HELP_SECONDS = 1.0
@@ -51,29 +51,6 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert "HEAVY [] CODE 0" in done.stdout
     assert all(f"  {command}" in done.stdout for command in cli.modules())
     assert seconds < HELP_SECONDS
-
-
-@pytest.mark.entry
-def test_python_dash_m_prints_the_same_help():
-    done = run_cli("--help")
-    assert done.returncode == 0 and "usage: prompt-tuning COMMAND" in done.stdout
-
-
-@pytest.mark.parametrize("command", ["train", "eval", "infer"])
-def test_each_command_lists_its_flags(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main([command, "--help"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
-    for flag in (
-        "--gin_file",
-        "--gin_bindings",
-        "--gin_search_paths",
-        "--tfds_data_dir",
-        "--dry_run",
-    ):
-        assert flag in text
-    assert ("--shard_id" in text) == (command == "infer")
 
 
 # Flags.
@@ -178,15 +155,16 @@ def test_one_process_speaks_for_all(recorded_train, capsys, monkeypatch):
     assert len(recorded_train) == 1
 
 
-def test_a_dry_run_does_not_take_the_accelerator(capsys, monkeypatch):
+def test_a_dry_run_neither_runs_nor_takes_the_accelerator(recorded_train, capsys, monkeypatch):
     import jax
 
     def fail():
         raise AssertionError("asked for devices")
 
     monkeypatch.setattr(jax, "process_index", fail)
-    assert cli.main(argv("infer", "--dry_run")) == 0
-    assert "INFER_OUTPUT_DIR" in capsys.readouterr().out
+    assert cli.main(argv("train", "--dry_run")) == 0
+    assert recorded_train == []
+    assert "MODEL_DIR = '/runs/sst2'" in capsys.readouterr().out
 
 
 def test_gin_flags_may_stand_before_the_command(recorded_train):
@@ -194,25 +172,11 @@ def test_gin_flags_may_stand_before_the_command(recorded_train):
     assert recorded_train[0]["train_dataset_cfg"].batch_size == 4
 
 
-def test_the_saved_config_runs_again_alone(recorded_train, tmp_path):
-    assert cli.main(argv("train")) == 0
-    (tmp_path / "config.gin").write_text(recorded_train[0]["config_text"])
-    assert cli.main(["train", f"--gin_file={tmp_path}/config.gin"]) == 0
-    first, second = recorded_train
-    assert second["config_text"] == first["config_text"]
-
-
 def test_a_warning_goes_to_stderr_and_does_not_stop(recorded_train, capsys):
     assert cli.main(argv("train", "--gin.BATCHSIZE=8")) == 0
     err = capsys.readouterr().err
     assert err.startswith("warning: nothing in this run reads BATCHSIZE") and "BATCH_SIZE" in err
     assert len(recorded_train) == 1
-
-
-def test_dry_run_checks_and_prints_but_does_not_run(recorded_train, capsys):
-    assert cli.main(argv("train", "--dry_run")) == 0
-    assert recorded_train == []
-    assert "MODEL_DIR = '/runs/sst2'" in capsys.readouterr().out
 
 
 def test_dry_run_builds_every_object(recorded_train, capsys):
@@ -301,4 +265,3 @@ def test_a_users_module_runs_again_from_the_saved_config(tmp_path, monkeypatch, 
     second = run_cli("train", f"--gin_file={tmp_path}/config.gin", "--dry_run", env=env)
     assert second.returncode == 0, second.stderr
     assert strip(second.stdout) == strip(first)
-    assert len(DEMO_TRAIN) > 5

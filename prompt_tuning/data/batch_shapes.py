@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from prompt_tuning.data import packing
-from prompt_tuning.types import Batch
 
 # Widths of inputs and of targets, and numbers of packed rows, at most: each shape that occurs is a program of its own,
 # compiled once.
@@ -47,7 +46,7 @@ class BatchShapes:
         """Target positions of a batch that is not cut."""
         return self.batch_size * self.lengths["targets"]
 
-    def fit(self, batch: Batch) -> dict[str, np.ndarray]:
+    def fit(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the batch cut to its width of inputs and its width of targets.
 
         Args:
@@ -69,15 +68,15 @@ class BatchShapes:
         for side, count in (("encoder", _INPUT_WIDTHS), ("decoder", _TARGET_WIDTHS)):
             grain = math.lcm(_GRAIN, self.width_multiple)
             widths[side] = _width(_is_real(batch, side), ladder(lengths[side], count, grain))
-        return {name: np.asarray(x)[:, : widths[name.split("_")[0]]] for name, x in batch.items()}
+        return {name: x[:, : widths[name.split("_")[0]]] for name, x in batch.items()}
 
-    def describe(self, batch: Batch) -> str:
+    def describe(self, batch: Mapping[str, np.ndarray]) -> str:
         """Returns the shape of a batch in words; batches of one shape share a program."""
         rows, length = np.shape(batch["encoder_input_tokens"])
         targets = np.shape(batch["decoder_target_tokens"])[1]
         return f"{rows} rows of {length} inputs and {targets} targets"
 
-    def count(self, batch: Batch) -> dict[str, float]:
+    def count(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Returns what `RunLog` adds up of a batch that `fit` has cut.
 
         Returns:
@@ -87,7 +86,7 @@ class BatchShapes:
         inputs, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
         is_input, is_target = _is_real(batch, "encoder"), _is_real(batch, "decoder")
         if "encoder_segment_ids" in batch:
-            examples = int(np.asarray(batch["encoder_segment_ids"]).max(axis=1).sum())
+            examples = int(batch["encoder_segment_ids"].max(axis=1).sum())
         else:
             examples = int((is_input.any(axis=1) | is_target.any(axis=1)).sum())
         tokens = np.count_nonzero(inputs) + np.count_nonzero(targets)
@@ -106,10 +105,10 @@ class BatchShapes:
         }
 
 
-def _is_real(batch: Batch, side: str) -> np.ndarray:
+def _is_real(batch: Mapping[str, np.ndarray], side: str) -> np.ndarray:
     """Which positions of the encoder's or the decoder's rows are no padding; bool."""
     tokens = {"encoder": "encoder_input_tokens", "decoder": "decoder_target_tokens"}[side]
-    return np.asarray(batch.get(f"{side}_segment_ids", batch[tokens])) > 0
+    return batch.get(f"{side}_segment_ids", batch[tokens]) > 0
 
 
 def ladder(largest: int, count: int, multiple: int) -> list[int]:

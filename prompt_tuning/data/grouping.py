@@ -5,11 +5,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from prompt_tuning.types import Batch
-
 
 def grouped(
-    windows: Iterator[Batch], batch_size: int, *, seed: int, first: int = 0
+    windows: Iterator[Mapping[str, np.ndarray]], batch_size: int, *, seed: int, first: int = 0
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields the examples of each window in batches of like length, the batches of a window in random order.
 
@@ -27,11 +25,11 @@ def grouped(
         # Without this, losses would rise and fall with the length, once a window.
         np.random.default_rng([seed, number]).shuffle(order)
         for rows in order:
-            yield {name: np.asarray(x)[rows] for name, x in window.items()}
+            yield {name: x[rows] for name, x in window.items()}
 
 
 def _by_length(window: Mapping[str, np.ndarray]) -> np.ndarray:
     """The rows [W * B] by length of their inputs, then of their targets, then as they came."""
-    inputs = (np.asarray(window["encoder_input_tokens"]) > 0).sum(axis=1)
-    targets = (np.asarray(window["decoder_target_tokens"]) > 0).sum(axis=1)
+    inputs = (window["encoder_input_tokens"] > 0).sum(axis=1)
+    targets = (window["decoder_target_tokens"] > 0).sum(axis=1)
     return np.lexsort((targets, inputs))

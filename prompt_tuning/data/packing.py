@@ -1,17 +1,20 @@
 """Several examples in a row, each behind its own copy of the prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-from prompt_tuning.types import Batch
 
 # Which row of the prompt stands at an encoder position, counted from 1; 0 where a token or padding does.
 PROMPT_POSITIONS = "encoder_prompt_positions"
 
 
 def pack(
-    batch: Batch, *, prompt_length: int, width: int, target_width: int, row_counts: Sequence[int]
+    batch: Mapping[str, np.ndarray],
+    *,
+    prompt_length: int,
+    width: int,
+    target_width: int,
+    row_counts: Sequence[int],
 ) -> dict[str, np.ndarray]:
     """Returns the examples of a batch in as few rows as first fit, longest first, finds.
 
@@ -57,13 +60,12 @@ def pack(
                 place = slice(start[1], stop[1])
                 if name.startswith("encoder_"):
                     place = slice(first_token, stop[0])
-                packed[name][row, place] = np.asarray(x)[example, : place.stop - place.start]
+                packed[name][row, place] = x[example, : place.stop - place.start]
     return packed
 
 
 def _lengths(ids: np.ndarray) -> np.ndarray:
     """How many positions of each row are in front of the padding."""
-    ids = np.asarray(ids)
     return np.where(ids > 0, np.arange(1, ids.shape[1] + 1), 0).max(axis=1)
 
 

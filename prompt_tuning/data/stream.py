@@ -70,7 +70,7 @@ def _of_task(
     features = task.output_features
 
     def bound(preprocessor: Any) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
-        apply = seqio.utils.add_kwargs_to_transform(
+        apply: Any = seqio.utils.add_kwargs_to_transform(
             preprocessor, sequence_length=lengths, output_features=features
         )
         return lambda ds: apply(ds)

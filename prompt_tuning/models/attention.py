@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
+from prompt_tuning import partitioning
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models import chunked_attention, fused_attention, layers, masks
 from prompt_tuning.models.config import T5Config
@@ -211,15 +212,18 @@ class Attention(nn.Module):
         dropout = functools.partial(
             nn.Dropout, rate=self.config.dropout_rate, deterministic=self.deterministic
         )
-        # All queries of a head share a mask: to drop their weights is to drop rows of the values.
-        drop_values = lambda value: dropout(broadcast_dims=(-1,))(value)  # noqa: E731
+        # All queries of a head share a mask: to drop their weights is to drop keys of the values, [B, N, D, K].
+        drop_values = lambda value: dropout(broadcast_dims=(-2,))(value)  # noqa: E731
         if keys == "bknd":
             kernel = fused_attention.choose(self.config, query, key, mask, relative)
             if kernel is not None:
-                value = jnp.swapaxes(drop_values(jnp.swapaxes(value, 1, 2)), 1, 2)
+                value = jnp.moveaxis(drop_values(jnp.moveaxis(value, 1, -1)), -1, 1)
                 return fused_attention.attend(kernel, query, key, value, mask, relative)
         if keys == "bknd" and chunked_attention.pays():
-            query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+            query, key, value = (
+                jnp.transpose(x, axes)
+                for x, axes in ((query, (0, 2, 1, 3)), (key, (0, 2, 3, 1)), (value, (0, 2, 3, 1)))
+            )
             value = drop_values(value)
             out = chunked_attention.attend(query, key, value, mask, relative)
             return jnp.swapaxes(out, 1, 2)
@@ -227,7 +231,10 @@ class Attention(nn.Module):
         logits = logits + _sum_of_biases(mask, relative)
         weights = jax.nn.softmax(logits).astype(self.config.activation_dtype)
         weights = dropout(broadcast_dims=(-2,))(weights)
-        return jnp.einsum(f"bnqk,{keys}->bqnd", weights, value)
+        # `products.py` says why.
+        wide = jnp.float32 if partitioning.platform() == "cpu" else None
+        read = jnp.einsum(f"bnqk,{keys}->bqnd", weights, value, preferred_element_type=wide)
+        return read.astype(weights.dtype)
 
     def _keeps_keys(self) -> bool:
         return self.is_mutable_collection("encoded") or self.has_variable("encoded", "key")

@@ -67,7 +67,7 @@ class _Shape(NamedTuple):
 def _shape_of(query: jax.Array, key: jax.Array) -> _Shape:
     """Returns the largest chunks that divide the batch, or the heads of a row, and are not above `CHUNK`."""
     batch, heads, length = query.shape[:3]
-    fits = lambda count: count * length * key.shape[2] <= CHUNK  # noqa: E731
+    fits = lambda count: count * length * key.shape[3] <= CHUNK  # noqa: E731
     largest = lambda total, each: max(  # noqa: E731
         (n for n in range(1, total + 1) if total % n == 0 and fits(n * each)), default=1
     )
@@ -78,8 +78,8 @@ def _shape_of(query: jax.Array, key: jax.Array) -> _Shape:
 
 def attend(
     query: Float[jax.Array, "B N Q D"],
-    key: Float[jax.Array, "B N K D"],
-    value: Float[jax.Array, "B N K D"],
+    key: Float[jax.Array, "B N D K"],
+    value: Float[jax.Array, "B N D K"],
     mask: Bool[Array, "#B 1 Q K"] | None,
     relative: Float[jax.Array, "1 N Q K"] | None,
 ) -> Float[jax.Array, "B N Q D"]:
@@ -89,8 +89,8 @@ def attend(
 
     Args:
       query: [B, N, Q, D].
-      key: [B, N, K, D].
-      value: [B, N, K, D]; dropout of weights that all queries share is dropout of its rows.
+      key: [B, N, D, K].
+      value: [B, N, D, K]; dropout of weights that all queries share is dropout of its keys.
       mask: [B or 1, 1, Q, K], True where attention is allowed; None allows all.
       relative: [1, N, Q, K] added to the logits; None adds none.
     """
@@ -100,15 +100,32 @@ def attend(
 
 
 def _product(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """A product in the dtype of its operands, summed in float32: a bfloat16 result would be computed in float32."""
+    """A product in the dtype of its operands, summed in float32 (`products.py`)."""
     return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
 
 
-def _weights(
+# XLA's CPU compiler widens a bfloat16 array as a whole for each slice of it inside a loop, but not whole numbers.
+def _bits(x: jax.Array) -> jax.Array:
+    return x if x.dtype.itemsize == 4 else jax.lax.bitcast_convert_type(x, jnp.uint16)
+
+
+def _floats(bits: jax.Array, dtype: Any) -> jax.Array:
+    return bits if bits.dtype == dtype else jax.lax.bitcast_convert_type(bits, dtype)
+
+
+def _read(bits: jax.Array, index: jax.Array, dtype: Any) -> jax.Array:
+    return _floats(jax.lax.dynamic_index_in_dim(bits, index, keepdims=False), dtype)
+
+
+def _write(bits: jax.Array, index: jax.Array, chunk: jax.Array, dtype: Any) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(bits, _bits(chunk.astype(dtype)), index, 0)
+
+
+def _exponentials(
     query: jax.Array, key: jax.Array, bias: Any, largest: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the exponentials [C, Q, K] of a chunk's logits less each query's largest, and that [C, Q, 1]."""
-    logits = _product("cqd,ckd->cqk", query, key) + bias
+    logits = _product("cqd,cdk->cqk", query, key) + bias
     if largest is None:
         largest = jnp.max(logits, axis=-1, keepdims=True)
     return jnp.exp(logits - largest), largest
@@ -121,19 +138,20 @@ def _attend(query, key, value, mask, relative):
 
 def _forward(query, key, value, mask, relative):
     """Returns the output [B, N, Q, D], and each query's largest logit and inverse sum of exponentials."""
-    shape = _shape_of(query, key)
+    shape, dtype = _shape_of(query, key), query.dtype
+    queries, keys, values = (_bits(shape.cut(x)) for x in (query, key, value))
 
-    def one(chunk):
-        index, query, key, value = chunk
-        weights, largest = _weights(query, key, shape.bias(index, mask, relative))
+    def one(out, index):
+        query, key, value = (_read(x, index, dtype) for x in (queries, keys, values))
+        weights, largest = _exponentials(query, key, shape.bias(index, mask, relative))
         inverse = 1.0 / jnp.sum(weights, axis=-1, keepdims=True)
-        out = _product("cqk,ckd->cqd", weights.astype(value.dtype), value) * inverse
-        return out.astype(value.dtype), largest, inverse
+        read = _product("cqk,cdk->cqd", weights.astype(dtype), value) * inverse
+        return _write(out, index, read, dtype), (largest, inverse)
 
-    cut = tuple(shape.cut(x) for x in (query, key, value))
-    chunks = (jnp.arange(len(cut[0]), dtype=jnp.int32), *cut)
-    out, *statistics = jax.lax.map(one, chunks)
-    return shape.join(out), tuple(statistics)
+    # The output is written over a copy of the queries. Zeros would not depend on anything, and those of all layers
+    # would be there from the beginning.
+    out, statistics = jax.lax.scan(one, queries, jnp.arange(len(queries), dtype=jnp.int32))
+    return shape.join(_floats(out, dtype)), statistics
 
 
 def _forward_rule(query, key, value, mask, relative):
@@ -152,40 +170,49 @@ def _backward_rule(kept, gradient):
     (query, key, value, mask, relative), (largest, inverse), learns_bias = kept
     if isinstance(gradient, jax.custom_derivatives.SymbolicZero):
         gradient = jnp.zeros(gradient.shape, gradient.dtype)
-    shape = _shape_of(query, key)
-    # A product that sums over the queries of both operands is slow. Turned round here, they are as products want them.
-    turned = lambda x: shape.cut(jnp.swapaxes(x, 2, 3))  # noqa: E731
+    # Nothing of this is to be made before the gradient is there, and kept until then.
+    query, gradient = jax.lax.optimization_barrier((query, gradient))
+    shape, dtype = _shape_of(query, key), query.dtype
+    cut = lambda x: _bits(shape.cut(x))  # noqa: E731
+    # A product that sums over the queries of both operands is slow: these are turned round for it, once for all chunks.
+    gradients, *turned = (cut(gradient), *(cut(jnp.swapaxes(x, 2, 3)) for x in (query, gradient)))
 
-    def one(of_bias, chunk):
-        index, query, query_t, key, value, gradient, gradient_t, largest, inverse = chunk
+    def one(carry, chunk):
+        (queries, keys, values), of_bias = carry
+        index, largest, inverse = chunk
+        query, key, value, gradient, query_t, gradient_t = (
+            _read(x, index, dtype) for x in (queries, keys, values, gradients, *turned)
+        )
         bias = shape.bias(index, mask, relative)
-        weights = _weights(query, key, bias, largest)[0] * inverse
-        of_value = _product("cdq,cqk->cdk", gradient_t, weights.astype(gradient.dtype))
-        of_weights = _product("cqd,ckd->cqk", gradient, value)
+        weights = _exponentials(query, key, bias, largest)[0] * inverse
+        of_value = _product("cdq,cqk->cdk", gradient_t, weights.astype(dtype))
+        of_weights = _product("cqd,cdk->cqk", gradient, value)
         mean = jnp.sum(weights * of_weights, axis=-1, keepdims=True)
         of_logits = weights * (of_weights - mean)
         if of_bias is not None:
             summed = of_logits.reshape(shape.rows, shape.heads, *of_logits.shape[1:]).sum(axis=0)
             of_bias = of_bias.at[index % shape.parts].add(summed)
-        of_logits = of_logits.astype(query.dtype)
-        of_query = _product("cqk,ckd->cqd", of_logits, key)
+        of_logits = of_logits.astype(dtype)
+        of_query = _product("cqk,cdk->cqd", of_logits, key)
         of_key = _product("cdq,cqk->cdk", query_t, of_logits)
-        return of_bias, tuple(x.astype(query.dtype) for x in (of_query, of_key, of_value))
+        # Each gradient is written over what it is the gradient of, which is not read again.
+        written = tuple(
+            _write(bits, index, made, dtype)
+            for bits, made in ((queries, of_query), (keys, of_key), (values, of_value))
+        )
+        return (written, of_bias), None
 
     of_bias = None
     if learns_bias is not None:
         heads = (shape.parts, shape.heads)
-        of_bias = jnp.zeros((*heads, query.shape[2], key.shape[2]), jnp.float32)
-    cut = shape.cut
-    chunks = (cut(query), turned(query), cut(key), cut(value), cut(gradient), turned(gradient))
-    index = jnp.arange(len(chunks[0]), dtype=jnp.int32)
-    of_bias, (of_query, *turned_back) = jax.lax.scan(
-        one, of_bias, (index, *chunks, largest, inverse)
+        of_bias = jnp.zeros((*heads, query.shape[2], key.shape[3]), jnp.float32)
+    chunks = (jnp.arange(len(gradients), dtype=jnp.int32), largest, inverse)
+    (gradients, of_bias), _ = jax.lax.scan(
+        one, (tuple(cut(x) for x in (query, key, value)), of_bias), chunks
     )
-    of_key, of_value = (jnp.swapaxes(shape.join(x), 2, 3) for x in turned_back)
     if of_bias is not None:
         of_bias = of_bias.reshape(relative.shape).astype(relative.dtype)
-    return shape.join(of_query), of_key, of_value, None, of_bias
+    return *(shape.join(_floats(x, dtype)) for x in gradients), None, of_bias
 
 
 _attend.defvjp(_forward_rule, _backward_rule, symbolic_zeros=True)

@@ -179,6 +179,7 @@ class EncoderDecoderModel:
                 prompts.get("prompt_mask"),
                 method=self.module.decode_targets,
             )
+            assert isinstance(logits, jax.Array), "no collection is mutable"
             loss, _ = token_cross_entropy(logits, targets)
             return -loss * part["decoder_loss_weights"].astype(jnp.float32)
 

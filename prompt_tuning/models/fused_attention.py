@@ -34,8 +34,8 @@ _CUDNN_MASK_DEPTH = 8
 
 def choose(
     config: T5Config,
-    query: Float[jax.Array, "B Q N D"],
-    key: Float[jax.Array, "B K N D"],
+    query: Float[Any, "B Q N D"],
+    key: Float[Any, "B K N D"],
     mask: Bool[Any, "B 1 _ K"] | None,
     bias: Float[Any, "1 N Q K"] | None,
 ) -> Kernel | None:

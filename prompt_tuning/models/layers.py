@@ -12,6 +12,8 @@ from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 from jaxtyping import Float, Int
 
+from prompt_tuning import partitioning
+from prompt_tuning.models import products
 from prompt_tuning.models.config import ACTIVATIONS, T5Config
 from prompt_tuning.types import Array
 
@@ -51,7 +53,8 @@ class Dense(nn.Module):
       config: The architecture.
       features: Output axes.
       kernel_axes: Logical axes of the kernel, as many as it has dimensions.
-      dtype: Dtype of the computation, to which input and kernel are cast; None for that of activations.
+      dtype: Dtype of the result, to which input and kernel are cast; None for that of activations. Input and kernel of
+        one narrower dtype are multiplied as they are, and added up in this one.
       distribution: "truncated_normal" or "normal", of variance `variance / fan_in`.
       variance: See `distribution`.
       num_inputs: How many of the last input axes are contracted.
@@ -72,8 +75,7 @@ class Dense(nn.Module):
     def __call__(self, inputs: Float[Array, "..."]) -> Float[jax.Array, "..."]:
         """Returns the inputs with their last `num_inputs` axes replaced by `features`."""
         dtype = self.dtype or self.config.activation_dtype
-        x = jnp.asarray(inputs, dtype)
-        contracted = tuple(range(x.ndim - self.num_inputs, x.ndim))
+        x = jnp.asarray(inputs)
         in_shape = x.shape[-self.num_inputs :]
         shape = (*in_shape, *self.features)
         stored = (math.prod(in_shape), math.prod(self.features)) if self.join_axes else shape
@@ -86,11 +88,9 @@ class Dense(nn.Module):
             out_axis=tuple(range(num_in, len(stored))),
         )
         kernel = param("kernel", init, stored, self.config.parameter_dtype, self.kernel_axes)
-        product = jax.lax.dot_general(
-            x,
-            jnp.reshape(jnp.asarray(kernel, dtype), shape),
-            ((contracted, tuple(range(self.num_inputs))), ((), ())),
-        )
+        held = kernel.astype(dtype) if kernel.dtype == jnp.int8 else kernel
+        axes = tuple(range(self.num_inputs))
+        product = products.product(x, jnp.reshape(held, shape), axes, dtype)
         if kernel.dtype != jnp.int8:
             return product
         # One factor for each output: applied to the product, it leaves no kernel in floating point to be kept.
@@ -139,12 +139,20 @@ class Mlp(nn.Module):
         """Returns the block's output for each position."""
         cfg = self.config
         gated = len(cfg.mlp_activations) > 1
-        hidden = []
-        for i, activation in enumerate(cfg.mlp_activations):
-            name = f"wi_{i}" if gated else "wi"
-            projected = Dense(cfg, (cfg.mlp_dim,), ("embed", "mlp"), name=name)(x)
-            hidden.append(ACTIVATIONS[activation](projected))
-        y = functools.reduce(operator.mul, hidden)
+        projected = [
+            Dense(cfg, (cfg.mlp_dim,), ("embed", "mlp"), name=f"wi_{i}" if gated else "wi")(x)
+            for i in range(len(cfg.mlp_activations))
+        ]
+
+        def activate(*projected: jax.Array) -> jax.Array:
+            functions = (ACTIVATIONS[name] for name in cfg.mlp_activations)
+            activated = (function(y) for function, y in zip(functions, projected, strict=True))
+            return functools.reduce(operator.mul, activated)
+
+        if partitioning.platform() == "cpu":
+            # Else the backward pass keeps twice as much: what is in the middle of it is cheap to compute again.
+            activate = jax.checkpoint(activate)
+        y = activate(*projected)
         y = shared_dropout(cfg.dropout_rate, self.deterministic)(y)
         y = constrain(y, ("batch", "length", "mlp"))
         return Dense(cfg, (cfg.emb_dim,), ("mlp", "embed"), name="wo")(y)
@@ -177,6 +185,5 @@ class TokenEmbedder(nn.Module):
 
     def attend(self, hidden: Float[Array, "B T H"]) -> Float[jax.Array, "B T V"]:
         """Returns float32 logits of each table row, rescaled by 1/sqrt(H) as the tied head of T5 1.0 is."""
-        table = jnp.asarray(self.embedding, jnp.float32)
-        logits = jnp.einsum("bth,vh->btv", jnp.asarray(hidden, jnp.float32), table)
+        logits = products.product(hidden, self.embedding, (1,), jnp.float32)
         return logits / math.sqrt(self.config.emb_dim)

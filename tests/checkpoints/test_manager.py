@@ -179,12 +179,6 @@ def test_damaged_newest_falls_back(tmp_path, how, pattern):
     )
 
 
-def test_empty_directory_of_a_step_falls_back(tmp_path):
-    save_steps(tmp_path, 1)
-    (tmp_path / "checkpoint_2").mkdir()
-    assert Checkpointer(tmp_path).latest_step() == 1
-
-
 def test_read_only_changes_nothing(tmp_path):
     save_steps(tmp_path, 1, 2, keep=3)
     (tmp_path / "checkpoint_2" / "state" / "manifest.ocdbt").unlink()
@@ -204,19 +198,13 @@ def test_all_damaged_is_an_error(tmp_path):
     assert names(tmp_path) == ["checkpoint_1"]
 
 
-def test_folder_of_t5x_checkpoints_is_refused(tmp_path):
-    write_t5x_checkpoint(tmp_path / "checkpoint_7", make_unscanned(), 7)
-    with pytest.raises(CheckpointError, match="holds checkpoints of T5X.*INITIAL_CHECKPOINT_PATH"):
-        Checkpointer(tmp_path)
-
-
 def test_nothing_is_touched_where_t5x_wrote(tmp_path):
     save_steps(tmp_path, 8)
     (tmp_path / "checkpoint_9.orbax-checkpoint-tmp").mkdir()
     (tmp_path / "checkpoint_10").mkdir()
     write_t5x_checkpoint(tmp_path / "checkpoint_7", make_unscanned(), 7)
     before = files_of(tmp_path), names(tmp_path)
-    with pytest.raises(CheckpointError, match="holds checkpoints of T5X"):
+    with pytest.raises(CheckpointError, match="holds checkpoints of T5X.*INITIAL_CHECKPOINT_PATH"):
         Checkpointer(tmp_path)
     assert (files_of(tmp_path), names(tmp_path)) == before
 

@@ -13,8 +13,6 @@ from prompt_tuning.checkpoints import manager
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.errors import CheckpointError
 from tests.checkpoints.run_states import assert_equal, make_state, names, save_steps, to_abstract
-from tests.checkpoints.t5x_writer import write_t5x_checkpoint
-from tests.checkpoints.tiny_params import make_unscanned
 
 MARK = "commit_success.txt"
 
@@ -87,14 +85,6 @@ def test_a_copied_checkpoint_without_the_mark_goes_on(bucket, tmp_path):
     assert_equal(checkpointer.restore(1, to_abstract(make_state(1)))[0], make_state(1))
     checkpointer.save(2, make_state(2), {})
     assert names(bucket) == ["checkpoint_2"]
-
-
-def test_weights_of_t5x_are_left_alone(bucket):
-    write_t5x_checkpoint(bucket / "checkpoint_7", make_unscanned(), 7)
-    files = sorted(bucket.rglob("*"))
-    with pytest.raises(CheckpointError, match="holds checkpoints of T5X"):
-        Checkpointer(bucket)
-    assert sorted(bucket.rglob("*")) == files and len(files) > 1
 
 
 def test_a_folder_that_cannot_be_renamed_is_named(bucket, monkeypatch):

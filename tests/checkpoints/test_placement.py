@@ -12,9 +12,8 @@ from prompt_tuning.checkpoints import load, placement
 from prompt_tuning.checkpoints.placement import Link, Target
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.partitioning import PjitPartitioner, standard_logical_axis_rules
-from tests import both_layouts
 from tests.checkpoints.memory_source import MemorySource
-from tests.checkpoints.tiny_params import HEADS, logical_axes, make_unscanned
+from tests.checkpoints.tiny_params import HEADS, logical_axes, make_unscanned, to_scanned
 
 # (num_partitions, parameter_partitioning_dims)
 _MESHES = {
@@ -24,10 +23,6 @@ _MESHES = {
     "one model over all": (8, 1),
     "2-D": (4, 2),
 }
-
-
-def to_scanned(params):
-    return both_layouts.to_scanned(params, num_heads=HEADS)
 
 
 def scanned_axes(params):

@@ -13,10 +13,9 @@ from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.partitioning import PjitPartitioner
-from tests import both_layouts
 from tests.checkpoints.run_states import PROMPT, make_state, save_steps
 from tests.checkpoints.t5x_writer import write_t5x_checkpoint
-from tests.checkpoints.tiny_params import HEADS, make_unscanned
+from tests.checkpoints.tiny_params import make_unscanned, to_scanned
 
 
 def test_single_checkpoint_can_be_read_without_orbax(tmp_path):
@@ -39,10 +38,15 @@ def save_run(directory, trainable, **metadata):
     return directory / "checkpoint_4"
 
 
-def load_all(source):
-    shapes = {p: jax.ShapeDtypeStruct(s, d) for p, (s, d) in source.shapes().items()}
+def load_all(source, model=None):
+    """All that is stored, or the parameters of a model."""
+    if model is None:
+        shapes = {p: jax.ShapeDtypeStruct(s, d) for p, (s, d) in source.shapes().items()}
+    else:
+        shapes = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in model.items()}
     shardings = dict.fromkeys(shapes, PjitPartitioner().replicated)
-    return {p: np.asarray(x) for p, x in load.load_params(source, shapes, shardings).items()}
+    loaded = load.load_params(source, shapes, shardings, model_shapes=model and shapes)
+    return {p: np.asarray(x) for p, x in loaded.items()}
 
 
 def test_prompt_checkpoint_leads_to_its_frozen_weights(tmp_path):
@@ -192,8 +196,7 @@ def test_what_was_trained_wins_whatever_the_layouts(
     tmp_path, scanned_initial, scanned_run, scanned_model
 ):
     def in_layout(scanned):
-        params = make_unscanned()
-        return both_layouts.to_scanned(params, num_heads=HEADS) if scanned else params
+        return to_scanned(make_unscanned()) if scanned else make_unscanned()
 
     def after_training(params):
         return {p: x + 1 if "mlp" in p or "relpos" in p else x for p, x in params.items()}
@@ -203,30 +206,22 @@ def test_what_was_trained_wins_whatever_the_layouts(
     trained = {p: jnp.asarray(x) for p, x in trained.items() if "mlp" in p or "relpos" in p}
     path = save_run(tmp_path, trained, initial_checkpoint_path=str(base), frozen_digest="ab")
     wanted = after_training(in_layout(scanned_model))
-    shapes = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in wanted.items()}
-    shardings = dict.fromkeys(shapes, PjitPartitioner().replicated)
-    source = open_source(path)
-    loaded = load.load_params(source, shapes, shardings, model_shapes=shapes)
+    loaded = load_all(open_source(path), wanted)
     for name, array in wanted.items():
         np.testing.assert_array_equal(loaded[name], array, err_msg=name)
 
 
 def test_a_stack_of_which_some_layers_were_trained_loads_layer_by_layer_only(tmp_path):
     params = make_unscanned()
-    scanned = both_layouts.to_scanned(params, num_heads=HEADS)
+    scanned = to_scanned(params)
     base = write_t5x_checkpoint(tmp_path / "t5" / "checkpoint_9", scanned, 9)
     name = "encoder/layers_1/mlp/wi_0/kernel"
     trained = {name: jnp.asarray(params[name] + 1)}
     path = save_run(tmp_path, trained, initial_checkpoint_path=str(base), frozen_digest="ab")
     source = open_source(path)
-    for model in (params, scanned):
-        shapes = {p: jax.ShapeDtypeStruct(x.shape, x.dtype) for p, x in model.items()}
-        shardings = dict.fromkeys(shapes, PjitPartitioner().replicated)
-        if model is scanned:
-            with pytest.raises(CheckpointError, match="some of its layers once more.*layers_1"):
-                load.load_params(source, shapes, shardings)
-        else:
-            loaded = load.load_params(source, shapes, shardings)
-            np.testing.assert_array_equal(loaded[name], params[name] + 1)
-            first = name.replace("layers_1", "layers_0")
-            np.testing.assert_array_equal(loaded[first], params[first])
+    with pytest.raises(CheckpointError, match="some of its layers once more.*layers_1"):
+        load_all(source, scanned)
+    loaded = load_all(source, params)
+    np.testing.assert_array_equal(loaded[name], params[name] + 1)
+    first = name.replace("layers_1", "layers_0")
+    np.testing.assert_array_equal(loaded[first], params[first])

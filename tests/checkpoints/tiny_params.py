@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tests import both_layouts
+
 LAYERS, EMBED, HEADS, HEAD_DIM, MLP, VOCAB, BUCKETS = 2, 8, 4, 2, 16, 16, 4
 
 
@@ -22,6 +24,11 @@ def make_unscanned(seed: int = 0) -> dict[str, np.ndarray]:
             f"{layer}/pre_mlp_layer_norm/scale": (EMBED,),
         }
     return {path: rng.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
+
+
+def to_scanned(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the same parameters in the scanned layout."""
+    return both_layouts.to_scanned(params, num_heads=HEADS)
 
 
 def logical_axes(params: dict[str, np.ndarray]) -> dict[str, tuple[str, ...]]:

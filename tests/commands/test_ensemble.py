@@ -1,26 +1,17 @@
 """Prompt ensembles: votes, what is averaged and what is best, and the command over decoded and ranked tasks."""
 
 import json
-import types
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
-from prompt_tuning import cli, tree
+from prompt_tuning import cli
 from prompt_tuning.commands.ensemble import voting
 from prompt_tuning.data import batches, context, evaluation, vocabularies
-from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
-from prompt_tuning.models.t5 import T5
-from prompt_tuning.params.names import PROMPT_PATH
-from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts import table
-from prompt_tuning.prompts.config import PromptConfig
-from prompt_tuning.run.inference import Inference
 from tests import tiny_run
 from tests.data.ranked_mixture import MIXTURE, TASKS
-from tests.helpers import tiny_config
 
 DECODED, RANKED = TASKS
 LENGTHS = {"inputs": 32, "targets": 16}
@@ -104,42 +95,6 @@ def scripted(inputs):
         )
 
     return make
-
-
-@pytest.mark.slow
-def test_each_prompt_answers_as_it_does_alone():
-    """Batches of 8 rows, in which the three answers to an example may be parted."""
-    model = EncoderDecoderModel(T5(tiny_config(), PromptConfig(5)), None, None)
-    flat = tree.flatten(model.init(jax.random.key(0)))
-    rng = np.random.default_rng(0)
-    prompts = [rng.normal(0, 3, (length, 32)).astype(np.float32) for length in (5, 1, 3)]
-    tokens = rng.integers(2, 256, (7, 6)).astype(np.int32)
-    features = [{"encoder_input_tokens": t, "decoder_input_tokens": t} for t in tokens]
-    dataset = Numpy(features)
-    evaluator = types.SimpleNamespace(cached_model_datasets={"task": dataset})
-    inference = Inference(model, PjitPartitioner(), 8)
-    params = {**tree.unflatten(flat), table.TABLE: table.make_table(prompts)}
-    answers = voting.Answers(inference, params, 3, decode=str, evaluator=evaluator)
-    for number, prompt in enumerate(prompts):
-        sized = EncoderDecoderModel(T5(tiny_config(), PromptConfig(len(prompt))), None, None)
-        alone = Inference(sized, PjitPartitioner(), 8).predict(
-            tree.unflatten({**flat, PROMPT_PATH: prompt}), enumerate(features)
-        )
-        got = answers._predict(dataset, number)
-        assert [(index, ids) for index, ids, _ in got] == alone
-        assert len({tuple(ids) for _, ids in alone}) > 3
-
-
-class Numpy(list):
-    """A data set of SeqIO's, as far as it is read."""
-
-    def with_options(self, options):
-        """Options of tf.data change nothing here."""
-        return self
-
-    def as_numpy_iterator(self):
-        """Examples with their numbers, as an Evaluator has them."""
-        return enumerate(self)
 
 
 def test_an_ensemble_is_right_where_most_of_its_prompts_are(scripted):

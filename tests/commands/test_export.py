@@ -12,7 +12,6 @@ import safetensors.numpy
 from prompt_tuning import cli
 from prompt_tuning.checkpoints.formats import run as run_format
 from prompt_tuning.checkpoints.prompt_files import write as prompt_file
-from prompt_tuning.checkpoints.prompt_files import write as prompt_writer
 from prompt_tuning.checkpoints.prompt_files.read import load_prompt
 from prompt_tuning.commands import export
 from prompt_tuning.errors import CheckpointError, ConfigError
@@ -51,7 +50,7 @@ def run_export(*args):
     export.main([str(arg) for arg in args])
 
 
-@pytest.mark.parametrize("file_format", prompt_writer.FORMATS)
+@pytest.mark.parametrize("file_format", prompt_file.FORMATS)
 def test_every_format_reads_back_bit_for_bit_with_what_it_belongs_to(
     run, tmp_path, file_format, capsys
 ):
@@ -157,7 +156,7 @@ def test_a_target_that_exists_is_left_alone(run, tmp_path):
     assert (tmp_path / "p.npy").read_text() == "mine"
 
 
-@pytest.mark.parametrize("file_format", prompt_writer.FORMATS)
+@pytest.mark.parametrize("file_format", prompt_file.FORMATS)
 def test_a_killed_export_leaves_nothing_under_the_targets_name(
     run, tmp_path, file_format, monkeypatch
 ):
@@ -190,7 +189,7 @@ def test_the_last_file_makes_an_adapter_whole_where_folders_cannot_be_renamed(
         written.append(self)
         return write(self, content)
 
-    monkeypatch.setattr(prompt_writer.paths, "in_object_store", lambda path: True)
+    monkeypatch.setattr(prompt_file.paths, "in_object_store", lambda path: True)
     monkeypatch.setattr(path_type, "write_bytes", write_bytes)
     target = tmp_path / "adapter"
     run_export(run, target, "--format=peft")
@@ -243,7 +242,7 @@ def test_a_run_that_tuned_more_than_the_prompt_gives_a_warning(run, tmp_path, ca
 def test_the_commands_of_the_documents_work(run, tmp_path, capsys):
     text = (REPO / "docs/use/prompts.md").read_text(encoding="utf-8")
     commands = re.findall(r"^prompt-tuning (export .*)$", text, flags=re.MULTILINE)
-    assert len(commands) == len(prompt_writer.FORMATS)
+    assert len(commands) == len(prompt_file.FORMATS)
     for command in commands:
         args = shlex.split(command.replace("/path/to", str(tmp_path)))
         assert cli.main(args) == 0, capsys.readouterr().err

@@ -74,7 +74,6 @@ def test_a_model_without_a_prompt_is_the_one_with_it_and_no_prompt(prefix, monke
     ("line", "instead"),
     [
         ("from t5x import utils", "utils.SaveCheckpointConfig.period = 1000"),
-        ("from t5x.examples.t5 import network", "network.T5Config.dropout_rate = 0.1"),
         ("import t5x.partitioning", "partitioning.PjitPartitioner.num_partitions = 1"),
         ("from t5x import something_new", "delete the line"),
         ("from prompt_tuning.train import prompts as train_prompts", "PROMPT_LENGTH = 100"),
@@ -85,18 +84,6 @@ def test_a_model_without_a_prompt_is_the_one_with_it_and_no_prompt(prefix, monke
         (
             'include "t5x/examples/t5/t5_1_1/xl.gin"',
             f"include '{CONFIGS}/models/t5_1_1_xl.gin'",
-        ),
-        (
-            "include 't5x/examples/t5/t5_1_0/3B.gin'",
-            f"include '{CONFIGS}/models/t5_1_0_3b.gin'",
-        ),
-        (
-            "include 't5x/examples/scalable_t5/umt5/pretrain_xl.gin'",
-            f"include '{CONFIGS}/models/umt5_xl.gin'",
-        ),
-        (
-            "include 't5x/configs/runs/eval.gin'",
-            f"include '{CONFIGS}/runs/prompt_eval.gin'",
         ),
         (
             f"include '{CONFIGS}/t5x/prompt_finetune.gin'",
@@ -118,7 +105,6 @@ def test_a_file_that_needs_t5x_is_told_what_to_write(tmp_path, line, instead):
     ("name", "value", "fix"),
     [
         ("MODEL_DIR", "/tmp/x", "--gin.MODEL_DIR=\"'/tmp/x'\""),
-        ("MODEL_DIR", "gs://bucket/x", "--gin.MODEL_DIR=\"'gs://bucket/x'\""),
         ("MIXTURE_OR_TASK_NAME", "boolq", "--gin.MIXTURE_OR_TASK_NAME=\"'boolq'\""),
         ("CLASS_LABELS", "[positive, negative]", "--gin.CLASS_LABELS=\"['a', 'b']\""),
         ("TRAIN_STEPS", "1_100_000 + 50", "as one number"),

@@ -8,14 +8,6 @@ import pytest
 from prompt_tuning.errors import ConfigError
 from tests.gin_runs import CONFIGS, DEMO_TRAIN, TRAIN_FILES, resolve, resolve_demo, write
 
-
-@pytest.fixture(autouse=True)
-def empty_gin():
-    gin.clear_config()
-    yield
-    gin.clear_config()
-
-
 # Names.
 
 

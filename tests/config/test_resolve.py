@@ -22,14 +22,6 @@ from tests.gin_runs import (
     write,
 )
 
-
-@pytest.fixture(autouse=True)
-def empty_gin():
-    gin.clear_config()
-    yield
-    gin.clear_config()
-
-
 # Overriding.
 
 
@@ -141,9 +133,7 @@ def test_no_initial_checkpoint_is_an_error_unless_asked_for():
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("TRAIN_STEPS", "'1000'", "whole number"),
         ("TRAIN_STEPS", "1e5", "whole number"),
-        ("BATCH_SIZE", "32.0", "whole number"),
         ("BATCH_SIZE", "0", "whole number"),
         ("BATCH_SIZE", "True", "whole number"),
         ("MODEL_DIR", "7", "text"),
@@ -172,14 +162,6 @@ def test_what_nothing_reads_is_a_warning_with_the_closest_match(tmp_path):
     assert "population_size" in warnings[2]
 
 
-def test_shipped_macros_that_a_combination_does_not_use_are_no_warning():
-    count = 0
-    for command in DEMOS:
-        assert resolve_demo(command).warnings == ()
-        count += 1
-    assert count == 3
-
-
 # The saved text.
 
 
@@ -204,11 +186,6 @@ def test_a_long_value_survives_the_saved_text(tmp_path):
     first = resolve_demo("train", CLASS_LABELS=repr(labels))
     second = resolve([write(tmp_path / "config.gin", first.text)])
     assert second.arguments()["model"].prompt.prompt_init.labels == tuple(labels)
-
-
-def test_the_config_text_reaches_the_runnable():
-    resolved = resolve_demo("train")
-    assert resolved.run()["config_text"] == resolved.text
 
 
 # Asking a finished run.

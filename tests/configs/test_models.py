@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import gin
 import jax
 import numpy as np
 import pytest
@@ -82,13 +81,6 @@ RELEASED = {
     },
 }
 SETTINGS = {k: v for k, v in DEMO_TRAIN.items() if k != "CLASS_LABELS"}
-
-
-@pytest.fixture(autouse=True)
-def empty_gin():
-    gin.clear_config()
-    yield
-    gin.clear_config()
 
 
 def resolve_model(name, run="prompt_finetune"):

@@ -1,10 +1,10 @@
 """The paper's experiments: every sweep resolves at both scales, counts what the paper counts, means what it says."""
 
 import dataclasses
+import functools
 import json
 import math
 
-import gin
 import numpy as np
 import pytest
 import seqio
@@ -32,35 +32,27 @@ SWEEPS = sorted(path.stem for path in FOLDER.glob("*.gin") if path.stem != "rele
 TASKS = sorted(path.stem for path in (FOLDER / "tasks").glob("*.gin"))
 
 
-@pytest.fixture(autouse=True)
-def empty_gin():
-    gin.clear_config()
-    yield
-    gin.clear_config()
+@pytest.fixture(scope="module")
+def cells_of(tiny_vocabulary):
+    """A function from a sweep and a scale to the cells, unchecked, with the flags that the sweep's comment names."""
 
+    @functools.cache
+    def cells_of(name, scale):
+        # Folders need not hold anything.
+        needed = {}
+        if scale == "full":
+            needed["seqio.SentencePieceVocabulary.sentencepiece_model_file"] = tiny_vocabulary
+        if name == "real_data":
+            needed["TASK_DATA_DIR"] = tiny_vocabulary.parent
+        if name == "figure_3d" and scale == "full":
+            needed["ADAPTED_DIR"] = "gs://bucket/adapted"
+        flags = [
+            (f"{name} = '{value}'", f"--gin.{name}='{value}'") for name, value in needed.items()
+        ]
+        sweep, others = expansion.read_sweep(f"{PAPER}/{name}.gin", scale, flags)
+        return expansion.combine(sweep, scale, others)
 
-@pytest.fixture
-def folders(tiny_vocabulary, tmp_path):
-    """Flags for folders that need not hold anything, and for a vocabulary."""
-    values = {
-        "ADAPTED_DIR": "gs://bucket/adapted",
-        "TASK_DATA_DIR": tmp_path,
-        "seqio.SentencePieceVocabulary.sentencepiece_model_file": tiny_vocabulary,
-    }
-    return {
-        name: (f"{name} = '{value}'", f"--gin.{name}='{value}'") for name, value in values.items()
-    }
-
-
-def cells_of(name, scale, folders):
-    """The cells of a sweep, unchecked, with the flags that its comment says it needs."""
-    needed = list(folders)[-1:] * (scale == "full")
-    needed += ["TASK_DATA_DIR"] * (name == "real_data")
-    needed += ["ADAPTED_DIR"] * (name == "figure_3d" and scale == "full")
-    sweep, flags = expansion.read_sweep(
-        f"{PAPER}/{name}.gin", scale, [folders[flag] for flag in needed]
-    )
-    return expansion.combine(sweep, scale, flags)
+    return cells_of
 
 
 def covering(cells):
@@ -76,8 +68,8 @@ def covering(cells):
 
 @pytest.mark.parametrize("scale", expansion.SCALES)
 @pytest.mark.parametrize("name", SWEEPS)
-def test_every_value_of_every_axis_resolves(name, scale, folders):
-    cells = cells_of(name, scale, folders)
+def test_every_value_of_every_axis_resolves(name, scale, cells_of):
+    cells = cells_of(name, scale)
     keys = {expansion.check(cell).cell.key for cell in covering(cells)}
     assert {cell.sweep for cell in cells} == {name}
     # A value that changed nothing would measure nothing; seeds do so where nothing is trained.
@@ -86,18 +78,22 @@ def test_every_value_of_every_axis_resolves(name, scale, folders):
     assert all({"size", "method"} <= set(cell.axes) for cell in cells)
 
 
-def arguments_of(name, scale, folders, **axes):
-    """What the run of the first cell with these values is given."""
-    wanted = {axis: str(value) for axis, value in axes.items()}
-    cell = next(c for c in cells_of(name, scale, folders) if wanted.items() <= c.axes.items())
-    return expansion.resolve(cell, "/out").arguments()
+@pytest.fixture
+def arguments_of(cells_of):
+    """A function from a sweep, a scale and values of axes to what the run of the first such cell is given."""
+
+    def arguments_of(name, scale, **axes):
+        cell = next(c for c in cells_of(name, scale) if axes.items() <= c.axes.items())
+        return expansion.resolve(cell, "/out").arguments()
+
+    return arguments_of
 
 
 @pytest.mark.parametrize("scale", expansion.SCALES)
-def test_methods_differ_in_what_they_train_and_start_from(scale, folders):
-    prompt = arguments_of("figure_1", scale, folders, method="prompt")
-    model = arguments_of("figure_1", scale, folders, method="model")
-    multitask = arguments_of("figure_1_multitask", scale, folders)
+def test_methods_differ_in_what_they_train_and_start_from(scale, arguments_of):
+    prompt = arguments_of("figure_1", scale, method="prompt")
+    model = arguments_of("figure_1", scale, method="model")
+    multitask = arguments_of("figure_1_multitask", scale)
     rates = [a["trainer"].learning_rate_fn(9) for a in (prompt, model, multitask)]
     assert rates == pytest.approx([0.3, 1e-3, 1e-3])
     assert [a["trainable_regex"] for a in (prompt, model, multitask)] == [
@@ -118,14 +114,14 @@ def test_methods_differ_in_what_they_train_and_start_from(scale, folders):
 
 
 @pytest.mark.parametrize("scale", expansion.SCALES)
-def test_ablations_change_one_thing(scale, folders):
+def test_ablations_change_one_thing(scale, cells_of, arguments_of):
     inits = [
-        type(arguments_of("figure_3b", scale, folders, init=init)["model"].prompt.prompt_init)
+        type(arguments_of("figure_3b", scale, init=init)["model"].prompt.prompt_init)
         for init in ("random_uniform", "sampled_vocab", "class_label")
     ]
     assert [kind.__name__ for kind in inits] == ["Uniform", "SampledVocab", "ClassLabels"]
     by_objective = {
-        name: arguments_of("figure_3c", scale, folders, objective=name)
+        name: arguments_of("figure_3c", scale, objective=name)
         for name in ("span_corruption", "span_corruption_sentinel", "lm_adaptation")
     }
     plain, sentinel, adapted = by_objective.values()
@@ -133,11 +129,9 @@ def test_ablations_change_one_thing(scale, folders):
     assert same == sentinel["checkpoint_cfg"].restore.path != adapted["checkpoint_cfg"].restore.path
     names = [a["train_dataset_cfg"].mixture_or_task_name for a in by_objective.values()]
     assert names[1] == f"{names[0]}_sentinel" and names[0] == names[2]
-    steps = list(
-        dict.fromkeys(c.axes["adapt_steps"] for c in cells_of("figure_3d", scale, folders))
-    )
+    steps = list(dict.fromkeys(c.axes["adapt_steps"] for c in cells_of("figure_3d", scale)))
     paths = [
-        arguments_of("figure_3d", scale, folders, adapt_steps=step)["checkpoint_cfg"].restore.path
+        arguments_of("figure_3d", scale, adapt_steps=step)["checkpoint_cfg"].restore.path
         for step in steps
     ]
     assert len(set(paths)) == 4 and paths[0] == same
@@ -145,13 +139,13 @@ def test_ablations_change_one_thing(scale, folders):
 
 
 @pytest.mark.parametrize("scale", expansion.SCALES)
-def test_searched_schedules_begin_with_the_run(scale, folders):
+def test_searched_schedules_begin_with_the_run(scale, cells_of, arguments_of):
     """The learning rate counts from the step that the optimizer is said to have taken, far behind any warm-up."""
-    settings = {c.axes["setting"] for c in cells_of("appendix_search", scale, folders)}
+    settings = {c.axes["setting"] for c in cells_of("appendix_search", scale)}
     schedules = {s for s in settings if s.startswith(("warmup", "decay"))}
     assert len(schedules) == 8
     for setting in schedules:
-        given = arguments_of("appendix_search", scale, folders, setting=setting)
+        given = arguments_of("appendix_search", scale, setting=setting)
         trainer, _ = starting_from(given["trainer"], None, {})
         first, last = (float(trainer.learning_rate_fn(s)) for s in (1, given["relative_steps"]))
         if setting.startswith("warmup"):
@@ -160,7 +154,7 @@ def test_searched_schedules_begin_with_the_run(scale, folders):
             assert first == pytest.approx(0.3) and 0 < last < 0.1
 
 
-def test_rungs_name_the_checkpoints_that_the_ladder_leaves(folders):
+def test_rungs_name_the_checkpoints_that_the_ladder_leaves():
     compared = 0
     for size, rung in RUNGS.items():
         stop = rung.adapt_steps // rung.adapt_stops
@@ -215,7 +209,7 @@ def test_in_miniature_every_model_comes_with_the_package(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_every_task_is_registered_with_these_labels(name, tiny_vocabulary):
+def test_every_task_is_registered_with_these_labels(name):
     macros = {
         s.selector: s.value
         for s in config_files.read([f"{PAPER}/tasks/{name}.gin"]).statements
@@ -230,8 +224,6 @@ def test_every_task_is_registered_with_these_labels(name, tiny_vocabulary):
     if labels:
         assert tuple(macros["CLASS_LABELS"]) == tuple(labels)
         assert macros.get("RANKED_TASK", "_rank").endswith("_rank")
-    vocabulary = seqio.SentencePieceVocabulary(str(tiny_vocabulary))
-    context.set_context(vocabulary=vocabulary)
     assert "TASK_FEATURE_LENGTHS" in macros
 
 
@@ -239,8 +231,8 @@ def test_every_task_is_registered_with_these_labels(name, tiny_vocabulary):
     "size",
     ["small", *(pytest.param(s, marks=pytest.mark.slow) for s in ("base", "large", "xl", "xxl"))],
 )
-def test_table_4_counts_what_the_paper_prints(size, folders):
-    cells = [c for c in cells_of("table_4", "full", folders) if c.axes["size"] == size]
+def test_table_4_counts_what_the_paper_prints(size, cells_of):
+    cells = [c for c in cells_of("table_4", "full") if c.axes["size"] == size]
     frozen = None
     # The longest first, with all its layers. On them no prompt depends: the others are counted with one, in less time.
     for cell in reversed(cells):
@@ -263,7 +255,7 @@ def test_table_4_counts_what_the_paper_prints(size, folders):
 
 @pytest.mark.slow
 @requires_shared
-def test_real_data_is_read_from_the_original_files(folders):
+def test_real_data_is_read_from_the_original_files():
     assert SHARED is not None
     data = SHARED / "data"
     vocabulary = sentencepiece_vocabulary(str(data / "t5_tokenizer" / "spiece.model"))

@@ -1,6 +1,5 @@
 """The shipped runs of pre-training and LM adaptation, and the ladder's, resolve to the recipes that they name."""
 
-import gin
 import pytest
 
 from prompt_tuning.launch.studies.ladder import RUNGS
@@ -14,13 +13,6 @@ OWN_TEXT = {
     "tasks.from_text_files.train": "'/text/*.txt'",
     "tasks.from_text_files.validation": "'/text/held_out.txt'",
 }
-
-
-@pytest.fixture(autouse=True)
-def empty_gin():
-    gin.clear_config()
-    yield
-    gin.clear_config()
 
 
 def resolved(run, **settings):

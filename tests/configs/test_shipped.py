@@ -6,7 +6,6 @@ import inspect
 import os
 import pathlib
 
-import gin
 import pytest
 from gin import config_parser
 
@@ -23,13 +22,6 @@ from tests.gin_runs import (
 from tests.helpers import GOLDEN, REPO
 
 MAX_FILES, MAX_LINES, MAX_REFERENCES = 5, 150, 20
-
-
-@pytest.fixture(autouse=True)
-def empty_gin():
-    gin.clear_config()
-    yield
-    gin.clear_config()
 
 
 # The shipped files.
@@ -98,25 +90,6 @@ def test_the_training_demo_builds_the_papers_recipe():
     assert arguments["checkpoint_cfg"].restore.path == CHECKPOINT
     assert arguments["model"].prompt.length == 100
     assert arguments["model"].prompt.prompt_init.labels == ("positive", "negative")
-
-
-def test_the_xxl_demo_keeps_its_submesh():
-    files = [f"{CONFIGS}/models/t5_1_1_xxl_prompt.gin", *TRAIN_FILES[1:]]
-    submesh = {"partitioning.PjitPartitioner.model_parallel_submesh": "(4, 4, 1, 2)"}
-    arguments = resolve(files, {**DEMO_TRAIN, "BATCH_SIZE": "32", **submesh}).arguments()
-    assert arguments["partitioner"].model_parallel_submesh == (4, 4, 1, 2)
-
-
-def test_the_evaluation_demo_builds_what_it_says():
-    resolved = resolve_demo("eval")
-    arguments = resolved.arguments()
-    assert resolved.warnings == ()
-    assert (arguments["dataset_cfg"].split, arguments["dataset_cfg"].batch_size) == (
-        "validation",
-        128,
-    )
-    assert arguments["model"].prompt.prompt_init.path == "/prompts/sst2.npy"
-    assert arguments["output_dir"] == "/runs/eval"
 
 
 @pytest.mark.parametrize("size", ["large", "xl", "xxl"])

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -12,6 +12,20 @@ def write_jsonl(path: pathlib.Path, rows: Sequence[Any]) -> pathlib.Path:
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
+
+
+def prepare_tfds(
+    folder: pathlib.Path, name: str, splits: Mapping[str, Sequence[Any]], *, in_shard: int = 20
+) -> None:
+    """Writes examples by split as TensorFlow Datasets prepares the data set `name`, at most `in_shard` a file."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=folder)
+    pathlib.Path(builder.data_dir).mkdir(parents=True)
+    writer = tfds.core.SequentialWriter(builder.info, max_examples_per_shard=in_shard)
+    writer.initialize_splits(list(splits))
+    writer.add_examples(splits)
+    writer.close_all()
 
 
 def write_data(root: pathlib.Path, *, train: int = 50, validation: int = 5) -> pathlib.Path:

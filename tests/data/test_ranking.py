@@ -19,12 +19,6 @@ from prompt_tuning.tasks import (  # noqa: F401  (registers the tasks)
 from tests.data.local_data import write_data, write_jsonl
 
 
-@pytest.fixture(autouse=True)
-def clean_context():
-    yield
-    context.set_context()
-
-
 def test_the_likeliest_label_is_the_answer():
     labels = ("no", "yes", "maybe")
     metric_fn = ranking.of_likeliest(accuracy, label_index(labels), labels)
@@ -86,10 +80,10 @@ def test_a_ranked_task_is_not_cached(monkeypatch, tmp_path):
             )
 
 
-def test_a_run_from_caches_reads_ranked_tasks_without(tmp_path, tiny_vocabulary):
+def test_a_run_from_caches_reads_ranked_tasks_without(tmp_path, vocabulary):
     name = "taskless_super_glue_cb_v102_rank"
     data_dir = str(write_data(tmp_path / "data"))
-    context.set_context(seqio.SentencePieceVocabulary(str(tiny_vocabulary)), data_dir)
+    context.set_context(vocabulary, data_dir)
     # What `seqio_cache_tasks` leaves; each of its parts would number its examples from 0.
     folder = tmp_path / "cache" / name
     folder.mkdir(parents=True)
@@ -125,12 +119,11 @@ def test_every_classification_task_has_a_ranked_form_without_training_split():
         ("super_glue_multirc_v102_rank", {"f1", "exact_match"}),
     ],
 )
-def test_seqios_evaluator_has_every_label_scored(tmp_path, tiny_vocabulary, name, metrics):
+def test_seqios_evaluator_has_every_label_scored(tmp_path, vocabulary, name, metrics):
     answers = [{"text": f"a {i}", "idx": i, "label": i % 2} for i in range(4)]
     passage = {"text": "the mill", "questions": [{"question": "q", "idx": 0, "answers": answers}]}
     data = write_data(tmp_path / "data")
     write_jsonl(data / "MultiRC" / "val.jsonl", [{"idx": 0, "passage": passage}])
-    vocabulary = seqio.SentencePieceVocabulary(str(tiny_vocabulary))
     context.set_context(vocabulary=vocabulary, data_dir=str(data))
     evaluator = seqio.Evaluator(
         name,

@@ -26,14 +26,6 @@ from tests.helpers import SHARED, requires_shared
 TEXT = "The movie was great, was it not?"
 
 
-@pytest.fixture
-def vocabulary(tiny_vocabulary):
-    vocabulary = sentencepiece_vocabulary(str(tiny_vocabulary))
-    context.set_context(vocabulary=vocabulary)
-    yield vocabulary
-    context.set_context()
-
-
 def test_it_answers_as_the_runs_vocabulary(vocabulary):
     ours = RunVocabulary()
     # The trainer makes fewer pieces where the text is short, so the size is asked, not known.
@@ -84,7 +76,6 @@ def test_the_context_is_back_after_an_override():
         assert context.get_data_dir() == "/b"
         raise KeyError
     assert context.get_data_dir() == "/a"
-    context.set_context()
 
 
 def test_a_vocabulary_that_cannot_be_loaded_is_named(tmp_path, vocabulary):

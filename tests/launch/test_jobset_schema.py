@@ -1,4 +1,4 @@
-"""The JobSet manifest against its schema: the documented fields always, the published schema where a copy is named."""
+"""What the JobSet manifest asks for, and the manifest against the published schema, where a copy is named."""
 
 import argparse
 import os
@@ -11,26 +11,6 @@ from prompt_tuning.launch import gke_jobset
 from prompt_tuning.launch.programs import read_program
 from prompt_tuning.run import preemption
 
-# Fields of jobset.x-k8s.io/v1alpha2 and, inside a replicated job, of batch/v1 and v1, as documented.
-DOCUMENTED = {
-    "": {"apiVersion", "kind", "metadata", "spec"},
-    "metadata": {"name", "annotations"},
-    "spec": {"failurePolicy", "replicatedJobs"},
-    "failurePolicy": {"maxRestarts", "rules"},
-    "replicatedJobs": {"name", "replicas", "template"},
-    "template": {"spec"},
-    "job": {"parallelism", "completions", "backoffLimit", "podFailurePolicy", "template"},
-    "pod": {
-        "restartPolicy",
-        "terminationGracePeriodSeconds",
-        "nodeSelector",
-        "tolerations",
-        "serviceAccountName",
-        "containers",
-    },
-    "containers": {"name", "image", "command", "args", "securityContext", "resources"},
-}
-
 
 def _manifest(topology="v6e:4x4", **more):
     program = read_program(["train", "--gin.MODEL_DIR='gs://b/r'", "--gin.X='$HOME'"])
@@ -38,26 +18,6 @@ def _manifest(topology="v6e:4x4", **more):
     where = {"project": "p", "location": "l", "cluster": "c", "image": "image", "name": "xxl"}
     flags = argparse.Namespace(topology=topology, **where, **settings)
     return gke_jobset.JobSet(flags, program).manifest()
-
-
-def test_only_documented_fields_are_used():
-    made = _manifest()
-    (replicated,) = made["spec"]["replicatedJobs"]
-    job = replicated["template"]["spec"]
-    pod = job["template"]["spec"]
-    for name, found in {
-        "": made,
-        "metadata": made["metadata"],
-        "spec": made["spec"],
-        "failurePolicy": made["spec"]["failurePolicy"],
-        "replicatedJobs": replicated,
-        "template": replicated["template"],
-        "job": job,
-        "pod": pod,
-        "containers": pod["containers"][0],
-    }.items():
-        assert set(found) == DOCUMENTED[name], name
-    assert set(_manifest(spot=False, service_account=None)["spec"]) == DOCUMENTED["spec"]
 
 
 @pytest.mark.parametrize(

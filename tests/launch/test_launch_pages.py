@@ -9,7 +9,6 @@ import pytest
 from tests.helpers import REPO
 from tests.launch import stand_ins
 
-LAUNCHERS = ("tpu_vm", "queued_resources", "compute_engine", "gke_jobset", "gcluster")
 NAMES = ("launch", "notebook", "tpu_vm", "queued_resources", "compute_engine", "gke")
 PAGES = [REPO / f"docs/machines/{name}.md" for name in NAMES]
 
@@ -41,10 +40,3 @@ def test_the_commands_of_a_page_are_dry_runs_that_work(page, tmp_path, capsys):
         script = capsys.readouterr().out
         assert "gs://my-project-prompts/xxl" in script
         assert "my-project" in script and "--project= " not in script
-
-
-def test_every_launcher_has_a_command_on_a_page():
-    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    for launcher in LAUNCHERS:
-        assert f"python -m prompt_tuning.launch.{launcher} \\\n" in text, launcher
-        assert f"`prompt_tuning.launch.{launcher}`" in text, launcher

@@ -107,16 +107,7 @@ def test_capacity_that_was_lost_is_waited_for_and_capacity_that_never_was_is_not
     cloud.endings("taken", 0)
     cloud.refuse(1, 2)
     assert _launch("tpu_vm", monkeypatch) == 0
-    assert cloud.verbs() == [
-        "create",
-        "delete",
-        "create",
-        "delete",
-        "create",
-        "delete",
-        "create",
-        "delete",
-    ]
+    assert cloud.verbs() == ["create", "delete"] * 4
     assert len(cloud.programs()) == 2
     (cloud.folder / "calls.jsonl").unlink()
     cloud.refuse(0)

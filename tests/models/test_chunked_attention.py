@@ -12,15 +12,15 @@ BATCH, HEADS, QUERIES, KEYS, DEPTH = 4, 6, 5, 7, 8
 
 
 def _plain(query, key, value, mask, relative):
-    logits = jnp.einsum("bnqd,bnkd->bnqk", query, key)
+    logits = jnp.einsum("bnqd,bndk->bnqk", query, key)
     weights = jax.nn.softmax(logits + jnp.where(mask, 0.0, -1e10) + relative)
-    return jnp.einsum("bnqk,bnkd->bnqd", weights, value)
+    return jnp.einsum("bnqk,bndk->bnqd", weights, value)
 
 
 def _arguments():
     draw = np.random.default_rng(0).normal
-    shapes = [(BATCH, HEADS, length, DEPTH) for length in (QUERIES, KEYS, KEYS)]
-    arrays = [draw(size=shape).astype(np.float32) for shape in shapes]
+    shapes = [(QUERIES, DEPTH), (DEPTH, KEYS), (DEPTH, KEYS)]
+    arrays = [draw(size=(BATCH, HEADS, *shape)).astype(np.float32) for shape in shapes]
     mask = np.random.default_rng(1).random((BATCH, 1, QUERIES, KEYS)) < 0.7
     # A query without any key.
     mask[1, 0, 2] = False

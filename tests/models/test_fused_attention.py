@@ -82,6 +82,7 @@ def gradients(config, regex, *, is_packed=False, partitioner=None):
             deterministic=False,
             rngs={"dropout": jax.random.key(5)},
         )
+        assert isinstance(encoded, jax.Array), "no collection is mutable"
         tokens = encoded[:, -14:]
         is_real = (batch["tokens"] > 0)[..., None].astype(jnp.float32)
         return jnp.mean(is_real * tokens * batch["embedded"]) + jnp.mean(is_real * tokens**4)

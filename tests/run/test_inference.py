@@ -1,6 +1,7 @@
 """Sorted by length, examples give what they give unsorted, in their order; an input is encoded once for its labels."""
 
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -103,7 +104,8 @@ def test_sorted_examples_are_answered_as_unsorted_ones(decode_fn):
 
 @pytest.mark.slow
 def test_draws_stay_with_their_rows():
-    model, params = make_model(TemperatureSample(topk=0)), together()
+    draws: Any = TemperatureSample(topk=0)
+    model, params = make_model(draws), together()
     inference, shapes = watched(model, "_predict")
     numbered = sorted(
         examples()[:16], key=lambda e: len(np.flatnonzero(e[1]["encoder_input_tokens"]))

@@ -81,7 +81,7 @@ def test_two_processes_equal_one(tmp_path):
             TRAIN_STEPS=STEP + 3,
             RANDOM_SEED=5,
             EVAL_STEPS=2,
-            # The labels of ten examples are thirty rows, so that the last batch of scores is uneven too.
+            # Ten inputs are encoded for thirty labels: the last batch of scores is uneven too.
             **{
                 "infer_eval/utils.DatasetConfig.mixture_or_task_name": ranked_mixture.MIXTURE,
                 "infer_eval/utils.DatasetConfig.module": "tests.data.ranked_mixture",

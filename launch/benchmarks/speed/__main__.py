@@ -14,6 +14,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,16 +113,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     usual = [name for name, row in ROWS.items() if not row.is_extra]
     parser.add_argument(
-        "--only", metavar="ROW,...", help=f"of {', '.join(ROWS)}; otherwise {', '.join(usual)}"
+        "--only",
+        metavar="ROW,...",
+        help=f"of {', '.join(ROWS)}, or `all`; otherwise {', '.join(usual)}",
     )
     parser.add_argument("--write", type=pathlib.Path, help="page whose table to replace")
     flags = parser.parse_args(argv)
     names = flags.only.split(",") if flags.only else usual
+    names = list(ROWS) if names == ["all"] else names
     if unknown := set(names) - set(ROWS):
         parser.error(f"--only: got {sorted(unknown)}, expected names of {list(ROWS)}")
     if importlib.util.find_spec("peft") is None:
         parser.error("PEFT is not installed. Fix: pip install -c constraints.txt -e '.[hf]'")
-    lines, versions = [], {}
+    lines, versions, began = [], {}, time.perf_counter()
     print(*table.HEADER, sep="\n", flush=True)
     for name in names:
         new, versions = measure(ROWS[name])
@@ -129,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         lines += new
     only = f" --only={flags.only}" if flags.only else ""
     above = table.heading(versions, f"python -m {_MODULE}{only}")
-    print(f"\n{above}")
+    print(f"\n{above}\nMeasured in {time.perf_counter() - began:.0f} s")
     if flags.write:
         table.write(flags.write, above, lines)
 

@@ -87,9 +87,10 @@ def _train(work: Work) -> Callable[[int], Any]:
 
 
 def _train_batches(work: Work) -> Iterator[Any]:
-    """The stream of a run that trains on the texts, from its beginning."""
+    """The batches of a run that trains on the texts, from its beginning."""
     # Only this work needs TensorFlow.
     from prompt_tuning.data import batches, context, vocabularies
+    from prompt_tuning.data.batch_shapes import BatchShapes
     from prompt_tuning.data.own import file_tasks
 
     vocabulary = vocabularies.sentencepiece_vocabulary(ladder.locate(_VOCABULARY), extra_ids=100)
@@ -101,9 +102,17 @@ def _train_batches(work: Work) -> Iterator[Any]:
     )
     lengths = {"inputs": work.inputs, "targets": work.targets}
     cfg = batches.DatasetConfig(
-        task, lengths, "train", work.batch_size, shuffle=True, **work.stream
+        task,
+        lengths,
+        "train",
+        work.batch_size,
+        shuffle=True,
+        length_window=work.length_window,
     )
-    return batches.train_batches(cfg, seed=0)
+    shapes = BatchShapes(
+        work.batch_size, lengths, prompt_length=work.prompt_length, packs=work.packs
+    )
+    return map(shapes.fit, batches.train_batches(cfg, seed=0))
 
 
 def _lines(work: Work, vocabulary: Any) -> Iterator[str]:

@@ -23,7 +23,8 @@ class Work:
       prompt_length: Rows of the prompt.
       dtype: Of weights and activations.
       scan_layers: Whether our layers are scanned.
-      stream: Fields of our `DatasetConfig` for training.
+      length_window: Our batches whose texts are sorted by length together.
+      packs: Whether ours packs texts with their prompts.
     """
 
     kind: str
@@ -38,7 +39,8 @@ class Work:
     prompt_length: int = 100
     dtype: str = "float32"
     scan_layers: bool = False
-    stream: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    length_window: int = 1
+    packs: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +65,17 @@ class Row:
     is_extra: bool = False
 
 
-_RTE = Work("train", batch_size=16, inputs=320, data_set="rte", num_examples=128)
-_BOOLQ = Work("train", batch_size=16, inputs=512, data_set="boolq", num_examples=128)
+_RTE = Work("train", batch_size=16, inputs=320, data_set="rte", num_examples=128, parts=4)
+_BOOLQ = dataclasses.replace(_RTE, inputs=512, data_set="boolq")
+_STREAMS = {
+    "": {},
+    ", grouped by length": {"length_window": 8},
+    ", packed": {"packs": True},
+}
 
 
-def _of_texts(work: Work, kind: str, **changes: Any) -> Work:
-    return dataclasses.replace(work, kind=kind, **changes)
+def _evaluated(trained: Work, kind: str, num_examples: int) -> Work:
+    return dataclasses.replace(trained, kind=kind, num_examples=num_examples, parts=1)
 
 
 ROWS = {
@@ -80,16 +87,14 @@ ROWS = {
     "step_bfloat16": Row(
         "step in bfloat16, batch 8 x 256", Work("step", dtype="bfloat16"), is_extra=True
     ),
-    "train_rte": Row("training on RTE's lengths", _of_texts(_RTE, "train", parts=4), passes=1),
+    "train_rte": Row("training, RTE's lengths", _RTE, passes=1, variants=_STREAMS),
     "train_boolq": Row(
-        "training on BoolQ's lengths", _of_texts(_BOOLQ, "train", parts=4), passes=1
+        "training, BoolQ's lengths", _BOOLQ, passes=1, variants=_STREAMS, is_extra=True
     ),
-    "infer_rte": Row("greedy inference, RTE's lengths", _of_texts(_RTE, "infer"), passes=1),
-    "infer_boolq": Row("greedy inference, BoolQ's lengths", _of_texts(_BOOLQ, "infer"), passes=1),
+    "infer_rte": Row("inference, RTE's lengths", _evaluated(_RTE, "infer", 128), passes=1),
+    "infer_boolq": Row("inference, BoolQ's lengths", _evaluated(_BOOLQ, "infer", 64), passes=1),
     "rank": Row(
-        "rank classification of two labels, RTE's lengths",
-        _of_texts(_RTE, "rank", num_examples=64),
-        passes=1,
+        "rank classification of two labels, RTE's lengths", _evaluated(_RTE, "rank", 64), passes=1
     ),
     "greedy": Row(
         "64 tokens greedily, batch 8 x 256",
@@ -100,5 +105,6 @@ ROWS = {
     "start": Row(
         "command to the first step, the ladder's mini",
         Work("start", batch_size=32, inputs=80, targets=4, prompt_length=20),
+        passes=2,
     ),
 }

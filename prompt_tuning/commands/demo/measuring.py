@@ -80,8 +80,10 @@ def answers(run: "LoadedRun", examples: Sequence[Example]) -> list[str]:
 def choices(run: "LoadedRun", examples: Sequence[Example]) -> list[str]:
     """Returns which of the two words a model finds likelier after each sentence."""
     inputs = inputs_of(examples)
-    scores = [run.score(inputs, [word] * len(inputs)) for word in WORDS]
-    return [WORDS[row.index(max(row))] for row in zip(*scores, strict=True)]
+    # In one call: a sentence is encoded once for all words.
+    scores = run.score([text for text in inputs for _ in WORDS], [*WORDS] * len(inputs))
+    rows = zip(*(scores[number :: len(WORDS)] for number in range(len(WORDS))), strict=True)
+    return [WORDS[row.index(max(row))] for row in rows]
 
 
 def inputs_of(examples: Sequence[Example]) -> list[str]:

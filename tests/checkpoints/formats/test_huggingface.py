@@ -270,24 +270,17 @@ def test_heads_rescale_as_the_version_that_wrote_the_file_did(changes, expected)
     assert huggingface_config.t5_settings(config)["logits_via_embedding"] is expected
 
 
+DISTANCE = "relative_attention_max_distance"
+
+
 @pytest.mark.parametrize(
     ("changes", "field", "values", "gin_file"),
     [
         ({"feed_forward_proj": "relu", **TIED}, "mlp_activations", "('relu',)", "t5_1_0_{size}"),
         ({"feed_forward_proj": "gated-silu"}, "mlp_activations", "('silu', 'linear')", "ul2"),
         (TIED, "logits_via_embedding", "True", "t5_1_0_{size}"),
-        (
-            {"relative_attention_max_distance": 64},
-            "relative_attention_max_distance",
-            "64",
-            "t5_1_1",
-        ),
-        (
-            {"relative_attention_max_distance": 64, "model_type": "umt5"},
-            "relative_attention_max_distance",
-            "64",
-            "umt5_{size}",
-        ),
+        ({DISTANCE: 64}, DISTANCE, "64", "t5_1_1"),
+        ({DISTANCE: 64, "model_type": "umt5"}, DISTANCE, "64", "umt5_{size}"),
     ],
 )
 def test_a_model_that_computes_something_else_is_refused(changes, field, values, gin_file):

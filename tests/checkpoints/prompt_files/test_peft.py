@@ -70,11 +70,6 @@ def test_what_is_no_prompt_for_this_model_is_refused(tmp_path, changes, message)
         read(write(tmp_path, **changes))
 
 
-def test_a_prompt_of_another_width_is_refused_with_both(tmp_path):
-    with pytest.raises(CheckpointError, match="got 'width 4', expected the model's width 8"):
-        read(write(tmp_path), width=8)
-
-
 def test_more_than_a_prompt_is_refused(tmp_path):
     tensors = {"prompt_embeddings": ROWS, "lm_head.weight": ROWS}
     with pytest.raises(CheckpointError, match="something else than a prompt: got .*lm_head"):

@@ -1,5 +1,4 @@
 import io
-import json
 
 import jax.numpy as jnp
 import numpy as np
@@ -62,10 +61,3 @@ def test_update_info_adds_and_keeps(tmp_path):
     _, side = load_prompt(write.folder(tmp_path, 5) / NAME)
     assert side is not None and side["task"] == "cb"
     assert side["metric"] == {"name": "accuracy", "value": 0.5}
-
-
-def test_json_is_readable_text(tmp_path):
-    write.save_prompts(tmp_path, 5, {PATH: np.ones((2, 3), np.float32)}, {"b": 1, "a": 2})
-    text = (write.folder(tmp_path, 5) / f"{NAME}.json").read_text()
-    assert list(json.loads(text)) == sorted(json.loads(text))
-    assert text.endswith("}\n")

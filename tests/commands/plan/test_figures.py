@@ -46,8 +46,3 @@ def test_a_refusals_figures_are_the_compilers(message, available, peak, temporar
 def test_the_estimate_is_what_takes_longest(costs, seconds, bound_by):
     found, by = figures.estimate_seconds(costs, GENERATIONS["v5e"])
     assert (found, by) == (pytest.approx(seconds), bound_by)
-
-
-def test_cores_share_the_peaks_of_their_chip():
-    assert GENERATIONS["v3"].peak_flops == 61.5e12
-    assert GENERATIONS["v5p"].peak_flops == 459e12

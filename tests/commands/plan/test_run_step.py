@@ -48,11 +48,6 @@ def described(arrays):
     return jax.tree.map(lambda x: (x.shape, x.dtype.name, x.sharding), arrays)
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return tiny_run.make_inputs(tmp_path_factory.mktemp("inputs"))
-
-
 def settings_of_run(inputs, tmp_path, **macros):
     return {
         "MODEL_DIR": str(tmp_path / "run"),

@@ -44,13 +44,6 @@ def test_a_seed_without_every_task_is_left_out(tmp_path):
     assert (point.mean, point.sd, point.seeds, point.incomplete) == (20.0, None, 1, 1)
 
 
-def test_no_complete_seed_is_no_number(tmp_path):
-    sweep = _sweep(tmp_path, _row(10.0), _row(None, task="b", status="failed"))
-    (point,) = averages.points(sweep, ("size", "method")).values()
-    assert math.isnan(point.mean) and point.sd is None
-    assert (point.seeds, point.incomplete) == (0, 1)
-
-
 def test_a_seed_that_failed_or_has_no_score_is_counted(tmp_path):
     failed = _row(None, seed=1, status="failed")
     sweep = _sweep(tmp_path, _row(10.0), failed, _row(None, seed=2), _row(30.0, method="model"))

@@ -21,12 +21,6 @@ def test_the_command_line_reaches_the_report(tmp_path, capsys):
     assert (out / "index.html").exists()
 
 
-def test_no_results_is_an_error_without_a_traceback(tmp_path, capsys):
-    assert cli.main(["report", str(tmp_path), f"--output_dir={tmp_path / 'out'}"]) == 2
-    assert "error: No results here" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_missing_library_is_named(tmp_path, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(

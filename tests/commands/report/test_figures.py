@@ -3,7 +3,6 @@
 import re
 
 import matplotlib
-import pytest
 from etils import epath
 
 from prompt_tuning.commands.report import figures
@@ -62,10 +61,9 @@ def test_lines_beyond_the_palette_are_still_different():
     assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 12
 
 
-@pytest.mark.parametrize("kind", [figures.MEASURED, figures.PAPER, figures.OTHER])
-def test_only_the_known_colours_are_drawn(kind):
+def test_only_the_known_colours_are_drawn():
     known = {*figures.SERIES_COLOURS, figures.INK, figures.MUTED, figures.GRID, figures.SURFACE}
-    text = figures.svg(_panel(kind, lines=6))
+    text = figures.svg(_panel(figures.PAPER, lines=6))
     # Without the names of metadata; matplotlib's default black would not turn light on a dark page.
     found = set(re.findall(r"#[0-9a-f]{6}\b", text))
     assert found <= known

@@ -4,11 +4,9 @@ import re
 import shutil
 
 import pytest
-from etils import epath
 from playwright.sync_api import sync_playwright
 
-from prompt_tuning.commands.report import command, page, rows
-from prompt_tuning.commands.report.sections import sections
+from prompt_tuning.commands.report import command
 from tests.commands.report import rows_fixture
 
 # Debian's, Ubuntu's and Google's names. Playwright's own downloads of browsers are not used.
@@ -98,16 +96,6 @@ def test_texts_of_rows_are_no_html(html):
     assert "NonFiniteError: &lt;script&gt;" in html
 
 
-def test_the_same_results_give_the_same_page(report, tmp_path):
-    results = rows.read([str(report.parent / "results")])
-    first_two = sections(results)[:2]
-    pages = [
-        page.write(results, first_two, epath.Path(tmp_path / name), "command").read_text()
-        for name in ("a", "b")
-    ]
-    assert pages[0] == pages[1]
-
-
 @pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as playwright:
@@ -144,9 +132,8 @@ def _texts(tab, table, column):
 
 
 @needs_chromium
-@pytest.mark.parametrize("scheme", _SCHEMES)
-def test_a_table_is_sorted_by_a_click(open_page, scheme):
-    tab = open_page(scheme, 1280)
+def test_a_table_is_sorted_by_a_click(open_page):
+    tab = open_page("dark", 1280)
     table = "#figure_1 .table.other table"
     heading = tab.locator(f"{table} th").nth(1)
     small = ["40.6", "59.8 ± 0.8", "62.8 ± 0.8", "64.5 ± 0.3", "64.6 ± 0.2"]

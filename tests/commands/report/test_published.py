@@ -5,23 +5,7 @@ from typing import Any
 import pytest
 
 from prompt_tuning.commands.report import published
-
-# T5 1.1, vocabulary 32,128: layers of each stack, width, heads, width of the feed-forward layer; heads are 64 wide.
-_ARCHITECTURES = {
-    "small": (8, 512, 6, 1024),
-    "base": (12, 768, 12, 2048),
-    "large": (24, 1024, 16, 2816),
-    "xl": (24, 2048, 32, 5120),
-    "xxl": (24, 4096, 64, 10240),
-}
-
-
-def _params(layers: int, width: int, heads: int, mlp: int) -> int:
-    """Parameters by the shapes: attention, gated feed-forward, norms, relative positions, two embedding tables."""
-    attention, feed_forward = 4 * width * heads * 64, 3 * width * mlp
-    encoder = layers * (attention + feed_forward + 2 * width) + width + 32 * heads
-    decoder = layers * (2 * attention + feed_forward + 3 * width) + width + 32 * heads
-    return encoder + decoder + 2 * 32_128 * width
+from tests.configs.test_models import TOTALS
 
 
 def _rows(name: str) -> Any:
@@ -30,10 +14,13 @@ def _rows(name: str) -> Any:
     return published.table(section).rows
 
 
-@pytest.mark.parametrize("size", published.SIZES)
-def test_table_4_follows_from_the_architecture(size):
-    frozen = _params(*_ARCHITECTURES[size])
-    width = _ARCHITECTURES[size][1]
+# T5 1.1, whose parameters are counted in tests/configs/test_models.py.
+@pytest.mark.parametrize(
+    ("size", "width"),
+    [("small", 512), ("base", 768), ("large", 1024), ("xl", 2048), ("xxl", 4096)],
+)
+def test_table_4_follows_from_the_architecture(size, width):
+    frozen = TOTALS[f"t5_1_1_{size}"]
     assert published.SIZES[size]["frozen"] == frozen
     for length in published.LENGTHS:
         numbers = published.table_4(size, length)

@@ -44,11 +44,6 @@ def test_the_order_is_the_paper_s_and_own_sweeps_come_last(everything):
     assert sorted(names) == sorted(rows_fixture.ALL)
 
 
-def test_every_section_has_published_numbers_or_words_beside_it(everything):
-    for name, section in everything.items():
-        assert (name == "my_sweep") != bool(section.published_tables or section.statements), name
-
-
 def test_measured_and_published_numbers_never_share_a_panel(everything):
     compared = 0
     for section in everything.values():
@@ -135,11 +130,6 @@ def test_table_1_has_the_difference_of_the_methods(everything):
     # The fixture's metrics there are 0.8 and 0.7 of the score.
     assert prompt[1].sort == pytest.approx(0.8 * prompt[0].sort)
     assert prompt[2].sort == pytest.approx(0.7 * prompt[0].sort)
-
-
-def test_table_2_has_a_row_for_each_metric(everything):
-    (table,) = everything["table_2"].tables
-    assert [cell.text for cell in _column(table, "metric")] == ["accuracy", "accuracy", "f1"] * 2
 
 
 def test_table_3_has_the_votes_and_their_mean(everything):

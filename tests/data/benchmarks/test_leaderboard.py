@@ -6,7 +6,7 @@ from unittest import mock
 import pytest
 import seqio
 
-from prompt_tuning.data import context, evaluation
+from prompt_tuning.data import evaluation
 from prompt_tuning.data.benchmarks import leaderboard
 from prompt_tuning.errors import DataError
 from prompt_tuning.tasks import (  # noqa: F401  (registers the tasks)
@@ -26,12 +26,6 @@ RESULTS = {
     "taskless_super_glue_wic_v102": {"accuracy": 65.0},
     "taskless_super_glue_wsc_v102_simple_eval": {"accuracy": 60.0},
 }
-
-
-@pytest.fixture(autouse=True)
-def clean_context():
-    yield
-    context.set_context()
 
 
 GLUE_RESULTS = {

@@ -7,14 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import seqio
-import tensorflow_datasets as tfds
-from etils import epath
 
 from prompt_tuning.data import columns, context, registry
-from prompt_tuning.data.benchmarks.nested_files import NestedFormat
 from prompt_tuning.errors import DataError
 from prompt_tuning.tasks import glue, question_answering, super_glue
-from tests.data.local_data import write_jsonl
+from tests.data.local_data import prepare_tfds, write_jsonl
 
 PASSAGE = "Ann met Bea.\n@highlight\nShe left"
 QUESTIONS = [
@@ -148,20 +145,9 @@ PREPARED = {
 
 
 @pytest.fixture(autouse=True)
-def clean_context():
+def clean_override():
     yield
-    context.set_context()
     seqio.set_tfds_data_dir_override(None)
-
-
-def prepare(folder, name, split, records):
-    """Writes a data set as TensorFlow Datasets prepares it."""
-    builder = tfds.builder(name, data_dir=folder)
-    epath.Path(builder.data_dir).mkdir(parents=True)
-    writer = tfds.core.SequentialWriter(builder.info, max_examples_per_shard=20)
-    writer.initialize_splits([split])
-    writer.add_examples({split: records})
-    writer.close_all()
 
 
 def texts(task, split):
@@ -184,7 +170,7 @@ def test_tfds_and_the_original_files_give_one_text(name, tmp_path):
     ours = task.source.get_dataset(split, shuffle=True, seed=1).element_spec
 
     context.set_context()
-    prepare(tmp_path / "tfds", tfds_name, tfds_split, records)
+    prepare_tfds(tmp_path / "tfds", tfds_name, {tfds_split: records})
     seqio.set_tfds_data_dir_override(str(tmp_path / "tfds"))
     assert texts(task, split) == from_files
     theirs = task.source.get_dataset(split, shuffle=False).element_spec
@@ -245,7 +231,6 @@ WSC_LINE = json.dumps({"text": "a b", "target": {**SPANS, "span1_index": 1.5}, "
     [
         (MULTIRC_FILE, "a.jsonl", multirc_line(), [":1", "no label"]),
         (MULTIRC_FILE, "a.jsonl", multirc_line(answer=1.5, label=1), [":1", "'idx'"]),
-        (MULTIRC_FILE, "a.jsonl", multirc_line(2**40, label=1), [":1", "'idx'"]),
         (
             MULTIRC_FILE,
             "a.jsonl",
@@ -272,28 +257,14 @@ WSC_LINE = json.dumps({"text": "a b", "target": {**SPANS, "span1_index": 1.5}, "
             json.dumps({"data": [{"title": "T", "paragraphs": [{"qas": [{}]}]}]}),
             ["article 1, paragraph 1, question 1 has no text 'id'"],
         ),
-        (
-            SQUAD_FILE,
-            "a.json",
-            '{"data": [{"title": "T"}]}',
-            ["article 1 has no list 'paragraphs'"],
-        ),
         (SQUAD_FILE, "a.json", '{\n"data":\n[,]}', ["line 3, column"]),
-        (SQUAD_FILE, "a.json", "[" * 100_000, ["cannot be read"]),
         (super_glue.WSC["eval"].local, "a.jsonl", WSC_LINE, [":1", "'span1_index'"]),
         (super_glue.DPR.local, "train.c.txt", "s\np\na,b\na\n\n\ns\np\n", [":7", "2 lines"]),
-        (
-            super_glue.DATA_SETS["multirc"].local,
-            "a.jsonl",
-            '{"idx": 0}',
-            [":1", "'passage'", "MultiRC"],
-        ),
+        (MULTIRC_FILE, "a.jsonl", '{"idx": 0}', [":1", "'passage'", "MultiRC"]),
         (super_glue.WSC["eval"].local, "a.jsonl", '{"text": "a b", "target": {}}', [":1", "span1"]),
         (super_glue.DPR.local, "train.c.txt", "s\np\na,b\nc\n", [":4", "none of the candidates"]),
         (super_glue.DPR.local, "train.c.txt", "s\np\na,b,c\nc\n", [":3", "two candidates"]),
-        (SQUAD_FILE, "a.json", "{", ["not JSON"]),
         (SQUAD_FILE, "a.json", '{"data": []}', ["no example"]),
-        (question_answering.MRQA_SETS["drop"].local, "a.jsonl", '{"qas": []}', [":1", "'context'"]),
         (
             glue.DATA_SETS["stsb"].local,
             "a.tsv",
@@ -331,12 +302,6 @@ def test_a_winograd_index_beside_the_pronoun_is_named():
     task = seqio.TaskRegistry.get("super_glue_wsc_v102_simple_eval")
     with pytest.raises(Exception, match="span2_index is not that of the pronoun"):
         registry.texts(task, [{**WSC, "span2_index": 3}])
-
-
-def test_a_format_needs_nothing_but_its_records(tmp_path):
-    fmt = NestedFormat("any", ".jsonl", lambda record, where: iter([{"text": record["a"]}]))
-    path = write_jsonl(tmp_path / "a.jsonl", [{"a": "x"}, {"a": "y"}])
-    assert fmt.read([str(path)], "train")["text"].tolist() == [b"x", b"y"]
 
 
 def test_a_truncated_gzip_file_is_named(tmp_path):

@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from prompt_tuning import cli
-from prompt_tuning.data import context
 from tests import tiny_run
 from tests.helpers import REPO
 
@@ -37,11 +36,6 @@ def commands():
             words = shlex.split(line)
             at = words.index("prompt-tuning")
             yield words[:at], words[at + 1 :]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return tiny_run.make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture
@@ -75,15 +69,7 @@ def reader(inputs, tmp_path, monkeypatch):
             monkeypatch.syspath_prepend(str(tmp_path))
         return cli.main(argv)
 
-    yield run
-    context.set_context()
-
-
-def test_the_page_says_what_each_command_needs():
-    assert [argv[0] for _, argv in commands()] == [
-        *("train", "eval", "infer", "eval", "train"),
-        *["tasks"] * 5,
-    ]
+    return run
 
 
 @pytest.mark.slow

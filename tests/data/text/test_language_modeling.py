@@ -23,11 +23,8 @@ NAME = "my_text"
 
 
 @pytest.fixture(autouse=True)
-def vocabulary(tiny_vocabulary):
-    vocabulary = sentencepiece_vocabulary(str(tiny_vocabulary))
-    context.set_context(vocabulary=vocabulary)
-    yield vocabulary
-    context.set_context()
+def clean_registry(vocabulary):
+    yield
     for name in (NAME, "c4_v220_taken"):
         if name in seqio.TaskRegistry.names():
             seqio.TaskRegistry.remove(name)
@@ -81,20 +78,22 @@ def test_prefix_lm_on_text_of_ones_own(files, vocabulary):
     assert ((decoder[real] == 1).sum(axis=1) == 1).all()
 
 
-@pytest.mark.parametrize("objective", list(language_modeling.OBJECTIVES))
-def test_every_objective_gives_batches(files, objective):
+@pytest.mark.parametrize(
+    "objective", sorted(language_modeling.OBJECTIVES.keys() - {"prefix_lm", "span_corruption"})
+)
+def test_every_other_objective_gives_batches(files, objective):
     register(files, objective=objective)
     batch = next(datasets.train_batches(config(), seed=0))
     assert (batch["decoder_target_tokens"] > 0).any(axis=1).all()
     sentinels = batch["encoder_input_tokens"] >= 256
-    assert sentinels.any() == (objective not in ("prefix_lm", "token_deletion"))
+    assert sentinels.any() == (objective != "token_deletion")
 
 
-@pytest.mark.parametrize("objective", ["prefix_lm", "span_corruption"])
-def test_the_stream_resumes_where_it_stopped(files, objective):
-    register(files, objective=objective)
+def test_the_stream_resumes_where_it_stopped(files):
+    register(files, objective="span_corruption")
     # More than an epoch, which has 80 documents.
     straight = take(config(), 30)
+    assert (straight[0]["encoder_input_tokens"] >= 256).any()
     resumed = take(config(), 5, start_example=25 * 4)
     for ours, theirs in zip(resumed, straight[25:], strict=True):
         for name in ours:

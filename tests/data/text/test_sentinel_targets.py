@@ -13,14 +13,6 @@ from tests.data.local_data import write_data
 NAME = "taskless_super_glue_rte_v102"
 
 
-@pytest.fixture
-def vocabulary(tiny_vocabulary):
-    vocabulary = sentencepiece_vocabulary(str(tiny_vocabulary))
-    context.set_context(vocabulary=vocabulary)
-    yield vocabulary
-    context.set_context()
-
-
 def config(data_dir, name, length):
     return batches.DatasetConfig(
         name,
@@ -72,8 +64,5 @@ def test_the_sentinel_counts_when_labels_are_fitted(tmp_path, vocabulary):
 
 def test_a_vocabulary_without_sentinels_is_refused(tmp_path, tiny_vocabulary):
     context.set_context(vocabulary=sentencepiece_vocabulary(str(tiny_vocabulary), extra_ids=0))
-    try:
-        with pytest.raises(DataError, match="has no sentinels"):
-            next(batches.eval_batches(config(write_data(tmp_path), f"{NAME}_sentinel", 24)))
-    finally:
-        context.set_context()
+    with pytest.raises(DataError, match="has no sentinels"):
+        next(batches.eval_batches(config(write_data(tmp_path), f"{NAME}_sentinel", 24)))

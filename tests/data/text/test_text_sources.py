@@ -5,19 +5,12 @@ import json
 
 import pytest
 import seqio
-import tensorflow_datasets as tfds
-from etils import epath
 
 from prompt_tuning.data import context
 from prompt_tuning.data.text import text_sources
 from prompt_tuning.data.text.text_sources import C4DataSource, TextFilesDataSource, readable_errors
 from prompt_tuning.errors import DataError
-
-
-@pytest.fixture(autouse=True)
-def clean_context():
-    yield
-    context.set_context()
+from tests.data.local_data import prepare_tfds
 
 
 @pytest.fixture
@@ -66,8 +59,7 @@ def test_a_malformed_first_line_is_found_at_once(tmp_path):
         TextFilesDataSource({"train": [str(tmp_path / "a.jsonl")]}).get_dataset("train")
 
 
-def test_other_errors_of_tensorflow_stay_as_they_are(tmp_path):
-    test_a_malformed_line_further_on_is_named(tmp_path)
+def test_other_errors_of_tensorflow_stay_as_they_are():
     other = text_sources.tf.errors.OpError(None, None, "something else", 3)
     with pytest.raises(text_sources.tf.errors.OpError, match="something else"), readable_errors():
         raise other
@@ -102,13 +94,9 @@ def test_c4_from_the_shards_of_allenai(tmp_path):
 
 
 def test_c4_from_tensorflow_datasets(tmp_path):
-    builder = tfds.builder("c4/en:2.2.0", data_dir=tmp_path)
-    epath.Path(builder.data_dir).mkdir(parents=True)
-    writer = tfds.core.SequentialWriter(builder.info, max_examples_per_shard=4)
-    writer.initialize_splits(["train", "validation"])
     rows = [{**row, "content-length": "9", "content-type": "text"} for row in ROWS]
-    writer.add_examples({"train": rows, "validation": rows[:1]})
-    writer.close_all()
+    splits = {"train": rows, "validation": rows[:1]}
+    prepare_tfds(tmp_path, "c4/en:2.2.0", splits, in_shard=4)
     seqio.set_tfds_data_dir_override(str(tmp_path))
     try:
         source = C4DataSource()

@@ -14,7 +14,10 @@ from tests.helpers import REPO, tiny_config
 
 def test_flop_are_those_of_the_compiled_step():
     # Wide enough that products outweigh everything else.
-    config = tiny_config(emb_dim=256, num_heads=8, head_dim=32, mlp_dim=512, dropout_rate=0.0)
+    config = tiny_config(
+        **{"emb_dim": 256, "num_heads": 8, "head_dim": 32, "mlp_dim": 512, "dropout_rate": 0.0},
+        num_decoder_layers=1,
+    )
     work = Workload(batch_size=2, inputs=60, prompt_length=4, frozen_dtype="float32")
     analysis = Step(config, work).compiled.cost_analysis()
     assert analysis is not None

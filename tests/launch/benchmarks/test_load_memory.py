@@ -1,7 +1,6 @@
 """Loading keeps within its bound, seen from outside: real processes, their peak memory as the system tells it."""
 
 import dataclasses
-import math
 
 import pytest
 
@@ -45,15 +44,12 @@ def test_peak_memory_is_bounded(tmp_path, kind, layout):
 
 
 def test_sizes_are_the_shipped_ones():
-    shapes = load_memory.param_shapes(measuring.config_of("base"))
-    assert sum(math.prod(shape) for shape in shapes.values()) == 247_577_856
     xl = measuring.config_of("xl")
     assert (xl.emb_dim, xl.num_heads, xl.head_dim, xl.mlp_dim) == (2048, 32, 64, 5120)
     assert (xl.num_encoder_layers, xl.num_decoder_layers) == (24, 24)
 
 
 def test_random_checkpoints_are_read_as_what_they_stand_for(tmp_path):
-
     config = measuring.config_of("tiny")
     shapes = load_memory.param_shapes(config)
     random_checkpoints.write_t5x(tmp_path / "t5x", shapes)

@@ -19,9 +19,8 @@ def test_every_kind_of_work_gives_positive_ratios(name, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     row = ROWS[name]
     sizes = {"batch_size": 2, "inputs": 32, "targets": min(row.work.targets, 8)}
-    work = dataclasses.replace(
-        row.work, size="tiny", num_examples=min(row.work.num_examples, 8), **sizes
-    )
+    num_examples = min(row.work.num_examples, 8)
+    work = dataclasses.replace(row.work, size="tiny", num_examples=num_examples, **sizes)
     lines, versions = speed.measure(dataclasses.replace(row, work=work, passes=1))
     assert {"jax", "torch", "peft", "transformers"} <= set(versions)
     assert len(lines) == len(row.variants) + row.has_memory
