@@ -16,7 +16,7 @@ import numpy as np
 from prompt_tuning.checkpoints.config import DTYPES
 from prompt_tuning.launch.benchmarks import measuring
 from prompt_tuning.launch.benchmarks.training_step import Step, Workload
-from prompt_tuning.models.config import REMAT_POLICIES, T5Config
+from prompt_tuning.models.config import ATTENTIONS, REMAT_POLICIES, T5Config
 
 # Dense bfloat16 products, as NVIDIA's data sheets state them; the first name that a device's contains counts.
 # Unit: 10^12 FLOP a second.
@@ -56,19 +56,24 @@ def model_flops(config: T5Config, work: Workload) -> float:
 
 
 def measure(
-    size: str, work: Workload, *, num_steps: int, peak_tflops: float | None
+    size: str, work: Workload, *, attention: str, num_steps: int, peak_tflops: float | None
 ) -> dict[str, Any]:
     """Returns a row of figures.
 
     Args:
       size: A shipped size, or "tiny".
       work: What a step works on.
+      attention: See `T5Config`.
       num_steps: Steps timed one by one, after two that are not.
       peak_tflops: Of the device; None for what `PEAK_TFLOPS` says, if it knows the device.
     """
     device = jax.devices()[0]
     config = dataclasses.replace(
-        measuring.config_of(size), dtype="bfloat16", param_dtype="bfloat16", scan_layers=True
+        measuring.config_of(size),
+        dtype="bfloat16",
+        param_dtype="bfloat16",
+        scan_layers=True,
+        attention=attention,
     )
     step = Step(config, work)
     seconds = [step.time() for _ in range(2 + num_steps)][2:]
@@ -78,6 +83,7 @@ def measure(
     memory = device.memory_stats() or {}
     return {
         "size": size,
+        "attention": attention,
         "device": device.device_kind,
         "jax": jax.__version__,
         **dataclasses.asdict(work),
@@ -110,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--num_microbatches", type=int, default=default.num_microbatches)
     add("--remat_policy", choices=REMAT_POLICIES, default=default.remat_policy)
     add("--frozen_dtype", choices=DTYPES, default=default.frozen_dtype)
+    add("--attention", choices=ATTENTIONS, default="auto", help="plain, to compare with")
     add("--steps", type=int, default=20, help="steps timed")
     add("--peak_tflops", type=float, help="of a device that is not in the list")
     flags = parser.parse_args(argv)
@@ -117,7 +124,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     work = Workload(**{name: getattr(flags, name) for name in names})
     for size in flags.sizes.split(","):
         try:
-            row = measure(size, work, num_steps=flags.steps, peak_tflops=flags.peak_tflops)
+            row = measure(
+                size,
+                work,
+                attention=flags.attention,
+                num_steps=flags.steps,
+                peak_tflops=flags.peak_tflops,
+            )
         except jax.errors.JaxRuntimeError as e:
             if "RESOURCE_EXHAUSTED" not in str(e):
                 raise

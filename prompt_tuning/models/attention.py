@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from prompt_tuning import partitioning
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.models import chunked_attention, layers, masks
+from prompt_tuning.models import chunked_attention, fused_attention, layers, masks
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.types import Array
 
@@ -212,13 +212,19 @@ class Attention(nn.Module):
         dropout = functools.partial(
             nn.Dropout, rate=self.config.dropout_rate, deterministic=self.deterministic
         )
+        # All queries of a head share a mask: to drop their weights is to drop keys of the values, [B, N, D, K].
+        drop_values = lambda value: dropout(broadcast_dims=(-2,))(value)  # noqa: E731
+        if keys == "bknd":
+            kernel = fused_attention.choose(self.config, query, key, mask, relative)
+            if kernel is not None:
+                value = jnp.moveaxis(drop_values(jnp.moveaxis(value, 1, -1)), -1, 1)
+                return fused_attention.attend(kernel, query, key, value, mask, relative)
         if keys == "bknd" and chunked_attention.pays():
             query, key, value = (
                 jnp.transpose(x, axes)
                 for x, axes in ((query, (0, 2, 1, 3)), (key, (0, 2, 3, 1)), (value, (0, 2, 3, 1)))
             )
-            # All queries of a head share a mask: to drop their weights is to drop keys of the values.
-            value = dropout(broadcast_dims=(-2,))(value)
+            value = drop_values(value)
             out = chunked_attention.attend(query, key, value, mask, relative)
             return jnp.swapaxes(out, 1, 2)
         logits = jnp.einsum(f"bqnd,{keys}->bnqk", query, key, preferred_element_type=jnp.float32)

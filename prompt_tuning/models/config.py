@@ -27,6 +27,9 @@ REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
+# Whether attention may be one kernel.
+ATTENTIONS = ("auto", "plain")
+
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
@@ -55,6 +58,8 @@ class T5Config:
       scan_layers: Whether a stack is one scanned layer with stacked parameters (compiles in constant
         time and memory) instead of a Python loop. Parameter names follow T5X's layout for each.
       remat_policy: What the backward pass recomputes: "none", "minimal" or "full".
+      attention: "auto" computes attention as one kernel where the accelerator has one and it pays
+        (`fused_attention.choose`); "plain" never does.
 
     Raises:
       ConfigError: If a size is not positive, a rate is out of range or a name is unknown.
@@ -80,6 +85,7 @@ class T5Config:
     relative_bias_per_layer: bool = False
     scan_layers: bool = False
     remat_policy: str = "none"
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         """Brings values to their one form and checks them."""
@@ -96,6 +102,7 @@ class T5Config:
         for activation in self.mlp_activations:
             check_choice("T5Config.mlp_activations", activation, ACTIVATIONS)
         check_choice("T5Config.remat_policy", self.remat_policy, REMAT_POLICIES)
+        check_choice("T5Config.attention", self.attention, ATTENTIONS)
         check_number("T5Config.dropout_rate", self.dropout_rate, "[0, 1)")
         half = self.relative_attention_num_buckets // 2
         # With fewer buckets, or no distances to spread over the logarithmic ones, the bucket formula divides by zero.

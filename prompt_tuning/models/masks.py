@@ -74,6 +74,11 @@ def is_real_position(
     return jnp.concatenate([is_prompt, is_token], axis=1)
 
 
+def key_mask(is_key: Bool[Array, "B K"]) -> Bool[jax.Array, "B 1 1 K"]:
+    """Returns the mask that joins every query with real keys; what a query that is padding reads, no real one sees."""
+    return jnp.asarray(is_key)[:, None, None, :]
+
+
 def pairwise_mask(
     is_query: Bool[Array, "B Q"],
     is_key: Bool[Array, "B K"],

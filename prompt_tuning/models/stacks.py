@@ -55,7 +55,7 @@ class EncoderLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B S H"],
-        mask: Bool[Array, "B 1 S S"],
+        mask: Bool[Array, "B 1 #S S"],
         table: Float[Array, "N buckets"] | None,
     ) -> tuple[Float[jax.Array, "B S H"], None]:
         """Returns the layer's output and None, the per-layer output that `scan` asks for."""
@@ -203,6 +203,9 @@ class Encoder(nn.Module):
             x = PromptPrefix(self.prompt, name="prompt")(x, prompt, prompt_positions)
         length = masks.prompt_length(x, tokens)
         is_real = masks.is_real_position(tokens, length, prompt_mask, segment_ids)
+        mask = masks.key_mask(is_real)
+        if segment_ids is not None:
+            mask = masks.pairwise_mask(is_real, is_real, segment_ids, segment_ids)
         x = _run_layers(
             EncoderLayer,
             self,
@@ -210,7 +213,7 @@ class Encoder(nn.Module):
             num_layers=cfg.num_encoder_layers,
             # The prompt is dropped out with the tokens.
             x=dropout(x),
-            broadcast=(masks.pairwise_mask(is_real, is_real, segment_ids, segment_ids),),
+            broadcast=(mask,),
             config=cfg,
             deterministic=deterministic,
         )

@@ -26,6 +26,8 @@ _FREE = frozenset(
 )
 # Settings of a window beside its size, and what they are where they are not written.
 _WINDOW = (("stride", 1), ("pad", 0), ("lhs_dilate", 1), ("rhs_dilate", 1))
+# What a Pallas kernel says of itself.
+_KERNEL = re.compile(r'"cost_estimate":\{"flops":"(\d+)".*?"bytes_accessed":"(\d+)"')
 _SLICING = frozenset({"dynamic-slice", "slice", "gather"})
 
 
@@ -34,7 +36,7 @@ class Costs:
     """Per core and run of the program.
 
     Attributes:
-      flops: Operations as XLA counts them, two for a multiply-add. Unit: operations.
+      flops: Operations as XLA counts them, two for a multiply-add; of a kernel, what it declares. Unit: operations.
       bytes_moved: Main memory read and written by each fused operation, an estimate. Unit: bytes.
       collectives: Bytes that this core sends in ring algorithms, by kind. Unit: bytes.
       unknown_loops: Loops whose trips the program does not say; they are counted once.
@@ -119,7 +121,8 @@ def flops_of(instruction: Instruction) -> float:
     if opcode == "reduce-window":
         # On TPUs this is a reduction whose result is broadcast again: every window covers its whole dimension.
         return float(operands[0].size * _per_element(instruction))
-    return 0.0
+    kernel = _KERNEL.search(instruction.attributes) if opcode == "custom-call" else None
+    return float(kernel.group(1)) if kernel else 0.0
 
 
 def _per_element(instruction: Instruction) -> int:
@@ -195,8 +198,17 @@ def _bytes_moved(instruction: Instruction) -> float:
     if opcode == "copy-start":
         # Its result names source and destination.
         return written
+    if opcode == "slice-start":
+        # Its result names the source, the slice and a token; slices are mostly brought to the core.
+        part = instruction.shapes[len(operands[0].shapes)]
+        return part.num_bytes * (2 if part.space == 0 else 1)
     if opcode.endswith("-start"):
         return 2.0 * read
+    if opcode == "custom-call" and (kernel := _KERNEL.search(instruction.attributes)):
+        # What it reads more than once is read from main memory again.
+        arrays = (*instruction.shapes, *(s for operand in operands for s in operand.shapes))
+        once = sum(shape.num_bytes for shape in arrays)
+        return written + read + max(0.0, float(kernel.group(2)) - once)
     if opcode != "fusion":
         return written + read
     parameters = instruction.called["calls"].parameters

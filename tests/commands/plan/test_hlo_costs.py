@@ -260,3 +260,26 @@ def test_traffic_counts_slices_and_leaves_out_what_stays_on_the_core():
     block = 8 * 8 * 4
     # Slice read and written, read again for the negation; the update is written.
     assert hlo_costs.costs_of(hlo.parse(TRAFFIC)).bytes_moved == 4 * block
+
+
+# A kernel reads its second operand twice; one fourth of the first is brought to the core.
+KERNEL = """\
+HloModule test
+
+ENTRY %main (x: f32[8,8], m: f32[8]) -> f32[8,8] {
+  %x = f32[8,8]{1,0} parameter(0)
+  %m = f32[8]{0} parameter(1)
+  %start = ((f32[8,8]{1,0}), f32[2,8]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%x), slice={[0:2], [0:8]}
+  %part = f32[2,8]{1,0:S(1)} slice-done(%start)
+  ROOT %y = f32[8,8]{1,0} custom-call(%part, %m), custom_call_target="tpu_custom_call", backend_config={CONFIG}
+}
+"""
+
+
+def test_a_kernel_counts_what_it_declares():
+    declared = '"cost_estimate":{"flops":"1000","transcendentals":"7","bytes_accessed":"384"}'
+    costs = hlo_costs.costs_of(hlo.parse(KERNEL.replace("CONFIG", declared)))
+    assert costs.flops == 1000
+    row = 8 * 4
+    # The part read; the result written, the vector read twice.
+    assert costs.bytes_moved == 2 * row + 8 * row + 2 * row
