@@ -44,7 +44,7 @@ def _model(work: Work, settings: Mapping[str, Any]) -> Any:
     import transformers
 
     torch.manual_seed(0)
-    config = transformers.T5Config(**settings, decoder_start_token_id=0)
+    config = transformers.T5Config(**{**settings, "decoder_start_token_id": 0})
     frozen = transformers.T5ForConditionalGeneration(config).to(getattr(torch, work.dtype))
     prompt = peft.PromptTuningConfig(
         task_type=peft.TaskType.SEQ_2_SEQ_LM,
@@ -177,10 +177,10 @@ def _rank(model: Any, work: Work) -> Callable[[int], None]:
     def score(batch: Mapping[str, Any]) -> Any:
         with torch.inference_mode():
             logits = model(**batch).logits
-            losses = torch.nn.functional.cross_entropy(
+            losses: Any = torch.nn.functional.cross_entropy(
                 logits.transpose(1, 2), batch["labels"], ignore_index=_IGNORED, reduction="none"
             )
-            return -losses.sum(axis=1)
+            return -losses.sum(dim=1)
 
     score(batches[0])
 
@@ -196,7 +196,7 @@ def _start(settings: Mapping[str, Any]) -> Callable[[int], None]:
     import transformers
 
     folder = pathlib.Path(tempfile.mkdtemp())
-    config = transformers.T5Config(**settings, decoder_start_token_id=0)
+    config = transformers.T5Config(**{**settings, "decoder_start_token_id": 0})
     transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
     command = [sys.executable, "-m", "prompt_tuning.launch.benchmarks.speed.peft_start", folder]
 
