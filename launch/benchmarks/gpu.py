@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--num_microbatches", type=int, default=default.num_microbatches)
     add("--remat_policy", choices=REMAT_POLICIES, default=default.remat_policy)
     add("--frozen_dtype", choices=DTYPES, default=default.frozen_dtype)
-    add("--attention", choices=ATTENTIONS, default="auto", help="plain, to compare with")
+    add("--attention", choices=ATTENTIONS, default="auto", help="how the encoder attends")
     add("--steps", type=int, default=20, help="steps timed")
     add("--peak_tflops", type=float, help="of a device that is not in the list")
     flags = parser.parse_args(argv)

@@ -27,8 +27,8 @@ REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
-# Whether attention may be one kernel.
-ATTENTIONS = ("auto", "plain")
+# Which kernel attention may be.
+ATTENTIONS = ("auto", "plain", "cudnn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +58,8 @@ class T5Config:
       scan_layers: Whether a stack is one scanned layer with stacked parameters (compiles in constant
         time and memory) instead of a Python loop. Parameter names follow T5X's layout for each.
       remat_policy: What the backward pass recomputes: "none", "minimal" or "full".
-      attention: "auto" computes attention as one kernel where the accelerator has one and it pays
-        (`fused_attention.choose`); "plain" never does.
+      attention: "auto" computes attention as one kernel on TPUs where it pays (`fused_attention.choose`), "cudnn" on
+        NVIDIA GPUs too, "plain" nowhere.
 
     Raises:
       ConfigError: If a size is not positive, a rate is out of range or a name is unknown.

@@ -109,12 +109,12 @@ class EncoderDecoderModel:
     @property
     def param_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every parameter by its path; allocates nothing."""
-        return _abstract(self.module)[0]
+        return _abstract(self.module)[0]  # pyright: ignore[reportArgumentType]
 
     @property
     def param_axes(self) -> dict[str, tuple]:
         """Logical axis names of every parameter by its path."""
-        return _abstract(self.module)[1]
+        return _abstract(self.module)[1]  # pyright: ignore[reportArgumentType]
 
     def apply(
         self, params: PyTree, batch: Batch, dropout_rng: jax.Array | None = None

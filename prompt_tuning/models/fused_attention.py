@@ -1,7 +1,7 @@
 """Attention as one kernel, where the accelerator has one: logits and weights [B, N, Q, K] are not written to memory.
 
-TPUs from v4 on run the kernel of `attention_kernel.py`, NVIDIA GPUs from Ampere on cuDNN's. Everything else keeps plain
-attention, as does what these kernels do not take or where it is too short for them to pay.
+TPUs from v4 on run the kernel of `attention_kernel.py`, NVIDIA GPUs from Ampere on cuDNN's if told to. All else
+keeps plain attention, as does what these kernels do not take or where it is too short for them to pay.
 """
 
 import functools
@@ -73,7 +73,9 @@ def choose(
         device.device_kind, length, heads // head_shards, depth
     ):
         return "tpu"
-    if device.platform == "gpu" and mask.shape[2] == 1 and _fits_gpu(query.dtype, length, depth):
+    # Only by name: it has not been run on a GPU yet (docs/machines/gpu.md).
+    asked = config.attention == "cudnn" and device.platform == "gpu"
+    if asked and mask.shape[2] == 1 and _fits_gpu(query.dtype, length, depth):
         return "cudnn"
     return None
 

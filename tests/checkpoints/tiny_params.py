@@ -1,5 +1,8 @@
 """A parameter set small enough to be written to disk in a test, in T5X's names."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from tests import both_layouts
@@ -26,7 +29,7 @@ def make_unscanned(seed: int = 0) -> dict[str, np.ndarray]:
     return {path: rng.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
 
 
-def to_scanned(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def to_scanned(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns the same parameters in the scanned layout."""
     return both_layouts.to_scanned(params, num_heads=HEADS)
 

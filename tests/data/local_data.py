@@ -24,7 +24,7 @@ def prepare_tfds(
     pathlib.Path(builder.data_dir).mkdir(parents=True)
     writer = tfds.core.SequentialWriter(builder.info, max_examples_per_shard=in_shard)
     writer.initialize_splits(list(splits))
-    writer.add_examples(splits)
+    writer.add_examples({split: list(examples) for split, examples in splits.items()})
     writer.close_all()
 
 

@@ -20,18 +20,18 @@ def _plain(query, key, value, mask, relative):
 def _arguments():
     draw = np.random.default_rng(0).normal
     shapes = [(QUERIES, DEPTH), (DEPTH, KEYS), (DEPTH, KEYS)]
-    arrays = [draw(size=(BATCH, HEADS, *shape)).astype(np.float32) for shape in shapes]
+    arrays = [jnp.asarray(draw(size=(BATCH, HEADS, *shape)), jnp.float32) for shape in shapes]
     mask = np.random.default_rng(1).random((BATCH, 1, QUERIES, KEYS)) < 0.7
     # A query without any key.
     mask[1, 0, 2] = False
-    return *arrays, mask, draw(size=(1, HEADS, QUERIES, KEYS)).astype(np.float32)
+    return arrays, mask, draw(size=(1, HEADS, QUERIES, KEYS)).astype(np.float32)
 
 
 # Chunks of whole rows (two, one), of some heads of a row (three), and of one head.
 @pytest.mark.parametrize(("heads", "chunks"), [(12, 2), (6, 4), (4, 8), (1, 24)])
 def test_outputs_and_all_gradients(monkeypatch, heads, chunks):
     monkeypatch.setattr(chunked_attention, "CHUNK", heads * QUERIES * KEYS)
-    *arrays, mask, relative = _arguments()
+    arrays, mask, relative = _arguments()
     shape = chunked_attention._shape_of(*arrays[:2])
     assert len(shape.cut(arrays[0])) == chunks
 
@@ -50,7 +50,7 @@ def test_outputs_and_all_gradients(monkeypatch, heads, chunks):
 
 
 def test_no_mask_and_no_bias():
-    query, key, value, *_ = _arguments()
+    (query, key, value), *_ = _arguments()
     ours = jax.jit(chunked_attention.attend)(query, key, value, None, None)
     assert max_difference(ours, _plain(query, key, value, np.True_, 0.0)) <= 2e-6
     zeros = jax.grad(lambda q: jnp.sum(chunked_attention.attend(q, key, value, None, None) * 0.0))
@@ -71,6 +71,7 @@ def test_the_model_with_dropout_is_the_same(monkeypatch, reference, config):
     def loss(params):
         rngs = {"dropout": jax.random.key(3)}
         logits = model.apply({"params": params}, *reference.tokens, enable_dropout=True, rngs=rngs)
+        assert isinstance(logits, jax.Array), "no collection is mutable"
         return jnp.sum(jnp.sin(logits))
 
     assert chunked_attention.pays()

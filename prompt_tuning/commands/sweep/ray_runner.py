@@ -48,9 +48,7 @@ def connect(address: str | None) -> None:
     python = shlex.quote(sys.executable)
     alone = address is None and "RAY_ADDRESS" not in os.environ
     environment = {"py_executable": python} if alone and python != sys.executable else None
-    ray.init(
-        address=address, runtime_env=environment, log_to_driver=False, include_dashboard=False
-    )
+    ray.init(address=address, runtime_env=environment, log_to_driver=False, include_dashboard=False)
 
 
 def run(
