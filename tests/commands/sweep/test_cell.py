@@ -190,7 +190,7 @@ def test_model_tuning_leaves_no_whole_models(inputs, tmp_path, monkeypatch):
     assert worker.run_cells(tiny_sweep.session(file, tmp_path, retry_failed=True)) == 1
     (_, row) = Table(tmp_path).read()
     assert "| 0/2 [" not in pathlib.Path(row["log"]).read_text().split("=== ")[2]
-    assert row["status"] == "done" and row["trainable_params"] == row["total_params"] == 66_176
+    assert row["status"] == "done" and row["trainable_params"] == row["total_params"] == 41_440
     assert seen == [f"{run_dir}/checkpoint_2"] * 2
     assert not list(run_dir.glob("checkpoint_*")) and (run_dir / "config.gin").exists()
 
