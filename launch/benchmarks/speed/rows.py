@@ -92,7 +92,9 @@ ROWS = {
         "training, BoolQ's lengths", _BOOLQ, passes=1, variants=_STREAMS, is_extra=True
     ),
     "infer_rte": Row("inference, RTE's lengths", _evaluated(_RTE, "infer", 128), passes=1),
-    "infer_boolq": Row("inference, BoolQ's lengths", _evaluated(_BOOLQ, "infer", 64), passes=1),
+    "infer_boolq": Row(
+        "inference, BoolQ's lengths", _evaluated(_BOOLQ, "infer", 64), passes=1, is_extra=True
+    ),
     "rank": Row(
         "rank classification of two labels, RTE's lengths", _evaluated(_RTE, "rank", 64), passes=1
     ),
