@@ -61,6 +61,8 @@ class Programs:
     def _run(self, command: list[str], files: list[str], macros: dict[str, object]) -> None:
         settings = {
             **TINY_SIZES,
+            "NUM_ENCODER_LAYERS": 2,
+            "NUM_DECODER_LAYERS": 2,
             "ACTIVATION_DTYPE": "float32",
             "DROPOUT_RATE": 0.0,
             "PROMPT_LENGTH": 6,
