@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from prompt_tuning.data import packing
+from prompt_tuning.data.widths import real_length
 
 # Widths of inputs and of targets, and numbers of packed rows, at most: each shape that occurs is a program of its own,
 # compiled once.
@@ -128,6 +129,5 @@ def ladder(largest: int, count: int, multiple: int) -> list[int]:
 
 def _width(is_real: np.ndarray, widths: list[int]) -> int:
     """The narrowest of `widths` that holds every real position."""
-    columns = np.flatnonzero(is_real.any(axis=0))
-    longest = columns[-1] + 1 if len(columns) else 0
+    longest = real_length(is_real)
     return next(width for width in widths if width >= longest)

@@ -209,28 +209,24 @@ class Attention(nn.Module):
           relative: [1, N, Q, K] added to the logits; None adds none.
           keys: "bndk" for keys and values that are kept while decoding: each token's products read them as they lie.
         """
-        dropout = functools.partial(
-            nn.Dropout, rate=self.config.dropout_rate, deterministic=self.deterministic
-        )
         # All queries of a head share a mask: to drop their weights is to drop keys of the values, [B, N, D, K].
-        drop_values = lambda value: dropout(broadcast_dims=(-2,))(value)  # noqa: E731
+        dropout = layers.shared_dropout(self.config.dropout_rate, self.deterministic)
         if keys == "bknd":
             kernel = fused_attention.choose(self.config, query, key, mask, relative)
             if kernel is not None:
-                value = jnp.moveaxis(drop_values(jnp.moveaxis(value, 1, -1)), -1, 1)
+                value = jnp.moveaxis(dropout(jnp.moveaxis(value, 1, -1)), -1, 1)
                 return fused_attention.attend(kernel, query, key, value, mask, relative)
         if keys == "bknd" and chunked_attention.pays():
             query, key, value = (
                 jnp.transpose(x, axes)
                 for x, axes in ((query, (0, 2, 1, 3)), (key, (0, 2, 3, 1)), (value, (0, 2, 3, 1)))
             )
-            value = drop_values(value)
-            out = chunked_attention.attend(query, key, value, mask, relative)
+            out = chunked_attention.attend(query, key, dropout(value), mask, relative)
             return jnp.swapaxes(out, 1, 2)
         logits = jnp.einsum(f"bqnd,{keys}->bnqk", query, key, preferred_element_type=jnp.float32)
         logits = logits + _sum_of_biases(mask, relative)
         weights = jax.nn.softmax(logits).astype(self.config.activation_dtype)
-        weights = dropout(broadcast_dims=(-2,))(weights)
+        weights = dropout(weights)
         # `products.py` says why.
         wide = jnp.float32 if partitioning.platform() == "cpu" else None
         read = jnp.einsum(f"bnqk,{keys}->bqnd", weights, value, preferred_element_type=wide)
