@@ -69,6 +69,7 @@ def load_run(
     initial_checkpoint: str | None = None,
     partitioner: PjitPartitioner | None = None,
     batch_size: int = 8,
+    allow_imports: Sequence[str] = (),
 ) -> LoadedRun:
     """Returns a run's model with its latest prompt, ready to predict.
 
@@ -78,8 +79,10 @@ def load_run(
       initial_checkpoint: Where the frozen weights are now, if they were moved since the run.
       partitioner: None for the run's own partitioning, or one partition where that does not fit the devices here.
       batch_size: Rows computed at once, rounded up to what divides over the devices.
+      allow_imports: Modules that the run's `config.gin` may import; else it may name what this package has.
 
     Raises:
+      ConfigError: The run is not to be read.
       CheckpointError: If there is no checkpoint, or the frozen weights it names are missing or have changed.
 
     Example:
@@ -90,7 +93,7 @@ def load_run(
     # Imported here: gin is needed to read a run's config, not to use a loaded one.
     from prompt_tuning.config import queries
 
-    run = queries.query_run(model_dir)
+    run = queries.query_run(model_dir, allow_imports)
     model = _with_stored_prompt(run.model)
     placed_by = partitioner or _fitting(run.partitioner)
     rows = placed_by.mesh.shape["data"]

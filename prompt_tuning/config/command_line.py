@@ -32,7 +32,7 @@ def run(
       comment: First line of the saved config; None says how to run it again.
     """
     times = startup_times.begin()
-    from prompt_tuning.config import files, resolve
+    from prompt_tuning.config import files, resolve, trust
 
     # Mistyped files and values are told before the seconds that the libraries take to import.
     parsed = files.read(flags.gin_file, [*flags.bindings, *bindings], flags.gin_search_paths)
@@ -49,7 +49,12 @@ def run(
         comments = _comments(command, flags, comment)
         with _importing(runnable):
             fn = functools.partial(pkgutil.resolve_name(runnable), *given)
-            resolved = resolve.resolve(parsed, fn, command=command, comments=comments)
+            # What trains is one's own; what is read, evaluated or only looked at may be anybody's.
+            is_run = command == "train" and not flags.dry_run
+            trusted = trust.ANYTHING if is_run else trust.Trust(flags.allow_imports)
+            resolved = resolve.resolve(
+                parsed, fn, command=command, comments=comments, trust=trusted
+            )
         # To ask JAX takes the accelerator, which a dry run can do without.
         if flags.dry_run or jax.process_index() == 0:
             print(resolved.text, flush=True)

@@ -16,6 +16,8 @@ from prompt_tuning.config import tables
 from prompt_tuning.errors import ConfigError
 
 PACKAGE_CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+# What a run writes its resolved config to.
+SAVED_CONFIG = "config.gin"
 _PACKAGE_PREFIX = "prompt_tuning/configs/"
 _DYNAMIC = "__gin__.dynamic_registration"
 
@@ -54,12 +56,14 @@ class Source:
       name: Path of the file, or the flag as it was typed.
       is_file: Whether it is a file.
       is_shipped: Whether it is a file of this package.
+      is_of_run: Whether it is a `config.gin`, as runs leave one, or included by one.
       index: Position in the order of reading; a file read twice has two.
     """
 
     name: str
     is_file: bool
     is_shipped: bool
+    is_of_run: bool
     index: int
 
 
@@ -246,7 +250,8 @@ def read(
             )
         # In a checkout the same files are also reached as configs/..., past the package's symlink.
         shipped = pathlib.Path(text).resolve().is_relative_to(PACKAGE_CONFIGS.resolve())
-        source = Source(text, True, shipped, num_sources)
+        names = [pathlib.PurePath(file).name for file in (text, *open_files)]
+        source = Source(text, True, shipped, SAVED_CONFIG in names, num_sources)
         num_sources += 1
         if text not in paths and path.exists():
             paths.append(text)
@@ -266,7 +271,7 @@ def read(
             _refuse_t5x_file(name, "--gin_file")
         add_file(name, "--gin_file", ())
     for text, flag in bindings:
-        source = Source(flag, False, False, num_sources)
+        source = Source(flag, False, False, False, num_sources)
         num_sources += 1
         add(text, source, ())
     return Parsed(tuple(statements), tuple(paths))

@@ -143,6 +143,7 @@ def parse_run(
     """
     parser = gin_parser(command, description)
     _add_run_flags(parser)
+    add_allow_imports(parser)
     add_flags(parser)
     flags = parse(parser, argv)
     if flags.run_mode not in (None, command):
@@ -162,6 +163,17 @@ def parse_run(
                     fix="add --multiprocess_gpu",
                 )
     return flags
+
+
+def add_allow_imports(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag of commands that read what may be somebody else's run."""
+    parser.add_argument(
+        "--allow_imports",
+        type=comma_separated,
+        default=[],
+        metavar="MODULE,...",
+        help="modules of which the config.gin of a run may import and call what it likes",
+    )
 
 
 def comma_separated(text: str) -> list[str]:

@@ -12,7 +12,8 @@ import gin
 from gin import config as gin_config
 
 from prompt_tuning.config import tables
-from prompt_tuning.config.files import Import
+from prompt_tuning.config.files import Binding, Import
+from prompt_tuning.config.trust import ANYTHING, Trust
 from prompt_tuning.errors import ConfigError
 
 # Command -> the runnable whose parameters its gin files bind.
@@ -120,11 +121,13 @@ class Names:
     Args:
       command: `train`, `eval` or `infer`.
       runnable: The command's function; None where its parameters are not to be checked.
+      trust: What files of runs may name.
     """
 
-    def __init__(self, command: str, runnable: Callable[..., Any] | None):
+    def __init__(self, command: str, runnable: Callable[..., Any] | None, trust: Trust = ANYTHING):
         self._command = command
         self._runnable = runnable
+        self._trust = trust
         # Source index -> bound name -> (import, module), for files with dynamic registration only.
         self._symbols: dict[int, dict[str, tuple[Import, Any]]] = {}
 
@@ -133,17 +136,20 @@ class Names:
         if statement.is_dynamic_registration:
             self._symbols.setdefault(statement.source.index, {})
             return
+        self._trust.check_import(statement.module, statement.source, statement.where)
         module = import_module(statement)
         symbols = self._symbols.get(statement.source.index)
         if symbols is not None and module is not None:
             symbols[statement.bound_name] = (statement, module)
 
-    def find(self, name: str, source_index: int, where: str) -> Configurable:
-        """Returns what `name` (without scope) stands for.
+    def find(self, name: str, binding: Binding) -> Configurable:
+        """Returns what `name` (without scope) stands for in a binding.
 
         Raises:
-          ConfigError: If nothing or more than one thing has that name; lists the closest names.
+          ConfigError: If nothing or more than one thing has that name; lists the closest names. Or if it is none that
+            the file may name.
         """
+        where = binding.where
         spelt_so = (
             new for old, new in tables.table("aliases").items() if f".{old}".endswith(f".{name}")
         )
@@ -154,7 +160,7 @@ class Names:
         if command is not None:
             fn = self._runnable if command == self._command else None
             return Configurable(RUNNABLES[command], RUNNABLES[command], fn)
-        found = self._find_imported(target, source_index) or self._find_registered(target, where)
+        found = self._find_imported(target, binding) or self._find_registered(target, where)
         if found is None:
             raise ConfigError(
                 f"{where}: no configurable has this name",
@@ -164,6 +170,8 @@ class Names:
                 name=name,
                 candidates=self.known(),
             )
+        if not found.is_ours:
+            self._trust.check_target(found.wrapped, found.display, binding.source, where)
         return found
 
     def known(self) -> list[str]:
@@ -172,9 +180,9 @@ class Names:
         registered = [selector for selector, _ in gin_config._REGISTRY.items()]
         return [*RUNNABLES.values(), *(_display(s) for s in registered if not s.startswith("gin."))]
 
-    def _find_imported(self, name: str, source_index: int) -> Configurable | None:
+    def _find_imported(self, name: str, binding: Binding) -> Configurable | None:
         """Follows a name through its file's imports, registering what it leads to."""
-        symbols = self._symbols.get(source_index, {})
+        symbols = self._symbols.get(binding.source.index, {})
         first, *rest = name.split(".")
         if first not in symbols or not rest:
             return None
@@ -182,6 +190,7 @@ class Names:
         full = name if statement.binds_whole_path else ".".join([statement.module, *rest])
         if full in _shipped:
             return _from_registry(gin_config._REGISTRY[full])
+        self._trust.check_path(full, binding.source, binding.where)
         for attribute in rest:
             value = getattr(value, attribute, None)
             if value is None:

@@ -10,6 +10,7 @@ from gin import config as gin_config
 
 from prompt_tuning.config.files import Binding, Import, Macro, Parsed, Reference, leaves, map_value
 from prompt_tuning.config.names import Configurable, Names, parameter
+from prompt_tuning.config.trust import ANYTHING, Trust
 from prompt_tuning.errors import ConfigError
 
 REQUIRED = Macro("gin.REQUIRED")
@@ -80,21 +81,24 @@ class Plan:
         return value
 
 
-def make_plan(parsed: Parsed, command: str, runnable: Callable[..., Any] | None) -> Plan:
+def make_plan(
+    parsed: Parsed, command: str, runnable: Callable[..., Any] | None, trust: Trust = ANYTHING
+) -> Plan:
     """Looks up every name and keeps the last binding of each.
 
     Args:
       parsed: Statements in order.
       command: `train`, `eval` or `infer`.
       runnable: The command's function; None where its parameters are not to be checked.
+      trust: What files of runs may name.
 
     Returns:
       The plan. Modules that the files import have been imported.
 
     Raises:
-      ConfigError: If a name is unknown, or one file binds a name twice.
+      ConfigError: If a name is unknown or not to be trusted, or one file binds a name twice.
     """
-    plan, names = Plan(command), Names(command, runnable)
+    plan, names = Plan(command), Names(command, runnable, trust)
     seen: dict[tuple[int, Any], Binding] = {}
     for statement in parsed.statements:
         if isinstance(statement, Import):
@@ -116,7 +120,7 @@ def make_plan(parsed: Parsed, command: str, runnable: Callable[..., Any] | None)
             if not isinstance(leaf, Reference):
                 return leaf
             *scopes, name = leaf.name.split("/")
-            found = names.find(name, binding.source.index, binding.where)
+            found = names.find(name, binding)
             if found.is_runnable:
                 raise ConfigError(
                     f"{binding.where}: a run cannot be part of a value",
@@ -139,7 +143,7 @@ def _key(plan: Plan, names: Names, binding: Binding) -> Key | str:
     """Returns the key of a parameter, or the name of a macro."""
     if not binding.arg:
         return f"{binding.scope}/{binding.selector}" if binding.scope else binding.selector
-    found = names.find(binding.selector, binding.source.index, binding.where)
+    found = names.find(binding.selector, binding)
     plan.remember(found)
     return binding.scope, found.selector, parameter(found, binding.arg, binding.where)
 

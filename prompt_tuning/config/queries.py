@@ -12,6 +12,7 @@ from gin import config as gin_config
 from prompt_tuning.config import checks, files, names, resolve
 from prompt_tuning.config.files import Macro, Parsed
 from prompt_tuning.config.plan import REQUIRED, Plan, bind, literals, make_plan, show
+from prompt_tuning.config.trust import ANYTHING, Trust
 from prompt_tuning.errors import ConfigError
 
 _PARTS = ("model", "model_dir", "partitioner", "train_dataset_cfg", "checkpoint_cfg")
@@ -40,29 +41,30 @@ class RunDescription:
     text: str = ""
 
 
-def query_run(path: str) -> RunDescription:
+def query_run(path: str, allow_imports: Sequence[str] = ()) -> RunDescription:
     """Builds the parts of a training run from its saved config.
 
     Args:
       path: MODEL_DIR, or its config.gin.
+      allow_imports: Modules that it may import; others than this package and SeqIO are refused.
 
     Returns:
       The description.
 
     Raises:
-      ConfigError: If there is no config.gin or it is not one of `prompt-tuning train`.
+      ConfigError: If there is no config.gin or it is not one of `prompt-tuning train`, or names code of its own.
     """
     file = epath.Path(path)
     if file.is_dir():
-        file = file / "config.gin"
-    if not file.exists():
+        file = file / files.SAVED_CONFIG
+    if not file.exists() or file.name != files.SAVED_CONFIG:
         raise ConfigError(
             "This folder holds no config.gin",
             got=str(path),
             expected="the MODEL_DIR of a run of `prompt-tuning train`",
             fix="give that folder",
         )
-    with _planned(files.read([str(file)])) as plan:
+    with _planned(files.read([str(file)]), Trust(allow_imports)) as plan:
         checks.check(plan)
         bind(plan)
         parts = resolve.arguments_of(plan, (*_PARTS, "trainable_regex"))
@@ -130,12 +132,15 @@ def query_literals(parsed: Parsed, selector: str) -> dict[str, Any]:
         return {name: literals(plan, plan.settings[key].value) for name, key in keys}
 
 
-def query_macros(gin_files: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
+def query_macros(
+    gin_files: Sequence[str], wanted: Sequence[str], allow_imports: Sequence[str] = ()
+) -> dict[str, Any]:
     """Returns the values of macros that gin files set.
 
     Args:
       gin_files: They need not make up a whole run.
       wanted: Macros.
+      allow_imports: Modules that those of runs may import and have their tasks registered by.
 
     Returns:
       Value by name, without those that no file sets or that are %gin.REQUIRED.
@@ -143,7 +148,9 @@ def query_macros(gin_files: Sequence[str], wanted: Sequence[str]) -> dict[str, A
     Raises:
       ConfigError: If a file is wrong, or an object refuses its settings.
     """
-    with _planned(files.read(gin_files)) as plan:
+    trust = Trust(allow_imports)
+    with _planned(files.read(gin_files), trust) as plan:
+        resolve.check_task_module(plan, trust)
         bind(plan)
         resolve.register_task(plan)
         found = {name: plan.macros[name].value for name in wanted if name in plan.macros}
@@ -151,7 +158,7 @@ def query_macros(gin_files: Sequence[str], wanted: Sequence[str]) -> dict[str, A
 
 
 @contextlib.contextmanager
-def _planned(parsed: Parsed) -> Iterator[Plan]:
+def _planned(parsed: Parsed, trust: Trust = ANYTHING) -> Iterator[Plan]:
     """Gives the block a plan of what was read and an empty gin config, and puts the present one back afterwards."""
     names.register()
     # gin has no public way to copy its config.
@@ -159,7 +166,7 @@ def _planned(parsed: Parsed) -> Iterator[Plan]:
     was_locked = gin.config_is_locked()
     gin.clear_config()
     try:
-        yield make_plan(parsed, "train", None)
+        yield make_plan(parsed, "train", None, trust)
     finally:
         gin.clear_config()
         for (scope, selector), values in saved.items():

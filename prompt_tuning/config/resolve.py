@@ -27,6 +27,7 @@ from prompt_tuning.config.plan import (
     to_gin,
     to_text,
 )
+from prompt_tuning.config.trust import ANYTHING, Trust
 from prompt_tuning.errors import PromptTuningError
 
 
@@ -79,7 +80,12 @@ class ResolvedConfig:
 
 
 def resolve(
-    parsed: Parsed, runnable: Callable[..., Any], *, command: str, comments: Sequence[str] = ()
+    parsed: Parsed,
+    runnable: Callable[..., Any],
+    *,
+    command: str,
+    comments: Sequence[str] = (),
+    trust: Trust = ANYTHING,
 ) -> ResolvedConfig:
     """Checks what was read and binds it; replaces whatever gin held before.
 
@@ -88,18 +94,20 @@ def resolve(
       runnable: The command's function; its keyword arguments are what gin binds.
       command: `train`, `eval` or `infer`.
       comments: Lines for the top of the saved text.
+      trust: What files of runs may name.
 
     Returns:
       The resolved config. Gin keeps the bindings, for users' own configurables that are called during the run.
 
     Raises:
       ConfigError: If a name is unknown or bound twice in a file, a value is missing or mistyped, or a module that a
-        file imports cannot be imported.
+        file imports cannot be imported or is not to be trusted.
     """
     names.register()
     # The process may have resolved another run before: tests, sweeps and notebooks do.
     gin.clear_config()
-    plan = make_plan(parsed, command, runnable)
+    plan = make_plan(parsed, command, runnable, trust)
+    check_task_module(plan, trust)
     warnings = checks.check(plan)
     bind(plan)
     text = to_text(plan, _kept(plan), comments)
@@ -128,6 +136,14 @@ def _kept(plan: Plan) -> Callable[[Key], bool]:
     return lambda key: (
         key in read_ones or plan.settings[key].is_users or not plan.configurables[key[1]].is_ours
     )
+
+
+def check_task_module(plan: Plan, trust: Trust) -> None:
+    """Raises ConfigError if the file of a run has tasks registered by a module that is not trusted."""
+    for name in ("MIXTURE_OR_TASK_MODULE", *(key for key in plan.settings if key[2] == "module")):
+        setting = plan.macros.get(name) if isinstance(name, str) else plan.settings[name]
+        if setting and isinstance(setting.value, str):
+            trust.check_import(setting.value, setting.binding.source, setting.binding.where)
 
 
 def arguments_of(plan: Plan, names: Collection[str] | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prompt_tuning.config.flags import command_parser
+from prompt_tuning.config.flags import add_allow_imports, command_parser
 from prompt_tuning.errors import ConfigError, PromptTuningError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def inspect(
     from prompt_tuning.commands.inspect import analysis, frozen_tokens, origin
 
     prompt, info = read_source(source, step=flags.step)
-    found = origin.find_origin(source, info)
+    found = origin.find_origin(source, info, flags.allow_imports)
     vocabulary = found.vocabulary(flags.vocabulary, flags.extra_ids)
     checkpoint = found.open_frozen(flags.checkpoint)
     key = (str(checkpoint.path), prompt.shape[1])
@@ -204,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("inspect", __doc__, _EPILOG)
     add = parser.add_argument
     add("sources", metavar="RUN_OR_PROMPT", nargs="+", help="what to look at")
+    add_allow_imports(parser)
     add("--step", help="of a MODEL_DIR: a number, latest (the default) or best, by the dev metric")
     add("--top", type=int, default=5, help="neighbours of each row (default: 5)")
     add(

@@ -1,7 +1,7 @@
 """What a prompt comes from: its run, the frozen weights, the vocabulary, the class labels, and how it started."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -144,12 +144,15 @@ class Origin:
         return np.asarray(prompt)
 
 
-def find_origin(path: epath.PathLike, info: Mapping[str, Any]) -> Origin:
+def find_origin(
+    path: epath.PathLike, info: Mapping[str, Any], allow_imports: Sequence[str] = ()
+) -> Origin:
     """Returns where a prompt comes from.
 
     Args:
       path: What was named: MODEL_DIR, something below it, or a file elsewhere.
       info: What is recorded of the prompt.
+      allow_imports: Modules that the run's `config.gin` may import.
     """
     path = paths.absolute(path)
     # A file that somebody laid beside a run need not be of that run.
@@ -160,4 +163,4 @@ def find_origin(path: epath.PathLike, info: Mapping[str, Any]) -> Origin:
     model_dir = next((p for p in places if (p / read.FOLDER).is_dir()), None)
     if model_dir is None or not (model_dir / "config.gin").is_file():
         return Origin(info, model_dir, None)
-    return Origin(info, model_dir, queries.query_run(str(model_dir)))
+    return Origin(info, model_dir, queries.query_run(str(model_dir), allow_imports))

@@ -10,6 +10,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from prompt_tuning.config.flags import add_allow_imports
 from prompt_tuning.errors import ConfigError
 
 _TASKS = "prompt_tuning.tasks"
@@ -68,7 +69,9 @@ def prepare(flags: argparse.Namespace) -> list[str]:
     from prompt_tuning.config import queries, resolve
     from prompt_tuning.data import batches, context, vocabularies
 
-    settings = queries.query_macros(flags.gin_file, _MACROS) if flags.gin_file else {}
+    settings = {}
+    if flags.gin_file:
+        settings = queries.query_macros(flags.gin_file, _MACROS, flags.allow_imports)
     module = flags.module or settings.get("MIXTURE_OR_TASK_MODULE")
     modules = [module] if module else []
     if not modules and not flags.gin_file:
@@ -304,6 +307,7 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             help="gin file that describes the task, or the config.gin of a run; repeatable",
         )
+        add_allow_imports(views.choices[view])
         add("--data_dir", help="folder with the original files, instead of TensorFlow Datasets")
         add("--tfds_data_dir", help="folder of TensorFlow Datasets")
         add("--vocabulary", help="SentencePiece model; default: that of --gin_file, else T5's")
