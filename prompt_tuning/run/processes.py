@@ -66,7 +66,8 @@ def join(
     """Joins the other processes of the run, before any device is touched.
 
     Args:
-      coordinator_address: IP:port of process 0. None, as the next two: what the pod or the cluster says.
+      coordinator_address: IP:port of process 0, which listens there and nowhere else. None, as the next two: what the
+        pod or the cluster says.
       process_count: Number of processes.
       process_index: This process.
       initialization_timeout: How long to wait for the others. Unit: seconds. None takes
@@ -88,6 +89,8 @@ def join(
             coordinator_address,
             process_count,
             process_index,
+            # JAX would listen on every interface of the machine, and whoever reaches the port can join and end the run.
+            coordinator_bind_address=coordinator_address,
             initialization_timeout=initialization_timeout or INITIALIZATION_TIMEOUT,
             heartbeat_timeout_seconds=heartbeat_timeout or HEARTBEAT_TIMEOUT,
         )

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -167,6 +168,33 @@ def test_only_a_machine_with_chips_asks_whether_it_is_part_of_a_pod(monkeypatch)
 def test_no_metadata_server_is_no_pod(monkeypatch):
     monkeypatch.setattr(processes, "_METADATA", "http://127.0.0.1:9/{}")
     assert processes._metadata("worker-network-endpoints") == ""
+
+
+def test_a_run_listens_at_the_address_that_it_was_given_and_nowhere_else():
+    port = _free_port()
+    code = f"""
+from prompt_tuning.run import processes
+processes.join("127.0.0.1:{port}", 1, 0, saves_on_sigterm=False)
+input()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not _answers("127.0.0.1", port) and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert _answers("127.0.0.1", port)
+            # Another address of the same machine; every Linux has them.
+            assert not _answers("127.0.0.2", port)
+        finally:
+            process.kill()
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_processes_that_nothing_names_are_an_error(monkeypatch):
