@@ -125,8 +125,9 @@ def votes(sweep: Sweep, against: str) -> list[Difference]:
     """Returns the ensemble's score less its members' `average` or `best`, for every task."""
     axes = sweep.varying("seed", "method", "size")
     scores = [
-        (" ".join(key_of(cell, axes)), cell["metrics"]["ensemble"], cell["metrics"][against])
+        (" ".join(key_of(cell, axes)), metrics.get("ensemble"), metrics.get(against))
         for cell in sweep.ensembles
+        for metrics in [cell.get("metrics") or {}]
     ]
     # A metric that is no number, as the correlation of answers that are all the same, is None in a row.
     return [Difference(w, a - b, None) for w, a, b in scores if a is not None and b is not None]

@@ -1,6 +1,8 @@
 """Draws one panel of a figure with matplotlib: scores over the size of the model."""
 
+import hashlib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,8 @@ _SIZE = (4.5, 4.2)
 _SETTINGS = {
     # Letters are outlines: the page brings no font.
     "svg.fonttype": "path",
+    # Names of rows are text, dollars included.
+    "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
@@ -87,6 +91,14 @@ class Panel:
 def svg(panel: Panel) -> str:
     """Returns a panel as an SVG document on white; the same panel gives the same text."""
     return _render(panel, format="svg", metadata={"Date": None}).decode()
+
+
+def slug(name: str) -> str:
+    """Returns a name as it may stand in ids, links and names of files: itself if it can, else with a digest of it."""
+    kept = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:80]
+    if kept == name and kept.strip("."):
+        return name
+    return f"{kept.strip('.-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def write(panel: Panel, folder: epath.Path) -> str:

@@ -146,10 +146,10 @@ def ensembles_table(sweep: Sweep) -> Table | None:
     kinds = ("average", "best", "ensemble")
     by = sweep.varying("seed")
     members = sweep.groups(by)
-    votes = {key_of(cell, by): cell["metrics"] for cell in sweep.ensembles}
+    votes = {key_of(cell, by): cell.get("metrics") or {} for cell in sweep.ensembles}
     rows, by_others = [], {}
     for key in sweep.ordered(by, votes):
-        values = [votes[key][kind] for kind in kinds]
+        values = [votes[key].get(kind) for kind in kinds]
         rows.append([*_values(by, key), count(len(members.get(key, []))), *map(score, values)])
         others = tuple(
             "mean of {} tasks" if a == "task" else v for a, v in zip(by, key, strict=True)
@@ -173,7 +173,9 @@ def counts_table(sweep: Sweep) -> Table:
     has_paper = any(paper.values())
     rows = []
     for key, cell in counted.items():
-        total, trainable = cell["total_params"], cell["trainable_params"]
+        total, trainable = cell.get("total_params"), cell.get("trainable_params")
+        if not total or trainable is None:
+            continue
         percent = 100 * trainable / total
         row = [*_values(by, key), count(trainable), count(total), Cell(f"{percent:.5f}", percent)]
         if known := paper[key]:

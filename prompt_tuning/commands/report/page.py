@@ -1,5 +1,7 @@
 """Writes the report: a folder of figures and one HTML page that needs no other file and no network."""
 
+import base64
+import hashlib
 import html
 import importlib.metadata
 import re
@@ -49,6 +51,7 @@ def write(
         for panel in (*section.measured, *section.published)
     }
     page = folder / "index.html"
+    script = (published.ASSETS / "page.js").read_text()
     values = {
         "title": TITLE,
         "paper": published.PAPER["paper"],
@@ -60,8 +63,9 @@ def write(
         "sections": sections,
         "svgs": svgs,
         "cells_table": cells_table,
+        "script_hash": base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode(),
         "css": (published.ASSETS / "page.css").read_text(),
-        "js": (published.ASSETS / "page.js").read_text(),
+        "js": script,
     }
     page.write_text(render("page.html.jinja", **values))
     return page

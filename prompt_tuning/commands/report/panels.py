@@ -6,7 +6,7 @@ from typing import Any
 
 from prompt_tuning.commands.report import published
 from prompt_tuning.commands.report.averages import Point, points
-from prompt_tuning.commands.report.figures import MEASURED, OTHER, Panel, Series
+from prompt_tuning.commands.report.figures import MEASURED, OTHER, Panel, Series, slug
 from prompt_tuning.commands.report.rows import METHODS, Sweep
 from prompt_tuning.commands.report.tables import Cell, Table, label
 
@@ -39,7 +39,7 @@ def measured(sweeps: Sequence[Sweep], section: Mapping[str, Any], how: str = "")
     counts = sorted({point.seeds for line in lines.values() for point in line.values()})
     num_tasks = len(first.values("task"))
     return Panel(
-        name=".".join(filter(None, (first.name, first.scale))),
+        name=slug(".".join(filter(None, (first.name, first.scale)))),
         title=section["title"],
         subtitle=f"measured, {first.scale_text}{how}",
         y_label=f"dev score, mean of {num_tasks} tasks" if num_tasks > 1 else "dev score",

@@ -11,6 +11,7 @@ from typing import Any
 
 from etils import epath
 
+from prompt_tuning.commands.report.row_form import misformed
 from prompt_tuning.commands.sweep.results import CELLS, DONE, TABLE, parse
 from prompt_tuning.commands.sweep.sweep import ENSEMBLE
 from prompt_tuning.errors import DataError
@@ -248,7 +249,7 @@ def _is_current(row: Row, plan: Mapping[str, Mapping[str, Mapping[str, str]]]) -
 
 
 def _read_file(file: epath.Path, notes: list[str]) -> Iterable[Row]:
-    """Yields the rows of one file; lines that a writer did not finish are noted."""
+    """Yields the rows of one file; lines that a writer did not finish, or did not write, are noted."""
     for number, row in parse(file.read_text()):
         if row is None:
             notes.append(f"{file}, line {number} is torn and was left out.")
@@ -261,6 +262,10 @@ def _read_file(file: epath.Path, notes: list[str]) -> Iterable[Row]:
                 expected=f"at least {', '.join(_REQUIRED)}",
                 fix="name the --output_dir of `prompt-tuning sweep`",
             )
+        if fields := misformed(row):
+            wrong = ", ".join(fields)
+            notes.append(f"{file}, line {number} holds no {wrong} of a sweep and was left out.")
+            continue
         yield row
 
 

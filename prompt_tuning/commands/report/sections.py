@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prompt_tuning.commands.report import measured, panels, published
-from prompt_tuning.commands.report.figures import Panel
+from prompt_tuning.commands.report.figures import Panel, slug
 from prompt_tuning.commands.report.rows import Results, Sweep
 from prompt_tuning.commands.report.tables import Table
 
@@ -98,7 +98,7 @@ def _section(described: Mapping[str, Any], results: Results) -> Section:
         tables = [_TABLES[described["measured"]](sweep) for sweep in sweeps]
         made = []
     return Section(
-        name=described["name"],
+        name=slug(described["name"]),
         title=described["title"],
         about=described["about"].format(formula=published.PAPER["formula"]),
         sweeps=sweeps,

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from playwright.sync_api import sync_playwright
 
-from prompt_tuning.commands.report import command
+from prompt_tuning.commands.report import command, page
 from tests.commands.report import rows_fixture
 
 # Debian's, Ubuntu's and Google's names. Playwright's own downloads of browsers are not used.
@@ -89,6 +89,62 @@ def test_commands_devices_and_versions_are_told(html):
     assert "prompt-tuning sweep prompt_tuning/configs/paper/figure_3b.gin --scale=mini" in html
     assert "Device: cpu. Versions: jax 0.10.2, prompt-tuning 0.1.0." in html
     assert re.search(r"<code>prompt-tuning report \S+ --output_dir=", html)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """Folder of a report of rows that try to be more than text, in every place that holds text."""
+    folder = tmp_path_factory.mktemp("hostile")
+    attack = f"../../x\"'><img src=x onerror='document.title=1'>{_SCRIPT}</svg>--></style>$\\frac{{ \\g<9>"
+    found = []
+    for sweep in ("figure_3b", attack):
+        axes = {"size": "mini", "init": attack, attack: "1", "task": attack, "seed": 0}
+        row = rows_fixture.row(sweep, axes, scale=attack)
+        texts = dict.fromkeys(
+            ("title", "cell", "device", "command", "sweep_command", "model_dir", "log"), attack
+        )
+        row |= texts | {"versions": {attack: attack}, "evaluations": {attack: {attack: 1.0}}}
+        found += [row, {**row, "cell": f"failed {attack}", "status": "failed", "error": attack}]
+    rows_fixture.write(folder / "results", *found)
+    assert command.main([str(folder / "results"), f"--output_dir={folder / 'out' / 'x'}"]) == 0
+    assert {path.name for path in folder.iterdir()} == {"results", "out"}
+    assert {path.name for path in (folder / "out").iterdir()} == {"x"}
+    return folder / "out" / "x"
+
+
+def test_names_of_rows_are_no_markup_of_figures(hostile):
+    html = (hostile / "index.html").read_text()
+    assert _SCRIPT not in html and "<img" not in html
+    assert len(list((hostile / "figures").iterdir())) >= 2
+    for svg in (hostile / "figures").glob("*.svg"):
+        assert "<script" not in svg.read_text() and "<img" not in svg.read_text()
+
+
+@needs_chromium
+def test_no_row_runs_a_script_or_sends_a_request(browser, hostile):
+    tab = browser.new_page()
+    requests, stopped = [], []
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("requestfailed", lambda request: stopped.append((request.url, request.failure)))
+    tab.goto(f"file://{hostile}/index.html")
+    assert tab.title() == page.TITLE
+    # The page's own script runs, one that comes into it later does not.
+    tab.locator("th button").first.click()
+    assert tab.locator("th[aria-sort]").count() == 1
+    tab.evaluate(
+        """() => {
+          const script = document.createElement("script");
+          script.textContent = "document.title = 'taken'";
+          document.body.append(script);
+          new Image().src = "https://example.com/x.png";
+          return fetch("https://example.com/").catch(() => null);
+        }"""
+    )
+    assert tab.title() == page.TITLE
+    sent = [url for url in requests if not url.startswith(("file://", "data:"))]
+    # The browser tells of what its policy stops before it leaves.
+    assert all((url, "csp") in stopped for url in sent), (sent, stopped)
+    tab.close()
 
 
 def test_texts_of_rows_are_no_html(html):

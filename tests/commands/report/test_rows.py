@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from prompt_tuning.commands.report import rows
+from prompt_tuning.commands.report import command, rows
 from prompt_tuning.errors import DataError
 from tests.commands.report import rows_fixture
 
@@ -140,3 +140,29 @@ def test_what_is_no_result_is_an_error(tmp_path):
         )
     with pytest.raises(DataError, match="not one of a sweep"):
         rows.read([str(rows_fixture.write(tmp_path / "c", "[1]\n"))])
+
+
+_JUNK = (None, True, -1, 1e999, 10**400, "", "x", [], [1], [[1, "x"]], {}, {"x": []}, {"x": None})
+
+
+@pytest.mark.parametrize("field", sorted(rows_fixture.row("figure_3b", {"size": "mini"})))
+def test_a_row_of_any_json_is_passed_over_or_named(field, tmp_path):
+    axes = {"size": "mini", "init": "class_label", "task": "synthetic_cb", "seed": 0}
+    good = rows_fixture.row("figure_3b", axes)
+    odd = [rows_fixture.row("figure_3b", {**axes, "seed": n + 1}) for n in range(len(_JUNK))]
+    odd += [rows_fixture.row("table_3", {**axes, "seed": n}) for n in ("ensemble", "ensemble")]
+    lines = [{**row, field: junk} for row, junk in zip(odd, (*_JUNK, {}, None), strict=True)]
+    lacking = {name: value for name, value in odd[0].items() if name != field}
+    rows_fixture.write(
+        tmp_path / "in", good, *lines, *([] if field in rows._REQUIRED else [lacking])
+    )
+    out = tmp_path / "out"
+    assert command.main([str(tmp_path / "in"), f"--output_dir={out}"]) == 0
+    assert (out / "index.html").exists()
+
+
+@pytest.mark.parametrize("line", ["7", "[]", '"x"', "{}", "null", '{"sweep": 1}', "\x00"])
+def test_a_line_of_other_json_is_named(line, tmp_path):
+    rows_fixture.write(tmp_path, line + "\n")
+    with pytest.raises(DataError):
+        rows.read([str(tmp_path)])
