@@ -1,4 +1,4 @@
-"""What a row of results may hold: files come from other machines, and what they hold is counted with, drawn and shown."""
+"""What a row of results may hold: what files of other machines hold is counted with, drawn and shown."""
 
 import math
 from collections.abc import Callable, Mapping
