@@ -221,7 +221,8 @@ def to_text(plan: Plan, is_kept: Callable[[Key], bool], comments: Iterable[str] 
     modules = sorted(
         {s.module for s in plan.imports if not s.is_dynamic_registration} - {"__main__"}
     )
-    lines = [f"# {comment}" for comment in comments]
+    # What follows a line break would be gin.
+    lines = [f"# {' '.join(comment.splitlines())}" for comment in comments]
     lines += ["from __gin__ import dynamic_registration"] * dynamic
     lines += [f"import {module}" for module in modules]
     if len(lines):

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from prompt_tuning.config import queries
+from prompt_tuning.config import files, names, queries
+from prompt_tuning.config.plan import make_plan, to_text
 from prompt_tuning.errors import ConfigError
 from tests.gin_runs import resolve_demo
 
@@ -90,6 +91,14 @@ def test_the_module_that_registers_the_tasks_of_a_run_is_not_imported(tmp_path, 
         done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 2 and "--allow_imports=sent" in done.stderr, done.stderr
     assert not own_module.exists()
+
+
+def test_no_comment_of_the_saved_config_becomes_gin():
+    parsed = files.read(["prompt_tuning/configs/runs/prompt_infer.gin"])
+    names.register()
+    plan = make_plan(parsed, "infer", None)
+    text = to_text(plan, lambda key: False, ["It was given --tfds_data_dir=x\nimport os\r# y"])
+    assert text.startswith("# It was given --tfds_data_dir=x import os # y\n\n")
 
 
 def test_files_of_ones_own_import_what_they_like(tmp_path, own_module):

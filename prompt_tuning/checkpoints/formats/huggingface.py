@@ -212,7 +212,16 @@ def _open_weights(folder: epath.Path) -> SafetensorsFiles | TorchFiles:
             fix = "download the index and all shards of one version of the model"
             found = json_files.read(index, expected=whole, fix=fix).get("weight_map")
             weight_map = found if isinstance(found, dict) else {}
-            tensors = kind([folder / str(file) for file in sorted({*weight_map.values()})])
+            files = sorted({str(file) for file in weight_map.values()})
+            # A shard lies beside its index; nothing else is read because an index says so.
+            if outside := [file for file in files if "/" in file or not file.strip(".")]:
+                raise CheckpointError(
+                    f"The index {index} names a file of another folder",
+                    got=outside[0],
+                    expected="names of files beside it",
+                    fix=fix,
+                )
+            tensors = kind([folder / file for file in files])
             missing = sorted(set(weight_map) - set(tensors.shapes()))
             if missing or not weight_map:
                 raise CheckpointError(

@@ -114,7 +114,10 @@ def flatten_leaves(path: epath.Path, node: Any) -> dict[str, np.ndarray | Stored
             # Either generation of TensorStore specs; only the last component, as some writers recorded absolute paths
             # of their own machine.
             recorded = str(node["kvstore"].get("path", node.get("path", "")))
-            folder = path / recorded.rstrip("/").rpartition("/")[2]
+            name = recorded.rstrip("/").rpartition("/")[2]
+            if name in ("", ".", ".."):
+                raise ValueError(f"an array in the folder {recorded!r}")
+            folder = path / name
             flat[prefix] = StoredArray(paths.kvstore(folder), tuple(metadata["shape"]), dtype)
         else:
             for key in node:

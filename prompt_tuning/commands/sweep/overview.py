@@ -49,7 +49,9 @@ def commands(session: Session, rows: Sequence[Row]) -> str:
         if state not in (MISSING, WAITING):
             continue
         waits = " (when its members are done)" if state == WAITING else ""
-        lines.append(f"# {cell.sweep} {cell.label}{waits}")
+        # What follows a line break would be a command of the shell.
+        label = " ".join(cell.label.splitlines())
+        lines.append(f"# {cell.sweep} {label}{waits}")
         words = [session.place.cell_command(cell)]
         if cell.command == "train":
             words.insert(0, session.place.command(cell))

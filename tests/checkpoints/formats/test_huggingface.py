@@ -194,6 +194,10 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     index.write_text("{}")
     with pytest.raises(CheckpointError, match="does not describe the files beside it: got .None"):
         HuggingFaceSource(folder)
+    for elsewhere in (f"../m/{shard.name}", str(shard), ".."):
+        index.write_text(json.dumps({"weight_map": {**weight_map, "more": elsewhere}}))
+        with pytest.raises(CheckpointError, match="names a file of another folder"):
+            HuggingFaceSource(folder)
     index.write_text(json.dumps({"weight_map": weight_map}))
     shard.unlink()
     with pytest.raises(CheckpointError, match=f"No file .*{shard.name}"):

@@ -156,6 +156,16 @@ def test_damaged_index_is_an_error(tmp_path, content):
         t5x.T5XSource(tmp_path)
 
 
+@pytest.mark.parametrize("recorded", ["..", "/other/..", ".", "/"])
+def test_no_index_leads_out_of_its_folder(tmp_path, recorded):
+    array = {"driver": "zarr", "dtype": "float32", "metadata": {"shape": [2, 2], "dtype": "<f4"}}
+    array["kvstore"] = {"driver": "file", "path": recorded}
+    index = {"optimizer": {"target": {"prompt": array}}}
+    (tmp_path / "checkpoint").write_bytes(msgpack.packb(index))
+    with pytest.raises(CheckpointError, match="as a T5X checkpoint"):
+        t5x.T5XSource(tmp_path)
+
+
 def test_missing_index_is_an_error(tmp_path):
     assert not t5x.is_t5x_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match="no file `checkpoint`"):

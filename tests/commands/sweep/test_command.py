@@ -1,6 +1,7 @@
 """`prompt-tuning sweep`: what it shows before anything runs, single cells, and flags that cannot work."""
 
 import json
+import subprocess
 import types
 from typing import Any
 
@@ -66,6 +67,16 @@ def test_printed_commands_train_and_then_add_the_row(file, tmp_path, capsys):
     sweep = f"prompt-tuning sweep {file} --output_dir={tmp_path} --gin.BATCH_SIZE=4 --cell="
     assert cell == f"{sweep}{key}"
     assert lines[5].startswith(sweep)
+
+
+def test_no_name_of_a_cell_becomes_a_command_of_the_shell(inputs, tmp_path, capsys):
+    axes = {"note": {"a\ntouch taken\r\n$(touch taken)": {}}, "seed": tiny_sweep.seeds(0)}
+    bindings = tiny_sweep.bindings(inputs)
+    file = tiny_sweep.write(tmp_path / "x.gin", axes=axes, bindings=bindings)
+    assert command.main([file, f"--output_dir={tmp_path}", "--print_commands"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("# ")
+    assert subprocess.run(["bash", "-n", "-c", "\n".join(lines)]).returncode == 0
 
 
 def test_one_cell_runs_alone(file, tmp_path, capsys, monkeypatch):
