@@ -3,12 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-_GIB = 2**30
+_BINARY, _DECIMAL = ("GiB", "MiB", 1024), ("GB", "MB", 1000)
+# What binds a step, as the lines above it are called.
+_BOUNDS = {"compute": "operations", "memory": "memory traffic", "links": "what is sent"}
 
 
-def gib(num_bytes: float | None) -> str:
-    """Returns bytes as GiB with two decimals."""
-    return "-" if num_bytes is None else f"{num_bytes / _GIB:.2f} GiB"
+def size(num_bytes: float, units: tuple[str, str, int] = _BINARY) -> str:
+    """Returns bytes with two decimals, in the larger unit or, where that would be almost 0, in the smaller one."""
+    large, small, factor = units
+    if num_bytes >= 0.1 * factor**3:
+        return f"{num_bytes / factor**3:.2f} {large}"
+    return f"{num_bytes / factor**2:.2f} {small}"
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -17,22 +22,26 @@ def table(result: Mapping[str, Any]) -> str:
     Args:
       result: `Figures.to_json()`, with `change` where the step does not fit.
     """
-    mesh = " x ".join(f"{size} {name}" for name, size in result["mesh"].items())
+    mesh = " x ".join(f"{count} {name}" for name, count in result["mesh"].items())
+    cores = "1 core" if result["cores"] == 1 else f"{result['cores']} cores"
     lines = [
-        f"{result['mode']} step on {result['topology']}: {result['cores']} cores, mesh {mesh}",
+        f"{result['mode']} step on {result['topology']}: {cores}, mesh {mesh}",
         "",
-        f"By the compiler ({result['compiler']}), for each core",
+        f"Memory of each core, by the compiler ({result['compiler']})",
         *_rows(
             ("fits", "yes" if result["fits"] else "NO"),
-            ("memory available", gib(result["hbm_bytes_per_core"])),
-            ("peak" if result["fits"] else "would take", gib(result["peak_bytes_per_core"])),
-            ("temporaries", gib(result["temp_bytes_per_core"])),
+            ("available", size(result["hbm_bytes_per_core"])),
+            (
+                "peak, all included" if result["fits"] else "would take",
+                size(result["peak_bytes_per_core"]),
+            ),
+            ("temporaries", size(result["temp_bytes_per_core"])),
         ),
-        "From the shardings, for each core",
+        "Memory of each core for what a step is given, without padding",
         *_rows(
-            ("weights", gib(result["weight_bytes_per_core"])),
-            ("optimizer and step", gib(result["optimizer_bytes_per_core"])),
-            ("batch", gib(result["batch_bytes_per_core"])),
+            ("weights", size(result["weight_bytes_per_core"])),
+            ("optimizer and step", size(result["optimizer_bytes_per_core"])),
+            ("batch", size(result["batch_bytes_per_core"])),
         ),
     ]
     if result["fits"]:
@@ -46,25 +55,29 @@ def _work(result: Mapping[str, Any]) -> list[str]:
     """The lines on operations and time."""
     if result["flops_per_core"] is None:
         return ["", f"The compiler's program cannot be read: {result['message']}"]
-    kinds = [(f"  {kind}", f"{sent / 1e9:.3f} GB") for kind, sent in result["collectives"].items()]
+    kinds = [(f"  {kind}", size(sent, _DECIMAL)) for kind, sent in result["collectives"].items()]
+    bound = _BOUNDS[result["bound_by"]]
     lines = [
-        "Counted in the compiled program, loops by their trips, for each core and step",
+        "Work of each core in a step, counted in the compiled program",
         *_rows(
             ("operations", f"{result['flops_per_core'] / 1e12:.3f} TFLOP"),
-            ("sent to other cores", f"{result['collective_bytes_per_core'] / 1e9:.3f} GB"),
+            ("sent to other cores", size(result["collective_bytes_per_core"], _DECIMAL)),
             *kinds,
         ),
-        "Estimates (peaks of the hardware; a run is slower)",
+        "Estimates, at the peak rates of the hardware: a run is slower",
         *_rows(
-            ("memory traffic", f"{result['bytes_moved_per_core'] / 1e9:.2f} GB"),
-            ("step", f"{result['estimated_step_seconds']:.4f} s, bound by {result['bound_by']}"),
+            ("memory traffic", size(result["bytes_moved_per_core"], _DECIMAL)),
+            ("step", f"{_seconds(result['estimated_step_seconds'])}, bound by {bound}"),
         ),
     ]
     if result["hours"] is not None:
-        steps = f"{result['num_steps']:,} steps"
-        lines += _rows(
-            (steps, f"{result['hours']:.2f} h, {result['chip_hours']:.2f} chip-hours"),
+        hours = f"{result['hours']:.2f} h, {result['chip_hours']:.2f} chip-hours"
+        # Training cuts most of them; the widest is compiled here.
+        steps = (
+            f"{result['num_steps']:,} steps",
+            f"{hours}, with every batch as wide as TASK_FEATURE_LENGTHS",
         )
+        lines += _rows(steps)
     if result["unknown_loops"]:
         lines.append(f"  {result['unknown_loops']} loop(s) of unknown length are counted once")
     return lines
@@ -78,7 +91,7 @@ def _change(change: Mapping[str, Any] | None) -> list[str]:
     return [
         "The closest change with which it fits:",
         *(f"  {flag}" for flag in change["flags"]),
-        f"  -> peak {gib(change['peak_bytes_per_core'])} a core, {estimate}",
+        f"  -> peak {size(change['peak_bytes_per_core'])} a core, {estimate}",
     ]
 
 
@@ -92,8 +105,8 @@ def search_table(result: Mapping[str, Any]) -> str:
     for row in result["tried"]:
         seconds = _seconds(row["estimated_step_seconds"])
         verdict = f"fits, {seconds} (estimate)" if row["fits"] else "too large"
-        size = gib(row["peak_bytes_per_core"])
-        lines.append(f"  {row['topology']:<12} {size:>11}  {verdict:<26} {' '.join(row['flags'])}")
+        peak = size(row["peak_bytes_per_core"])
+        lines.append(f"  {row['topology']:<12} {peak:>11}  {verdict:<26} {' '.join(row['flags'])}")
     if not result["fits"]:
         return "\n".join([*lines, "", "No slice that is known here holds this step."])
     flags = [f"  {flag}" for flag in (f"--topology={result['topology']}", *result["flags"])]

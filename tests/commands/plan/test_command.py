@@ -86,8 +86,8 @@ def test_an_update_on_a_slice_as_json(capsys):
 def test_other_steps_as_a_table(capsys, mode):
     code, out = plan(capsys, "--topology=v5e:1x1", f"--mode={mode}")
     assert code == 0
-    assert out.startswith(f"{mode} step on v5e:1x1: 1 cores, mesh 1 data x 1 model")
-    assert "By the compiler (libtpu" in out
+    assert out.startswith(f"{mode} step on v5e:1x1: 1 core, mesh 1 data x 1 model")
+    assert "by the compiler (libtpu" in out
     assert "Estimates" in out
     assert "counted once" not in out
 
