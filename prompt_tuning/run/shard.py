@@ -17,6 +17,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from prompt_tuning.checkpoints import json_files
+from prompt_tuning.data import content
 from prompt_tuning.errors import ConfigError
 
 _COMPLETE, _FAILED = -1, -2
@@ -123,16 +124,18 @@ class Shard:
 
     def _check(self, manifest: epath.Path) -> None:
         """Raises ConfigError for the first setting that differs from the recorded one."""
-        recorded = _read(manifest)
         present = json.loads(json_files.encode(self.settings))
-        for name in {**self.settings, **recorded}:
-            if present.get(name) != recorded.get(name):
-                raise ConfigError(
-                    f"{self.directory} holds results of {self.name} that were made with another {name}",
-                    got=present.get(name),
-                    expected=f"{recorded.get(name)!r}, as recorded in {manifest.name}",
-                    fix=f"choose another INFER_OUTPUT_DIR, or delete {self.directory}",
-                )
+        # In the order of the settings, which tells what others follow from first.
+        ordered = {name: present[name] for name in self.settings}
+        found = content.difference(_read(manifest), ordered)
+        if found:
+            name, then, now = found
+            raise ConfigError(
+                f"{self.directory} holds results of {self.name} that were made with another {name}",
+                got=now,
+                expected=f"{then!r}, as recorded in {manifest.name}",
+                fix=f"choose another INFER_OUTPUT_DIR, or delete {self.directory}",
+            )
 
 
 def _read(manifest: epath.Path) -> dict[str, Any]:

@@ -1,0 +1,123 @@
+"""What a task's examples are made from: its files by content, and all that turns them into ids and scores."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import seqio
+from etils import epath
+
+from prompt_tuning.data import batches, content, context
+from prompt_tuning.data.batches import DatasetConfig
+from prompt_tuning.data.sources import FilesDataSource
+from prompt_tuning.data.vocabularies import resolved
+from prompt_tuning.errors import DataError
+
+# Digests of files by their paths.
+Known = dict[tuple[str, ...], str | None]
+FILES = "content of its files (SHA-256)"
+
+
+def describe_dataset(cfg: DatasetConfig, known: Known | None = None) -> dict[str, Any]:
+    """Returns what the examples of a split follow from, by names that users know; JSON values.
+
+    Files are read, to be compared by content. TensorFlow Datasets are known by name and version, with which their
+    content does not change; a `seqio.FunctionDataSource` by its function (`content.describe`), since nothing says what
+    that reads.
+
+    Args:
+      cfg: Task or mixture, split, and where its files are.
+      known: Digests that were made before, which are not made again; new ones are added. None keeps none.
+    """
+    provider = batches.get_task(cfg)
+    described: dict[str, Any] = {"task": provider.name, "split": cfg.split}
+    if isinstance(provider, seqio.Mixture):
+        # Not `get_rate`, which counts examples where a rate depends on them.
+        described["rates"] = content.describe(provider._task_to_rate)
+    known = {} if known is None else known
+    with context.overriding(data_dir=cfg.data_dir):
+        for task in seqio.get_subtasks(provider):
+            if cfg.split in task.splits:
+                described[task.name] = {
+                    **describe_examples(task, cfg.split, known, use_cached=cfg.use_cached),
+                    "answers": content.describe(task._postprocess_fn),
+                    "metrics": content.describe(
+                        [*task.metric_fns, *task._metric_objs_constructor_args]
+                    ),
+                }
+    return described
+
+
+def describe_examples(
+    task: seqio.Task, split: str, known: Known, *, use_cached: bool = False
+) -> dict[str, Any]:
+    """Returns what the ids of a task's examples follow from.
+
+    Args:
+      task: The task.
+      split: One of its splits.
+      known: As of `describe_dataset`.
+      use_cached: Whether they come from SeqIO's offline cache.
+    """
+    features: Mapping[str, Any] = {
+        name: {
+            "vocabulary": describe_vocabulary(feature.vocabulary),
+            "add_eos": feature.add_eos,
+            "kind": type(feature).__name__,
+        }
+        for name, feature in task.output_features.items()
+    }
+    source = task.source
+    if use_cached and task.supports_caching and task.cache_dir:
+        source = task._get_cached_source(split)
+    return {
+        FILES: _digest_of_files(source, split, known),
+        "source": _describe_source(task.source),
+        "text": content.describe(task.preprocessors),
+        "features": features,
+    }
+
+
+def describe_vocabulary(vocabulary: seqio.Vocabulary) -> dict[str, Any]:
+    """Returns the kind of a vocabulary, its size and special ids, and the content of its file.
+
+    Args:
+      vocabulary: Any of SeqIO's. A file that is neither on this machine nor loaded yet is known by its address.
+    """
+    meant = resolved(vocabulary)
+    described: dict[str, Any] = {"kind": type(meant).__name__}
+    file = getattr(meant, "sentencepiece_model_file", None)
+    if file is not None:
+        is_loaded = getattr(meant, "_model", None) is not None
+        if not is_loaded and ("://" in str(file) or not epath.Path(file).is_file()):
+            return {**described, "address": str(getattr(meant, "address", file))}
+        described["content (SHA-256)"] = content.of_bytes(meant.sp_model)  # pyright: ignore[reportAttributeAccessIssue]
+    for name in ("vocab_size", "extra_ids", "pad_id", "eos_id", "unk_id", "bos_id"):
+        described[name] = getattr(meant, name, None)
+    return described
+
+
+def _describe_source(source: seqio.DataSource) -> dict[str, Any]:
+    """What a source makes of its files, wherever these are."""
+    described: dict[str, Any] = {"kind": type(source).__name__}
+    if isinstance(source, FilesDataSource):
+        described["form"] = content.describe(source.form)
+    elif isinstance(source, seqio.TfdsDataSource):
+        described["name"] = source.tfds_dataset.name
+    elif isinstance(source, seqio.FunctionDataSource):
+        described["function"] = content.describe(source._dataset_fn)
+    elif isinstance(source, seqio.FileDataSource):
+        described["reader"] = content.describe(source._reader)
+    return described
+
+
+def _digest_of_files(source: seqio.DataSource, split: str, known: Known) -> str | None:
+    """The digest of a split's files; None where there are none that this machine can name."""
+    has_files = getattr(source, "has_files", isinstance(source, seqio.FileDataSource))
+    try:
+        files = tuple(map(str, source.list_shards(split))) if has_files else ()
+    except DataError:
+        # They are not here: who reads them says so.
+        return None
+    if files not in known:
+        known[files] = content.of_files(files)
+    return known[files]
