@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+# What a record calls its own digest.
+SEAL = "sha256"
 # Files of up to this size together are read whole; of larger ones, as C4's, evenly spaced blocks. Unit: bytes.
 WHOLE_BYTES = 2**30
 # Other weights differ everywhere. Unit: bytes.
@@ -38,6 +40,28 @@ _PLAIN = (str, int, float, bool, bytes, list, tuple, dict, set, frozenset)
 def of_bytes(content: bytes | str) -> str:
     """Returns the SHA-256 of some bytes, or of a text in UTF-8, as 64 hexadecimal digits."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a record of JSON values with its own digest, for `unsealed`."""
+    return {**record, SEAL: of_bytes(json.dumps(record, sort_keys=True))}
+
+
+def unsealed(record: Any) -> dict[str, Any]:
+    """Returns a record without its digest; one that has none, as older versions and others wrote it, as it is.
+
+    Args:
+      record: What was read.
+
+    Raises:
+      ValueError: If it is no JSON object, or not what was written.
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f"a JSON {type(record).__name__}")
+    rest = {name: value for name, value in record.items() if name != SEAL}
+    if SEAL in record and sealed(rest)[SEAL] != record[SEAL]:
+        raise ValueError("not what was written: its digest differs")
+    return rest
 
 
 def of_files(files: Sequence[epath.PathLike], whole_bytes: int = WHOLE_BYTES) -> str | None:
@@ -71,18 +95,19 @@ def of_folder(folder: epath.PathLike, whole_bytes: int = WEIGHTS_BYTES) -> str |
       whole_bytes: As of `of_files`.
     """
     folder = epath.Path(folder)
-    files = list(files_below(folder)) if folder.is_dir() else []
+    found = folder.iterdir() if "://" in str(folder) else files_below(folder)
+    files = sorted(path for path in found if path.is_file()) if folder.is_dir() else []
     names = [str(path.relative_to(folder)) for path in files]
     return of_bytes("\n".join([*names, str(of_files(files, whole_bytes))])) if files else None
 
 
 def files_below(folder: epath.Path) -> Iterator[epath.Path]:
-    """Yields all files below a folder in the order of their names; in an object store those in the folder itself."""
+    """Yields all files below a folder, each folder in the order of its names."""
     for path in sorted(folder.iterdir()):
-        if path.is_file():
-            yield path
-        elif "://" not in str(path) and path.is_dir():
+        if path.is_dir():
             yield from files_below(path)
+        else:
+            yield path
 
 
 def _of_file(file: epath.Path, size: int, share: int | None) -> str:

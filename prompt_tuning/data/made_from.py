@@ -1,5 +1,6 @@
 """What a task's examples are made from: its files by content, and all that turns them into ids and scores."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from prompt_tuning.errors import DataError
 # Digests of files by their paths.
 Known = dict[tuple[str, ...], str | None]
 FILES = "content of its files (SHA-256)"
+# In the folder of a cached task: what each split was made from.
+CACHE_RECORD = "made_from.json"
+_CACHE_AGAIN = "make the cache again: `prompt-tuning tasks cache` with --overwrite"
 
 
 def describe_dataset(cfg: DatasetConfig, known: Known | None = None) -> dict[str, Any]:
@@ -77,6 +81,17 @@ def describe_examples(
     }
 
 
+def describe_cached(task: seqio.Task, split: str) -> dict[str, Any]:
+    """Returns what the examples follow from that SeqIO's offline cache holds: nothing behind the cache's place.
+
+    Args:
+      task: A task that supports caching.
+      split: One of its splits.
+    """
+    described = describe_examples(task, split, {})
+    return {**described, "text": described["text"][: task._cache_step_idx]}
+
+
 def describe_vocabulary(vocabulary: seqio.Vocabulary) -> dict[str, Any]:
     """Returns the kind of a vocabulary, its size and special ids, and the content of its file.
 
@@ -94,6 +109,44 @@ def describe_vocabulary(vocabulary: seqio.Vocabulary) -> dict[str, Any]:
     for name in ("vocab_size", "extra_ids", "pad_id", "eos_id", "unk_id", "bos_id"):
         described[name] = getattr(meant, name, None)
     return described
+
+
+def check_cache(cfg: DatasetConfig) -> None:
+    """Raises DataError if a task's offline cache was made from other files, text or vocabulary than the task's now.
+
+    Files that are not on this machine are not compared; nor is a cache of `seqio_cache_tasks`, which says nothing of
+    itself.
+
+    Args:
+      cfg: Looked at where `use_cached` is set.
+    """
+    for name in batches.eval_task_names(cfg) if cfg.use_cached else ():
+        task = seqio.TaskRegistry.get(name)
+        record = epath.Path(task.cache_dir or "") / CACHE_RECORD
+        if not task.supports_caching or not task.cache_dir or not record.is_file():
+            continue
+        with context.overriding(data_dir=cfg.data_dir):
+            present = describe_cached(task, cfg.split)
+        try:
+            recorded = content.unsealed(json.loads(record.read_text()))[cfg.split]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"The record of the cache in {task.cache_dir} is damaged",
+                got=f"{CACHE_RECORD}: {error!r}",
+                expected="what each split was made from",
+                fix=_CACHE_AGAIN,
+            ) from error
+        if present[FILES] is None:
+            present[FILES] = recorded[FILES]
+        found = content.difference(recorded, present, name)
+        if found:
+            part, then, now = found
+            raise DataError(
+                f"The cache in {task.cache_dir} was made with another {part}",
+                got=now,
+                expected=f"{then!r}, as recorded in {CACHE_RECORD}",
+                fix=_CACHE_AGAIN,
+            )
 
 
 def _describe_source(source: seqio.DataSource) -> dict[str, Any]:
