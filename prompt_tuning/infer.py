@@ -12,7 +12,7 @@ from etils import epath
 
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.open import open_source
-from prompt_tuning.data import batches, inference_examples
+from prompt_tuning.data import batches, inference_examples, made_from
 from prompt_tuning.data.benchmarks import leaderboard
 from prompt_tuning.data.inference_examples import InferenceExample
 from prompt_tuning.errors import ConfigError, DataError, check_choice
@@ -174,6 +174,7 @@ def read_examples(
     """Yields the examples of the file, or of the task's split; with `prompts`, each with the number of its own."""
     if input_file is None:
         batches.check_dataset(cfg)
+        made_from.check_cache(cfg)
         return inference_examples.from_task(cfg)
     names = list(prompts) if prompts else None
     examples = inference_examples.from_file(

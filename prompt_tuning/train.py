@@ -22,9 +22,8 @@ from prompt_tuning.data.evaluation import EvaluatorConfig
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params.names import PROMPT_REGEX
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.run import checks, compilation_cache, startup_times, steps
+from prompt_tuning.run import checks, compilation_cache, identity, startup_times, steps
 from prompt_tuning.run.evaluators import DecodingEval, TeacherForcingEval, format_metrics
-from prompt_tuning.run.identity import agree_on_seed, check_same_run, describe, steps_of_this_run
 from prompt_tuning.run.model_info import model_info
 from prompt_tuning.run.optimizer_start import starting_from
 from prompt_tuning.run.preemption import Notice, Preempted
@@ -138,7 +137,7 @@ def train(
         model, partitioner, trainer, [train_dataset_cfg, *eval_cfgs], trainable_regex
     )
     source = open_initial(checkpoint_cfg.restore, from_scratch=initialize_from_scratch)
-    num_steps = steps_of_this_run(total_steps, relative_steps, source)
+    num_steps = identity.steps_of_this_run(total_steps, relative_steps, source)
     times.end("checks")
 
     # 2. Weights, optimizer and the place in the data.
@@ -149,10 +148,17 @@ def train(
         {path: model.param_shapes[path] for path in split_paths(model, trainable_regex)[0]},
         resumed=checkpointer.latest_metadata(),
     )
-    seed = agree_on_seed(random_seed, checkpointer)
-    metadata = describe(model, train_dataset_cfg, model_dir, seed, config_text)
+    seed = identity.agree_on_seed(random_seed, checkpointer)
+    metadata = identity.describe(model, train_dataset_cfg, model_dir, seed, config_text)
     metadata["restored_step"] = trainer.optimizer.restored_step
-    check_same_run(checkpointer, metadata)
+    data = {
+        "training data": train_dataset_cfg,
+        "teacher-forcing evaluation": train_eval_dataset_cfg,
+        "decoding evaluation": infer_eval_dataset_cfg,
+    }
+    metadata[identity.MADE_FROM] = identity.describe_training(model, data, trainer, trainable_regex)
+    identity.check_same_run(checkpointer, metadata)
+    identity.say_what_is_left(checkpointer.latest_step(), num_steps)
     tx = trainer.optimizer.make(trainer.learning_rate_fn)
     start = initialize(
         model,
@@ -293,7 +299,9 @@ def save(run: Run, step: int, cfg: batches.DatasetConfig) -> None:
         # A run that is killed in between takes the step again and writes the same prompt again; in the other order it
         # would go on from the checkpoint, and the prompt of this step would be missing for good.
         if prompts:
-            save_prompts(str(run.model_dir), step, prompts, metadata)
+            # What the run was made from is for those who go on with it.
+            info = {name: x for name, x in metadata.items() if name != identity.MADE_FROM}
+            save_prompts(str(run.model_dir), step, prompts, info)
         run.checkpointer.save(step, run.state, metadata)
 
 

@@ -1,4 +1,4 @@
-"""Small JSON files: read with an error that says what they are, replaced whole so that nobody meets half of one."""
+"""Small JSON files: replaced whole so that nobody meets half of one, with a digest that is checked on reading."""
 
 import json
 import os
@@ -8,27 +8,29 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from prompt_tuning.data import content
 from prompt_tuning.errors import unreadable
 
 
-def write_atomically(path: epath.Path, content: bytes) -> None:
+def write_atomically(path: epath.Path, data: bytes) -> None:
     """Writes a file such that a reader, or a process killed meanwhile, sees the old or the new content, never half."""
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    temporary.write_bytes(content)
+    temporary.write_bytes(data)
     temporary.replace(path)
 
 
 def encode(info: Mapping[str, Any]) -> bytes:
-    """Returns readable JSON; NumPy scalars become numbers, and what JSON cannot hold its text."""
+    """Returns readable JSON with its digest; NumPy scalars become numbers, and what JSON cannot hold its text."""
 
     def convert(value: Any) -> Any:
         return value.item() if isinstance(value, np.generic) else str(value)
 
-    return (json.dumps(info, indent=1, sort_keys=True, default=convert) + "\n").encode()
+    plain = content.sealed(json.loads(json.dumps(info, default=convert)))
+    return (json.dumps(plain, indent=1, sort_keys=True) + "\n").encode()
 
 
 def read(path: epath.Path, *, expected: str, fix: str) -> dict[str, Any]:
-    """Returns the JSON object in a file.
+    """Returns the JSON object in a file, without its digest.
 
     Args:
       path: The file.
@@ -36,12 +38,9 @@ def read(path: epath.Path, *, expected: str, fix: str) -> dict[str, Any]:
       fix: What to do about a damaged one, for the message.
 
     Raises:
-      CheckpointError: If it is missing, or holds anything else.
+      CheckpointError: If it is missing, or holds anything else, or not what was written.
     """
     try:
-        content = json.loads(path.read_text())
-        if not isinstance(content, dict):
-            raise ValueError(f"a JSON {type(content).__name__}")
-        return content
+        return content.unsealed(json.loads(path.read_text()))
     except (OSError, ValueError) as e:
         raise unreadable(path, e, expected=expected, fix=fix) from e

@@ -1,6 +1,5 @@
 """`best.json` in a MODEL_DIR: by each metric, the step that was best so far."""
 
-import json
 import math
 from typing import Any
 
@@ -9,6 +8,7 @@ from absl import logging
 from etils import epath
 
 from prompt_tuning.checkpoints import json_files
+from prompt_tuning.errors import CheckpointError
 
 _FILE = "best.json"
 
@@ -30,12 +30,11 @@ class Ledger:
         self.path = epath.Path(model_dir) / _FILE
         self.best: dict[str, dict[str, Any]] = {}
         try:
-            self.best = json.loads(self.path.read_text())
-        except FileNotFoundError:
-            pass
-        except ValueError:
+            if self.path.exists():
+                self.best = _checked(json_files.read(self.path, expected="scores", fix=""))
+        except (CheckpointError, ValueError) as error:
             # A score is measured again at the next evaluation; a run that does not start again is the greater loss.
-            logging.warning("%s is damaged; scores are collected anew", self.path)
+            logging.warning("%s is damaged; scores are collected anew: %s", self.path, error)
 
     def steps(self) -> set[int]:
         """Returns the steps that are best by some metric."""
@@ -62,3 +61,15 @@ class Ledger:
         }
         if jax.process_index() == 0:
             json_files.write_atomically(self.path, json_files.encode(self.best))
+
+
+def _checked(best: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The entries of the file; ValueError if one is not of the form that `record` writes."""
+    forms = {"name": str, "step": int, "value": int | float, "higher_is_better": bool}
+    for name, entry in best.items():
+        is_entry = isinstance(entry, dict) and all(
+            isinstance(entry.get(part), form) for part, form in forms.items()
+        )
+        if not is_entry or not math.isfinite(entry["value"]):
+            raise ValueError(f"{name!r}: {entry!r}")
+    return best

@@ -48,7 +48,13 @@ def open_source(
     for is_kind, source in _KINDS:
         if is_kind(found):
             return source(found)
-    return RunSource(found, open_source, initial_checkpoint=initial_checkpoint)
+    return RunSource(
+        found,
+        open_source,
+        initial_checkpoint=initial_checkpoint,
+        # The newest sound one has been looked for.
+        is_checked=mode == "latest",
+    )
 
 
 def _locate(path: epath.PathLike, mode: str) -> epath.Path:

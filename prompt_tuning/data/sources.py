@@ -61,6 +61,16 @@ class FilesDataSource(seqio.DataSource):
         """False: a split lies in fixed files."""
         return False
 
+    @property
+    def form(self) -> Any:
+        """What is made of the files, wherever they are: what tells two sources of the same files apart."""
+        return None
+
+    @property
+    def has_files(self) -> bool:
+        """Whether `list_shards` names files whose content may be compared."""
+        return True
+
     def get_dataset(
         self,
         split: str = "train",
@@ -111,6 +121,11 @@ class RecordFilesDataSource(FilesDataSource):
         super().__init__(splits=tuple(files))
         self._files = {split: tuple(paths) for split, paths in files.items()}
         self._format = fmt
+
+    @property
+    def form(self) -> Any:
+        """The format."""
+        return self._format
 
     def list_shards(self, split: str) -> Sequence[str]:
         """Returns the names of a split's files."""
@@ -170,6 +185,16 @@ class DataDirOrTfdsDataSource(FilesDataSource):
     def find(self, data_dir: str, split: str) -> seqio.DataSource:
         """Returns the source of a split's original files; raises DataError where they are not there."""
         raise NotImplementedError
+
+    @property
+    def form(self) -> Any:
+        """Name and version; the format of the original files is the program's own."""
+        return self._tfds_name
+
+    @property
+    def has_files(self) -> bool:
+        """Whether the original files are read: data sets of TensorFlow Datasets are known by name and version."""
+        return context.get_data_dir() is not None
 
     def list_shards(self, split: str) -> Sequence[str]:
         """Returns the names of a split's files."""

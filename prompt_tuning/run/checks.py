@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from prompt_tuning.data import batches, context, vocabularies
+from prompt_tuning.data import batches, context, made_from, vocabularies
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
@@ -43,6 +43,7 @@ def check_data(
     check_model(model, partitioner, [cfg.batch_size for cfg in cfgs])
     for cfg in cfgs:
         batches.check_dataset(cfg)
+        made_from.check_cache(cfg)
 
 
 def check_training(

@@ -1,26 +1,30 @@
 """What makes a run the run it is: its number of updates, its seed, and what it and its results record of it."""
 
 import dataclasses
-import hashlib
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
-from etils import epath
 from jax.experimental import multihost_utils
 
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.checkpoints.source import ParamSource
-from prompt_tuning.data import batches
+from prompt_tuning.data import batches, content
+from prompt_tuning.data.made_from import describe_dataset, describe_vocabulary
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.run import many_prompts
 from prompt_tuning.run.prompt_start import prompt_file_of
+from prompt_tuning.training.trainer import Trainer
+
+# In what a checkpoint records says what its run was made from.
+MADE_FROM = "made_from"
+# What of a model changes how it is computed, and not what.
+_NOT_COMPARED = ("scan_layers", "remat_policy", "attention")
 
 
 def steps_of_this_run(total: int | None, relative: int | None, source: ParamSource | None) -> int:
@@ -85,12 +89,54 @@ def describe(
         "model": dataclasses.asdict(model.config),
         "prompt_length": model.prompt.length if model.prompt else 0,
         "model_dir": os.path.abspath(model_dir) if is_local else model_dir,
-        "config_digest": _sha256(config_text.encode()),
+        "config_digest": content.of_bytes(config_text),
+    }
+
+
+def describe_training(
+    model: EncoderDecoderModel,
+    data: Mapping[str, batches.DatasetConfig | None],
+    trainer: Trainer,
+    trainable_regex: Sequence[str],
+) -> dict[str, Any]:
+    """Returns what a run is made from, by content: data, vocabularies, model and recipe; JSON values.
+
+    Not its batches, steps, saves and devices, nor how attention is computed, which may differ when it goes on.
+
+    Args:
+      model: The model.
+      data: Name -> training data and those of the evaluations, which choose the best checkpoint; None for none.
+      trainer: Optimizer and learning rate.
+      trainable_regex: Regular expressions over whole parameter paths.
+    """
+    sizes = dataclasses.asdict(model.config)
+    known: dict[tuple[str, ...], str | None] = {}
+    return {
+        **{
+            name: cfg
+            and {
+                "TASK_FEATURE_LENGTHS": content.describe(cfg.task_feature_lengths),
+                **describe_dataset(cfg, known),
+            }
+            for name, cfg in data.items()
+        },
+        "input vocabulary": describe_vocabulary(model.input_vocabulary),
+        "output vocabulary": describe_vocabulary(model.output_vocabulary),
+        "network.T5Config": content.describe(
+            {name: value for name, value in sizes.items() if name not in _NOT_COMPARED}
+        ),
+        "loss": content.describe(model.loss_config),
+        "optimizer": content.describe(trainer.optimizer),
+        "learning rate": content.describe(trainer.learning_rate_fn),
+        "TRAINABLE_REGEX": list(trainable_regex),
     }
 
 
 def check_same_run(checkpointer: Checkpointer, metadata: Mapping[str, Any]) -> None:
-    """Raises ConfigError if MODEL_DIR holds a run on another task, batch size, window or seed."""
+    """Raises ConfigError if MODEL_DIR holds a run on another task, batch size, window or seed, or made from else.
+
+    A checkpoint of a version that recorded less is compared by what it has.
+    """
     latest = checkpointer.latest_step()
     if latest is None:
         return
@@ -109,6 +155,25 @@ def check_same_run(checkpointer: Checkpointer, metadata: Mapping[str, Any]) -> N
                 expected=f"{resumed[name]!r}, so that the run goes on where it stopped",
                 fix=f"bind the old {macro} or start in an empty MODEL_DIR",
             )
+    if MADE_FROM not in resumed:
+        return
+    found = content.difference(resumed[MADE_FROM], metadata[MADE_FROM])
+    if found:
+        name, then, now = found
+        raise ConfigError(
+            f"The run in MODEL_DIR, which would be resumed, was made from something else: {name}",
+            got=now,
+            expected=f"{then!r}, so that the run goes on as what it is",
+            fix="put back what it was, or start in an empty MODEL_DIR",
+        )
+
+
+def say_what_is_left(latest: int | None, num_steps: int) -> None:
+    """Says in process 0 that a run has made more updates than are asked for, and makes no other."""
+    if latest is not None and latest > num_steps and jax.process_index() == 0:
+        print(
+            f"MODEL_DIR holds step {latest} already, more than the {num_steps} updates asked for: nothing is trained"
+        )
 
 
 def describe_inference(
@@ -132,23 +197,25 @@ def describe_inference(
     prompt_file = prompt_file_of(model.prompt)
     described = {
         "CHECKPOINT_PATH": str(source.path),
+        "content of CHECKPOINT_PATH (SHA-256)": content.of_folder(source.path),
         "config of the run that left CHECKPOINT_PATH (SHA-256)": getattr(
             source, "metadata", {}
         ).get("config_digest"),
+        "frozen weights of the run that left CHECKPOINT_PATH": source.frozen_digest,
         "utils.RestoreCheckpointConfig.dtype": dtype,
         "PROMPT_FILE": prompt_file,
         "content of PROMPT_FILE (SHA-256)": prompt_file
-        and _sha256(read.load_prompt(prompt_file)[0].tobytes()),
-        "PROMPT": _text(model.prompt),
-        "models.EncoderDecoderModel.decode_fn": _text(model.decoder),
-        "network.T5Config": _text(model.config),
-        "input vocabulary": _vocabulary(model.input_vocabulary),
-        "output vocabulary": _vocabulary(model.output_vocabulary),
+        and content.of_bytes(read.load_prompt(prompt_file)[0].tobytes()),
+        "PROMPT": content.describe(model.prompt),
+        "models.EncoderDecoderModel.decode_fn": content.describe(model.decoder),
+        "network.T5Config": content.describe(model.config),
+        "input vocabulary": describe_vocabulary(model.input_vocabulary),
+        "output vocabulary": describe_vocabulary(model.output_vocabulary),
         "INFER_INPUT_FILE": input_file,
-        "content of INFER_INPUT_FILE (SHA-256)": input_file
-        and _sha256(epath.Path(input_file).read_bytes()),
+        "content of INFER_INPUT_FILE (SHA-256)": input_file and content.of_files([input_file]),
         "MIXTURE_OR_TASK_NAME": cfg.mixture_or_task_name,
         "utils.DatasetConfig.split": cfg.split,
+        "the task": None if input_file else describe_dataset(cfg),
         "utils.DatasetConfig.seed": cfg.seed,
         "TASK_DATA_DIR": cfg.data_dir,
         "USE_CACHED_TASKS": cfg.use_cached,
@@ -158,22 +225,7 @@ def describe_inference(
     if prompts:
         described["infer.prompts"] = dict(prompts)
         described["content of infer.prompts (SHA-256)"] = {
-            name: _sha256(many_prompts.read(path)[0].tobytes()) for name, path in prompts.items()
+            name: content.of_bytes(many_prompts.read(path)[0].tobytes())
+            for name, path in prompts.items()
         }
     return described
-
-
-def _sha256(content: bytes) -> str:
-    """The digest of a file's content."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def _text(value: Any) -> str:
-    """The value as Python shows it, without addresses, which differ between runs."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-
-
-def _vocabulary(vocabulary: Any) -> str:
-    """Kind, file and size of a vocabulary."""
-    file = getattr(vocabulary, "sentencepiece_model_file", "")
-    return f"{type(vocabulary).__name__} {file} of {vocabulary.vocab_size} ids"

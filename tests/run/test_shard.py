@@ -9,6 +9,7 @@ import sys
 import pytest
 from etils import epath
 
+from prompt_tuning.data import content
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.run.shard import Shard
 from tests.helpers import REPO
@@ -28,7 +29,8 @@ def test_a_new_shard_has_no_chunks_and_resumes_after_the_last_one(tmp_path):
     assert make_shard(tmp_path / "new").open() == 2
     shard.finish(2)
     assert shard.final.read_text() == "a\nb\nc\n"
-    assert json.loads(shard.completed.read_text()) == SETTINGS
+    record = content.unsealed(json.loads(shard.completed.read_text()))
+    assert record == {**SETTINGS, "results (SHA-256)": content.of_bytes("a\nb\nc\n")}
     assert not shard.unfinished.exists() and make_shard(tmp_path / "new").open() is None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints import json_files
+from prompt_tuning.checkpoints import digests, json_files
 from prompt_tuning.checkpoints.formats import orbax_item
 from prompt_tuning.checkpoints.formats.arrays import StoredArrays
 from prompt_tuning.errors import CheckpointError, unreadable
@@ -72,15 +72,28 @@ def find_damage(path: epath.PathLike) -> str | None:
       path: A `checkpoint_{step}` directory that was given its final name.
     """
     try:
+        check_digests(path)
         read_metadata(path)
         state = open_state(path)
         shapes = state.shapes()
-        if sum(np.prod(s) * d.itemsize for s, d in shapes.values()) <= _READ_WHOLE_BYTES:
-            for name in shapes:
-                state.read(name)
+        # Of a checkpoint without digests, to read it is all that can be done.
+        is_small = sum(np.prod(s) * d.itemsize for s, d in shapes.values()) <= _READ_WHOLE_BYTES
+        for name in shapes if is_small and not digests.are_in(epath.Path(path)) else ():
+            state.read(name)
     except CheckpointError as e:
         return str(e)
     return None
+
+
+def check_digests(path: epath.PathLike) -> None:
+    """Raises CheckpointError if a file of a checkpoint is not what was written, as far as its digests tell.
+
+    Args:
+      path: A `checkpoint_{step}` directory; those of earlier versions have no digests.
+    """
+    damage = digests.find_damage(epath.Path(path))
+    if damage:
+        raise _damaged(path, damage)
 
 
 def _damaged(path: epath.PathLike, cause: object) -> CheckpointError:

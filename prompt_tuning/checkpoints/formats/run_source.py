@@ -21,6 +21,7 @@ class RunSource:
       path: A `checkpoint_{step}` directory of this program, under whatever name.
       open_source: Opens the checkpoint of its frozen parameters.
       initial_checkpoint: Where they are; None goes by what the run recorded.
+      is_checked: Whether somebody has looked already that it is sound.
 
     Attributes:
       metadata: All that the run recorded.
@@ -39,9 +40,12 @@ class RunSource:
         open_source: Callable[[epath.PathLike], ParamSource],
         *,
         initial_checkpoint: epath.PathLike | None = None,
+        is_checked: bool = False,
     ):
-        """Reads names and shapes, and opens the source of the frozen parameters."""
+        """Checks its digests, reads names and shapes, and opens the source of the frozen parameters."""
         self.path = paths.absolute(path)
+        if not is_checked:
+            run.check_digests(self.path)
         self.metadata: dict[str, Any] = run.read_metadata(self.path)
         recorded = self.metadata.get("step")
         # As recorded, since its folder may have been renamed; else by its name.

@@ -12,12 +12,15 @@ from jaxtyping import Float
 from safetensors.numpy import save
 
 from prompt_tuning.checkpoints.formats.safetensors_files import SafetensorsFiles
+from prompt_tuning.data.content import SEAL, of_bytes, sealed, unsealed
 from prompt_tuning.errors import CheckpointError, unreadable
 
 # NumPy has no name for bfloat16 in a .npy header and stores two opaque bytes.
 _OPAQUE_BFLOAT16 = np.dtype("V2")
 # Where the metadata of a .safetensors file says, in JSON, what its prompt belongs to.
 _INFO = "prompt_tuning"
+# There, the digest of the tensors.
+_CONTENT = "content (SHA-256)"
 
 
 def read_matrix(
@@ -104,14 +107,22 @@ def read_safetensors(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str,
       CheckpointError: If it is missing, damaged, or holds a tensor that is not floating.
     """
     files = SafetensorsFiles([path])
-    info = files.metadata.get(_INFO)
+    tensors = {name: files.read(name) for name in files.shapes()}
+    # By the digest in it too: without, a name that was damaged would be another program's.
+    texts = [text for key, text in files.metadata.items() if key == _INFO or f'"{SEAL}"' in text]
+    if not texts:
+        return tensors, None
     try:
-        recorded = None if info is None else json.loads(info)
-    except ValueError as e:
-        whole = f"JSON under the key {_INFO!r}"
-        fix = "export the prompt again"
+        info = json.loads(texts[0])
+        recorded = unsealed({**info, _CONTENT: _digest_of(tensors)} if _CONTENT in info else info)
+        if SEAL in info and files.metadata != _metadata(info):
+            raise ValueError("not the header that was written")
+    except (ValueError, TypeError, AttributeError) as e:
+        whole = f"what was written, with JSON under the key {_INFO!r}"
+        fix = "copy or export the prompt again"
         raise unreadable(f"the metadata of {path}", e, expected=whole, fix=fix) from e
-    return {name: files.read(name) for name in files.shapes()}, recorded
+    recorded.pop(_CONTENT, None)
+    return tensors, recorded
 
 
 def encode_safetensors(name: str, matrix: np.ndarray, info: Mapping[str, Any]) -> bytes:
@@ -122,9 +133,23 @@ def encode_safetensors(name: str, matrix: np.ndarray, info: Mapping[str, Any]) -
       matrix: The tensor.
       info: What it belongs to, for `read_safetensors`; anything JSON can hold.
     """
+    tensors = {name: np.ascontiguousarray(matrix)}
+    plain = json.loads(json.dumps(dict(info), default=str))
+    return save(tensors, _metadata(sealed({**plain, _CONTENT: _digest_of(tensors)})))
+
+
+def _metadata(info: Mapping[str, Any]) -> dict[str, str]:
+    """What the header says beside the tensors."""
     # PyTorch's readers, PEFT's among them, ask for a format; the bytes are the same for all.
-    metadata = {"format": "pt", _INFO: json.dumps(dict(info), sort_keys=True, default=str)}
-    return save({name: np.ascontiguousarray(matrix)}, metadata)
+    return {"format": "pt", _INFO: json.dumps(dict(info), sort_keys=True)}
+
+
+def _digest_of(tensors: Mapping[str, np.ndarray]) -> str:
+    """The digest of tensors: names, dtypes, shapes and content."""
+    lines = [
+        f"{name} {x.dtype} {list(x.shape)} {of_bytes(x.tobytes())}" for name, x in tensors.items()
+    ]
+    return of_bytes("\n".join(lines))
 
 
 def encode_npy(matrix: np.ndarray) -> bytes:

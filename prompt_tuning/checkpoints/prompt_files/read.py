@@ -9,11 +9,14 @@ from jaxtyping import Float
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.checkpoints.paths import STEP_PREFIX, steps_in
 from prompt_tuning.checkpoints.prompt_files import matrices, peft
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.data import content
+from prompt_tuning.errors import CheckpointError, unreadable
 
 # What a run leaves in MODEL_DIR, beside its checkpoints: the prompt of every step that was saved.
 FOLDER = "numpy_checkpoints"
 _SAFETENSORS = ".safetensors"
+# In the JSON file beside a prompt: the SHA-256 of the prompt's file.
+DIGEST = "content (SHA-256)"
 # How the name of the one prompt in a folder ends: the parameter's path with dots, or a file of the reader's own.
 _PROMPT_NAMES = (".prompt", ".npy")
 
@@ -55,16 +58,27 @@ def load_prompt(
         (matrix,) = tensors.values()
         prompt = matrices.check_matrix(matrix, path, what="prompt", setting=setting, width=width)
         return prompt, info
-    prompt = matrices.read_matrix(path, what="prompt", setting=setting, width=width)
     side = path.parent / f"{path.name}.json"
-    if not side.is_file():
-        return prompt, None
-    info = json_files.read(
+    info = read_info(side) if side.is_file() else None
+    # Not of the run, but of the file beside it; a prompt of earlier versions has none.
+    digest = None if info is None else info.pop(DIGEST, None)
+    if digest is not None and content.of_bytes(path.read_bytes()) != digest:
+        raise unreadable(
+            path,
+            f"content other than {side.name} says ({DIGEST})",
+            expected="the prompt that was written",
+            fix=f"copy it again, or remove {side.name}, to use it without any check",
+        )
+    return matrices.read_matrix(path, what="prompt", setting=setting, width=width), info
+
+
+def read_info(side: epath.Path) -> dict[str, Any]:
+    """Returns what the JSON file beside a prompt says; CheckpointError if it is damaged."""
+    return json_files.read(
         side,
         expected="the JSON that was written beside the prompt",
         fix="copy it again, or remove it: the prompt is then used without any check",
     )
-    return prompt, info
 
 
 def _find_file(path: epath.Path, setting: str) -> epath.Path:

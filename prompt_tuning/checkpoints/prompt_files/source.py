@@ -46,6 +46,7 @@ def read_source(
             fix="leave --step out, or name the MODEL_DIR",
         )
     if run.is_run_checkpoint(path):
+        run.check_digests(path)
         state = run.open_state(path)
         _check_place(path, run.trainable_shapes(state))
         prompt = state.read(run.TRAINABLE + PROMPT_PATH)

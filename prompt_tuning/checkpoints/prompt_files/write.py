@@ -18,8 +18,9 @@ from jaxtyping import Float
 from prompt_tuning.checkpoints import json_files, paths
 from prompt_tuning.checkpoints.formats.huggingface_config import CONFIG_FILE
 from prompt_tuning.checkpoints.paths import STEP_PREFIX
-from prompt_tuning.checkpoints.prompt_files import matrices, peft
+from prompt_tuning.checkpoints.prompt_files import matrices, peft, read
 from prompt_tuning.checkpoints.prompt_files.read import FOLDER
+from prompt_tuning.data import content
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.types import Array
@@ -71,9 +72,8 @@ def update_info(model_dir: epath.PathLike, step: int, info: Mapping[str, Any]) -
     if jax.process_index() != 0:
         return
     for path in sorted(folder(model_dir, step).glob("*.json")):
-        json_files.write_atomically(
-            path, json_files.encode({**json.loads(path.read_text()), **info})
-        )
+        recorded = read.read_info(path)
+        json_files.write_atomically(path, json_files.encode({**recorded, **info}))
 
 
 def write_prompt(
@@ -127,17 +127,18 @@ def write_prompt(
         _write_folder(target, peft.encode_adapter(prompt, info, base_model=base_model))
     elif file_format == "safetensors":
         name = PROMPT_PATH.replace("/", ".")
-        content = matrices.encode_safetensors(name, prompt, info)
-        json_files.write_atomically(target, content)
+        json_files.write_atomically(target, matrices.encode_safetensors(name, prompt, info))
     else:
         _write_npy(target, prompt, info)
 
 
 def _write_npy(path: epath.Path, prompt: np.ndarray, info: Mapping[str, Any]) -> None:
     """Writes a `.npy` file and the JSON file beside it."""
+    encoded = matrices.encode_npy(prompt)
+    side = {**info, read.DIGEST: content.of_bytes(encoded)}
     # In this order a prompt never lies there without what it belongs to.
-    json_files.write_atomically(path.parent / f"{path.name}.json", json_files.encode(info))
-    json_files.write_atomically(path, matrices.encode_npy(prompt))
+    json_files.write_atomically(path.parent / f"{path.name}.json", json_files.encode(side))
+    json_files.write_atomically(path, encoded)
 
 
 def _to_host(array: Array) -> np.ndarray:
@@ -172,7 +173,7 @@ def _write_folder(target: epath.Path, files: Mapping[str, bytes]) -> None:
     at_once = not paths.in_object_store(target)
     folder = target.parent / f".{target.name}.{os.getpid()}.tmp" if at_once else target
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
     if at_once:
         folder.rename(target)

@@ -90,9 +90,11 @@ def expand(
     cells: list[Cell] = []
     warnings: list[str] = []
     restores: dict[Any, Cell] = {}
+    digests: dict[tuple[str, ...], str | None] = {}
     for file in files:
         sweep, cell_flags = read_sweep(file, scale, flags, search_paths)
-        checked = [check(cell) for cell in combine(sweep, scale, cell_flags, search_paths)]
+        combined = combine(sweep, scale, cell_flags, search_paths)
+        checked = [check(cell, digests) for cell in combined]
         # What no cell reads is a slip of the pen; what some do not read is how axes work.
         notes = Counter(text for found in checked for text in set(found.warnings))
         warnings += [f"{sweep.name}: {text}" for text, n in notes.items() if n == len(checked)]
@@ -183,14 +185,19 @@ def resolve(cell: Cell, output_dir: str, change: Change | None = None) -> config
     return config.resolve(parsed, runnable, command=command)
 
 
-def check(cell: Cell) -> Checked:
+def check(cell: Cell, digests: dict[tuple[str, ...], str | None]) -> Checked:
     """Returns a cell with its key, after building everything that its run and its evaluations describe.
+
+    The key follows from settings and from content: of the tasks, the vocabulary and the checkpoint it starts from, as
+    far as they are on this machine. What was edited is another cell, which has not run.
+
+    Args:
+      cell: The cell.
+      digests: Of files that other cells read too; new ones are added.
 
     Raises:
       ConfigError, DataError: Which name the cell.
     """
-    from prompt_tuning.data import batches
-
     try:
         if cell.command == "count":
             model, regex = countable(cell)
@@ -199,20 +206,52 @@ def check(cell: Cell) -> Checked:
             return Checked(_with_key(cell, read))
         resolved = resolve(cell, _FOLDER)
         arguments = resolved.arguments()
-        changed = {name: resolve(cell, _FOLDER, c) for name, c in cell.evaluations.items()}
-        for found in (arguments, *(evaluation.arguments() for evaluation in changed.values())):
-            for cfg in filter(None, (found.get("train_dataset_cfg"), scored_data(found))):
-                batches.get_task(cfg)
+        reads = [resolved.identity(), *_contents(arguments, digests)]
+        changes = {name: resolve(cell, _FOLDER, c) for name, c in cell.evaluations.items()}
+        changed = {
+            name: [c.identity(), *_contents(c.arguments(), digests)] for name, c in changes.items()
+        }
     except PromptTuningError as error:
         # An error's text is complete; its class says what it is about.
         raise Exception.__new__(type(error), f"{cell.sweep} {cell.label}: {error}") from error
     trains = cell.command == "train"
     return Checked(
-        _with_key(cell, {"": resolved.identity(), **{n: c.identity() for n, c in changed.items()}}),
+        _with_key(cell, {"": reads, **changed}),
         resolved.warnings,
         trains and arguments["model"].prompt is not None,
-        arguments["checkpoint_cfg"].restore if trains else arguments["restore_checkpoint_cfg"],
+        _restore_of(arguments),
     )
+
+
+def _contents(
+    arguments: Mapping[str, Any], digests: dict[tuple[str, ...], str | None]
+) -> list[Any]:
+    """What the data of a run, its vocabulary and the weights that it starts from consist of; looks its tasks up."""
+    from prompt_tuning import ladder
+    from prompt_tuning.data import content, context, made_from
+
+    vocabulary = arguments["model"].output_vocabulary
+    path = getattr(_restore_of(arguments), "path", None)
+    # Object stores are asked by the run itself.
+    weights = (str(ladder.locate(path)),) if path and "://" not in path else ()
+    if weights and weights not in digests:
+        digests[weights] = content.of_folder(*weights)
+    with context.overriding(vocabulary=vocabulary):
+        return [
+            digests.get(weights),
+            made_from.describe_vocabulary(vocabulary),
+            *(
+                made_from.describe_dataset(cfg, digests)
+                for cfg in (arguments.get("train_dataset_cfg"), scored_data(arguments))
+                if cfg
+            ),
+        ]
+
+
+def _restore_of(arguments: Mapping[str, Any]) -> Any:
+    """What a run starts from, `RestoreCheckpointConfig` or None."""
+    found = arguments.get("checkpoint_cfg")
+    return found.restore if found else arguments["restore_checkpoint_cfg"]
 
 
 def check_checkpoints(restores: Mapping[Any, Cell]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import seqio
 from etils import epath
 
+from prompt_tuning.checkpoints import json_files
+from prompt_tuning.data.made_from import CACHE_RECORD, describe_cached
 from prompt_tuning.data.vocabularies import resolved
 from prompt_tuning.errors import ConfigError, DataError
 
@@ -62,6 +64,10 @@ def cache_task(
                 fix="add --overwrite, or name another --output_cache_dir",
             )
         folder.rmtree()
+    # As the data is when work begins: what is edited meanwhile makes the cache another's.
+    folder.mkdir(parents=True, exist_ok=True)
+    made_from = {split: describe_cached(task, split) for split in splits}
+    json_files.write_atomically(folder / CACHE_RECORD, json_files.encode(made_from))
     options = list(pipeline_options)
     if not any(option.startswith("--runner") for option in options):
         options.append(LOCAL_RUNNER)

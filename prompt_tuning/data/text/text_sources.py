@@ -37,6 +37,11 @@ class TextFilesDataSource(FilesDataSource):
         self._patterns = dict(split_to_patterns)
         self._text_field = text_field
 
+    @property
+    def form(self) -> str:
+        """Where the text is."""
+        return self._text_field
+
     def list_shards(self, split: str) -> Sequence[str]:
         """Returns the files of a split."""
         return text_files.find_files(self._patterns[split])

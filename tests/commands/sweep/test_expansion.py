@@ -1,5 +1,8 @@
 """Sweep files expand to checked cells, whose keys say what their runs read and nothing else."""
 
+import dataclasses
+import shutil
+
 import pytest
 
 from prompt_tuning.commands.sweep import expansion
@@ -66,7 +69,8 @@ def test_files_of_cells_include_what_is_in_a_search_path(inputs, tmp_path, monke
 def test_a_key_says_what_is_read_whatever_the_names_and_folders(inputs, tmp_path):
     file = _write(inputs, tmp_path)
     keys = {cell.key for cell in expansion.expand([file]).cells}
-    # Names, how a binding is written, a macro that nothing reads, and folders.
+    # Names, how a binding is written, a macro that nothing reads, and where the same data lies.
+    elsewhere = shutil.copytree(inputs.data_dir, tmp_path / "elsewhere")
     renamed = _write(
         inputs,
         tmp_path,
@@ -75,7 +79,7 @@ def test_a_key_says_what_is_read_whatever_the_names_and_folders(inputs, tmp_path
         " 'five': {'bindings': {'PROMPT_LENGTH': 5}}}\n"
         "SEEDS = {'a': {'bindings': {'RANDOM_SEED': 0}}, 'b': {'bindings': {'RANDOM_SEED': 1}}}",
         axes="%AXES",
-        bindings={**tiny_sweep.bindings(inputs), "TASK_DATA_DIR": "/elsewhere", "UNREAD": 1},
+        bindings={**tiny_sweep.bindings(inputs), "TASK_DATA_DIR": str(elsewhere), "UNREAD": 1},
     )
     axes = _flags(**{"sweeps.Sweep.axes": "{'prompt_length': %LENGTHS, 'number': %SEEDS}"})
     assert {cell.key for cell in expansion.expand([renamed], flags=axes).cells} == keys
@@ -85,6 +89,29 @@ def test_a_key_says_what_is_read_whatever_the_names_and_folders(inputs, tmp_path
     assert len(changed) == 4 and not keys & {cell.key for cell in changed}
     evaluated = expansion.expand([_write(inputs, tmp_path, evaluations={"rte": tiny_sweep.RTE})])
     assert len(evaluated.cells) == 4 and not keys & {cell.key for cell in evaluated.cells}
+
+
+@pytest.mark.parametrize("what", ["training data", "checkpoint"])
+def test_what_was_edited_is_another_cell(inputs, tmp_path, what):
+    own = dataclasses.replace(
+        inputs,
+        checkpoint=shutil.copytree(inputs.checkpoint, tmp_path / inputs.checkpoint.name),
+        data_dir=shutil.copytree(inputs.data_dir, tmp_path / "data"),
+    )
+    file = tiny_sweep.write(
+        tmp_path / "sweep.gin",
+        axes={"seed": tiny_sweep.seeds(0)},
+        bindings=tiny_sweep.bindings(own),
+    )
+    (before,) = expansion.expand([file]).cells
+    if what == "training data":
+        edited = own.data_dir / "CB" / "train.jsonl"
+        edited.write_text(edited.read_text().replace("a", "b", 1))
+    else:
+        edited = max(own.checkpoint.rglob("*"), key=lambda path: path.stat().st_size)
+        edited.write_bytes(bytes([edited.read_bytes()[0] ^ 1]) + edited.read_bytes()[1:])
+    (after,) = expansion.expand([file]).cells
+    assert after.key != before.key
 
 
 def test_what_an_axis_does_not_change_is_one_cell(inputs, tmp_path):
