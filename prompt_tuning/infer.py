@@ -59,7 +59,7 @@ def infer(
       output_dir: INFER_OUTPUT_DIR.
       mode: "predict" (decoded text), "score" (log-likelihood of the targets, nats) or "predict_with_aux" (text and
         its score).
-      input_file: JSONL, TSV or plain text instead of a task.
+      input_file: JSONL, TSV, CSV or plain text instead of a task.
       num_shards: Parts the examples are dealt into, in turn.
       shard_id: The part this run does, from 0.
       checkpoint_period: Batches in a chunk.
@@ -173,7 +173,7 @@ def read_examples(
 ) -> Iterator[InferenceExample]:
     """Yields the examples of the file, or of the task's split; with `prompts`, each with the number of its own."""
     if input_file is None:
-        batches.check_dataset(cfg)
+        checks.warn(batches.check_dataset(cfg, needs_targets=mode == "score"))
         made_from.check_cache(cfg)
         return inference_examples.from_task(cfg)
     names = list(prompts) if prompts else None

@@ -10,7 +10,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import context, grouping, pipelines, stream, verbalizers
+from prompt_tuning.data import context, grouping, pipelines, registry, stream, tallies, verbalizers
 from prompt_tuning.data.text import text_sources
 from prompt_tuning.data.vocabularies import check_vocabulary
 from prompt_tuning.errors import ConfigError, DataError, check_count
@@ -260,13 +260,20 @@ def _make_examples(
     return ds.with_options(options)
 
 
-def check_dataset(cfg: DatasetConfig) -> None:
+def check_dataset(
+    cfg: DatasetConfig, *, trains: bool = False, needs_targets: bool = True
+) -> list[str]:
     """Checks everything that can be wrong with the data, before anything is compiled.
 
-    Reads one example of each task.
+    Reads some examples of each task.
 
     Args:
       cfg: The configuration of a run's training, evaluation or inference data.
+      trains: Whether the data is trained on, in the shares of a mixture.
+      needs_targets: Whether answers are learnt, compared or scored.
+
+    Returns:
+      Warnings: what may be meant or not, such as targets that are cut.
 
     Raises:
       ConfigError: The lengths or the batch size are wrong.
@@ -274,6 +281,9 @@ def check_dataset(cfg: DatasetConfig) -> None:
     """
     provider = get_task(cfg)
     names = eval_task_names(cfg)
+    if trains and isinstance(provider, seqio.Mixture):
+        tasks = [task for task in provider.tasks if task.name in names]
+        registry.check_rates(provider.name, {t.name: provider.get_rate(t) for t in tasks})
     features = sorted(provider.output_features)
     lengths = cfg.task_feature_lengths
     if lengths is not None:
@@ -281,15 +291,18 @@ def check_dataset(cfg: DatasetConfig) -> None:
     check_count("BATCH_SIZE", cfg.batch_size, "examples")
     for name in features:
         check_vocabulary(provider.output_features[name].vocabulary)
+    warnings, num = [], max(tallies.SAMPLE // len(names), tallies.SAMPLE_OF_EACH)
     for name in names:
         task = seqio.TaskRegistry.get(name)
         if lengths is not None and "targets" in task.output_features:
-            verbalizers.check_fit(
+            verbalizers.check_labels(
                 name, feature=task.output_features["targets"], length=lengths["targets"]
             )
         # Only SeqIO's Evaluator reads without lengths, and it leaves out tasks without metrics.
         if lengths is not None or task.metric_fns or task.metric_objs:
-            _check_not_empty(dataclasses.replace(cfg, mixture_or_task_name=name), lengths)
+            of_task = dataclasses.replace(cfg, mixture_or_task_name=name)
+            warnings += _tally(of_task, lengths, num).check(needs_targets=needs_targets)
+    return warnings
 
 
 def check_lengths(lengths: object, features: Iterable[str] = ()) -> dict[str, int]:
@@ -314,21 +327,28 @@ def check_lengths(lengths: object, features: Iterable[str] = ()) -> dict[str, in
     return dict(lengths)
 
 
-def _check_not_empty(cfg: DatasetConfig, lengths: Mapping[str, int] | None) -> None:
-    """Checks that the split of one task yields an example."""
+def _tally(cfg: DatasetConfig, lengths: Mapping[str, int] | None, num: int) -> tallies.Tally:
+    """Counts over the first examples of the split of one task; raises DataError if there are none."""
     task = seqio.TaskRegistry.get(cfg.mixture_or_task_name)
-    with context.overriding(data_dir=cfg.data_dir):
+    whole = tallies.whole_lengths(task, lengths)
+    tally = tallies.Tally(
+        f"{cfg.split} of {task.name!r}",
+        {name: feature.vocabulary for name, feature in task.output_features.items()},
+        lengths,
+    )
+    with context.overriding(data_dir=cfg.data_dir), text_sources.readable_errors():
         ds = pipelines.made(
             lambda: task.get_dataset(
-                lengths, split=cfg.split, use_cached=cfg.use_cached, shuffle=False, num_epochs=1
+                whole, split=cfg.split, use_cached=cfg.use_cached, shuffle=False, num_epochs=1
             )
         )
-    with text_sources.readable_errors():
-        is_empty = next(iter(ds.take(1)), None) is None
-    if is_empty:
+        for example in numpy_iterator(ds.take(num)):
+            tally.add(example)
+    if not tally.num:
         raise DataError(
             f"Split {cfg.split!r} of task {task.name!r} is empty",
             got=0,
             expected="at least one example after preprocessing",
             fix="choose another split or correct the data",
         )
+    return tally

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import seqio
+from absl import logging
 
-from prompt_tuning.data import batches, context, pipelines
+from prompt_tuning.data import batches, context, pipelines, tallies
 from prompt_tuning.data.own import input_files
+from prompt_tuning.data.tallies import PRETOKENIZED
+from prompt_tuning.data.vocabularies import EOS_ID
 from prompt_tuning.errors import DataError
 
-EOS_ID = 1
-PRETOKENIZED = "_pretokenized"
 # What a row of a file of several tasks names its own by.
 TASK_KEY = "task"
 _FEATURES = ("inputs", "targets")
@@ -70,10 +71,10 @@ def from_file(
     needs_targets: bool = False,
     task_names: Sequence[str] | None = None,
 ) -> Iterator[InferenceExample]:
-    """Yields the examples of a JSONL, TSV or plain-text file in order.
+    """Yields the examples of a JSONL, TSV, CSV or plain-text file in order.
 
     Args:
-      path: The file; `.jsonl`, `.tsv`, else one input a line; also with `.gz`.
+      path: The file, as `input_files.read_examples` takes it.
       input_vocabulary: Encodes the inputs.
       output_vocabulary: Encodes the targets, where there are any.
       lengths: TASK_FEATURE_LENGTHS, in tokens.
@@ -81,8 +82,8 @@ def from_file(
       task_names: What the `task` of a row may be, which each must have then; None does not look for any.
 
     Raises:
-      DataError: If the file is malformed (file and line are named), lacks targets that are needed, or names an unknown
-        task.
+      DataError: If the file is malformed (file and line are named), lacks targets that are needed, names an unknown
+        task, or holds different texts that are the same tokens.
       ConfigError: If no lengths are given.
     """
     rows = input_files.read_examples(path)
@@ -96,6 +97,14 @@ def from_file(
             fix="add `targets` to every example, or use infer.mode = 'predict'",
         )
     tasks = None if task_names is None else _tasks_of(rows, task_names, path)
+    vocabularies = {"inputs": input_vocabulary, "targets": output_vocabulary}
+    tally = tallies.Tally(path, vocabularies, batches.check_lengths(lengths, _FEATURES))
+    for row in rows[: tallies.SAMPLE]:
+        texts = {name: row[name] for name in _FEATURES if name in row}
+        ids = {name: [*vocabularies[name].encode(texts[name]), EOS_ID] for name in texts}
+        tally.add({**ids, **{name + PRETOKENIZED: text for name, text in texts.items()}})
+    for warning in tally.check(needs_targets=needs_targets):
+        logging.warning("%s", warning)
     return from_strings(
         [row["inputs"] for row in rows],
         [row["targets"] for row in rows] if has_targets else None,

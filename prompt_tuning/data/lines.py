@@ -8,10 +8,12 @@ from typing import Any
 
 from etils import epath
 
+from prompt_tuning.data import file_kinds
 from prompt_tuning.errors import DataError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_lines(path: epath.Path) -> Iterator[tuple[int, str]]:
@@ -24,7 +26,8 @@ def read_lines(path: epath.Path) -> Iterator[tuple[int, str]]:
         seen from its first bytes: some storage decompresses a file and leaves it its name.
 
     Raises:
-      DataError: There is no such file, a line is not UTF-8 or holds a NUL byte, or the file is no complete gzip file.
+      DataError: There is no such file, its first bytes are not those of text, a line is not UTF-8 or holds a NUL byte,
+        or the file is no complete gzip file.
     """
     if not path.is_file():
         raise DataError(
@@ -37,7 +40,9 @@ def read_lines(path: epath.Path) -> Iterator[tuple[int, str]]:
         )
     number = 0
     with path.open("rb") as raw:
-        is_compressed = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        beginning = raw.read(file_kinds.NUM_BYTES)
+        _check_beginning(beginning, path)
+        is_compressed = beginning.startswith(_GZIP_MAGIC)
         raw.seek(0)
         lines: Iterator[bytes] = iter(gzip.GzipFile(fileobj=raw) if is_compressed else raw)
         while True:
@@ -54,9 +59,26 @@ def read_lines(path: epath.Path) -> Iterator[tuple[int, str]]:
             if line is None:
                 return
             number += 1
-            line = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+            if number == 1:
+                _check_beginning(line, path)
+                line = line.removeprefix(_BYTE_ORDER_MARK)
             line = line.removesuffix(b"\n").removesuffix(b"\r")
             yield number, decode(line, where=f"{path}:{number}")
+
+
+def _check_beginning(beginning: bytes, path: epath.Path) -> None:
+    """Raises DataError for a file that is something else than text in UTF-8, by its first bytes."""
+    if beginning.startswith(_UTF16_MARKS):
+        raise DataError(
+            f"{path}:1 holds a NUL byte or a letter of two bytes: the file is UTF-16",
+            got=beginning[:20],
+            expected="UTF-8 text",
+            fix=f"convert it: iconv -f UTF-16 -t UTF-8 {path.name} > NEW_FILE",
+        )
+    found = file_kinds.not_text(beginning)
+    if found is not None:
+        what, fix = found
+        raise DataError(f"{path} is {what}", got=beginning[:20], expected="text", fix=fix)
 
 
 def decode(line: bytes, *, where: str) -> str:
@@ -83,7 +105,7 @@ def decode(line: bytes, *, where: str) -> str:
             f"{where} is not UTF-8 text",
             got=line[max(error.start - 20, 0) : error.start + 20],
             expected="UTF-8",
-            fix="convert the file to UTF-8",
+            fix="convert the file to UTF-8, for example iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW_FILE",
         ) from error
 
 
@@ -97,24 +119,35 @@ def parse_json_object(line: str, *, where: str) -> dict[str, Any]:
     Raises:
       DataError: The line is not JSON, not an object, or beyond what Python reads.
     """
-    record: Any = None
+    record = parse_json(line, where=where)
+    if not isinstance(record, dict):
+        raise _not_an_object(line, "is not a JSON object", where)
+    return record
+
+
+def parse_json(line: str, *, where: str) -> Any:
+    """Returns what a line or a file of JSON holds; arguments and errors as `parse_json_object`."""
     try:
-        record = json.loads(line)
-        fault = "" if isinstance(record, dict) else "is not a JSON object"
+        return json.loads(line)
     except json.JSONDecodeError as error:
         line_in_file = f"line {error.lineno}, " if "\n" in line else ""
         fault = f"is not JSON ({error.msg} at {line_in_file}column {error.colno})"
     # A number of thousands of digits, and brackets nested thousands deep.
     except (ValueError, RecursionError) as error:
         fault = f"holds JSON that cannot be read ({error})"
-    if fault:
-        raise DataError(
-            f"{where} {fault}",
-            got=shorten(line),
-            expected="one JSON object a line",
-            fix="correct the line",
-        )
-    return record
+    raise _not_an_object(line, fault, where)
+
+
+def _not_an_object(line: str, fault: str, where: str) -> DataError:
+    """The error for a line that is no JSON object."""
+    return DataError(
+        f"{where} {fault}",
+        got=shorten(line),
+        expected="one JSON object a line",
+        fix="write each object on a line of its own"
+        if line.strip() in ("{", "}", "},", "]")
+        else "correct the line",
+    )
 
 
 def check_text(value: Any, field: str, *, where: str) -> str:

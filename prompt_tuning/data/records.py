@@ -1,20 +1,18 @@
 """JSONL, TSV and CSV files; every record knows its line, every fault names file, line and remedy."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
-from prompt_tuning.data.lines import parse_json_object, read_lines
+from prompt_tuning.data import tables
+from prompt_tuning.data.lines import parse_json, parse_json_object, read_lines, shorten
 from prompt_tuning.errors import DataError
 
 JSON_SUFFIXES = (".jsonl", ".json")
-_MAX_CELL_CHARACTERS = 2**31 - 1
+SUFFIXES = (".jsonl", ".tsv", ".csv", ".json")
 
 Record = Mapping[str, Any]
-Rows = Iterable[tuple[int, list[str]]]
 
 
 def suffix(path: epath.Path) -> str:
@@ -26,18 +24,21 @@ def read_records(
     path: epath.Path,
     fields: Sequence[str] = (),
     *,
+    optional: Sequence[str] = (),
     header: Sequence[str] = (),
     skips_ragged: bool = False,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the records of a file.
+    """Yields the records of a file, by the dialect that docs/use/tasks.md describes.
 
     A byte order mark and carriage returns at line ends are dropped, blank lines of JSONL skipped. TSV has no quotes,
-    CSV those of spreadsheets, so that a record may span lines.
+    CSV those of spreadsheets, so that a record may span lines. Columns without a name, and those that share one, are
+    left out unless they are used.
 
     Args:
-      path: A file `*.tsv` or `*.csv` (a header, then a record a row), else one of JSON objects, one a line; with or
-        without `.gz`.
+      path: A file `*.tsv` or `*.csv` (a header, then a record a row), else one of JSON objects, one a line or all in
+        one array; with or without `.gz`.
       fields: Names that the header of a table must have.
+      optional: Names that are used where there are such columns.
       header: Names of the columns of a table that may have none itself: where its first row is not `fields`.
       skips_ragged: Whether rows with too few cells are left out, or refused.
 
@@ -50,11 +51,11 @@ def read_records(
     numbered = read_lines(path)
     kind = suffix(path)
     is_empty = True
-    if kind in (".tsv", ".csv"):
-        rows = _csv_rows(path, numbered) if kind == ".csv" else _tsv_rows(numbered)
-        found = _table(path, rows, fields, header, skips_ragged)
+    if kind in tables.SEPARATORS:
+        used = dict.fromkeys((*fields, *optional))
+        found = tables.read_table(path, kind, numbered, fields, used, header, skips_ragged)
     else:
-        found = _objects(path, numbered)
+        found = _objects(path, numbered, fields)
     for where, record in found:
         is_empty = False
         yield where, record
@@ -68,89 +69,36 @@ def read_records(
 
 
 def _objects(
-    path: epath.Path, lines: Iterable[tuple[int, str]]
+    path: epath.Path, lines: Iterable[tuple[int, str]], fields: Sequence[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (`file:line`, JSON object)."""
+    """Yields (`file:line`, JSON object); of one array, (`file item N`, object)."""
+    is_first = True
     for number, line in lines:
-        if line.strip():
-            yield f"{path}:{number}", parse_json_object(line, where=f"{path}:{number}")
-
-
-def _tsv_rows(lines: Iterable[tuple[int, str]]) -> Rows:
-    """Yields (line, cells); quotes have no meaning."""
-    for number, line in lines:
-        yield number, line.split("\t")
-
-
-def _csv_rows(path: epath.Path, lines: Iterable[tuple[int, str]]) -> Rows:
-    """Yields (line on which the row begins, cells)."""
-    # A carriage return inside a cell is text, which the module takes for a line end. No line has a NUL to take for it.
-    text = io.StringIO("".join(f"{line}\n".replace("\r", "\0") for _, line in lines), newline="\n")
-    # The module's own limit is a setting of the process, and smaller than a long text.
-    limit = csv.field_size_limit(_MAX_CELL_CHARACTERS)
-    reader = csv.reader(text, strict=True)
-    begin = 1
-    try:
-        for cells in reader:
-            if cells:
-                yield begin, [cell.replace("\0", "\r") for cell in cells]
-            begin = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{path}:{begin} is not CSV ({error})",
-            got=f"the row that begins on line {begin}",
-            expected='cells separated by commas; one with a comma, a quote or a line end as "…", its quotes doubled',
-            fix="correct the quotes of the row, or save the file as JSONL",
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _table(
-    path: epath.Path, rows: Rows, fields: Sequence[str], header: Sequence[str], skips_ragged: bool
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (`file:line`, record by column name)."""
-    names: list[str] | None = None
-    for number, cells in rows:
-        where = f"{path}:{number}"
-        if names is None:
-            has_header = not header or set(fields) <= set(cells)
-            names = cells if has_header else list(header)
-            _check_header(names, fields, where=where)
-            if has_header:
-                continue
-        if len(cells) < len(names) and skips_ragged:
+        if not line.strip():
             continue
-        if len(cells) != len(names):
-            raise DataError(
-                f"{where} has the wrong number of columns",
-                got=len(cells),
-                expected=f"{len(names)} ({', '.join(names)})",
-                fix="correct the line",
-            )
-        yield where, dict(zip(names, cells, strict=True))
+        where = f"{path}:{number}"
+        if is_first and line.lstrip().startswith("["):
+            text = "\n".join([*[""] * (number - 1), line, *(line for _, line in lines)])
+            yield from _items(text, path)
+            return
+        if is_first:
+            tables.check_kind(line, fields, given=".jsonl", where=where)
+        is_first = False
+        yield where, parse_json_object(line, where=where)
 
 
-def _check_header(header: Sequence[str], fields: Sequence[str], *, where: str) -> None:
-    """Raises DataError if a column is missing or named twice."""
-    for field in fields:
-        if field not in header:
+def _items(text: str, path: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (`file item N`, object) of a JSON array of objects."""
+    for number, item in enumerate(parse_json(text, where=str(path)), start=1):
+        where = f"{path} item {number}"
+        if not isinstance(item, dict):
             raise DataError(
-                f"{where} has no column {field!r}",
-                got=", ".join(header),
-                expected=f"a header with {', '.join(fields)}",
-                fix="add the header row, correct what names the column, or save plain text as .txt",
-                name=field,
-                candidates=header,
+                f"{where} is not a JSON object",
+                got=shorten(str(item)),
+                expected="an array of objects, or one object a line",
+                fix="correct the item",
             )
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise DataError(
-            f"{where} names a column twice",
-            got=twice[0],
-            expected="a name of its own for each column",
-            fix="rename one of the columns",
-        )
+        yield where, item
 
 
 def check_ids(name: str, values: Iterable[tuple[str, Any]]) -> None:

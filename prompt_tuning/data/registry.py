@@ -1,5 +1,6 @@
 """Registers tasks with SeqIO, also where another package has registered the same name."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -246,13 +247,14 @@ def register_mixture(name: str, tasks: Sequence[str] | Mapping[str, float]) -> s
       The registered mixture; the earlier one, if it is from here too.
 
     Raises:
-      DataError: The name is taken by a mixture of other tasks or rates.
+      DataError: The name is taken by a mixture of other tasks or rates, or the rates mix nothing.
     """
     rates = dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks, 1.0)
+    check_rates(name, rates)
     _keep_ours(seqio.MixtureRegistry, _check_mixture)
     if name in seqio.MixtureRegistry.names():
         existing = seqio.MixtureRegistry.get(name)
-        _check_rates(name, rates, existing)
+        _check_same_rates(name, rates, existing)
         if _is_ours(existing):
             return existing
         logging.info(
@@ -266,11 +268,28 @@ def register_mixture(name: str, tasks: Sequence[str] | Mapping[str, float]) -> s
 
 def _check_mixture(mixture: seqio.Mixture) -> bool:
     """Returns True; raises DataError unless a mixture that comes later has the tasks and rates of ours."""
-    _check_rates(mixture.name, _OURS[mixture.name][1], mixture)
+    _check_same_rates(mixture.name, _OURS[mixture.name][1], mixture)
     return True
 
 
-def _check_rates(name: str, ours: Mapping[str, float], theirs: seqio.Mixture) -> None:
+def check_rates(name: str, rates: Mapping[str, float]) -> None:
+    """Raises DataError unless tasks can be mixed at these rates: finite ones from 0 on, and one above 0.
+
+    Args:
+      name: The mixture's name.
+      rates: Task -> rate.
+    """
+    wrong = {task: rate for task, rate in rates.items() if not 0 <= rate < math.inf}
+    if wrong or not any(rates.values()):
+        raise DataError(
+            f"The rates of the tasks of mixture {name!r} mix nothing",
+            got=wrong or dict(rates),
+            expected="rates of 0 or more, and one above 0 at least",
+            fix="correct the rates where the mixture is registered",
+        )
+
+
+def _check_same_rates(name: str, ours: Mapping[str, float], theirs: seqio.Mixture) -> None:
     """Raises DataError unless a mixture has certain tasks at certain rates."""
     found = {task.name: theirs.get_rate(task) for task in theirs.tasks}
     if found != ours:

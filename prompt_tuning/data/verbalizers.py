@@ -1,4 +1,4 @@
-"""Which words a task's answers consist of, and whether they fit the decoder."""
+"""Which words a task's answers consist of, and whether vocabulary and decoder can write them."""
 
 from collections.abc import Sequence
 
@@ -26,8 +26,10 @@ def get_verbalizers(task_name: str) -> tuple[str, ...] | None:
     return _VERBALIZERS.get(task_name)
 
 
-def check_fit(task_name: str, *, feature: seqio.utils.Feature, length: int) -> None:
-    """Checks that no class label would be cut off, which would train the model on half a word.
+def check_labels(task_name: str, *, feature: seqio.utils.Feature, length: int) -> None:
+    """Checks that the vocabulary writes each class label as itself, and that none would be cut off.
+
+    Otherwise the model would learn other words than answers are compared with, or half a word.
 
     Args:
       task_name: Registered SeqIO task; one without verbalizers passes.
@@ -35,10 +37,20 @@ def check_fit(task_name: str, *, feature: seqio.utils.Feature, length: int) -> N
       length: Decoder length, in tokens (`TASK_FEATURE_LENGTHS['targets']`).
 
     Raises:
-      DataError: A verbalizer and its EOS are longer than `length`.
+      DataError: A verbalizer is written as another text, or it and its EOS are longer than `length`.
     """
     for text in get_verbalizers(task_name) or ():
-        num_tokens = len(feature.vocabulary.encode(text)) + int(feature.add_eos)
+        ids = list(feature.vocabulary.encode(text))
+        written = feature.vocabulary.decode(ids)
+        if written != text:
+            is_word = feature.vocabulary.unk_id not in ids and written.strip()
+            raise DataError(
+                f"The vocabulary writes the label {text!r} of task {task_name!r} as {written!r}",
+                got=text,
+                expected="a label that it writes as itself",
+                fix=f"write {written!r} in the label_map" if is_word else "choose another word",
+            )
+        num_tokens = len(ids) + int(feature.add_eos)
         if num_tokens > length:
             raise DataError(
                 f"The label {text!r} of task {task_name!r} is {num_tokens} tokens long"

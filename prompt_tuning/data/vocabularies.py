@@ -14,13 +14,15 @@ import seqio
 from etils import epath
 
 from prompt_tuning import ladder
-from prompt_tuning.data import context
+from prompt_tuning.data import context, file_kinds
 from prompt_tuning.errors import DataError
 
 # This model file already holds T5's 100 sentinels as pieces: 32,100 ids with `extra_ids=0`, as T5X's gin files load it.
 T5_VOCABULARY = "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model"
 # The file of 32,000 pieces that is in circulation as `spiece.model` needs the sentinels added.
 T5_EXTRA_IDS = 100
+# What models, losses and decoding here take for padding and for the end, as every T5 does.
+PAD_ID, EOS_ID = 0, 1
 _WEB = ("https://", "http://")
 _TIMEOUT_SECS = 60
 
@@ -216,7 +218,8 @@ def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
       vocabulary: Any SeqIO vocabulary.
 
     Raises:
-      DataError: The model file is missing, or not a SentencePiece model, or has no end-of-sequence id.
+      DataError: The model file is missing, or not a SentencePiece model, or its padding or end has another id than a
+        T5's: padding would be read as text, and no answer would ever end.
     """
     meant = resolved(vocabulary)
     path = getattr(meant, "address", getattr(meant, "sentencepiece_model_file", None))
@@ -227,13 +230,17 @@ def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
             "The vocabulary file does not exist", got=str(path), expected="a file", fix=fix
         )
     try:
-        size, eos_id = meant.vocab_size, meant.eos_id
+        size, eos_id, pad_id = meant.vocab_size, meant.eos_id, meant.pad_id
+        if isinstance(meant, seqio.SentencePieceVocabulary):
+            # SeqIO says 0 whatever the file says.
+            pad_id = meant.tokenizer.pad_id()
     except DataError:
         raise
     # SentencePiece, TensorFlow and cloud storage each raise errors of their own.
     except Exception as error:
+        cause, fix = file_kinds.stand_in(path or "") or (f"{type(error).__name__}: {error}", fix)
         raise DataError(
-            f"The vocabulary file cannot be loaded ({type(error).__name__}: {error})",
+            f"The vocabulary file cannot be loaded ({cause})",
             got=str(path or meant),
             expected="a readable SentencePiece model",
             fix=fix,
@@ -244,6 +251,14 @@ def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
             got=str(path or meant),
             expected="a vocabulary whose sequences end in </s> (T5: id 1)",
             fix=fix,
+        )
+    if (pad_id, eos_id) != (PAD_ID, EOS_ID):
+        raise DataError(
+            f"The special ids of the vocabulary {path or meant} are not the model's",
+            got=f"pad {pad_id}, EOS {eos_id}",
+            expected=f"pad {PAD_ID}, EOS {EOS_ID}, as of every T5",
+            fix="name the vocabulary that the model was trained with, or train this one again with"
+            f" --pad_id={PAD_ID} --eos_id={EOS_ID} --unk_id=2 --bos_id=-1",
         )
 
 

@@ -1,6 +1,9 @@
 """What the runs check alike before anything is loaded or compiled."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import jax
+from absl import logging
 
 from prompt_tuning.data import batches, context, made_from, vocabularies
 from prompt_tuning.errors import ConfigError
@@ -32,18 +35,36 @@ def check_model(
 
 
 def check_data(
-    model: EncoderDecoderModel, partitioner: PjitPartitioner, cfgs: Sequence[batches.DatasetConfig]
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    cfgs: Sequence[batches.DatasetConfig],
+    *,
+    trains: bool = False,
 ) -> None:
-    """Raises the first thing wrong with the vocabularies, a batch size or a dataset.
+    """Raises the first thing wrong with the vocabularies, a batch size or a dataset; warns of what may be meant.
+
+    Args:
+      model: The model.
+      partitioner: Mesh and axis rules.
+      cfgs: Data that is evaluated.
+      trains: Whether the first of them is trained on.
 
     Raises:
       ConfigError: As `check_model`.
       DataError: If a task is unknown or a split empty.
     """
     check_model(model, partitioner, [cfg.batch_size for cfg in cfgs])
+    found = [batches.check_dataset(cfg, trains=trains and cfg is cfgs[0]) for cfg in cfgs]
     for cfg in cfgs:
-        batches.check_dataset(cfg)
         made_from.check_cache(cfg)
+    warn(text for warnings in found for text in warnings)
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Logs warnings, each once, in one of the processes."""
+    if jax.process_index() == 0:
+        for text in dict.fromkeys(texts):
+            logging.warning("%s", text)
 
 
 def check_training(
@@ -67,7 +88,7 @@ def check_training(
     """
     split_paths(model, trainable_regex)
     check_microbatches(partitioner, trainer, cfgs[0].batch_size)
-    check_data(model, partitioner, cfgs)
+    check_data(model, partitioner, cfgs, trains=True)
 
 
 def check_microbatches(partitioner: PjitPartitioner, trainer: Trainer, batch_size: int) -> None:

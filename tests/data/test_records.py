@@ -118,3 +118,68 @@ def test_a_value_that_no_model_can_read_is_named(value, words):
     for word in ["a.jsonl:7 ", "'text'", "Fix: ", *words]:
         assert word in str(error.value)
     assert lines.check_text(ODD, "text", where="") == ODD
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "text;label\nnice, warm;0\n", ["a.csv:1", "separated by ';'", "commas between"]),
+        ("a.csv", '"text";"label"\n"nice";0\n', ["a.csv:1", "separated by ';'"]),
+        ("a.csv", "text|label\na|0\n", ["separated by '|'"]),
+        ("a.csv", "text\tlabel\na\t0\n", ["separated by tabs", "ends in .tsv"]),
+        ("a.tsv", "text,label\na,0\n", ["separated by commas", "ends in .csv"]),
+        ("a.tsv", f"{GOOD}\n", ["holds JSON", "ends in .jsonl"]),
+        ("a.csv", f"[{GOOD}]", ["holds JSON", "ends in .jsonl"]),
+        ("a.jsonl", "label,text\n0,a\n", ["separated by commas", "ends in .csv"]),
+        ("a.jsonl", "{\n", ["a.jsonl:1", "a line of its own"]),
+        ("a.tsv", '"text"\t"label"\na\t0\n', ["no column 'text'", "remove the quotes"]),
+        ("a.tsv", 'text\tlabel\n"two\nlines"\t0\n', ["a.tsv:2", "save the file as CSV"]),
+        ("a.csv", b"\xff\xfe" + "text,label\n天,0\n".encode("utf-16-le"), ["UTF-16", "iconv"]),
+        ("a.csv", "version https://git-lfs.github.com/spec/v1\noid 1\n", ["LFS pointer", "pull"]),
+        ("a.csv", b"PK\x03\x04\x14\x00", ["zip archive", "save the sheet as CSV"]),
+        ("a.jsonl", b"PAR1\x15\x04", ["Parquet"]),
+        ("a.tsv", "<!DOCTYPE html>\n<html>", ["web page"]),
+    ],
+)
+def test_a_file_of_another_kind_than_its_name_says_is_named(tmp_path, name, content, words):
+    path = write(tmp_path / name, content)
+    with pytest.raises(DataError) as error:
+        read(path)
+    for word in [str(path), "Fix: ", *words]:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "label,text,,\n0,a,,\n1,b,,\n"),
+        ("a.csv", "label,text,note,note\n0,a,x,y\n1,b,x,y\n"),
+        ("a.csv", " label , text\n0,a,\n1,b,,\n"),
+        ("a.tsv", "\tlabel\ttext\n0\t0\ta\n1\t1\tb\n"),
+        ("a.jsonl", '[{"label": "0", "text": "a"},\n {"label": "1", "text": "b"}]\n'),
+        ("a.json", '\n  [\n{"label": "0", "text": "a"}, {"label": "1", "text": "b"}\n]'),
+    ],
+)
+def test_what_no_one_uses_is_no_ones_business(tmp_path, name, content):
+    found = [record for _, record in read(write(tmp_path / name, content))]
+    assert [(r["label"], r["text"]) for r in found] == [("0", "a"), ("1", "b")]
+    twice = write(tmp_path / "twice.csv", "text,note,note\na,b,c\n")
+    with pytest.raises(DataError, match="names a column twice"):
+        list(records.read_records(epath.Path(twice), ["text"], optional=["note"]))
+
+
+def test_an_item_of_an_array_is_named(tmp_path):
+    path = write(tmp_path / "a.json", f"[{GOOD},\n 5]")
+    with pytest.raises(DataError, match=r"a.json item 2 is not a JSON object"):
+        read(path)
+    with pytest.raises(DataError, match=r"a.json is not JSON \(.* at line 2, column \d+\)"):
+        read(write(path, f"\n[{GOOD},\n"))
+
+
+def test_quoted_cells_of_tsv_are_text_and_warned_of(tmp_path, caplog):
+    path = write(tmp_path / "a.tsv", 'text\tlabel\n"she said ""go"""\t0\n"b\t1\n')
+    assert [r["text"] for _, r in read(path)] == ['"she said ""go"""', '"b']
+    assert "a.tsv:2: 1 cells look quoted" in caplog.text
+    caplog.clear()
+    read(write(path, 'text\tlabel\n"b\t1\nc "d" e\t0\n'))
+    assert not caplog.text

@@ -7,6 +7,7 @@ import threading
 import types
 
 import pytest
+import sentencepiece
 import seqio
 import tensorflow as tf
 
@@ -21,6 +22,7 @@ from prompt_tuning.data.vocabularies import (
     sentencepiece_vocabulary,
 )
 from prompt_tuning.errors import DataError
+from tests import helpers
 from tests.helpers import SHARED, requires_shared
 
 TEXT = "The movie was great, was it not?"
@@ -90,6 +92,31 @@ def test_a_vocabulary_that_cannot_be_loaded_is_named(tmp_path, vocabulary):
         check_vocabulary(seqio.SentencePieceVocabulary(str(damaged)))
     with pytest.raises(DataError, match="end-of-sequence"):
         check_vocabulary(seqio.PassThroughVocabulary(size=10))
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        {"pad_id": -1, "unk_id": 0, "bos_id": 1, "eos_id": 2},
+        {"pad_id": 3, "unk_id": 0, "bos_id": -1, "eos_id": 1},
+        {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": 2},
+    ],
+)
+def test_special_ids_are_those_of_the_model(tmp_path, ids):
+    path = tmp_path / "other.model"
+    with path.open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(helpers.ENGLISH),
+            model_writer=file,
+            vocab_size=100,
+            hard_vocab_limit=False,
+            minloglevel=2,
+            **ids,
+        )
+    with pytest.raises(DataError) as error:
+        check_vocabulary(sentencepiece_vocabulary(str(path)))
+    for words in [f"pad {ids['pad_id']}, EOS {ids['eos_id']}", "--pad_id=0 --eos_id=1", str(path)]:
+        assert words in str(error.value)
 
 
 def test_it_equals_seqios_own_class(tiny_vocabulary):

@@ -64,7 +64,9 @@ def metric_functions(golden: Golden) -> Iterator[Row | NotChecked]:
 
 def _metric_difference(functions: list[metrics.MetricFn], case: dict[str, Any]) -> float:
     """How far a case's result is from the reference's; infinitely, where only one of the two is an error."""
-    targets, predictions = _hashable(case["targets"]), _hashable(case["predictions"])
+    targets, predictions = (_hashable(case[name]) for name in ("targets", "predictions"))
+    if metrics.pearson_corrcoef in functions:
+        targets, predictions = ([_number(x) for x in values] for values in (targets, predictions))
     result: dict[str, Any] = {}
     failed = False
     for metric_fn in functions:
@@ -81,10 +83,17 @@ def _metric_difference(functions: list[metrics.MetricFn], case: dict[str, Any]) 
 
 
 def _distance(ours: float, theirs: float) -> float:
-    """The absolute difference, 0 of NaN and NaN, and infinite of NaN and a number."""
+    """The absolute difference, 0 of what is not finite and the same, and infinite of NaN and a number."""
+    if ours == theirs:
+        return 0.0
     if math.isnan(ours) or math.isnan(theirs):
         return 0.0 if math.isnan(ours) and math.isnan(theirs) else math.inf
     return abs(ours - theirs)
+
+
+def _number(value: Any) -> Any:
+    """A number that JSON cannot hold, where its name stands for it; other values as they are."""
+    return float(value) if value in ("nan", "inf", "-inf") else value
 
 
 def _hashable(values: Any) -> Any:
@@ -151,7 +160,9 @@ def _translations_agree(case: dict[str, Any]) -> bool:
 # Kind of post-processing -> whether a case agrees.
 POSTPROCESSORS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "string_label_to_class_id": _label_agrees,
-    "string_to_float": lambda case: postprocessors.number(case["prediction"]) == case["result"],
+    "string_to_float": lambda case: (
+        _distance(postprocessors.number(case["prediction"]), _number(case["result"])) == 0
+    ),
     "wsc_simple": _referent_agrees,
     **{name: _value_and_target_agree(name) for name in _OF_TARGET},
     "remove_extra_id_0": lambda case: (

@@ -228,3 +228,18 @@ def test_a_folder_without_settings_is_refused(tmp_path, capsys):
 
 def test_not_a_number_never_holds():
     assert not Row("a", float("nan"), 1.0).ok
+
+
+def test_numbers_that_json_cannot_hold_are_numbers(tmp_path):
+    (tmp_path / "meta.json").write_text("{}")
+    (tmp_path / "metrics").mkdir()
+    parsed = [{"prediction": text, "result": text} for text in ("nan", "inf", "-inf")]
+    wrong = [{"prediction": "1", "result": "nan"}, {"prediction": "nan", "result": 1.0}]
+    cases = {"string_to_float": [*parsed, *wrong]}
+    (tmp_path / "metrics" / "postprocess.json").write_text(json.dumps(cases))
+    undefined = {"pearson_corrcoef": "nan", "spearman_corrcoef": "nan"}
+    case = {"targets": [1.0, 2.0], "predictions": ["nan", 2.0], "result": undefined}
+    (tmp_path / "metrics" / "stsb.json").write_text(json.dumps({"cases": [case]}))
+    rows = {row.name: row for row in golden.compare(Golden(tmp_path), ("metrics",)).rows}
+    assert rows["postprocess/string_to_float"].measured == len(wrong)
+    assert rows["metrics/stsb"].ok

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from prompt_tuning.data import file_kinds
 from prompt_tuning.errors import CheckpointError, unreadable
 
 # The floating dtypes, by their names in the header.
@@ -29,6 +30,10 @@ _DTYPES: dict[str, np.dtype] = {
 _LENGTH_BYTES = 8
 # The format's own limit; a longer header is a file of something else.
 _MAX_HEADER_BYTES = 100_000_000
+
+
+class _OtherDtypeError(ValueError):
+    """A tensor is no floating-point one."""
 
 
 class SafetensorsFiles:
@@ -132,7 +137,9 @@ def _entry(
 ) -> tuple[int, np.dtype, tuple[int, ...]]:
     """One tensor of the header; a ValueError if it is not one that can be read."""
     if fields["dtype"] not in _DTYPES:
-        raise ValueError(f"{name} has dtype {fields['dtype']}, not one of {', '.join(_DTYPES)}")
+        raise _OtherDtypeError(
+            f"{name} has dtype {fields['dtype']}, not one of {', '.join(_DTYPES)}"
+        )
     dtype, shape = _DTYPES[fields["dtype"]], tuple(int(n) for n in fields["shape"])
     start, stop = fields["data_offsets"]
     if stop - start != math.prod(shape) * dtype.itemsize or start < 0 or min(shape, default=0) < 0:
@@ -144,9 +151,13 @@ def _entry(
 
 def _damaged(file: epath.Path, cause: object) -> CheckpointError:
     """The error for a file that is cut short or no safetensors file."""
+    fix = "download the file again; a copy that was cut short looks like this"
+    if isinstance(cause, _OtherDtypeError):
+        fix = "save the model with floating-point weights: model.float().save_pretrained(FOLDER)"
+    cause, fix = file_kinds.stand_in(file) or (cause, fix)
     return unreadable(
         f"{file} as a safetensors file",
         cause,
         expected="a whole safetensors file of floating-point tensors",
-        fix="download the file again; a copy that was cut short looks like this",
+        fix=fix,
     )

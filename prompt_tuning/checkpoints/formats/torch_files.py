@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from prompt_tuning.checkpoints import paths
+from prompt_tuning.data import file_kinds
 from prompt_tuning.errors import CheckpointError, unreadable
 
 
@@ -39,8 +40,7 @@ class TorchFiles:
             if not zipfile.is_zipfile(file):
                 self._whole[file] = tensors
             for tensor, value in tensors.items():
-                dtype = jnp.dtype(str(value.dtype).removeprefix("torch."))
-                self._tensors[tensor] = (file, tuple(value.shape), dtype)
+                self._tensors[tensor] = (file, tuple(value.shape), _dtype(file, tensor, value))
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Returns name -> (shape, dtype) of every tensor."""
@@ -64,6 +64,20 @@ class TorchFiles:
         if tensor.dtype == torch.bfloat16:
             return tensor.contiguous().view(torch.int16).numpy().copy().view(dtype)
         return tensor.numpy().copy()
+
+
+def _dtype(file: epath.Path, name: str, tensor: Any) -> np.dtype:
+    """A tensor's dtype; CheckpointError if NumPy has none such, as for quantized tensors."""
+    text = str(tensor.dtype).removeprefix("torch.")
+    try:
+        return jnp.dtype(text)
+    except TypeError as e:
+        raise CheckpointError(
+            f"The tensor {name} in {file} cannot be a parameter",
+            got=text,
+            expected="floating-point weights",
+            fix="save the model with such weights: model.float().save_pretrained(FOLDER)",
+        ) from e
 
 
 def _load(file: epath.Path) -> dict[str, Any]:
@@ -104,10 +118,14 @@ def load_tensors(content: str | IO[bytes], name: str, *, mmap: bool = False) -> 
         if not isinstance(loaded, dict) or not all(map(torch.is_tensor, loaded.values())):
             raise ValueError(f"a {type(loaded).__name__} that does not hold tensors only")
     except Exception as e:  # pickle and torch raise many unrelated types on what they refuse
+        cause, fix = file_kinds.stand_in(name) or (
+            e,
+            "do not open this file with a loader that runs code; get the safetensors file instead",
+        )
         raise unreadable(
             f"{name} as a file of tensors",
-            e,
+            cause,
             expected="tensors by name, which torch.load(weights_only=True) opens",
-            fix="do not open this file with a loader that runs code; get the safetensors file instead",
+            fix=fix,
         ) from e
     return loaded

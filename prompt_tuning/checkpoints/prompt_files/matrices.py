@@ -12,6 +12,7 @@ from jaxtyping import Float
 from safetensors.numpy import save
 
 from prompt_tuning.checkpoints.formats.safetensors_files import SafetensorsFiles
+from prompt_tuning.data import file_kinds
 from prompt_tuning.data.content import SEAL, of_bytes, sealed, unsealed
 from prompt_tuning.errors import CheckpointError, unreadable
 
@@ -53,11 +54,12 @@ def read_matrix(
         if not isinstance(array, np.ndarray):
             raise ValueError(type(array).__name__)
     except (ValueError, EOFError, OSError) as e:
-        raise unreadable(
-            f"{path} as a NumPy file",
+        cause, fix = file_kinds.stand_in(path) or (
             e,
-            expected=f"a {what} written by numpy.save",
-            fix="check the path and that the file was copied whole",
+            "check the path and that the file was copied whole",
+        )
+        raise unreadable(
+            f"{path} as a NumPy file", cause, expected=f"a {what} written by numpy.save", fix=fix
         ) from e
     return check_matrix(array, path, what=what, setting=setting, width=width)
 

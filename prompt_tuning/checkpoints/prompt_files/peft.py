@@ -67,8 +67,11 @@ def read_adapter(
     stacks = config.get("num_transformer_submodules")
     if stacks is None:
         stacks = 2 if config.get("task_type") == _TASK else 1
-    named = [rows * stacks if isinstance(rows, int) else None, config.get("token_dim")]
     shape = list(tensors[_TENSOR].shape)
+    named = [rows * stacks if isinstance(rows, int) else None, config.get("token_dim")]
+    # PEFT takes the width from the model where its configuration does not say it.
+    if named[1] is None and len(shape) == 2:
+        named[1] = shape[1]
     if shape != named:
         raise CheckpointError(
             f"The adapter {path} contradicts its own {CONFIG_FILE}",

@@ -11,6 +11,7 @@ import seqio
 from prompt_tuning.commands.tasks import views
 from prompt_tuning.data import answer_metrics, verbalizers
 from prompt_tuning.data.preprocessors import UNLABELED
+from prompt_tuning.data.tallies import PRETOKENIZED, Tally, whole_lengths
 from prompt_tuning.errors import DataError
 
 
@@ -20,7 +21,7 @@ class Check:
 
     Attributes:
       name: What was checked.
-      status: `ok`, `failed`, or `skipped` where the task has no such thing.
+      status: `ok`, `failed`, or `skipped` where the task has no such thing; `warning` for what may be meant.
       detail: What was found; for a failure, what to do.
     """
 
@@ -70,9 +71,9 @@ def check_task(
         return [Check("schema", "failed", str(error))]
     results, read = [], {}
     for split in splits:
-        result, found = _check_schema(task, split, lengths)
-        results.append(result)
-        if result.status == "ok":
+        found, *of_split = _check_schema(task, split, lengths)
+        results += of_split
+        if of_split[0].status == "ok":
             read[split] = found
     results.append(_check_labels(task, lengths["targets"]))
     results += [_check_gold(task, split, found) for split, found in read.items()]
@@ -80,36 +81,45 @@ def check_task(
     return results
 
 
-def _check_schema(task: seqio.Task, split: str, lengths: Mapping[str, int]) -> tuple[Check, _Split]:
-    """Reads a split; returns the result and what was found."""
+def _check_schema(task: seqio.Task, split: str, lengths: Mapping[str, int]) -> list[Any]:
+    """Reads a split; returns what was found, the result, and warnings."""
     name, found = f"schema of {split}", _Split()
+    vocabularies = {n: feature.vocabulary for n, feature in task.output_features.items()}
+    tally = Tally(split, vocabularies, lengths)
     try:
-        for example in views.iterate(task, split, views.whole_lengths(task, lengths)):
+        for example in views.iterate(task, split, whole_lengths(task, lengths)):
             found.num += 1
+            tally.add(example)
             for feature, spec in task.output_features.items():
                 if feature in example:
                     _check_ids(np.asarray(example[feature]), spec.vocabulary, feature, found.num)
             _collect(task, example, found)
     # TensorFlow wraps what went wrong in a preprocessor in errors of its own.
     except Exception as error:
-        return Check(name, "failed", f"example {found.num + 1}: {error}"), found
+        return [found, Check(name, "failed", f"example {found.num + 1}: {error}")]
     if found.num == 0:
-        return Check(name, "failed", "0 examples after preprocessing; correct the data"), found
+        return [found, Check(name, "failed", "0 examples after preprocessing; correct the data")]
+    try:
+        # Whether targets may be withheld is for the check of the gold answers.
+        warnings = tally.check(needs_targets=not found.is_unlabeled)
+    except DataError as error:
+        return [found, Check(name, "failed", str(error))]
     repeated = found.num - len(found.inputs)
     more = f"; {repeated} repeat an input of this split" if repeated else ""
-    return Check(name, "ok", f"{found.num} examples{more}"), found
+    result = Check(name, "ok", f"{found.num} examples{more}")
+    return [found, result, *(Check(name, "warning", text) for text in warnings)]
 
 
 def _collect(task: seqio.Task, example: Mapping[str, Any], found: _Split) -> None:
     """Adds what the later checks need of one example."""
-    text = example.get("inputs" + views.PRETOKENIZED)
+    text = example.get("inputs" + PRETOKENIZED)
     if text is None:
         text = np.asarray(example.get("inputs", example["targets"])).tobytes()
     else:
         # The same sentence with another number of spaces is the same sentence.
         text = b" ".join(text.split())
     found.inputs.add(hashlib.blake2b(text, digest_size=12).digest())
-    target = example.get("targets" + views.PRETOKENIZED)
+    target = example.get("targets" + PRETOKENIZED)
     found.is_unlabeled |= target == UNLABELED.encode()
     if not task.predict_metric_fns:
         return
@@ -162,17 +172,11 @@ def _check_labels(task: seqio.Task, length: int) -> Check:
         return Check(name, "skipped", "targets are free text")
     feature = task.output_features["targets"]
     try:
-        verbalizers.check_fit(task.name, feature=feature, length=length)
+        verbalizers.check_labels(task.name, feature=feature, length=length)
     except DataError as error:
         return Check(name, "failed", str(error))
-    vocabulary, tokens = feature.vocabulary, []
-    for label in labels:
-        ids = list(vocabulary.encode(label))
-        written = vocabulary.decode(ids)
-        if vocabulary.unk_id in ids or written != label:
-            detail = f"the vocabulary writes label {label!r} as {written!r}; choose another word"
-            return Check(name, "failed", detail)
-        tokens.append(f"{label} {len(ids) + int(feature.add_eos)}")
+    end = int(feature.add_eos)
+    tokens = [f"{label} {len(feature.vocabulary.encode(label)) + end}" for label in labels]
     return Check(name, "ok", "tokens with EOS: " + ", ".join(tokens))
 
 

@@ -99,14 +99,23 @@ def _prepare_worker(task_name: str, flags: argparse.Namespace) -> None:
         prepare(flags)
 
 
-def _find(flags: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[Any, list[str]]]:
-    """Yields the tasks of the names, each with the splits to look at."""
+def _find_tasks(names: Sequence[str]) -> Iterator[Any]:
+    """Yields the tasks of the names, whose vocabularies have been read."""
     from prompt_tuning.commands.tasks import views
-    from prompt_tuning.data import batches, vocabularies
+    from prompt_tuning.data import vocabularies
 
     for task in views.find_tasks(names):
         for feature in task.output_features.values():
             vocabularies.check_vocabulary(feature.vocabulary)
+        yield task
+
+
+def _find(flags: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[Any, list[str]]]:
+    """Yields the tasks of the names, each with the splits to look at."""
+    from prompt_tuning.commands.tasks import views
+    from prompt_tuning.data import batches
+
+    for task in _find_tasks(names):
         if flags.split is not None:
             batches.eval_task_names(batches.DatasetConfig(task.name, None, flags.split, 1))
         yield task, [flags.split] if flags.split else views.available_splits(task)
@@ -217,15 +226,17 @@ def _stats_lines(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def _check(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Schema, labels, gold scores and overlap; exits with 1 where a check fails."""
-    from prompt_tuning.commands.tasks import checks, views
+    """Schema, labels, gold scores and overlap, and what is cut or unknown; exits with 1 where a check fails."""
+    from prompt_tuning.commands.tasks import checks
 
     lengths = _one_length(flags)
     splits = [flags.split] if flags.split else None
     found = []
-    for task in views.find_tasks(names):
+    for task in _find_tasks(names):
         results = checks.check_task(task, lengths=lengths, splits=splits)
-        found.append({"task": task.name, "checks": [dataclasses.asdict(c) for c in results]})
+        warnings = [check.detail for check in results if check.status == "warning"]
+        rows = [dataclasses.asdict(check) for check in results if check.status != "warning"]
+        found.append({"task": task.name, "checks": rows, "warnings": warnings})
     return found
 
 
@@ -235,6 +246,7 @@ def _check_lines(found: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         yield row["task"]
         for check in row["checks"]:
             yield f"  {check['status']:<8} {check['name']}: {check['detail']}"
+        yield from (f"  warning  {text}" for text in row["warnings"])
 
 
 def _cache(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:

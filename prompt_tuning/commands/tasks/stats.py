@@ -9,6 +9,7 @@ import numpy as np
 import seqio
 
 from prompt_tuning.commands.tasks import views
+from prompt_tuning.data import tallies
 from prompt_tuning.errors import DataError
 
 PERCENTILES = (50, 90, 95, 99)
@@ -42,7 +43,7 @@ def measure(
     counts: dict[str, list[int]] = {name: [] for name in task.output_features}
     unknown: dict[str, list[int]] = {name: [] for name in task.output_features}
     targets: collections.Counter[str] = collections.Counter()
-    whole = views.whole_lengths(task, {name: max(n) for name, n in lengths.items()})
+    whole = tallies.whole_lengths(task, {name: max(n) for name, n in lengths.items()})
     for example in itertools.islice(views.iterate(task, split, whole), num_examples):
         for name, feature in task.output_features.items():
             ids = np.asarray(example.get(name, ()))
@@ -72,7 +73,7 @@ def measure(
 
 def _target(task: seqio.Task, example: Mapping[str, Any]) -> str:
     """Returns the text of an example's target."""
-    text = example.get("targets" + views.PRETOKENIZED)
+    text = example.get("targets" + tallies.PRETOKENIZED)
     if isinstance(text, bytes):
         return text.decode("utf-8")
     return task.output_features["targets"].vocabulary.decode([int(i) for i in example["targets"]])

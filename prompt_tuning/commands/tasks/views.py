@@ -1,7 +1,6 @@
 """What there is to see of registered tasks: a list of them, and examples from raw record to model features."""
 
 import fnmatch
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +11,8 @@ import tensorflow as tf
 from prompt_tuning.data import verbalizers
 from prompt_tuning.data.batches import DatasetConfig, get_task
 from prompt_tuning.data.registry import unwrap
+from prompt_tuning.data.tallies import PRETOKENIZED, whole_lengths
 from prompt_tuning.errors import DataError
-
-PRETOKENIZED = "_pretokenized"
 
 
 def find_tasks(names: Sequence[str]) -> list[seqio.Task]:
@@ -89,21 +87,6 @@ def available_splits(task: seqio.Task) -> list[str]:
     if not found and missing is not None:
         raise missing
     return found
-
-
-def whole_lengths(task: seqio.Task, lengths: Mapping[str, int]) -> dict[str, int] | None:
-    """Returns the lengths at which examples come whole: None, except where an objective makes them of a given length.
-
-    Args:
-      task: The task.
-      lengths: Tokens of each feature; what such an objective gets.
-    """
-    for preprocessor in task.preprocessors:
-        fn = unwrap(preprocessor)
-        takes_lengths = "sequence_length" in inspect.signature(preprocessor).parameters
-        if takes_lengths and fn is not seqio.preprocessors.append_eos_after_trim:
-            return dict(lengths)
-    return None
 
 
 def iterate(

@@ -101,7 +101,11 @@ class LocalFormat(OriginalFormat):
         """
         names = self.columns or self.fields
         found = records.read_records(
-            path, names, header=self.header, skips_ragged=self.skips_ragged
+            path,
+            names,
+            optional=(self.label_column, "idx", "index"),
+            header=self.header,
+            skips_ragged=self.skips_ragged,
         )
         for position, (where, record) in enumerate(found):
             row: dict[str, Any] = {

@@ -19,7 +19,8 @@ from prompt_tuning.data.sources import RecordFilesDataSource, files_by_split
 from prompt_tuning.errors import ConfigError, DataError
 
 Paths = str | Sequence[str]
-SUFFIXES = (".jsonl", ".tsv", ".csv")
+# A label that is withheld, as an empty cell and as TensorFlow Datasets write it; null and no field are others.
+_WITHHELD = ("", "-1")
 # Fields that number examples, where a file has them.
 ID_FIELDS = ("id", "idx")
 
@@ -45,9 +46,10 @@ def from_files(
       name: The task's name, also of the files and TensorBoard runs of its evaluation.
       inputs: Template of the input text, such as `question: {question} passage: {passage}`.
       targets: Template of the target text, such as `{answer}`; with a `label_map` one field and nothing else.
-      train: Files of the split, `*.jsonl`, `*.tsv` or `*.csv`; None where there is no such split.
+      train: Files of the split, `*.jsonl`, `*.json`, `*.tsv` or `*.csv`; None where there is no such split.
       validation: Files of the split.
-      test: Files of the split; here the fields of `targets` may be absent, and the target is then `<unk>`, as in T5.
+      test: Files of the split; here the fields of `targets` may be absent, null or empty, a label also -1, and the
+        target is then `<unk>`, as in T5.
       label_map: Value in the file -> text that the model writes, for example {0: "negative", 1: "positive"}. Metrics
         then compare classes, numbered in this order. None: targets are free text.
       metrics: Names of metrics (see `metric_names`), or functions.
@@ -59,12 +61,13 @@ def from_files(
       ConfigError: A name, template, label map or metric is wrong.
     """
     files = files_by_split({"train": train, "validation": validation, "test": test})
-    wrong = [path for paths in files.values() for path in paths if not path.endswith(SUFFIXES)]
+    paths = [path for paths in files.values() for path in paths]
+    wrong = [path for path in paths if records.suffix(epath.Path(path)) not in records.SUFFIXES]
     if wrong:
         raise ConfigError(
             "A file is not of a known form",
             got=wrong[0],
-            expected=f"a path that ends in {', '.join(SUFFIXES)}",
+            expected=f"a path that ends in {', '.join(records.SUFFIXES)}, or in these and .gz",
             fix="correct the path, or give the file such a name",
         )
     fmt = _make_format(inputs, targets, label_map)
@@ -128,18 +131,30 @@ class RecordFormat:
         """
         may_lack = split == "test"
         required = self.inputs.fields if may_lack else self._fields()
-        found = [item for p in paths for item in records.read_records(epath.Path(p), required)]
+        found = [
+            item
+            for path in paths
+            for item in records.read_records(epath.Path(path), required, optional=self._fields())
+        ]
         for name in ID_FIELDS:
             ids = [(where, record.get(name)) for where, record in found]
             # Some benchmarks number by nested objects; those are no ids to compare.
             records.check_ids(name, [i for i in ids if type(i[1]) in (str, int)])
+        # An empty text may be the right answer to a question, unless all are.
+        blanks = self.labels is not None or all(self._lacks(r, blanks=True) for _, r in found)
         return columns.from_rows(
-            [self._row(record, may_lack=may_lack, where=where) for where, record in found]
+            [self._row(r, may_lack and self._lacks(r, blanks=blanks), where) for where, r in found]
         )
 
-    def _row(self, record: Record, *, may_lack: bool, where: str) -> dict[str, str | bool]:
-        """Returns what is used of a record."""
-        lacks = may_lack and all(record.get(f) is None for f in self.targets.fields)
+    def _lacks(self, record: Record, *, blanks: bool) -> bool:
+        """Returns whether the target of a record is withheld; `blanks`: also by an empty text, or by a label of -1."""
+        known = [value for value, _ in self.labels or ()]
+        marks = [mark for mark in _WITHHELD[: None if known else 1] if blanks and mark not in known]
+        values = [record.get(field) for field in self.targets.fields]
+        return all(value is None or str(value).strip() in marks for value in values)
+
+    def _row(self, record: Record, lacks: bool, where: str) -> dict[str, str | bool]:
+        """Returns what is used of a record; `lacks`: without its target."""
         row: dict[str, str | bool] = {"has_target": not lacks}
         for field in self._fields():
             is_absent = lacks and field in self.targets.fields and field not in self.inputs.fields
@@ -183,7 +198,9 @@ class RecordFormat:
                 f"{where} has a label outside the label_map",
                 got=value,
                 expected=f"one of {', '.join(map(repr, known))} in {field!r}",
-                fix="correct the line, or add the label to the label_map",
+                fix="remove the line: only `test` may hold withheld labels"
+                if self._lacks(record, blanks=True)
+                else "correct the line, or add the label to the label_map",
                 name=text,
                 candidates=known,
             )

@@ -1,11 +1,11 @@
-"""Files of inputs to run a trained prompt on: JSONL, TSV or one input a line."""
+"""Files of inputs to run a trained prompt on: JSONL, TSV, CSV or one input a line."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
-from prompt_tuning.data import records
+from prompt_tuning.data import records, tables
 from prompt_tuning.data.lines import check_text, read_lines, shorten
 from prompt_tuning.errors import DataError
 
@@ -16,25 +16,29 @@ def read_examples(path: str) -> list[Example]:
     """Reads the examples of a file.
 
     Args:
-      path: `*.jsonl` or `*.json` with one object a line that has `inputs` and may have `targets`; `*.tsv` with a header
-        that names the column `inputs` and may name `targets`; any other file holds one input a line (an empty line
-        is an empty input). Each may be gzip-compressed and end in `.gz` too.
+      path: `*.jsonl` or `*.json` with objects that have `inputs` and may have `targets`; `*.tsv` or `*.csv` with a
+        header that names the column `inputs` and may name `targets`, all read as the files of a task are; any other
+        file holds one input a line (an empty line is an empty input). Each may be gzip-compressed and end in `.gz` too.
 
     Returns:
       Examples in the file's order, with "inputs" and, all or none, "targets" as text; other keys stay as they are.
 
     Raises:
-      DataError: The file is missing or empty, a line is malformed (named by file and line), or only some have targets.
+      DataError: The file is missing or empty, a line is malformed (named by file and line), only some have targets, or
+        the file holds something else than its name says.
     """
     file = epath.Path(path)
-    if records.suffix(file) in (*records.JSON_SUFFIXES, ".tsv"):
-        found = list(records.read_records(file, ["inputs"]))
+    if records.suffix(file) in records.SUFFIXES:
+        found = list(records.read_records(file, ["inputs"], optional=["targets", "task"]))
         for where, record in found:
             _check(record, where=where)
         _check_targets(found)
         return [record for _, record in found]
     examples: list[Example] = [{"inputs": line} for _, line in read_lines(file)]
-    if not examples:
+    if examples:
+        # A table or JSONL under another name would be read as text, its header and all.
+        tables.check_kind(examples[0]["inputs"], ["inputs"], given="", where=f"{file}:1")
+    else:
         raise DataError(
             "The file holds no examples",
             got=str(path),

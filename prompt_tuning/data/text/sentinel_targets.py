@@ -65,7 +65,11 @@ def prepend_sentinel(ds: tf.data.Dataset, output_features: Features) -> tf.data.
 
 
 def without_sentinel(text: Any) -> Any:
-    """Returns decoded text without a sentinel at its start and the space behind that; other values as they are."""
-    if not isinstance(text, str) or not text.startswith(FIRST_SENTINEL):
-        return text
-    return text.removeprefix(FIRST_SENTINEL).lstrip()
+    """Returns decoded text without a sentinel at its start, and without blanks in front of what is left.
+
+    Source: the authors' `remove_extra_id_0`, which drops these blanks also where there is no sentinel.
+
+    Args:
+      text: Decoded text; other values are returned as they are.
+    """
+    return text.removeprefix(FIRST_SENTINEL).lstrip() if isinstance(text, str) else text

@@ -114,3 +114,19 @@ def test_missing_files_and_names_in_two_files_are_refused(tmp_path, tensors):
         save_file({"a": tensors["a"]}, tmp_path / name)
     with pytest.raises(CheckpointError, match="a is stored twice: got 'x and y'"):
         SafetensorsFiles([tmp_path / "x", tmp_path / "y"])
+
+
+def test_a_file_that_another_stands_for_is_named(tmp_path):
+    for text, words in (
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+        ("<!DOCTYPE html><html>not found</html>", "a web page.*download the file itself"),
+    ):
+        (tmp_path / "x.safetensors").write_text(text)
+        with pytest.raises(CheckpointError, match=f"x.safetensors.*{words}"):
+            SafetensorsFiles([tmp_path / "x.safetensors"])
+
+
+def test_another_dtype_is_not_taken_for_damage(tmp_path):
+    save_file({"steps": np.zeros(2, np.int64)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="steps has dtype I64.*save the model with floating"):
+        SafetensorsFiles([tmp_path / "x.safetensors"])

@@ -119,3 +119,9 @@ def test_missing_and_remote_files_and_a_missing_torch_are_named(tmp_path, monkey
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(CheckpointError, match=r"pip install prompt-tuning\[hf\]"):
         TorchFiles([tmp_path / "x.bin"])
+
+
+def test_a_git_lfs_pointer_is_named(tmp_path):
+    (tmp_path / "x.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(CheckpointError, match="x.bin.*Git LFS pointer.*git lfs pull"):
+        TorchFiles([tmp_path / "x.bin"])

@@ -40,6 +40,13 @@ def test_the_rows_that_peft_gives_the_encoder_are_read(tmp_path, stacks):
     assert info is None
 
 
+def test_a_width_that_the_configuration_leaves_out_is_the_tensors(tmp_path):
+    prompt, _ = read(write(tmp_path, token_dim=None), width=4)
+    assert prompt.shape == (3, 4)
+    with pytest.raises(CheckpointError, match="another width"):
+        read(tmp_path, width=8)
+
+
 def test_what_is_encoded_is_read_back(tmp_path):
     info = {"step": 30, "frozen_digest": "ab", "model": {"emb_dim": 4}}
     files = peft.encode_adapter(ROWS, info, base_model="org/name")

@@ -168,6 +168,21 @@ def test_check_fails_with_one(tasks, change, flags, name, words):
     assert status == "failed" and words in detail
 
 
+def test_check_says_what_is_cut_and_unknown(tasks):
+    rows = {
+        "train": [{"text": f"the mill {UNKNOWN}", "a": "no"}, {"text": "b", "a": "a good river"}]
+    }
+    free = {"targets": "{a}", "label_map": None}
+    code, found = tasks("check", "--targets_length=4", rows=rows, **free)
+    assert code == 0
+    of_inputs, of_targets = found[0]["warnings"]
+    assert "1 of 2 inputs of train hold tokens that the vocabulary lacks" in of_inputs
+    assert "1 of 2 targets of train are cut at 4 tokens" in of_targets
+    rows = {"train": [{"text": UNKNOWN * n, "a": "no"} for n in (1, 2)]}
+    code, found = tasks("check", rows=rows, **free)
+    assert code == 1 and "all the same" in verdicts(found)["schema of train"][1]
+
+
 def test_check_leaves_out_splits_whose_files_are_missing(tmp_path, tiny_vocabulary, capsys):
     data = write_data(tmp_path / "data")
     flags = [f"--data_dir={data}", f"--vocabulary={tiny_vocabulary}", "--extra_ids=0"]
@@ -189,6 +204,7 @@ def test_check_leaves_out_splits_whose_files_are_missing(tmp_path, tiny_vocabula
         (["show", "super_glue_boolq_v102", "--inputs_length=1,2"], ["several lengths"]),
         (["list", "--module=prompt_tuning.tasks.super_gleu"], ["cannot be imported", "super_glue"]),
         (["stats", "super_glue_boolq_v102", "--vocabulary=/nowhere"], ["vocabulary file"]),
+        (["check", "super_glue_boolq_v102", "--vocabulary=/nowhere"], ["vocabulary file"]),
     ],
 )
 def test_a_mistake_is_named(argv, words, tiny_vocabulary, capsys):

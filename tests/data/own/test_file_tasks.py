@@ -1,5 +1,6 @@
 """Tasks from a user's files: settings, text, labels, order, and errors before anything is compiled."""
 
+import gzip
 import json
 
 import numpy as np
@@ -85,6 +86,36 @@ def test_the_test_split_may_withhold_its_labels(tmp_path):
     task = register(tmp_path, test=str(write_jsonl(tmp_path / "test.jsonl", rows)))
     assert [target for _, target in texts(task, "test")] == ["<unk>", "<unk>", "yes"]
     assert set(task.splits) == {"train", "test"}
+
+
+@pytest.mark.parametrize("mark", [None, "", -1, "-1"])
+def test_a_withheld_label_is_taken_as_one_in_the_test_split_alone(tmp_path, mark):
+    row = {"q": "a", "p": "b", "label": mark}
+    test = str(write_jsonl(tmp_path / "test.jsonl", [row, ROWS[0]]))
+    task = register(tmp_path, test=test)
+    assert [target for _, target in texts(task, "test")] == ["<unk>", "yes"]
+    with pytest.raises(DataError, match="only `test` may hold withheld labels"):
+        examples(register(tmp_path, [row]))
+    # Where the label map knows the value, it is a label.
+    known = {mark: "odd", True: "yes"} if mark is not None else {"": "odd", True: "yes"}
+    rows = [{**row, "label": mark if mark is not None else ""}]
+    task = register(tmp_path, label_map=known, test=str(write_jsonl(tmp_path / "t.jsonl", rows)))
+    assert texts(task, "test")[0][1] == "odd"
+
+
+def test_an_empty_answer_is_withheld_where_all_are(tmp_path):
+    rows = [{"q": "a", "p": "b", "answer": ""}, {"q": "c", "p": "d", "answer": "e"}]
+    free = {"targets": "{answer}", "label_map": None}
+    for number, wanted in ((2, ["", "e"]), (1, ["<unk>"])):
+        test = str(write_jsonl(tmp_path / f"{number}.jsonl", rows[:number]))
+        task = register(tmp_path, [{**rows[1]}], test=test, **free)
+        assert [target for _, target in texts(task, "test")] == wanted
+
+
+def test_files_may_be_compressed_and_hold_an_array(tmp_path):
+    path = tmp_path / "train.JSON.gz"
+    path.write_bytes(gzip.compress(json.dumps(ROWS[:2]).encode()))
+    assert len(texts(register(tmp_path, train=str(path)))) == 2
 
 
 def test_sharded_files_hold_every_record_once(tmp_path):

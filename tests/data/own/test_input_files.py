@@ -71,3 +71,30 @@ def test_a_malformed_file_is_named(tmp_path, name, text, words):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match="none.jsonl"):
         read_examples(str(tmp_path / "none.jsonl"))
+
+
+def test_csv_is_read_as_a_tasks_files_are(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('inputs,targets,\n"light, and brave",yes,\n"two\nlines",no,\n')
+    assert read_examples(str(path)) == [
+        {"inputs": "light, and brave", "targets": "yes"},
+        {"inputs": "two\nlines", "targets": "no"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("inputs,targets\na,b\n", "separated by commas.*ends in .csv"),
+        ("id\tinputs\n1\ta\n", "separated by tabs.*ends in .tsv"),
+        ("inputs\na\n", "ends in .csv"),
+        ('{"inputs": "a"}\n', "holds JSON.*ends in .jsonl"),
+    ],
+)
+def test_a_table_is_not_taken_for_lines_of_text(tmp_path, text, words):
+    path = tmp_path / "a.txt"
+    path.write_text(text)
+    with pytest.raises(DataError, match=words):
+        read_examples(str(path))
+    path.write_text("these inputs, and others\na\n")
+    assert len(read_examples(str(path))) == 2

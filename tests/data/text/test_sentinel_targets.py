@@ -48,6 +48,9 @@ def test_predictions_lose_the_sentinel_before_they_are_scored(vocabulary):
         assert task.postprocess_fn(text) == plain.postprocess_fn("not_entailment") == 1
     assert task.postprocess_fn("not_entailment <extra_id_0>") == -1
     assert without_sentinel("<extra_id_1> x") == "<extra_id_1> x"
+    # The authors' code drops blanks in front where there is no sentinel too, and keeps those behind.
+    assert without_sentinel(" x ") == without_sentinel("<extra_id_0> x ") == "x "
+    assert without_sentinel(3) == 3
     assert [fn.__name__ for fn in task.metric_fns] == [fn.__name__ for fn in plain.metric_fns]
     # What a model writes is text like this.
     ids = vocabulary.encode("<extra_id_0> not_entailment")
