@@ -24,6 +24,7 @@ from prompt_tuning.run.inference import Inference
 from prompt_tuning.run.prompt_start import prompt_file_of
 from prompt_tuning.run.shard import Shard
 from prompt_tuning.run.start import load_for_inference
+from prompt_tuning.training.progress_bar import progress_bar
 from prompt_tuning.types import PyTree
 
 MODES = ("predict", "score", "predict_with_aux")
@@ -71,7 +72,7 @@ def infer(
       The path of the finished file.
 
     Raises:
-      ConfigError, DataError, CheckpointError: Before anything compiles, if something does not fit.
+      ConfigError, DataError, CheckpointError: Before anything compiles.
 
     Source: T5X `infer.py`: file names, keys and modes. Differs: shards resume at whole chunks by re-reading the input.
     """
@@ -98,27 +99,36 @@ def infer(
     else:
         if jax.process_index() == 0:
             (shard.directory / "config.gin").write_text(config_text)
-        files = [*prompts.values()] if prompts else []
+        files = list((prompts or {}).values())
         params = load_for_inference(model, partitioner, restore, prompt_files=files).params
-        inference = Inference(model, partitioner, dataset_cfg.batch_size)
         own = itertools.islice(examples, shard_id, None, num_shards)
-        num_chunks = 0
-        for chunk in in_chunks(own, checkpoint_period * dataset_cfg.batch_size):
-            # What was done before is read again and skipped: only so is it known where the next chunk starts.
-            if num_chunks >= num_done:
-                shard.write_chunk(num_chunks, run_chunk(model, inference, params, chunk, mode))
-            num_chunks += 1
+        rows = dataset_cfg.batch_size
+        with progress_bar(" examples") as bar:
+            inference = Inference(model, partitioner, rows, lambda: bar.update(rows))
+            num_chunks = num_examples = 0
+            for chunk in in_chunks(own, checkpoint_period * rows):
+                # What was done before is read again and skipped: only so is it known where the next chunk starts.
+                if num_chunks >= num_done:
+                    shard.write_chunk(num_chunks, run_chunk(model, inference, params, chunk, mode))
+                num_chunks, num_examples = num_chunks + 1, num_examples + len(chunk)
+                # Batches are not always full, and labels of one input share a row.
+                bar.n = num_examples
         if not num_chunks:
-            raise DataError(
-                f"Nothing to infer from {name!r}",
-                got="0 examples",
-                expected=f"at least one example in shard {shard_id} of {num_shards}",
-                fix="name another split or file, or use fewer shards",
-            )
+            raise _nothing(name, shard_id, num_shards)
         shard.finish(num_chunks)
     # Of a complete shard too: the run that finished it may have died before it wrote this.
     write_submission(shard, dataset_cfg, mode, num_shards, input_file)
     return str(shard.final)
+
+
+def _nothing(name: str, shard_id: int, num_shards: int) -> DataError:
+    """The error for a shard without examples."""
+    return DataError(
+        f"Nothing to infer from {name!r}",
+        got="0 examples",
+        expected=f"at least one example in shard {shard_id} of {num_shards}",
+        fix="name another split or file, or use fewer shards",
+    )
 
 
 def write_submission(

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
-from tqdm import tqdm
 
 from prompt_tuning.training.metrics import check_finite, summarize, timing
+from prompt_tuning.training.progress_bar import progress_bar
 from prompt_tuning.training.summary import SummaryWriter
 
 # Steps between two readings of the device's metrics: reading waits for the device.
@@ -33,14 +33,7 @@ class RunLog:
         self._writer = SummaryWriter(str(model_dir / "train"))
         if first == 0 and config_text:
             self._writer.text(0, "config", config_text)
-        self._bar = tqdm(
-            total=total,
-            initial=first,
-            unit="step",
-            dynamic_ncols=True,
-            disable=jax.process_index() != 0,
-            mininterval=1.0 if sys.stderr.isatty() else 30.0,
-        )
+        self._bar = progress_bar("step", total=total, initial=first)
         # On the device, which nobody waits for until they are read in one transfer.
         self._steps: list[int] = []
         self._metrics: list[Mapping[str, Any]] = []
