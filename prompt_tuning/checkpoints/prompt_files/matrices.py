@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,7 +51,9 @@ def read_matrix(
             fix=f"correct {setting}",
         )
     try:
-        array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        content = path.read_bytes()
+        _check_size(content)
+        array = np.load(io.BytesIO(content), allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise ValueError(type(array).__name__)
     except (ValueError, EOFError, OSError) as e:
@@ -62,6 +65,19 @@ def read_matrix(
             f"{path} as a NumPy file", cause, expected=f"a {what} written by numpy.save", fix=fix
         ) from e
     return check_matrix(array, path, what=what, setting=setting, width=width)
+
+
+def _check_size(content: bytes) -> None:
+    """Raises ValueError if a header says more than its file holds: room is made for what it says."""
+    if not content.startswith(np.lib.format.MAGIC_PREFIX):
+        return
+    buffer = io.BytesIO(content)
+    version = np.lib.format.read_magic(buffer)
+    is_first = version == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(buffer)
+    if math.prod(shape) * dtype.itemsize > len(content):
+        raise ValueError(f"{len(content)} bytes for an array {list(shape)} of {dtype}")
 
 
 def check_matrix(

@@ -53,6 +53,12 @@ def test_other_files_are_errors(tmp_path):
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(CheckpointError, match="as a NumPy file"):
         read(path)
+    # A header that asks for a terabyte asks for it in vain.
+    header = {"descr": "<f4", "fortran_order": False, "shape": (2**36, 4)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(CheckpointError, match=r"bytes for an array \[68719476736, 4\]"):
+        read(path)
     with path.open("wb") as file:
         np.savez(file, a=MATRIX)
     with pytest.raises(CheckpointError, match="as a NumPy file: got 'ValueError: NpzFile'"):
