@@ -199,7 +199,7 @@ def train(
     try:
         return loop(
             run,
-            steps.train_step(model, partitioner, trainer, tx, run.state, shapes.num_targets),
+            steps.train_step(model, partitioner, trainer, tx, run.state, shapes),
             partitioner,
             train_dataset_cfg,
             shapes,

@@ -14,8 +14,8 @@ from prompt_tuning.data.widths import real_length
 _INPUT_WIDTHS, _TARGET_WIDTHS, _ROW_COUNTS = 12, 4, 16
 # Targets of a packed row hold this many of the longest.
 _TARGETS_OF_ROW = 4
-# Widths differ by a multiple of this many tokens: smaller differences save less than a program costs.
-_GRAIN = 16
+# Widths of inputs differ by a multiple of this many tokens: smaller differences save less than a program costs.
+_INPUT_GRAIN = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +23,7 @@ class BatchShapes:
     """Cuts batches to their longest row, rounded up to one of a few widths; packs them before, if told to.
 
     What is cut off is padding, which no real position attends to and which has no loss: loss and gradients are those of
-    the whole batch within rounding. Under dropout they are so in distribution: the masks of hidden features do not
-    depend on the width, those of attention weights do, as they are drawn for all keys of a row at once.
+    the whole batch within rounding. They are so under dropout where the model is told `widths`.
 
     Attributes:
       batch_size: Examples (rows, where SeqIO packs them) of a batch.
@@ -47,6 +46,14 @@ class BatchShapes:
         """Target positions of a batch that is not cut."""
         return self.batch_size * self.lengths["targets"]
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Encoder and decoder positions of a row that is not cut, a prompt in front of it left out."""
+        inputs, targets = self.lengths["inputs"], self.lengths["targets"]
+        if not self.packs:
+            return inputs, targets
+        return self.prompt_length + inputs, _TARGETS_OF_ROW * targets
+
     def fit(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the batch cut to its width of inputs and its width of targets.
 
@@ -54,22 +61,22 @@ class BatchShapes:
           batch: Features [B, L] whose names begin with `encoder_`, [B, T] with `decoder_`; the whole global batch, so
             that every process chooses alike.
         """
-        lengths = {"encoder": self.lengths["inputs"], "decoder": self.lengths["targets"]}
+        inputs, targets = self.widths
         if self.packs:
-            lengths["encoder"] += self.prompt_length
-            lengths["decoder"] *= _TARGETS_OF_ROW
             batch = packing.pack(
                 batch,
                 prompt_length=self.prompt_length,
-                width=lengths["encoder"],
-                target_width=lengths["decoder"],
+                width=inputs,
+                target_width=targets,
                 row_counts=ladder(self.batch_size, _ROW_COUNTS, self.row_multiple),
             )
-        widths = {}
-        for side, count in (("encoder", _INPUT_WIDTHS), ("decoder", _TARGET_WIDTHS)):
-            grain = math.lcm(_GRAIN, self.width_multiple)
-            widths[side] = _width(_is_real(batch, side), ladder(lengths[side], count, grain))
-        return {name: x[:, : widths[name.split("_")[0]]] for name, x in batch.items()}
+        grain = math.lcm(_INPUT_GRAIN, self.width_multiple)
+        ladders = {
+            "encoder": ladder(inputs, _INPUT_WIDTHS, grain),
+            "decoder": ladder(targets, _TARGET_WIDTHS, self.width_multiple),
+        }
+        cut = {side: _width(_is_real(batch, side), widths) for side, widths in ladders.items()}
+        return {name: x[:, : cut[name.split("_")[0]]] for name, x in batch.items()}
 
     def describe(self, batch: Mapping[str, np.ndarray]) -> str:
         """Returns the shape of a batch in words; batches of one shape share a program."""

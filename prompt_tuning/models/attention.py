@@ -123,12 +123,14 @@ class Attention(nn.Module):
       use_cache: Whether keys and values are kept in the `cache` collection (self-attention, decoding).
       keep_keys: Whether keys and values are kept in the `encoded` collection where it is mutable, and taken from there
         where it has them (attention to the encoder, decoding).
+      trimmed: Keys that were cut off the row as padding; dropout is drawn for them too.
     """
 
     config: T5Config
     deterministic: bool
     use_cache: bool = False
     keep_keys: bool = False
+    trimmed: int = 0
 
     @nn.compact
     def __call__(
@@ -209,8 +211,14 @@ class Attention(nn.Module):
           relative: [1, N, Q, K] added to the logits; None adds none.
           keys: "bndk" for keys and values that are kept while decoding: each token's products read them as they lie.
         """
+        shared = layers.shared_dropout(self.config.dropout_rate, self.deterministic)
+
         # All queries of a head share a mask: to drop their weights is to drop keys of the values, [B, N, D, K].
-        dropout = layers.shared_dropout(self.config.dropout_rate, self.deterministic)
+        def dropout(x: jax.Array) -> jax.Array:
+            # What is drawn for a key depends on how many keys there are, so it is drawn for the whole row.
+            whole = jnp.pad(x, [(0, 0)] * 3 + [(0, self.trimmed)])
+            return shared(whole)[..., : x.shape[-1]]
+
         if keys == "bknd":
             kernel = fused_attention.choose(self.config, query, key, mask, relative)
             if kernel is not None:

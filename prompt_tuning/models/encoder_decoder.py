@@ -117,24 +117,38 @@ class EncoderDecoderModel:
         return _abstract(self.module)[1]  # pyright: ignore[reportArgumentType]
 
     def apply(
-        self, params: PyTree, batch: Batch, dropout_rng: jax.Array | None = None
+        self,
+        params: PyTree,
+        batch: Batch,
+        dropout_rng: jax.Array | None = None,
+        *,
+        widths: tuple[int, int] | None = None,
     ) -> jax.Array:
         """Returns the logits [B, T, V] float32 under teacher forcing; dropout only with `dropout_rng`.
 
         Rows of a batch with `table.INDEX` take their prompts from `params[table.TABLE]`; in `score` and `predict` too.
+
+        Args:
+          params: All parameters.
+          batch: Model features.
+          dropout_rng: Key of dropout; None for no dropout.
+          widths: (L, T) of the batch before padding was cut off its rows, whose dropout it then has; None for its own.
         """
         rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
         prompts = table.of_rows(params, batch)
         if "encoder_prompt_positions" in batch:
             prompts["prompt_positions"] = batch["encoder_prompt_positions"]
+        tokens, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
+        inputs_width, targets_width = widths or (tokens.shape[1], targets.shape[1])
         logits = self.module.apply(
             {"params": params},
-            batch["encoder_input_tokens"],
+            tokens,
             batch["decoder_input_tokens"],
-            batch["decoder_target_tokens"],
+            targets,
             encoder_segment_ids=batch.get("encoder_segment_ids"),
             decoder_segment_ids=batch.get("decoder_segment_ids"),
             enable_dropout=dropout_rng is not None,
+            trimmed=(inputs_width - tokens.shape[1], targets_width - targets.shape[1]),
             rngs=rngs,
             **prompts,
         )

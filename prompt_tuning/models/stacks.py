@@ -46,10 +46,12 @@ class EncoderLayer(nn.Module):
     Attributes:
       config: The architecture.
       deterministic: Whether dropout is off.
+      trimmed: Positions that were cut off the row as padding.
     """
 
     config: T5Config
     deterministic: bool
+    trimmed: int = 0
 
     @nn.compact
     def __call__(
@@ -64,7 +66,9 @@ class EncoderLayer(nn.Module):
         dropout = layers.shared_dropout(cfg.dropout_rate, self.deterministic)
         add = functools.partial(_add, cfg, dropout)
         bias = _position_bias(cfg, table, bidirectional=True)
-        attend = attention.Attention(cfg, self.deterministic, name="attention")
+        attend = attention.Attention(
+            cfg, self.deterministic, trimmed=self.trimmed, name="attention"
+        )
         mlp = layers.Mlp(cfg, self.deterministic, name="mlp")
         x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
         x = add("pre_attention_layer_norm", lambda y: attend(y, y, mask, bias), x)
@@ -78,11 +82,13 @@ class DecoderLayer(nn.Module):
       config: The architecture.
       deterministic: Whether dropout is off.
       decode: Whether self-attention uses the key/value cache, and attention to the encoder the kept keys and values.
+      trimmed: Positions that were cut off the inputs and the targets as padding.
     """
 
     config: T5Config
     deterministic: bool
     decode: bool = False
+    trimmed: tuple[int, int] = (0, 0)
 
     @nn.compact
     def __call__(
@@ -99,8 +105,9 @@ class DecoderLayer(nn.Module):
         add = functools.partial(_add, cfg, dropout)
         bias = _position_bias(cfg, table, bidirectional=False)
         attend = functools.partial(attention.Attention, cfg, self.deterministic)
-        to_self = attend(use_cache=self.decode, name="self_attention")
-        to_encoded = attend(keep_keys=self.decode, name="encoder_decoder_attention")
+        inputs, targets = self.trimmed
+        to_self = attend(use_cache=self.decode, trimmed=targets, name="self_attention")
+        to_encoded = attend(keep_keys=self.decode, trimmed=inputs, name="encoder_decoder_attention")
         mlp = layers.Mlp(cfg, self.deterministic, name="mlp")
         x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
         x = add("pre_self_attention_layer_norm", lambda y: to_self(y, y, self_mask, bias), x)
@@ -183,6 +190,7 @@ class Encoder(nn.Module):
         prompt_mask: Array | None = None,
         prompt_positions: Int[Array, "B L"] | None = None,
         deterministic: bool,
+        trimmed: int = 0,
     ) -> Float[jax.Array, "B S H"]:
         """Returns the encoded prompt and tokens, S = P + L; S = L with `prompt_positions`.
 
@@ -195,6 +203,7 @@ class Encoder(nn.Module):
           prompt_positions: [B, L] row of the prompt at each position, from 1, where packed examples have prompts of
             their own between the tokens; 0 elsewhere.
           deterministic: Whether dropout is off.
+          trimmed: Positions that were cut off the row as padding.
         """
         cfg = self.config
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
@@ -216,6 +225,7 @@ class Encoder(nn.Module):
             broadcast=(mask,),
             config=cfg,
             deterministic=deterministic,
+            trimmed=trimmed,
         )
         return dropout(layers.RMSNorm(cfg, name="encoder_norm")(x))
 
@@ -239,6 +249,7 @@ class Decoder(nn.Module):
         *,
         deterministic: bool,
         decode: bool,
+        trimmed: tuple[int, int] = (0, 0),
     ) -> Float[jax.Array, "R T _"]:
         """Returns float32 logits [B, T, V], or hidden states [B, T, H] if the head is the embedding table."""
         cfg = self.config
@@ -253,6 +264,7 @@ class Decoder(nn.Module):
             config=cfg,
             deterministic=deterministic,
             decode=decode,
+            trimmed=trimmed,
         )
         y = dropout(layers.RMSNorm(cfg, name="decoder_norm")(y))
         if cfg.logits_via_embedding:

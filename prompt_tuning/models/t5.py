@@ -60,8 +60,12 @@ class T5(nn.Module):
         prompt: Float[Array, "*B P H"] | None = None,
         prompt_mask: Array | None = None,
         prompt_positions: Int[Array, "B L"] | None = None,
+        trimmed: tuple[int, int] = (0, 0),
     ) -> Float[jax.Array, "B T V"]:
-        """Returns the logits of each target position under teacher forcing; see `encode` and `decode`."""
+        """Returns the logits of each target position under teacher forcing; see `encode` and `decode`.
+
+        `trimmed` is what was cut off the inputs and the targets of all rows as padding: dropout is that of whole rows.
+        """
         encoded = self.encode(
             encoder_input_tokens,
             encoder_segment_ids,
@@ -70,6 +74,7 @@ class T5(nn.Module):
             prompt=prompt,
             prompt_mask=prompt_mask,
             prompt_positions=prompt_positions,
+            trimmed=trimmed[0],
         )
         return self.decode(
             encoded,
@@ -83,6 +88,7 @@ class T5(nn.Module):
             enable_dropout=enable_dropout,
             decode=decode,
             prompt_mask=prompt_mask,
+            trimmed=trimmed,
         )
 
     def encode(
@@ -94,6 +100,7 @@ class T5(nn.Module):
         prompt: Float[Array, "*B P H"] | None = None,
         prompt_mask: Array | None = None,
         prompt_positions: Int[Array, "B L"] | None = None,
+        trimmed: int = 0,
     ) -> Float[jax.Array, "B S H"]:
         """Encodes prompt and tokens.
 
@@ -109,6 +116,7 @@ class T5(nn.Module):
             stand to the right, next to their tokens, with masked positions to their left.
           prompt_positions: [B, L] row of the prompt that stands at each position, from 1; 0 elsewhere.
             `data/packing.py` keeps these places among packed examples, with the example's segment id and token id 0.
+          trimmed: Tokens that were cut off all rows as padding.
 
         Returns:
           [B, S, H] in the activation dtype, S = P + L; S = L with `prompt_positions`.
@@ -127,6 +135,7 @@ class T5(nn.Module):
             prompt_mask=prompt_mask,
             prompt_positions=prompt_positions,
             deterministic=not enable_dropout,
+            trimmed=trimmed,
         )
 
     def decode(
@@ -143,6 +152,7 @@ class T5(nn.Module):
         decode: bool = False,
         max_decode_length: int | None = None,
         prompt_mask: Array | None = None,
+        trimmed: tuple[int, int] = (0, 0),
     ) -> Float[jax.Array, "R T V"]:
         """Returns the logits of each target position, given the encoded input.
 
@@ -164,6 +174,7 @@ class T5(nn.Module):
             there, and of `encoded` only the shape is read.
           max_decode_length: Accepted because T5X passes it; the cache knows its length.
           prompt_mask: As passed to `encode`.
+          trimmed: See `__call__`.
 
         Returns:
           [R, T, V] float32.
@@ -195,6 +206,7 @@ class T5(nn.Module):
             cross_mask,
             deterministic=not enable_dropout,
             decode=decode,
+            trimmed=trimmed,
         )
         if not self.config.logits_via_embedding:
             return out

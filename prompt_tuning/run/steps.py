@@ -3,11 +3,13 @@
 Runs and `prompt-tuning plan` both take them from here, so that what is planned is what runs.
 """
 
+import functools
 from typing import Any
 
 import jax
 import optax
 
+from prompt_tuning.data.batch_shapes import BatchShapes
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run.arrays import shardings_of
@@ -22,7 +24,7 @@ def train_step(
     trainer: Trainer,
     tx: optax.GradientTransformation,
     state: PyTree,
-    num_targets: int | None = None,
+    shapes: BatchShapes | None = None,
 ) -> Any:
     """Returns the jitted `train_step(state, frozen, batch) -> (state, metrics)`, which reuses the state's memory.
 
@@ -32,15 +34,15 @@ def train_step(
       trainer: Learning rate and microbatches.
       tx: The trainer's optimizer.
       state: The state, or its abstract arrays; the new one has the same shardings.
-      num_targets: As of `make_train_step`.
+      shapes: What cuts the batches; None for batches that are not cut.
     """
     step = make_train_step(
-        model.apply,
+        functools.partial(model.apply, widths=shapes and shapes.widths),
         tx,
         learning_rate_fn=trainer.learning_rate_fn,
         loss_config=model.loss_config,
         num_microbatches=trainer.num_microbatches or 1,
-        num_targets=num_targets,
+        num_targets=shapes and shapes.num_targets,
     )
     out_shardings = (shardings_of(state), partitioner.replicated)
     return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)

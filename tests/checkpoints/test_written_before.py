@@ -17,7 +17,6 @@ from prompt_tuning.checkpoints.prompt_files.read import load_prompt
 from prompt_tuning.checkpoints.prompt_files.source import read_source
 from prompt_tuning.config import files, resolve
 from prompt_tuning.config.flags import parse_run
-from prompt_tuning.data import batch_shapes
 from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.partitioning import PjitPartitioner
 from tests.helpers import GOLDEN
@@ -98,10 +97,7 @@ def test_the_state_is_restored_whole():
 
 
 @pytest.mark.loose_numerics(reason="optax adds Python floats to float32 arrays")
-def test_the_run_goes_on_to_the_prompt_it_had_come_to(tmp_path, monkeypatch):
-    # The run had dropout and batches of full width, on which the draws for attention weights depend.
-    for name in ("_INPUT_WIDTHS", "_TARGET_WIDTHS"):
-        monkeypatch.setattr(batch_shapes, name, 1)
+def test_the_run_goes_on_to_the_prompt_it_had_come_to(tmp_path):
     here = tmp_path / "before_the_move"
     shutil.copytree(BEFORE, here)
     places = {

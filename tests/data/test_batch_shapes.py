@@ -1,5 +1,8 @@
 """Batches cut to few widths: what is cut off is padding, and the update is that of the whole batch."""
 
+import dataclasses
+import functools
+
 import jax
 import numpy as np
 import optax
@@ -46,7 +49,7 @@ BATCH = batch_of([5, 17, 30, 2], [3, 9, 1, 16])
     [
         (320, 12, 16, [32 * i for i in range(1, 11)]),
         (512, 12, 16, [32, 80, 128, 176, 224, 272, 320, 368, 416, 464, 512]),
-        (8, 4, 16, [8]),
+        (8, 4, 1, [2, 4, 6, 8]),
         (20, 4, 16, [4, 20]),
         (100, 4, 48, [4, 52, 100]),
         (12, 16, 4, [4, 8, 12]),
@@ -62,16 +65,16 @@ def test_a_batch_is_cut_to_its_longest_row_rounded_up():
     assert {name: x.shape for name, x in cut.items()} == {
         "encoder_input_tokens": (4, 32),
         **{
-            f"decoder_{name}": (4, 24) for name in ("input_tokens", "target_tokens", "loss_weights")
+            f"decoder_{name}": (4, 20) for name in ("input_tokens", "target_tokens", "loss_weights")
         },
     }
     for name, x in cut.items():
         np.testing.assert_array_equal(x, BATCH[name][:, : x.shape[1]])
         assert not BATCH[name][:, x.shape[1] :].any()
-    assert SHAPES.describe(cut) == "4 rows of 32 inputs and 24 targets"
+    assert SHAPES.describe(cut) == "4 rows of 32 inputs and 20 targets"
     full = batch_of([64, 1, 1, 1], [40, 1, 1, 1])
     assert {x.shape[1] for x in SHAPES.fit(full).values()} == {64, 40}
-    assert {x.shape[1] for x in SHAPES.fit(batch_of([0] * 4, [0] * 4)).values()} == {16, 8}
+    assert {x.shape[1] for x in SHAPES.fit(batch_of([0] * 4, [0] * 4)).values()} == {16, 10}
 
 
 def test_counts_are_those_of_real_positions():
@@ -80,7 +83,7 @@ def test_counts_are_those_of_real_positions():
         "examples": 4,
         "real_tokens": 54 + 29,
         "real_positions": 54 + 29 + 4 * 3,
-        "positions": 4 * (3 + 32 + 24),
+        "positions": 4 * (3 + 32 + 20),
     }
     # A row of zeros that fills up a batch is no example.
     assert SHAPES.count(batch_of([5, 0], [2, 0]))["examples"] == 1
@@ -96,12 +99,23 @@ def model():
     return found, tree.unflatten(trainable), tree.unflatten(params)
 
 
-def update(model, batch, *, factor=None, num_microbatches=1, num_targets=None):
+def update(
+    model,
+    batch,
+    *,
+    factor=None,
+    num_microbatches=1,
+    num_targets=None,
+    widths=None,
+    dropout_rate=0.0,
+):
     """The new prompt, by an update as large as the gradient, and the metrics of a step."""
     found, trainable, frozen = model
+    config = dataclasses.replace(found.config, dropout_rate=dropout_rate)
+    found = dataclasses.replace(found, module=found.module.clone(config=config))
     tx = optax.sgd(1.0)
     step = make_train_step(
-        found.apply,
+        functools.partial(found.apply, widths=widths),
         tx,
         learning_rate_fn=lambda step: 1.0,
         loss_config=LossConfig(loss_normalizing_factor=factor),
@@ -120,11 +134,15 @@ def update(model, batch, *, factor=None, num_microbatches=1, num_targets=None):
 
 @pytest.mark.loose_numerics(reason="optax adds Python floats to float32 arrays")
 # The second counts padding, also what is cut off.
-@pytest.mark.parametrize("factor", [None, "NUM_TOTAL_TARGET_TOKENS"])
-def test_the_update_of_a_cut_batch_is_that_of_the_whole_one(model, factor):
+@pytest.mark.parametrize(
+    ("factor", "dropout_rate"), [(None, 0.3), ("NUM_TOTAL_TARGET_TOKENS", 0.0)]
+)
+def test_the_update_of_a_cut_batch_is_that_of_the_whole_one(model, factor, dropout_rate):
     before = np.asarray(tree.flatten(model[1])[PROMPT_PATH])
-    expected, whole = update(model, BATCH, factor=factor)
-    found, cut = update(model, SHAPES.fit(BATCH), factor=factor, num_targets=SHAPES.num_targets)
+    how = {"factor": factor, "dropout_rate": dropout_rate}
+    expected, whole = update(model, BATCH, **how)
+    known = {"num_targets": SHAPES.num_targets, "widths": SHAPES.widths}
+    found, cut = update(model, SHAPES.fit(BATCH), **how, **known)
     largest = np.abs(expected - before).max()
     assert largest > 0
     assert np.abs(found - expected).max() <= 1e-6 * max(1.0, largest)

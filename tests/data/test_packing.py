@@ -63,11 +63,11 @@ def test_what_does_not_fit_begins_another_row():
 def test_shapes_are_few_and_counts_are_those_of_the_examples():
     cut = PACKED.fit(BATCH)
     # 54 tokens and 12 places in rows of 67 positions.
-    assert PACKED.describe(cut) == "1 rows of 67 inputs and 64 targets"
+    assert PACKED.describe(cut) == "1 rows of 67 inputs and 40 targets"
     counts, alone = PACKED.count(cut), dataclasses.replace(PACKED, packs=False).count(BATCH)
     for name in ("examples", "real_tokens", "real_positions"):
         assert counts[name] == alone[name], name
-    assert counts["positions"] == 67 + 64
+    assert counts["positions"] == 67 + 40
     replicas = dataclasses.replace(PACKED, row_multiple=2)
     assert len(replicas.fit(BATCH)["encoder_input_tokens"]) == 2
 

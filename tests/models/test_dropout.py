@@ -1,11 +1,17 @@
 """Where dropout applies, which positions share a mask, and that a key fixes it."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
 from prompt_tuning import tree
+from prompt_tuning.models import chunked_attention
+from prompt_tuning.params.names import PROMPT_PATH
+from prompt_tuning.training.losses import token_cross_entropy
 from tests import both_layouts
 from tests.models.conftest import logits_of, make_model, max_difference
 
@@ -78,6 +84,39 @@ def test_a_key_fixes_the_masks(reference, scan_layers):
     first, again, other = (apply(jax.random.key(seed)) for seed in (1, 1, 2))
     assert max_difference(first, again) == 0.0
     assert max_difference(first, other) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("by_chunks", "config"), [(False, {}), (True, {"scan_layers": True, "remat_policy": "full"})]
+)
+def test_trimmed_rows_drop_what_whole_ones_do(monkeypatch, reference, by_chunks, config):
+    monkeypatch.setattr(chunked_attention, "pays", lambda: by_chunks)
+    model = make_model(dropout_rate=RATE, **config)
+    flat = both_layouts.to_scanned(reference.params) if config else reference.params
+    cut = [x[:, :width] for x, width in zip(reference.tokens, (17, 7, 7), strict=True)]
+    columns = [x.shape[1] - y.shape[1] for x, y in zip(reference.tokens, cut, strict=True)]
+    assert min(columns) > 0
+    whole = [np.pad(x, [(0, 0), (0, n)]) for x, n in zip(cut, columns, strict=True)]
+
+    def loss(prompt, tokens, **how):
+        params = tree.unflatten({**flat, PROMPT_PATH: prompt})
+        rngs = {"dropout": jax.random.key(1)}
+        logits = model.apply({"params": params}, *tokens, rngs=rngs, **how)
+        assert isinstance(logits, jax.Array), "no collection is mutable"
+        losses, _ = token_cross_entropy(logits, tokens[2])
+        return jnp.sum(losses, where=tokens[2] > 0)
+
+    def gradient(tokens, **how):
+        call = jax.jit(jax.value_and_grad(functools.partial(loss, tokens=tokens, **how)))
+        return jax.device_get(call(flat[PROMPT_PATH]))
+
+    value, expected = gradient(whole)
+    found = gradient(cut, trimmed=tuple(columns[:2]))
+    assert found[0] == pytest.approx(value, rel=1e-6)
+    assert max_difference(found[1], expected) <= 1e-5 * np.abs(expected).max()
+    # Another draw would show.
+    other = jax.jit(functools.partial(loss, tokens=cut))(flat[PROMPT_PATH])
+    assert other != pytest.approx(value, rel=1e-3)
 
 
 def test_dropout_is_off_without_enable_dropout(reference):

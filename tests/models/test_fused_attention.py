@@ -56,10 +56,11 @@ def kernel(monkeypatch):
     return use
 
 
-def gradients(config, regex, *, is_packed=False, partitioner=None):
+def gradients(config, regex, *, is_packed=False, partitioner=None, padding=0, trimmed=0):
     """Loss and gradients of an encoder, dropout included, by the parameters that the patterns select.
 
-    Of eight rows of 14 tokens a third is padded, or two examples share each row.
+    Of eight rows of 14 tokens a third is padded, or two examples share each row. Behind all of them there may be more
+    padding, or some that was trimmed.
     """
     rng = np.random.default_rng(0)
     batch = {
@@ -70,6 +71,10 @@ def gradients(config, regex, *, is_packed=False, partitioner=None):
     if is_packed:
         is_token = batch["tokens"] > 0
         batch["segment_ids"] = np.where(is_token, 1 + (np.arange(14) > 5), 0).astype(np.int32)
+    batch = {
+        name: np.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
+        for name, x in batch.items()
+    }
     encoder = stacks.Encoder(config, None if is_packed else PromptConfig(4))
     init = functools.partial(encoder.init, deterministic=True)
     params = jax.jit(init)({"params": jax.random.key(0)}, batch["embedded"], batch["tokens"])
@@ -80,12 +85,13 @@ def gradients(config, regex, *, is_packed=False, partitioner=None):
             {"params": tree.merge(trainable, frozen)},
             **batch,
             deterministic=False,
+            trimmed=trimmed,
             rngs={"dropout": jax.random.key(5)},
         )
         assert isinstance(encoded, jax.Array), "no collection is mutable"
-        tokens = encoded[:, -14:]
+        tokens = encoded[:, -batch["tokens"].shape[1] :]
         is_real = (batch["tokens"] > 0)[..., None].astype(jnp.float32)
-        return jnp.mean(is_real * tokens * batch["embedded"]) + jnp.mean(is_real * tokens**4)
+        return jnp.sum(is_real * tokens * batch["embedded"]) + jnp.sum(is_real * tokens**4)
 
     run = jax.jit(jax.value_and_grad(loss))
     if partitioner is None:
@@ -120,6 +126,12 @@ def test_loss_and_gradients_are_those_of_plain_attention(kernel, name, regex, ch
     if name == "tpu":
         # A frozen bias costs nothing, a trained one gets its gradient.
         assert asked and set(asked) == {regex != PROMPT}
+
+
+def test_trimmed_rows_drop_what_whole_ones_do(kernel):
+    kernel("tpu")
+    config = dataclasses.replace(CONFIG, attention="auto")
+    assert_same(gradients(config, PROMPT, trimmed=5), gradients(config, PROMPT, padding=5))
 
 
 def test_examples_packed_into_a_row_stay_apart(kernel):

@@ -107,7 +107,6 @@ def _train_batches(work: Work) -> Iterator[Any]:
         lengths,
         "train",
         work.batch_size,
-        shuffle=True,
         length_window=work.length_window,
     )
     shapes = BatchShapes(
