@@ -11,7 +11,7 @@ from prompt_tuning.data import batches
 from prompt_tuning.data.evaluation import EvaluatorConfig
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.run import checks
+from prompt_tuning.run import checks, compilation_cache
 from prompt_tuning.run.evaluators import DecodingEval, format_metrics
 from prompt_tuning.run.start import load_for_inference
 
@@ -33,7 +33,7 @@ def evaluate(
       dataset_cfg: Task or mixture, split and batch size.
       restore_checkpoint_cfg: CHECKPOINT_PATH: frozen weights, or a checkpoint of a run, which names them.
       partitioner: Mesh and axis rules.
-      output_dir: EVAL_OUTPUT_DIR; `inference_eval/` and `config.gin` are written below it.
+      output_dir: EVAL_OUTPUT_DIR; `inference_eval/`, `config.gin` and compiled programs are written below it.
       evaluator: How much is evaluated and written.
       config_text: The resolved gin config.
 
@@ -64,6 +64,7 @@ def prepare(
     config_text: str,
 ) -> epath.Path:
     """Checks what can be checked before anything is loaded; returns EVAL_OUTPUT_DIR, with `config.gin` in it."""
+    compilation_cache.keep_in(output_dir)
     checks.enter(model, dataset_cfg)
     checks.check_data(model, partitioner, [dataset_cfg])
     directory = epath.Path(output_dir)

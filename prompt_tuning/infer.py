@@ -18,7 +18,7 @@ from prompt_tuning.data.inference_examples import InferenceExample
 from prompt_tuning.errors import ConfigError, DataError, check_choice
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.run import checks, many_prompts
+from prompt_tuning.run import checks, compilation_cache, many_prompts
 from prompt_tuning.run.identity import describe_inference
 from prompt_tuning.run.inference import Inference
 from prompt_tuning.run.prompt_start import prompt_file_of
@@ -57,7 +57,7 @@ def infer(
       dataset_cfg: Task, split, lengths and batch size. With `input_file` only lengths and batch size are read.
       restore_checkpoint_cfg: CHECKPOINT_PATH: frozen weights, or a checkpoint of a run, which names them.
       partitioner: Mesh and axis rules.
-      output_dir: INFER_OUTPUT_DIR.
+      output_dir: INFER_OUTPUT_DIR; what is compiled is kept there too.
       mode: "predict" (decoded text), "score" (log-likelihood of the targets, nats) or "predict_with_aux" (text and
         its score).
       input_file: JSONL, TSV, CSV or plain text instead of a task.
@@ -76,6 +76,7 @@ def infer(
 
     Source: T5X `infer.py`: file names, keys and modes. Differs: shards resume at whole chunks by re-reading the input.
     """
+    compilation_cache.keep_in(output_dir)
     checks.enter(model, dataset_cfg)
     check(model, partitioner, dataset_cfg, input_file, mode, num_shards, shard_id, prompts)
     examples = read_examples(model, dataset_cfg, input_file, mode, prompts)

@@ -284,7 +284,7 @@ def compile_step(
     """Returns the step compiled for the shape of `batch`; logs how long that took."""
     began = time.perf_counter()
     with partitioner.activate():
-        compiled = jitted_step.lower(run.state, run.frozen, batch).compile()
+        compiled = steps.compiled(jitted_step, run.state, run.frozen, batch)
     run.log.compiled(int(run.state.step), time.perf_counter() - began, shape)
     return compiled
 

@@ -16,6 +16,7 @@ from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import int8
 from prompt_tuning.params.names import PROMPT_REGEX
 from prompt_tuning.prompts.config import PromptConfig
+from prompt_tuning.run import steps
 from prompt_tuning.training.adafactor import Adafactor
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.training.step import make_train_step
@@ -86,8 +87,7 @@ class Step:
         """Returns the step compiled for the shapes of a batch, once for all."""
         shapes = _shapes(batch)
         if shapes not in self._compiled:
-            lowered = self._jitted.lower(self._state, self.frozen, batch)
-            self._compiled[shapes] = lowered.compile()
+            self._compiled[shapes] = steps.compiled(self._jitted, self._state, self.frozen, batch)
         return self._compiled[shapes]
 
     def take(self, batch: Batch) -> None:

@@ -255,7 +255,7 @@ def _make_examples(
             ds = stream.endless(provider, lengths, start=skipped, **how)
         else:
             ds = provider.get_dataset(lengths, num_epochs=num_epochs, **how)
-    ds = seqio.EncDecFeatureConverter(pack=cfg.pack)(ds, lengths).skip(start_example - skipped)
+    ds = pipelines.to_model_features(pack=cfg.pack)(ds, lengths).skip(start_example - skipped)
     options = tf.data.Options()
     options.deterministic = True
     return ds.with_options(options)

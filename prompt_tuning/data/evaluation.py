@@ -76,7 +76,7 @@ def make_evaluator(
         evaluator = functools.partial(
             seqio.Evaluator,
             mixture_or_task_name=cfg.mixture_or_task_name,
-            feature_converter=seqio.EncDecFeatureConverter(pack=False),
+            feature_converter=pipelines.to_model_features(),
             eval_split=cfg.split,
             use_cached=cfg.use_cached,
             seed=cfg.seed if cfg.seed is not None else 42,

@@ -3,6 +3,7 @@
 Runs and `prompt-tuning plan` both take them from here, so that what is planned is what runs.
 """
 
+import ctypes
 import functools
 from typing import Any
 
@@ -46,6 +47,22 @@ def train_step(
     )
     out_shardings = (shardings_of(state), partitioner.replicated)
     return jax.jit(step, donate_argnums=0, out_shardings=out_shardings)
+
+
+def compiled(jitted: Any, *args: Any) -> Any:
+    """Returns the program of a jitted function for the shapes of its arguments, without what compiling it left behind.
+
+    Args:
+      jitted: The function.
+      *args: Its arguments, or abstract arrays like them.
+    """
+    program = jitted.lower(*args).compile()
+    # glibc keeps what was freed, by the compiler and by what came before it: hundreds of MiB in small pieces, of which
+    # the program's own memory could have none. Where the C library is not glibc, there is nothing to call.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    return program
 
 
 def eval_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> Any:

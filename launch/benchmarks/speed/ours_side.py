@@ -202,14 +202,16 @@ def _start(work: Work) -> Callable[[int], None]:
     folder = pathlib.Path(tempfile.mkdtemp())
     command = [sys.executable, "-m", "prompt_tuning", *_TRAIN.split()]
     env = {name: x for name, x in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    first = folder / "first"
+    # JAX finds a program again only in the folder that it was kept in: every start is in the same one.
+    model_dir, kept = folder / "run", folder / "kept"
 
     def run(index: int) -> None:
-        model_dir = folder / str(index)
-        shutil.copytree(first / compilation_cache.FOLDER, model_dir / compilation_cache.FOLDER)
+        shutil.rmtree(model_dir)
+        shutil.copytree(kept, model_dir / compilation_cache.FOLDER)
         _until_first_step(command, model_dir, env)
 
-    _until_first_step(command, first, env)
+    _until_first_step(command, model_dir, env)
+    shutil.copytree(model_dir / compilation_cache.FOLDER, kept)
     return run
 
 
