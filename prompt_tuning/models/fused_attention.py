@@ -63,15 +63,11 @@ def choose(
     mesh, (batch_axes, head_axes) = jax.sharding.get_abstract_mesh(), _mesh_axes()
     batch, heads = query.shape[0], query.shape[2]
     batch_shards, head_shards = _num_shards(mesh, batch_axes), _num_shards(mesh, head_axes)
-    if batch % batch_shards or heads % head_shards:
-        return None
-    device = jax.devices()[0] if mesh.empty else mesh.abstract_device
-    if device is None:
+    device = _device()
+    if device is None or batch % batch_shards or heads % head_shards:
         return None
     depth = query.shape[-1]
-    if device.platform == "tpu" and _fits_tpu(
-        device.device_kind, length, heads // head_shards, depth
-    ):
+    if has_tpu_kernel() and _fits_tpu(device.device_kind, length, heads // head_shards, depth):
         return "tpu"
     # Only by name: it has not been run on a GPU yet (docs/machines/gpu.md).
     asked = config.attention == "cudnn" and device.platform == "gpu"
@@ -80,13 +76,24 @@ def choose(
     return None
 
 
+def has_tpu_kernel() -> bool:
+    """Whether the devices of the current mesh are TPUs that run the kernel, for what it takes."""
+    device = _device()
+    is_tpu = device is not None and device.platform == "tpu"
+    return is_tpu and device.device_kind not in _TPUS_WITHOUT
+
+
+def _device() -> Any:
+    """A device of the current mesh or, without a mesh, of the process; None for a mesh that does not say."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.devices()[0] if mesh.empty else mesh.abstract_device
+
+
 def _fits_tpu(device_kind: str, length: int, heads: int, depth: int) -> bool:
     """Whether a TPU's kernel takes heads of this width on one device, and such a length."""
     # Imported where it is used: Pallas takes a second, which runs elsewhere need not spend.
     from prompt_tuning.models import attention_kernel
 
-    if device_kind in _TPUS_WITHOUT:
-        return False
     is_small = device_kind == "TPU v4"
     longest = attention_kernel.SMALL_LENGTH if is_small else attention_kernel.MAX_LENGTH
     group = attention_kernel.heads_per_program(depth)

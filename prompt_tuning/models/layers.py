@@ -13,7 +13,7 @@ from flax.linen import partitioning as nn_partitioning
 from jaxtyping import Float, Int
 
 from prompt_tuning import partitioning
-from prompt_tuning.models import products
+from prompt_tuning.models import fused_attention, products
 from prompt_tuning.models.config import ACTIVATIONS, T5Config
 from prompt_tuning.types import Array
 
@@ -91,9 +91,14 @@ class Dense(nn.Module):
         kernel = param("kernel", init, stored, self.config.parameter_dtype, self.kernel_axes)
         held = kernel.astype(dtype) if kernel.dtype == jnp.int8 else kernel
         leading = x.shape[: x.ndim - self.num_inputs]
-        if self.join_axes:
-            # As it is stored: a kernel with its axes apart would be copied into another order on CPUs.
+        # As it is stored: with its axes apart it would be copied into another order on CPUs, and so would what the
+        # kernel for attention takes. Plain attention's weights are kept once more on TPUs if heads come joined.
+        if self.join_axes and (
+            partitioning.platform() == "cpu" or fused_attention.has_tpu_kernel()
+        ):
             x = jnp.reshape(x, (*leading, stored[0]))
+        elif self.join_axes:
+            held, num_in = jnp.reshape(held, shape), self.num_inputs
         axes = tuple(range(num_in))
         product = products.product(x, held, axes, dtype, narrow=self.narrow)
         product = jnp.reshape(product, (*leading, *self.features))
