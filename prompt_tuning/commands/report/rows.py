@@ -1,8 +1,8 @@
 """Reads the rows of sweeps, one a cell, and says which cells are done, failed or missing."""
 
 import itertools
-import json
 import math
+import pathlib
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from etils import epath
 
-from prompt_tuning.commands.sweep.results import CELLS, DONE, TABLE, parse
+from prompt_tuning.commands.sweep.results import CELLS, DONE, TABLE, parse, read_cells, wrong_parts
 from prompt_tuning.commands.sweep.sweep import ENSEMBLE
 from prompt_tuning.errors import DataError
 
@@ -185,8 +185,7 @@ def read(paths: Sequence[str]) -> Results:
     planned: dict[tuple[str, str], dict[str, str]] = {}
     changed: set[str] = set()
     for file in itertools.chain.from_iterable(_files(path) for path in paths):
-        plan_file = file.parent / CELLS
-        plan = json.loads(plan_file.read_text()) if plan_file.exists() else {}
+        plan = read_cells(pathlib.Path(file.parent / CELLS))
         for name, scales in plan.items():
             for scale, keys in scales.items():
                 planned.setdefault((name, scale), {}).update(keys)
@@ -249,11 +248,21 @@ def _is_current(row: Row, plan: Mapping[str, Mapping[str, Mapping[str, str]]]) -
 
 def _read_file(file: epath.Path, notes: list[str]) -> Iterable[Row]:
     """Yields the rows of one file; lines that a writer did not finish are noted."""
-    for number, row in parse(file.read_text()):
+    for number, row in parse(file.read_bytes().decode(errors="replace")):
         if row is None:
             notes.append(f"{file}, line {number} is torn and was left out.")
             continue
-        lacking = [key for key in _REQUIRED if key not in row] if isinstance(row, dict) else ["all"]
+        lacking = wrong_parts(row)
+        if isinstance(row, dict):
+            # Of these only the scale may be None.
+            missing = (
+                row.get(key) is None and (key != "scale" or key not in row) for key in _REQUIRED
+            )
+            lacking += [
+                key
+                for key, lacks in zip(_REQUIRED, missing, strict=True)
+                if lacks and key not in lacking
+            ]
         if lacking:
             raise DataError(
                 f"A row of results is not one of a sweep ({file}, line {number})",
