@@ -6,6 +6,7 @@ import jax
 from absl import logging
 from etils import epath
 
+from prompt_tuning.checkpoints import one_writer
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.data import batches
 from prompt_tuning.data.evaluation import EvaluatorConfig
@@ -16,6 +17,7 @@ from prompt_tuning.run.evaluators import DecodingEval, format_metrics
 from prompt_tuning.run.start import load_for_inference
 
 
+@one_writer.holding_folder("output_dir", "EVAL_OUTPUT_DIR")
 def evaluate(
     *,
     model: EncoderDecoderModel,

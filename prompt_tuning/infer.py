@@ -10,6 +10,7 @@ import jax
 from absl import logging
 from etils import epath
 
+from prompt_tuning.checkpoints import one_writer
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.data import batches, inference_examples, made_from
@@ -94,36 +95,38 @@ def infer(
             **describe_inference(source, restore.dtype, model, dataset_cfg, input_file, prompts),
         },
     )
-    num_done = shard.open()
-    if num_done is None:
-        logging.info("%s is complete already", shard.final)
-    else:
-        if jax.process_index() == 0:
-            (shard.directory / "config.gin").write_text(config_text)
-        files = list((prompts or {}).values())
-        params = load_for_inference(model, partitioner, restore, prompt_files=files).params
-        own = itertools.islice(examples, shard_id, None, num_shards)
-        rows = dataset_cfg.batch_size
-        with progress_bar(" examples") as bar:
-            inference = Inference(model, partitioner, rows, lambda: bar.update(rows))
-            num_chunks = num_examples = 0
-            for chunk in in_chunks(own, checkpoint_period * rows):
-                # What was done before is read again and skipped: only so is it known where the next chunk starts.
-                if num_chunks >= num_done:
-                    shard.write_chunk(num_chunks, run_chunk(model, inference, params, chunk, mode))
-                num_chunks, num_examples = num_chunks + 1, num_examples + len(chunk)
-                # Batches are not always full, and labels of one input share a row.
-                bar.n = num_examples
-        if not num_chunks:
-            raise _nothing(name, shard_id, num_shards)
-        shard.finish(num_chunks)
-    # Of a complete shard too: the run that finished it may have died before it wrote this.
-    write_submission(shard, dataset_cfg, mode, num_shards, input_file)
+    # Shards share the folder; each is somebody's.
+    with one_writer.holding(shard.directory, "INFER_OUTPUT_DIR", shard.name):
+        num_done = shard.open()
+        if num_done is None:
+            logging.info("%s is complete already", shard.final)
+        else:
+            if jax.process_index() == 0:
+                (shard.directory / "config.gin").write_text(config_text)
+            files = list((prompts or {}).values())
+            loaded = load_for_inference(model, partitioner, restore, prompt_files=files)
+            own, num_chunks = itertools.islice(examples, shard_id, None, num_shards), 0
+            rows = dataset_cfg.batch_size
+            with progress_bar(" examples") as bar:
+                inference = Inference(model, partitioner, rows, lambda: bar.update(rows))
+                for chunk in in_chunks(own, checkpoint_period * rows):
+                    # What was done before is read again and skipped: so is it known where the next chunk starts.
+                    if num_chunks >= num_done:
+                        lines = run_chunk(model, inference, loaded.params, chunk, mode)
+                        shard.write_chunk(num_chunks, lines)
+                    num_chunks += 1
+                    # Batches are not always full, and labels of one input share a row.
+                    bar.n = (num_chunks - 1) * checkpoint_period * rows + len(chunk)
+            if not num_chunks:
+                raise no_examples(name, shard_id, num_shards)
+            shard.finish(num_chunks)
+        # Of a complete shard too: the run that finished it may have died before it wrote this.
+        write_submission(shard, dataset_cfg, mode, num_shards, input_file)
     return str(shard.final)
 
 
-def _nothing(name: str, shard_id: int, num_shards: int) -> DataError:
-    """The error for a shard without examples."""
+def no_examples(name: str, shard_id: int, num_shards: int) -> DataError:
+    """Returns the error for a shard without examples."""
     return DataError(
         f"Nothing to infer from {name!r}",
         got="0 examples",

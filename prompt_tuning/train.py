@@ -13,6 +13,7 @@ import jax
 from etils import epath
 
 from prompt_tuning import tree
+from prompt_tuning.checkpoints import one_writer
 from prompt_tuning.checkpoints.config import CheckpointConfig
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.prompt_files.write import save_prompts, update_info
@@ -70,6 +71,7 @@ class Run:
     decoding: DecodingEval | None = None
 
 
+@one_writer.holding_folder("model_dir", "MODEL_DIR")
 def train(
     *,
     model: EncoderDecoderModel,

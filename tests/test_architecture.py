@@ -59,7 +59,7 @@ HOMES = {
     "clu": "training",
     "tqdm": "training",
     "tensorboard": "commands/sweep",
-    "filelock": "commands/sweep",
+    "filelock": "commands/sweep checkpoints",
     "ray": "commands/sweep",
     "jinja2": "commands/report",
     "matplotlib": "commands/report commands/inspect commands/demo",

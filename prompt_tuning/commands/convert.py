@@ -86,7 +86,7 @@ def convert(
     import jax.numpy as jnp
 
     from prompt_tuning import tree
-    from prompt_tuning.checkpoints import digest, load, placement
+    from prompt_tuning.checkpoints import digest, load, one_writer, placement
     from prompt_tuning.checkpoints.formats import weights
     from prompt_tuning.params import int8
     from prompt_tuning.params.names import PROMPT_REGEX
@@ -110,22 +110,23 @@ def convert(
         path: placement.Target(held[path], read[path], frozenset({placement.whole(held[path])}))
         for path in read
     }
-    writer = weights.WeightsWriter(target_path, **writer_options)
-    fingerprint = digest.Digest()
-    num_bytes = done = 0
-    for parts in placement.assemble(source, groups, targets):
-        for path, by_box in parts.items():
-            (array,) = by_box.values()
-            whole = {path: array}
-            if read[path] != dtypes[path]:
-                whole = jax.device_get(int8.hold(whole, int8.INT8))
-            for name, leaf in whole.items():
-                writer.write(name, leaf)
-                num_bytes += leaf.nbytes
-            fingerprint.add(whole)
-            done += 1
-            _show_progress(done, len(targets))
-    writer.finish(source=_origin_of(source), digest=fingerprint.hexdigest())
+    with one_writer.holding(target_path, "TARGET"):
+        writer = weights.WeightsWriter(target_path, **writer_options)
+        fingerprint = digest.Digest()
+        num_bytes = done = 0
+        for parts in placement.assemble(source, groups, targets):
+            for path, by_box in parts.items():
+                (array,) = by_box.values()
+                whole = {path: array}
+                if read[path] != dtypes[path]:
+                    whole = jax.device_get(int8.hold(whole, int8.INT8))
+                for name, leaf in whole.items():
+                    writer.write(name, leaf)
+                    num_bytes += leaf.nbytes
+                fingerprint.add(whole)
+                done += 1
+                _show_progress(done, len(targets))
+        writer.finish(source=_origin_of(source), digest=fingerprint.hexdigest())
     sizes = {path: math.prod(shape) for path, shape in shapes.items()}
     return sum(n for path, n in sizes.items() if int8.kernel_of(path) == path), num_bytes
 

@@ -58,10 +58,18 @@ def unsealed(record: Any) -> dict[str, Any]:
     """
     if not isinstance(record, dict):
         raise ValueError(f"a JSON {type(record).__name__}")
-    rest = {name: value for name, value in record.items() if name != SEAL}
-    if SEAL in record and sealed(rest)[SEAL] != record[SEAL]:
-        raise ValueError("not what was written: its digest differs")
-    return rest
+    for seal in [SEAL] if SEAL in record else [n for n, v in record.items() if _is_digest(v)]:
+        rest = {name: value for name, value in record.items() if name != seal}
+        is_right = sealed(rest)[SEAL] == record[seal]
+        # The digest may be whole, and its name damaged.
+        if is_right != (seal == SEAL):
+            raise ValueError("not what was written: its digest differs")
+    return {name: value for name, value in record.items() if name != SEAL}
+
+
+def _is_digest(value: Any) -> bool:
+    """Whether a value looks like a digest."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def of_files(files: Sequence[epath.PathLike], whole_bytes: int = WHOLE_BYTES) -> str | None:

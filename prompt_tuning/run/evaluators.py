@@ -13,7 +13,7 @@ from prompt_tuning.data.evaluation import EvaluatorConfig
 from prompt_tuning.data.widths import Size
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.run import steps
+from prompt_tuning.run import measured, steps
 from prompt_tuning.run.inference import Inference
 from prompt_tuning.training.metrics import summarize
 from prompt_tuning.training.summary import SummaryWriter
@@ -128,10 +128,10 @@ class DecodingEval:
     ):
         """Tokenises the split; compiles nothing."""
         # SeqIO's loggers write files of the same names in every process.
-        is_writer = jax.process_index() == 0
+        self._output_dir = output_dir if jax.process_index() == 0 else None
         self._evaluator = evaluation.make_evaluator(
             cfg,
-            log_dir=str(output_dir / "inference_eval") if is_writer else None,
+            log_dir=str(output_dir / measured.FOLDER) if self._output_dir else None,
             num_examples=evaluator.num_examples,
             json_write_n_results=evaluator.json_write_n_results,
             use_memory_cache=evaluator.use_memory_cache,
@@ -142,7 +142,7 @@ class DecodingEval:
         """Returns and logs `{task: {metric: value}}` and averages over benchmarks; empty if no task has a metric."""
         if self._evaluator is None:
             return {}
-        return evaluation.run_evaluator(
+        results = evaluation.run_evaluator(
             self._evaluator,
             predict_fn=lambda ds: self._inference.predict(params, batches.numpy_iterator(ds)),
             score_fn=lambda ds: self._inference.score(params, batches.numpy_iterator(ds)),
@@ -151,6 +151,9 @@ class DecodingEval:
             ),
             step=step,
         )
+        if self._output_dir:
+            measured.seal(self._output_dir)
+        return results
 
 
 def format_metrics(metrics: dict[str, Any]) -> str:

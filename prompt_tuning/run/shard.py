@@ -3,7 +3,7 @@
     {name}-tmp/manifest.json, {name}-tmp/chunk00000, …   while the shard is being computed
     {name}, {name}.COMPLETED                             when it is done; the second holds the manifest
 
-All but `{name}` carry a digest of their own, `{name}.COMPLETED` also that of `{name}`: nothing damaged is handed out.
+All but `{name}` carry a digest of their own, and `{name}.COMPLETED` that of `{name}`: nothing damaged is handed out.
 Process 0 reads and writes; what it finds, it tells the others.
 """
 

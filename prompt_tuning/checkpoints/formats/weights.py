@@ -1,7 +1,8 @@
 """The form of weights that loads fastest: `weights.json` beside one database of uncompressed arrays.
 
 `prompt-tuning convert` writes it once. `weights.json` is written last, so that a directory without it is an unfinished
-one; it lists every parameter with its shape and dtype, where the weights came from, and their digest.
+one; it lists every parameter with its shape, its dtype and the digests of its blocks, which are checked as these are
+read; where the weights came from; and their digest.
 """
 
 import collections
@@ -15,7 +16,7 @@ import numpy as np
 import tensorstore
 from etils import epath
 
-from prompt_tuning.checkpoints import json_files, paths
+from prompt_tuning.checkpoints import digests, json_files, one_writer, paths
 from prompt_tuning.checkpoints.formats.arrays import StoredArray, StoredArrays, in_database
 from prompt_tuning.errors import CheckpointError, unreadable
 
@@ -95,6 +96,10 @@ class WeightsSource(StoredArrays):
             self.metadata: dict[str, Any] = index["source"]["metadata"]
             self.settings: Mapping[str, Any] | None = index["source"].get("settings")
             self.digest: str = index["digest"]
+            # Path -> digest of each block, in the order of the blocks; earlier versions wrote none.
+            self._digests: dict[str, list[str]] = {
+                name: leaf["blocks"] for name, leaf in index["params"].items() if "blocks" in leaf
+            }
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise unreadable(what, e, expected=whole, fix=_FIX) from e
         super().__init__(leaves, where=what, fix=_FIX)
@@ -103,6 +108,37 @@ class WeightsSource(StoredArrays):
         """Returns the shape of the blocks in which a parameter is stored."""
         # They follow from the shape: to open every array before the first is read would take long in an object store.
         return _chunk_shape(*self.shapes()[path])
+
+    def read(self, path: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
+        """Returns one parameter, or a part of it, after a look at the digests of the blocks that hold it.
+
+        Raises:
+          CheckpointError: If it cannot be read, or is not what was written.
+        """
+        if path not in self._digests:
+            return super().read(path, index)
+        shape, blocks = self.shapes()[path][0], self.chunks(path)
+        wanted = [
+            slice(*s.indices(n))
+            for s, n in zip(index or [slice(None)] * len(shape), shape, strict=True)
+        ]
+        # In blocks. Storage hands out whole ones anyway, so that nothing more is read.
+        grid = [slice(s.start // n, -(-s.stop // n)) for s, n in zip(wanted, blocks, strict=True)]
+        begins = [g.start * n for g, n in zip(grid, blocks, strict=True)]
+        ends = [min(g.stop * n, size) for g, n, size in zip(grid, blocks, shape, strict=True)]
+        array = super().read(path, tuple(map(slice, begins, ends)))
+        counts = [-(-size // n) for size, n in zip(shape, blocks, strict=True)]
+        recorded = np.reshape(self._digests[path], counts)[tuple(grid)]
+        if digests.of_blocks(array, blocks) != recorded.ravel().tolist():
+            raise unreadable(
+                f"{path} of the converted weights {self.path}",
+                "other content than was written",
+                expected="what was written",
+                fix=_FIX,
+            )
+        return array[
+            tuple(slice(s.start - a, s.stop - a) for s, a in zip(wanted, begins, strict=True))
+        ]
 
 
 class WeightsWriter:
@@ -120,7 +156,7 @@ class WeightsWriter:
         """Makes the directory."""
         self.path = paths.absolute(path)
         refuse_unfinished(self.path)
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or _has_content(self.path)):
             raise CheckpointError(
                 "The target exists already",
                 got=str(self.path),
@@ -128,6 +164,7 @@ class WeightsWriter:
                 fix="name another, or delete it",
             )
         self._params: dict[str, Any] = {}
+        self._blocks: dict[str, list[str]] = {}
         self._data_file_bytes = data_file_bytes
         # Writes through one context are put into the database together.
         self._context = tensorstore.Context()
@@ -143,10 +180,12 @@ class WeightsWriter:
         self._params[path] = {"shape": list(array.shape), "dtype": array.dtype.name}
 
     def _write(self, path: str, array: np.ndarray) -> None:
-        """Writes one parameter."""
+        """Writes one parameter, and notes the digests of its blocks."""
+        blocks = _chunk_shape(array.shape, array.dtype)
+        self._blocks[path] = digests.of_blocks(array, blocks)
         metadata = {
             "shape": list(array.shape),
-            "chunks": list(_chunk_shape(array.shape, array.dtype)),
+            "chunks": list(blocks),
             "dtype": "bfloat16" if array.dtype == jnp.bfloat16 else array.dtype.str,
             "compressor": None,
         }
@@ -173,9 +212,16 @@ class WeightsWriter:
             "version": _VERSION,
             "source": source,
             "digest": digest,
-            "params": self._params,
+            "params": {
+                path: {**leaf, "blocks": self._blocks[path]} for path, leaf in self._params.items()
+            },
         }
         json_files.write_atomically(self.path / INDEX_FILE, json_files.encode(index))
+
+
+def _has_content(folder: epath.Path) -> bool:
+    """Whether there is more in a folder than the lock of who is about to write there."""
+    return any(path.name != one_writer.FILE for path in folder.iterdir())
 
 
 def _chunk_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:

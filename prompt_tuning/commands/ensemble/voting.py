@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from prompt_tuning.checkpoints import one_writer
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.data import batches, evaluation, ranking
 from prompt_tuning.data.benchmarks import leaderboard
@@ -29,6 +30,7 @@ Results = dict[str, dict[str, float]]
 FILE = "ensemble.json"
 
 
+@one_writer.holding_folder("output_dir", "EVAL_OUTPUT_DIR")
 def evaluate_ensemble(
     prompt_files: Sequence[str],
     *,

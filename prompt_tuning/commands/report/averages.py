@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prompt_tuning.commands.report.rows import Key, Row, Sweep, key_of
-from prompt_tuning.commands.sweep.results import DONE
+from prompt_tuning.commands.sweep.row_form import DONE
 
 # Table 5 asks when a run comes this close to the mean score.
 _CLOSE = 0.99

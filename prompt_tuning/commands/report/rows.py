@@ -1,8 +1,8 @@
 """Reads the rows of sweeps, one a cell, and says which cells are done, failed or missing."""
 
 import itertools
-import json
 import math
+import pathlib
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,12 +11,13 @@ from typing import Any
 
 from etils import epath
 
-from prompt_tuning.commands.report.row_form import misformed
-from prompt_tuning.commands.sweep.results import CELLS, DONE, TABLE, parse
+from prompt_tuning.commands.sweep.results import CELLS, TABLE, parse, read_cells
+from prompt_tuning.commands.sweep.row_form import DONE, wrong_parts
 from prompt_tuning.commands.sweep.sweep import ENSEMBLE
 from prompt_tuning.errors import DataError
 
 _REQUIRED = ("sweep", "scale", "cell", "axes", "status")
+_NEVER_NONE = ("cell", "axes")
 # Values of the axis `method`, as they are written.
 METHODS = {
     "prompt": "Prompt tuning",
@@ -186,8 +187,7 @@ def read(paths: Sequence[str]) -> Results:
     planned: dict[tuple[str, str], dict[str, str]] = {}
     changed: set[str] = set()
     for file in itertools.chain.from_iterable(_files(path) for path in paths):
-        plan_file = file.parent / CELLS
-        plan = json.loads(plan_file.read_text()) if plan_file.exists() else {}
+        plan = read_cells(pathlib.Path(file.parent / CELLS))
         for name, scales in plan.items():
             for scale, keys in scales.items():
                 planned.setdefault((name, scale), {}).update(keys)
@@ -250,7 +250,7 @@ def _is_current(row: Row, plan: Mapping[str, Mapping[str, Mapping[str, str]]]) -
 
 def _read_file(file: epath.Path, notes: list[str]) -> Iterable[Row]:
     """Yields the rows of one file; lines that a writer did not finish, or did not write, are noted."""
-    for number, row in parse(file.read_text()):
+    for number, row in parse(file.read_bytes().decode(errors="replace")):
         if row is None:
             notes.append(f"{file}, line {number} is torn and was left out.")
             continue
@@ -262,7 +262,7 @@ def _read_file(file: epath.Path, notes: list[str]) -> Iterable[Row]:
                 expected=f"at least {', '.join(_REQUIRED)}",
                 fix="name the --output_dir of `prompt-tuning sweep`",
             )
-        if fields := misformed(row):
+        if fields := wrong_parts(row) or [n for n in _NEVER_NONE if row[n] is None]:
             wrong = ", ".join(fields)
             notes.append(f"{file}, line {number} holds no {wrong} of a sweep and was left out.")
             continue

@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 import importlib.metadata
 import itertools
-import json
 import math
 import os
 import pathlib
@@ -25,13 +24,13 @@ from prompt_tuning.checkpoints.prompt_files.read import FOLDER as PROMPTS_FOLDER
 from prompt_tuning.commands.ensemble import voting
 from prompt_tuning.commands.sweep import expansion
 from prompt_tuning.commands.sweep.place import Place
-from prompt_tuning.commands.sweep.results import DONE, FAILED, Row
+from prompt_tuning.commands.sweep.results import Row
+from prompt_tuning.commands.sweep.row_form import DONE, FAILED
 from prompt_tuning.commands.sweep.sweep import ENSEMBLE, Cell
 from prompt_tuning.config import resolve
 from prompt_tuning.data import evaluation
-from prompt_tuning.run import start
+from prompt_tuning.run import measured, start
 
-_METRICS_SUFFIX = "-metrics.jsonl"
 _MAX_ERROR_CHARACTERS = 2000
 _LIBRARIES = ("jax", "flax", "optax")
 _STEPS_PER_SECOND = "timing/steps_per_second"
@@ -187,17 +186,16 @@ _RUNS = {"train": _train, "eval": _eval, "count": _count, ENSEMBLE: _ensemble}
 
 
 def recorded_results(run_dir: epath.Path) -> dict[int, dict[str, dict[str, float]]]:
-    """Returns what a run's evaluations by decoding measured: step -> task -> metrics, in the order of the steps."""
+    """Returns what a run's evaluations by decoding measured: step -> task -> metrics, in the order of the steps.
+
+    Raises:
+      DataError: If a line is damaged.
+    """
     found: dict[int, dict[str, dict[str, float]]] = {}
-    folder = run_dir / "inference_eval"
-    for path in sorted(folder.glob(f"*{_METRICS_SUFFIX}")) if folder.exists() else ():
-        for line in path.read_text().splitlines():
-            values = json.loads(line)
-            numbers = {n: float(v) for n, v in values.items() if isinstance(v, (int, float))}
-            # A run that was interrupted may have taken a step twice; both came out the same.
-            found.setdefault(int(numbers.pop("step")), {})[
-                path.name.removesuffix(_METRICS_SUFFIX)
-            ] = numbers
+    for task, values in measured.read(run_dir):
+        numbers = {n: float(v) for n, v in values.items() if isinstance(v, (int, float))}
+        # A run that was interrupted may have taken a step twice; both came out the same.
+        found.setdefault(int(numbers.pop("step")), {})[task] = numbers
     return dict(sorted(found.items()))
 
 

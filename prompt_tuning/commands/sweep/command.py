@@ -12,7 +12,8 @@ from typing import Any
 from prompt_tuning.commands.sweep import overview, progress, ray_runner, runner, worker
 from prompt_tuning.commands.sweep.place import Place
 from prompt_tuning.commands.sweep.progress import Session
-from prompt_tuning.commands.sweep.results import DONE, FAILED, Row, Table, latest
+from prompt_tuning.commands.sweep.results import Row, Table, latest
+from prompt_tuning.commands.sweep.row_form import DONE, FAILED
 from prompt_tuning.config import flags as gin_flags
 from prompt_tuning.errors import ConfigError
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from prompt_tuning.commands.sweep import progress
 from prompt_tuning.commands.sweep.progress import MISSING, WAITING, Session
-from prompt_tuning.commands.sweep.results import DONE, FAILED, Row, latest
+from prompt_tuning.commands.sweep.results import Row, latest
+from prompt_tuning.commands.sweep.row_form import DONE, FAILED
 from prompt_tuning.commands.sweep.sweep import Cell
 
 _STATES = (DONE, FAILED, MISSING, WAITING)

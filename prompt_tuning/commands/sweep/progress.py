@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from prompt_tuning.commands.sweep.claims import Claims
 from prompt_tuning.commands.sweep.place import Place
-from prompt_tuning.commands.sweep.results import DONE, Row, Table, latest
+from prompt_tuning.commands.sweep.results import Row, Table, latest
+from prompt_tuning.commands.sweep.row_form import DONE
 from prompt_tuning.commands.sweep.sweep import Cell
 
 MISSING, WAITING = "missing", "waiting"

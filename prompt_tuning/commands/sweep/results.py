@@ -11,13 +11,15 @@ from etils import epath
 from filelock import FileLock
 
 from prompt_tuning.checkpoints import json_files
+from prompt_tuning.commands.sweep.row_form import DONE, wrong_parts
 from prompt_tuning.commands.sweep.sweep import Cell
+from prompt_tuning.data import content
+from prompt_tuning.errors import CheckpointError
 
 TABLE = "results.jsonl"
 CELLS = "cells.json"
 _LOCK = "results.lock"
 _LOCK_POLL_SECONDS = 0.01
-DONE, FAILED = "done", "failed"
 Row = dict[str, Any]
 
 
@@ -41,7 +43,7 @@ class Table:
         """Adds a row inside `locked`, whole or not at all as far as readers can tell."""
         # JSON has no NaN and no infinity: None stands for them.
         finite = json.loads(json.dumps(row), parse_constant=lambda name: None)
-        text = json.dumps(finite).encode() + b"\n"
+        text = json.dumps(content.sealed(finite)).encode() + b"\n"
         # Unbuffered, so that a reader, who takes no lock, sees all of the line or nothing.
         with open(self.path, "ab+", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
@@ -60,7 +62,7 @@ class Table:
         """
         path = self.directory / CELLS
         with self.locked():
-            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            known = read_cells(path)
             # Settings that a sweep had before are forgotten; their rows stay in the table.
             for cell in cells:
                 known.setdefault(cell.sweep, {})[cell.scale or ""] = {}
@@ -69,29 +71,48 @@ class Table:
             json_files.write_atomically(epath.Path(path), json_files.encode(known))
 
     def read(self) -> list[Row]:
-        """Returns all rows in the order in which they were written; what is no row is passed over."""
+        """Returns all rows in the order in which they were written; what is no row, or damaged, is passed over."""
         if not self.path.exists():
             return []
         rows = []
         text = self.path.read_text(encoding="utf-8", errors="replace")
         for number, row in parse(text):
-            if isinstance(row, dict):
-                rows.append(row)
+            wrong = ["everything"] if row is None else wrong_parts(row)
+            if wrong or row.get("key") is None:
+                text = "%s:%d is not a whole row and is passed over (%s)"
+                logging.warning(text, self.path, number, ", ".join(wrong or ["key"]))
             else:
-                logging.warning("%s:%d is not a whole row and is passed over", self.path, number)
+                rows.append(row)
         return rows
 
 
+def read_cells(path: pathlib.Path) -> dict[str, dict[str, dict[str, str]]]:
+    """Returns sweep -> scale -> key -> label of `cells.json`; nothing where it is not there or damaged."""
+    if not path.exists():
+        return {}
+    try:
+        cells = json_files.read(epath.Path(path), expected="cells", fix="")
+        labels = [keys for scales in cells.values() for keys in scales.values()]
+        if not all(isinstance(label, str) for keys in labels for label in keys.values()):
+            raise ValueError("a label that is no text")
+        return cells
+    except (CheckpointError, ValueError, AttributeError) as error:
+        # The next start of each sweep writes its part again.
+        logging.warning("%s is damaged and begun anew: %s", path, error)
+        return {}
+
+
 def parse(text: str) -> Iterator[tuple[int, Any]]:
-    """Yields the number of each line that is not empty, from 1, and the JSON in it; None for a line that is torn.
+    """Yields the number of each line that is not empty, from 1, and the JSON in it; None for one torn or damaged.
 
     A writer that was killed leaves a part of a line; the next one begins a new line.
     """
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                yield number, json.loads(line)
-            except ValueError:
+                row = json.loads(line)
+                yield number, content.unsealed(row) if isinstance(row, dict) else row
+            except (ValueError, RecursionError):
                 yield number, None
 
 

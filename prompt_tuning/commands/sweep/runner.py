@@ -11,7 +11,8 @@ from typing import Any
 from prompt_tuning.commands.sweep import progress, worker
 from prompt_tuning.commands.sweep.claims import Claims
 from prompt_tuning.commands.sweep.progress import MISSING, Session
-from prompt_tuning.commands.sweep.results import DONE, FAILED, Row, Table, row_key
+from prompt_tuning.commands.sweep.results import Row, Table, row_key
+from prompt_tuning.commands.sweep.row_form import DONE, FAILED
 from prompt_tuning.errors import ConfigError
 
 # A cell whose worker has died so often is recorded as failed.

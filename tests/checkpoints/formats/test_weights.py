@@ -4,8 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_tuning.checkpoints import json_files
 from prompt_tuning.checkpoints.formats import weights
 from prompt_tuning.checkpoints.open import open_source
+from prompt_tuning.data.content import unsealed
 from prompt_tuning.errors import CheckpointError
 from tests.checkpoints.tiny_params import make_unscanned
 
@@ -80,7 +82,7 @@ def test_nothing_is_overwritten(tmp_path):
 @pytest.mark.parametrize("how", ["lost array", "lost database", "other shape"])
 def test_damage_is_an_error(tmp_path, how):
     path = write(tmp_path / "w", make_unscanned())
-    index = json.loads((path / "weights.json").read_text())
+    index = unsealed(json.loads((path / "weights.json").read_text()))
     name = "token_embedder/embedding"
     if how == "lost array":
         index["params"]["other"], name = index["params"][name], "other"
@@ -88,7 +90,7 @@ def test_damage_is_an_error(tmp_path, how):
         (path / "arrays" / "manifest.ocdbt").unlink()
     else:
         index["params"][name]["shape"] = [16, 9]
-    (path / "weights.json").write_text(json.dumps(index))
+    (path / "weights.json").write_bytes(json_files.encode(index))
     with pytest.raises(CheckpointError, match="of the converted weights.*again"):
         weights.WeightsSource(path).read(name)
 
@@ -102,9 +104,9 @@ def test_damage_is_an_error(tmp_path, how):
 )
 def test_an_index_that_does_not_fit_is_an_error(tmp_path, change, match):
     path = write(tmp_path / "w", make_unscanned())
-    index = json.loads((path / "weights.json").read_text())
+    index = unsealed(json.loads((path / "weights.json").read_text()))
     change(index)
-    (path / "weights.json").write_text(json.dumps(index))
+    (path / "weights.json").write_bytes(json_files.encode(index))
     with pytest.raises(CheckpointError, match=match):
         open_source(path)
     (path / "weights.json").write_text("{")

@@ -1,11 +1,12 @@
 """What a row of results may hold: what files of other machines hold is counted with, drawn and shown."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 # As large as a count of parameters may be said to be; larger numbers cannot be drawn.
 _LARGEST = 1e30
+DONE, FAILED = "done", "failed"
 
 
 def _is_text(value: Any) -> bool:
@@ -16,6 +17,10 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) <= _LARGEST and math.isfinite(value)
+
+
+def _is_duration(value: Any) -> bool:
+    return _is_number(value) and value >= 0
 
 
 def _is_count(value: Any) -> bool:
@@ -41,21 +46,27 @@ def _is_scalar(value: Any) -> bool:
 
 _NUMBERS = _mapping_of(_or_none(_is_number))
 _FORMS = {
-    **dict.fromkeys(("sweep", "cell", "status"), _is_text),
-    "axes": _mapping_of(_is_scalar),
-    **dict.fromkeys(("scale", "title", "key", "error", "log", "device"), _or_none(_is_text)),
-    **dict.fromkeys(("command", "sweep_command", "model_dir"), _or_none(_is_text)),
+    "sweep": _is_text,
+    "status": lambda value: value in (DONE, FAILED),
+    "axes": _or_none(_mapping_of(_is_scalar)),
+    **dict.fromkeys("scale cell key title error log device".split(), _or_none(_is_text)),
+    **dict.fromkeys("command sweep_command model_dir".split(), _or_none(_is_text)),
     "versions": _or_none(_mapping_of(_is_text)),
     "score": _or_none(_is_number),
     "metrics": _or_none(_NUMBERS),
     "evaluations": _or_none(_mapping_of(_NUMBERS)),
     "curve": _or_none(_is_points),
-    **dict.fromkeys(("best_step", "steps", "total_params"), _or_none(_is_count)),
-    "trainable_params": _or_none(_is_count),
-    "train_seconds": _or_none(lambda value: _is_number(value) and value >= 0),
+    **dict.fromkeys("best_step steps total_params trainable_params".split(), _or_none(_is_count)),
+    **dict.fromkeys("train_seconds seconds".split(), _or_none(_is_duration)),
 }
 
 
-def misformed(row: Mapping[str, Any]) -> list[str]:
-    """Returns the fields of a row whose values are nothing that a sweep writes."""
-    return [name for name, is_right in _FORMS.items() if name in row and not is_right(row[name])]
+def wrong_parts(row: Any) -> list[str]:
+    """Returns the fields of a row whose values are nothing that a sweep writes; empty for a row.
+
+    Args:
+      row: Any JSON.
+    """
+    if not isinstance(row, dict):
+        return ["everything"]
+    return [name for name, is_right in _FORMS.items() if not is_right(row.get(name))]
