@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prompt_tuning import commands
+from prompt_tuning import commands, home
 from prompt_tuning.errors import PromptTuningError, check_choice
 
 
@@ -39,7 +39,8 @@ def _main(argv: list[str]) -> int:
     command, found = argv[0], modules()
     fix = "write the command first: prompt-tuning COMMAND --flags"
     check_choice("The command", command, found, fix=fix)
-    return importlib.import_module(found[command]).main(moved + argv[1:]) or 0
+    flags = [home.expand_flag(arg) for arg in moved + argv[1:]]
+    return importlib.import_module(found[command]).main(flags) or 0
 
 
 def modules() -> dict[str, str]:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from prompt_tuning import home
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.data import inference_examples
 from prompt_tuning.errors import ConfigError
@@ -90,6 +91,7 @@ def load_run(
     # Imported here: gin is needed to read a run's config, not to use a loaded one.
     from prompt_tuning.config import queries
 
+    model_dir = home.expand(model_dir)
     run = queries.query_run(model_dir)
     model = _with_stored_prompt(run.model)
     placed_by = partitioner or _fitting(run.partitioner)
@@ -97,7 +99,7 @@ def load_run(
     batch_size = -(-batch_size // rows) * rows
     checks.check_model(model, placed_by, [batch_size])
     restore = RestoreCheckpointConfig(
-        path=checkpoint or model_dir,
+        path=home.expand(checkpoint or model_dir),
         mode="specific" if checkpoint else "latest",
         dtype=run.checkpoint_cfg.restore.dtype,
     )

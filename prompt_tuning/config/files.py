@@ -12,6 +12,7 @@ from typing import Any
 from etils import epath
 from gin import config_parser
 
+from prompt_tuning import home
 from prompt_tuning.config import tables
 from prompt_tuning.errors import ConfigError
 
@@ -187,6 +188,7 @@ def find_file(
     Raises:
       ConfigError: If there is none; lists the closest names that exist.
     """
+    name = home.expand(name)
     tried: list[epath.Path] = []
     if name.startswith(_PACKAGE_PREFIX):
         tried.append(epath.Path(PACKAGE_CONFIGS / name.removeprefix(_PACKAGE_PREFIX)))

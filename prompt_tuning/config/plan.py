@@ -2,12 +2,14 @@
 
 import dataclasses
 import pprint
+import re
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import gin
 from gin import config as gin_config
 
+from prompt_tuning import home
 from prompt_tuning.config.files import Binding, Import, Macro, Parsed, Reference, leaves, map_value
 from prompt_tuning.config.names import Configurable, Names, parameter
 from prompt_tuning.errors import ConfigError
@@ -112,7 +114,11 @@ def make_plan(parsed: Parsed, command: str, runnable: Callable[..., Any] | None)
                 fix="delete one of the two lines",
             )
 
-        def complete(leaf: Any, binding: Binding = statement) -> Any:
+        is_path = re.search("(dir|path|file)$", statement.arg or statement.selector, re.IGNORECASE)
+
+        def complete(leaf: Any, binding: Binding = statement, is_path: Any = is_path) -> Any:
+            if isinstance(leaf, str) and (is_path or "/" in leaf):
+                return home.expand(leaf)
             if not isinstance(leaf, Reference):
                 return leaf
             *scopes, name = leaf.name.split("/")
