@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prompt_tuning import commands, home
+from prompt_tuning import commands
+from prompt_tuning.data import home
 from prompt_tuning.errors import PromptTuningError, check_choice
 
 

@@ -3,9 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
-from prompt_tuning import home
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
-from prompt_tuning.data import inference_examples
+from prompt_tuning.data import home, inference_examples
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner

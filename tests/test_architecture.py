@@ -33,7 +33,7 @@ FLOORS = (
     "checkpoints training tasks",
     "partitioning params decoding data",
     "ladder tree",
-    "errors types home",
+    "errors types",
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
 TOP_LEVEL_ENTRIES = 25

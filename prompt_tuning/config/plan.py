@@ -9,9 +9,9 @@ from typing import Any
 import gin
 from gin import config as gin_config
 
-from prompt_tuning import home
 from prompt_tuning.config.files import Binding, Import, Macro, Parsed, Reference, leaves, map_value
 from prompt_tuning.config.names import Configurable, Names, parameter
+from prompt_tuning.data import home
 from prompt_tuning.errors import ConfigError
 
 REQUIRED = Macro("gin.REQUIRED")

@@ -10,8 +10,7 @@ import seqio
 import tensorflow as tf
 from etils import epath
 
-from prompt_tuning import home
-from prompt_tuning.data import columns, context
+from prompt_tuning.data import columns, context, home
 from prompt_tuning.data.columns import Columns
 from prompt_tuning.data.lines import shorten
 from prompt_tuning.errors import ConfigError, DataError

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from prompt_tuning import cli, home
+from prompt_tuning import cli
 from prompt_tuning.config import files, queries
+from prompt_tuning.data import home
 from prompt_tuning.data.sources import files_by_split
 
 
