@@ -9,6 +9,7 @@ from typing import Any
 import gin
 from gin import config as gin_config
 
+from prompt_tuning.config import values
 from prompt_tuning.config.files import Binding, Import, Macro, Parsed, Reference, leaves, map_value
 from prompt_tuning.config.names import Configurable, Names, parameter
 from prompt_tuning.data import home
@@ -94,8 +95,9 @@ def make_plan(parsed: Parsed, command: str, runnable: Callable[..., Any] | None)
       The plan. Modules that the files import have been imported.
 
     Raises:
-      ConfigError: If a name is unknown, or one file binds a name twice.
+      ConfigError: If a name is unknown, one file binds a name twice, or a value is of the wrong type.
     """
+    values.check(parsed)
     plan, names = Plan(command), Names(command, runnable)
     seen: dict[tuple[int, Any], Binding] = {}
     for statement in parsed.statements:
