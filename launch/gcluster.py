@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from prompt_tuning.config.flags import whole_number
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.launch import cluster
 from prompt_tuning.launch.commands import Check, Command
@@ -99,7 +100,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the launcher's flags."""
     cluster.add_flags(parser)
     what = "restarts, counting those after the machine was taken away; 100 if not given"
-    parser.add_argument("--max_restarts", type=int, default=100, help=what)
+    parser.add_argument("--max_restarts", type=whole_number(0), default=100, help=what)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from prompt_tuning.config.flags import whole_number
 from prompt_tuning.launch import cluster
 from prompt_tuning.launch.commands import Check, Command
 from prompt_tuning.launch.launcher import launch
@@ -162,7 +163,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the launcher's flags."""
     cluster.add_flags(parser)
     what = "crashes to start again after; 3 if not given"
-    parser.add_argument("--max_crashes", type=int, default=3, help=what)
+    parser.add_argument("--max_crashes", type=whole_number(0), default=3, help=what)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from prompt_tuning.config.flags import whole_number
 from prompt_tuning.launch import processes
 from prompt_tuning.run.preemption import EXIT_CODE
 
@@ -141,14 +142,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--processes", type=int, default=1, help="how many processes")
-    add("--devices_per_process", type=int, help="virtual CPU devices of each process")
+    add("--processes", type=whole_number(1), default=1, help="how many processes")
+    add("--devices_per_process", type=whole_number(1), help="virtual CPU devices of each process")
     add(
         "--restart",
         action="store_true",
         help=f"start again after a preemption (exit code {EXIT_CODE}), and after at most --max_crashes crashes",
     )
-    add("--max_crashes", type=int, default=3, help="3 if not given")
+    add("--max_crashes", type=whole_number(0), default=3, help="3 if not given")
     add("command", nargs="+", help="command and flags of prompt-tuning, after --")
     flags = parser.parse_args(argv)
     launcher = Launcher(flags.command, flags.processes, flags.devices_per_process)

@@ -3,12 +3,14 @@
 import ast
 import importlib
 import pkgutil
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from prompt_tuning import commands
-from prompt_tuning.errors import PromptTuningError, check_choice
+from prompt_tuning.data import home
+from prompt_tuning.errors import ConfigError, PromptTuningError, check_choice
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +41,17 @@ def _main(argv: list[str]) -> int:
     command, found = argv[0], modules()
     fix = "write the command first: prompt-tuning COMMAND --flags"
     check_choice("The command", command, found, fix=fix)
-    return importlib.import_module(found[command]).main(moved + argv[1:]) or 0
+    flags = [home.expand_flag(arg) for arg in moved + argv[1:]]
+    for flag in flags:
+        # An empty variable of a shell: the folder would be another than the one that was meant.
+        if re.fullmatch(r"--\w*(dir|dirs|file|vocabulary|module)=\s*", flag):
+            raise ConfigError(
+                f"{flag.strip('= ')} names nothing",
+                got=flag,
+                expected=f"{flag.strip('= ')}=PATH",
+                fix="give it a value, or leave the flag out",
+            )
+    return importlib.import_module(found[command]).main(flags) or 0
 
 
 def modules() -> dict[str, str]:

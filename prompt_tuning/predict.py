@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
-from prompt_tuning.data import inference_examples
+from prompt_tuning.data import home, inference_examples
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
@@ -93,6 +93,7 @@ def load_run(
     # Imported here: gin is needed to read a run's config, not to use a loaded one.
     from prompt_tuning.config import queries
 
+    model_dir = home.expand(model_dir)
     run = queries.query_run(model_dir, allow_imports)
     model = _with_stored_prompt(run.model)
     placed_by = partitioner or _fitting(run.partitioner)
@@ -100,7 +101,7 @@ def load_run(
     batch_size = -(-batch_size // rows) * rows
     checks.check_model(model, placed_by, [batch_size])
     restore = RestoreCheckpointConfig(
-        path=checkpoint or model_dir,
+        path=home.expand(checkpoint or model_dir),
         mode="specific" if checkpoint else "latest",
         dtype=run.checkpoint_cfg.restore.dtype,
     )

@@ -99,6 +99,8 @@ def test_truth_values_parse_as_in_absl(typed, value):
         (["train", "--coordinator_address=localhost:1"], "add --multiprocess_gpu"),
         (["train", "--gin_file=nowhere.gin"], "gin file not found"),
         (["train", "--gin.MODEL_DIR=/tmp/x"], "write --gin.MODEL_DIR=\"'/tmp/x'\""),
+        (["tasks", "list", "--data_dir="], "--data_dir names nothing"),
+        (["train", "--gin.TRAIN_STEPS=0"], "TRAIN_STEPS has a value of the wrong type"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_two(args, message, capsys):

@@ -21,11 +21,17 @@ from prompt_tuning.checkpoints.placement import Link
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import CheckpointError, check_choice
 from prompt_tuning.params import int8, layouts
-from prompt_tuning.params.names import TABLE
+from prompt_tuning.params.names import EMBEDDING, PROMPT_PATH, TABLE
 
 _STORED_DTYPES = ("float32", "bfloat16", "float16", "int8")
 # Differences shown in an error; a checkpoint of another size differs everywhere.
 _MAX_SHOWN = 3
+# What one setting counts: path -> (axis, the setting).
+_COUNTED = {
+    PROMPT_PATH: (0, "PROMPT_LENGTH"),
+    EMBEDDING: (0, "NUM_EMBEDDINGS"),
+    "decoder/logits_dense/kernel": (1, "NUM_EMBEDDINGS"),
+}
 
 _Shapes = Mapping[str, tuple[int, ...]]
 
@@ -225,6 +231,8 @@ def _check_shapes(
     """Raises CheckpointError unless every parameter is stored, in the right shape."""
     # Path -> (what is there, what is needed), in the layout of the source or of the model.
     differ: dict[str, tuple[str, str]] = {}
+    # Settings that would mend a difference, None for one that no single setting does.
+    settings: set[str | None] = set()
     for path, origin in origins.items():
         has, needs = [stored[name] for name in origin], wanted[path]
         if origin and origin != [path]:
@@ -236,6 +244,7 @@ def _check_shapes(
         odd = next((shape for shape in has if shape != needs), None)
         if not has or odd is not None:
             differ[path] = ("missing" if odd is None else str(list(odd)), str(list(needs)))
+            settings.add(_setting(path, odd, needs))
     if not differ:
         return
     shown = list(differ)[:_MAX_SHOWN]
@@ -245,10 +254,21 @@ def _check_shapes(
         f" {len(differ)} of {len(origins)} parameters differ",
         got={path: differ[path][0] for path in shown},
         expected=", ".join(f"{path} {differ[path][1]}" for path in shown),
-        fix="use the model gin file of this checkpoint's size and version, or another checkpoint",
+        fix="use the model gin file of this checkpoint's size and version, or another checkpoint"
+        if None in settings
+        else f"bind {' and '.join(sorted(filter(None, settings)))}",
         name=shown[0] if is_missing else None,
         candidates=stored,
     )
+
+
+def _setting(path: str, has: tuple[int, ...] | None, needs: tuple[int, ...]) -> str | None:
+    """The binding at which an array would fit, if a setting counts the one axis that differs."""
+    axis, name = _COUNTED.get(path, (None, None))
+    if axis is None or has is None or len(has) != len(needs):
+        return None
+    is_one_axis = all(n == m for i, (n, m) in enumerate(zip(has, needs, strict=True)) if i != axis)
+    return f"{name} = {has[axis]}" if is_one_axis else None
 
 
 def _check_dtypes(source: ParamSource, origins: Mapping[str, list[str]]) -> None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from prompt_tuning.config import command_line
-from prompt_tuning.config.flags import named_list, parse_run
+from prompt_tuning.config.flags import named_list, parse_run, whole_number
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,7 +30,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds what `infer` takes beside the flags of every run."""
     add = parser.add_argument
-    add("--shard_id", type=int, help="the shard this process writes; overrides infer.shard_id")
+    add(
+        "--shard_id",
+        type=whole_number(0),
+        help="the shard this process writes; overrides infer.shard_id",
+    )
     add(
         "--prompts",
         type=named_list,

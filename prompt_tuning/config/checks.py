@@ -2,47 +2,17 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from gin import config as gin_config
 
-from prompt_tuning.config import tables
+from prompt_tuning.config import tables, values
 from prompt_tuning.config.files import Macro, Reference, leaves
 from prompt_tuning.config.names import RUNNABLES
 from prompt_tuning.config.plan import FROM_FILES, REQUIRED, Key, Plan, show
 from prompt_tuning.errors import ConfigError, closest_matches
 
 _RUN_FILES = {"train": "prompt_finetune", "eval": "prompt_eval", "infer": "prompt_infer"}
-
-
-def _is_int(value: Any, at_least: int = 1) -> bool:
-    """Whether `value` is a whole number (not a truth value) of at least `at_least`."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
-
-
-# Kind of value, as `names.toml` calls it -> (test, what is expected).
-_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "text": (lambda value: isinstance(value, str), "text, in quotes of its own"),
-    "count": (_is_int, "a whole number >= 1, without quotes"),
-    "count_from_0": (lambda value: _is_int(value, 0), "a whole number >= 0, without quotes"),
-    "number": (
-        lambda value: isinstance(value, float) or _is_int(value, 0),
-        "a number, without quotes",
-    ),
-    "truth": (lambda value: isinstance(value, bool), "True or False, without quotes"),
-    "texts": (
-        lambda value: isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value),
-        "a list of texts, like ['a', 'b']",
-    ),
-    "lengths": (
-        lambda value: (
-            isinstance(value, dict)
-            and all(isinstance(name, str) and _is_int(length) for name, length in value.items())
-        ),
-        "lengths in tokens, like {'inputs': 512, 'targets': 8}",
-    ),
-}
 
 
 @dataclasses.dataclass
@@ -158,7 +128,7 @@ def _check_command(plan: Plan, root: str) -> None:
 def _unset_error(plan: Plan, unset: dict[str, str]) -> ConfigError:
     """Returns the error that names everything without a value and shows how to give the first one."""
     first, reader = next(iter(unset.items()))
-    kind, _ = tables.macro_kinds().get(first, (None, False))
+    kind, _ = tables.kinds().get(first, (None, False))
     value = {None: "VALUE", "count": "10"}.get(kind, "\"'/path'\"")
     example = tables.table("examples").get(first, f"--gin.{first}={value}")
     hint = f" ({reader} reads it)" if reader != first else ""
@@ -173,20 +143,10 @@ def _unset_error(plan: Plan, unset: dict[str, str]) -> ConfigError:
 
 
 def _check_types(plan: Plan, reach: Reach) -> None:
-    """Raises ConfigError for the first macro that is read and has a value of the wrong type."""
-    for name in sorted(reach.macros & tables.macro_kinds().keys()):
-        value = plan.literal(plan.macros[name].value)
-        if any(isinstance(leaf, (Macro, Reference)) for leaf in leaves(value)):
-            continue
-        kind, allows_none = tables.macro_kinds()[name]
-        is_valid, expected = _KINDS[kind]
-        if not (is_valid(value) or (value is None and allows_none)):
-            raise ConfigError(
-                f"{name} has a value of the wrong type ({plan.macros[name].binding.where})",
-                got=value,
-                expected=expected + (", or None" if allows_none else ""),
-                fix=f"correct {name}",
-            )
+    """Raises ConfigError for the first macro that is read and has, by way of others too, a value of the wrong type."""
+    for name in sorted(reach.macros):
+        setting = plan.macros[name]
+        values.check_value(name, plan.literal(setting.value), setting.binding.where)
 
 
 def _check_start(plan: Plan) -> None:

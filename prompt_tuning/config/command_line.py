@@ -34,12 +34,14 @@ def run(
       comment: First line of the saved config; None says how to run it again.
     """
     times = startup_times.begin()
-    from prompt_tuning.config import files, resolve, trust
+    from prompt_tuning.config import files, trust, values
 
     # Mistyped files and values are told before the seconds that the libraries take to import.
     parsed = files.read(flags.gin_file, [*flags.bindings, *bindings], flags.gin_search_paths)
+    values.check(parsed)
     import jax
 
+    from prompt_tuning.config import resolve
     from prompt_tuning.run import processes
 
     times.end("imports")

@@ -12,7 +12,8 @@ from typing import Any
 from etils import epath
 from gin import config_parser
 
-from prompt_tuning.config import tables
+from prompt_tuning.config import syntax, tables
+from prompt_tuning.data import home
 from prompt_tuning.errors import ConfigError
 
 PACKAGE_CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -164,10 +165,19 @@ def _with_prompt(path: epath.Path) -> pathlib.Path | None:
 
 
 def text_of(path: epath.Path) -> str:
-    """Returns the text of a file that `find_file` found; of a model without a prompt, what it means."""
+    """Returns the text of a file that `find_file` found; of a model without a prompt, what it means.
+
+    Raises:
+      ConfigError: If it is not UTF-8.
+    """
     twin = _with_prompt(path)
     if twin is None:
-        return path.read_text()
+        content = path.read_bytes()
+        try:
+            # A byte order mark, as some editors write one, is no part of the text.
+            return content.decode("utf-8-sig").replace("\r\n", "\n")
+        except UnicodeDecodeError as error:
+            raise syntax.not_utf8(content, str(path), error) from None
     return f"include '{_PACKAGE_PREFIX}models/{twin.name}'\nPROMPT = None\n"
 
 
@@ -191,6 +201,7 @@ def find_file(
     Raises:
       ConfigError: If there is none; lists the closest names that exist.
     """
+    name = home.expand(name)
     tried: list[epath.Path] = []
     if name.startswith(_PACKAGE_PREFIX):
         tried.append(epath.Path(PACKAGE_CONFIGS / name.removeprefix(_PACKAGE_PREFIX)))
@@ -281,7 +292,25 @@ def read(
 @functools.lru_cache(maxsize=256)
 def _statements(text: str) -> tuple[Any, ...]:
     """Returns what gin's parser makes of a text; values are shared between readers, who copy them (`map_value`)."""
-    return tuple(config_parser.ConfigParser(io.StringIO(text), _Recorder()))
+    found = tuple(config_parser.ConfigParser(io.StringIO(text), _Recorder()))
+    joined = syntax.joined_texts(text)
+    if joined is not None:
+        line, first, second = joined
+        fault = SyntaxError(f"no comma between {first} and {second}")
+        fault.lineno = line
+        raise fault
+    return found
+
+
+def _first_fault(text: str) -> int | None:
+    """Returns the line on which reading a text stops, None if it does not."""
+    try:
+        _statements(text)
+    except SyntaxError as error:
+        return error.lineno or 1
+    except tokenize.TokenError as error:
+        return error.args[1][0]
+    return None
 
 
 def _parse(text: str, source: Source) -> list[Any]:
@@ -297,9 +326,11 @@ def _parse(text: str, source: Source) -> list[Any]:
             elif isinstance(statement, config_parser.IncludeStatement):
                 statements.append(statement)
     except SyntaxError as error:
-        raise _syntax_error(text, source, error.lineno or 1, str(error.msg)) from None
+        where = source.name if source.is_file else None
+        raise syntax.error(text, where, error.lineno or 1, str(error.msg), _first_fault) from None
     except tokenize.TokenError as error:
-        raise _syntax_error(text, source, error.args[1][0], str(error.args[0])) from None
+        where, (line, _) = source.name if source.is_file else None, error.args[1]
+        raise syntax.error(text, where, line, str(error.args[0]), _first_fault) from None
     return statements
 
 
@@ -341,35 +372,4 @@ def _refuse_t5x_file(name: str, where: str) -> None:
         fix=f"write instead: {written}"
         if instead
         else f"{written} (docs/t5x/from_t5x.md has a row per name)",
-    )
-
-
-def _syntax_error(text: str, source: Source, line: int, reason: str) -> ConfigError:
-    """Returns the error for a text gin cannot read; shows the quoting where only quotes are missing."""
-    content = text.splitlines()[line - 1].strip() if line <= len(text.splitlines()) else ""
-    match = re.fullmatch(r"([\w./]+)\s*=\s*(.*?)\s*(#.*)?", content)
-    where = f"{source.name}:{line}: " if source.is_file else ""
-    if match is None:
-        return ConfigError(
-            f"{where}gin cannot read this line" if where else "gin cannot read a flag",
-            got=content if where else source.name,
-            expected=f"NAME = VALUE, an import or an include ({reason.splitlines()[0]})",
-            fix="correct the line" if where else "write --gin.NAME=VALUE",
-        )
-    name, value = match.group(1), match.group(2)
-    # A shell takes the outer quotes of a flag away.
-    form = f"{name} = {{}}" if where else f'--gin.{name}="{{}}"'
-    if re.fullmatch(r"[\d_.eE+\-*/() ]+", value):
-        fix = f"write the result of {value} as one number"
-    elif value.startswith(("[", "(", "{")):
-        outside = "" if where else " and the whole outside"
-        fix = f"quote each text inside{outside}, like " + form.format("['a', 'b']")
-    else:
-        quoted = "'{}'".format(value.strip("'\""))
-        fix = f"write {form.format(quoted)}"
-    return ConfigError(
-        f"{where}{name} has a value gin cannot read",
-        got=value,
-        expected="a number, True, False, None, a list or dict, %MACRO, @name(), or text in quotes of its own",
-        fix=fix,
     )

@@ -1,6 +1,7 @@
 """The flags of commands that gin configures: `--gin_file`, `--gin.NAME=VALUE`, and those of a run, which are T5X's."""
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 
 from prompt_tuning.errors import ConfigError
@@ -181,6 +182,18 @@ def comma_separated(text: str) -> list[str]:
     return [item for item in text.split(",") if item]
 
 
+def whole_number(at_least: int) -> Callable[[str], int]:
+    """Returns what reads a whole number of at least `at_least`, for `type` of a flag."""
+
+    def read(text: str) -> int:
+        value = int(text) if re.fullmatch(r"[+-]?\d+", text) else None
+        if value is None or not at_least <= value < 2**31:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= {at_least}")
+        return value
+
+    return read
+
+
 def named_list(text: str) -> dict[str, str]:
     """Reads NAME=VALUE,NAME=VALUE."""
     pairs = [item.partition("=") for item in comma_separated(text)]
@@ -212,12 +225,16 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         add(f"--{name}", nargs="?", const=True, default=default, type=_boolean, help=text)
         add(f"--no{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
     add("--coordinator_address", help="IP:port of process 0")
-    add("--process_count", type=int, help="number of processes")
-    add("--process_index", type=int, help="this process")
-    add("--initialization_timeout", type=int, help="seconds to wait for the other processes")
+    add("--process_count", type=whole_number(1), help="number of processes")
+    add("--process_index", type=whole_number(0), help="this process")
+    add(
+        "--initialization_timeout",
+        type=whole_number(1),
+        help="seconds to wait for the other processes",
+    )
     add(
         "--heartbeat_timeout",
-        type=int,
+        type=whole_number(1),
         help="seconds until a silent process counts as dead, 30 if not given",
     )
 

@@ -2,15 +2,18 @@
 
 import dataclasses
 import pprint
+import re
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import gin
 from gin import config as gin_config
 
+from prompt_tuning.config import values
 from prompt_tuning.config.files import Binding, Import, Macro, Parsed, Reference, leaves, map_value
 from prompt_tuning.config.names import Configurable, Names, parameter
 from prompt_tuning.config.trust import ANYTHING, Trust
+from prompt_tuning.data import home
 from prompt_tuning.errors import ConfigError
 
 REQUIRED = Macro("gin.REQUIRED")
@@ -96,8 +99,10 @@ def make_plan(
       The plan. Modules that the files import have been imported.
 
     Raises:
-      ConfigError: If a name is unknown or not to be trusted, or one file binds a name twice.
+      ConfigError: If a name is unknown or not to be trusted, one file binds a name twice, or a value is of the wrong
+        type.
     """
+    values.check(parsed)
     plan, names = Plan(command), Names(command, runnable, trust)
     seen: dict[tuple[int, Any], Binding] = {}
     for statement in parsed.statements:
@@ -116,7 +121,11 @@ def make_plan(
                 fix="delete one of the two lines",
             )
 
-        def complete(leaf: Any, binding: Binding = statement) -> Any:
+        is_path = re.search("(dir|path|file)$", statement.arg or statement.selector, re.IGNORECASE)
+
+        def complete(leaf: Any, binding: Binding = statement, is_path: Any = is_path) -> Any:
+            if isinstance(leaf, str) and (is_path or "/" in leaf):
+                return home.expand(leaf)
             if not isinstance(leaf, Reference):
                 return leaf
             *scopes, name = leaf.name.split("/")

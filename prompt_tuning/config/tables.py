@@ -12,12 +12,12 @@ def table(name: str) -> dict[str, Any]:
 
 
 @functools.cache
-def macro_kinds() -> dict[str, tuple[str, bool]]:
-    """Returns the kind of every macro that is checked, and whether None is allowed."""
-    kinds = table("macros").items()
+def kinds() -> dict[str, tuple[str, bool]]:
+    """Returns the kind of every macro and parameter that is checked, and whether None is allowed."""
     return {
         name.rstrip("?"): (kind, name.endswith("?"))
-        for kind, names in kinds
+        for part in ("macros", "parameters")
+        for kind, names in table(part).items()
         for name in names.split()
     }
 

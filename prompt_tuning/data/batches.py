@@ -134,7 +134,7 @@ def eval_task_names(cfg: DatasetConfig) -> list[str]:
     tasks = seqio.get_subtasks(get_task(cfg))
     names = [task.name for task in tasks if cfg.split in task.splits]
     if not names:
-        splits = sorted({split for task in tasks for split in task.splits})
+        splits = splits_of(cfg)
         raise DataError(
             f"{cfg.mixture_or_task_name!r} has no such split",
             got=cfg.split,
@@ -144,6 +144,12 @@ def eval_task_names(cfg: DatasetConfig) -> list[str]:
             candidates=splits,
         )
     return names
+
+
+def splits_of(cfg: DatasetConfig) -> list[str]:
+    """Returns the splits that the configured task, or a task of the mixture, has, in order."""
+    tasks = seqio.get_subtasks(get_task(cfg))
+    return sorted({str(split) for task in tasks for split in task.splits})
 
 
 def train_batches(cfg: DatasetConfig, *, seed: int, start_example: int = 0) -> Iterator[Batch]:

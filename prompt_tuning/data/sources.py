@@ -10,7 +10,7 @@ import seqio
 import tensorflow as tf
 from etils import epath
 
-from prompt_tuning.data import columns, context
+from prompt_tuning.data import columns, context, home
 from prompt_tuning.data.columns import Columns
 from prompt_tuning.data.lines import shorten
 from prompt_tuning.errors import ConfigError, DataError
@@ -26,7 +26,7 @@ def files_by_split(given: Mapping[str, str | Sequence[str] | None]) -> dict[str,
       ConfigError: No split has any, or one has an empty list.
     """
     files = {
-        split: (paths,) if isinstance(paths, str) else tuple(map(str, paths))
+        split: tuple(map(home.expand, [paths] if isinstance(paths, str) else map(str, paths)))
         for split, paths in given.items()
         if paths is not None
     }

@@ -15,7 +15,7 @@ from etils import epath
 
 from prompt_tuning import ladder
 from prompt_tuning.data import context, file_kinds
-from prompt_tuning.errors import DataError
+from prompt_tuning.errors import DataError, check_count
 
 # This model file already holds T5's 100 sentinels as pieces: 32,100 ids with `extra_ids=0`, as T5X's gin files load it.
 T5_VOCABULARY = "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model"
@@ -47,6 +47,7 @@ class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
         reverse_extra_ids: bool = True,
         use_fast_tokenizer: bool = False,
     ):
+        check_count("the vocabulary's extra_ids", extra_ids, "sentinels", at_least=0)
         # Only where there is one: vocabularies of the same file are equal, whichever class they are of.
         if sentencepiece_model_file.startswith(_WEB):
             self._web_address = sentencepiece_model_file

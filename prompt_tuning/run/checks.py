@@ -6,7 +6,7 @@ import jax
 from absl import logging
 
 from prompt_tuning.data import batches, context, made_from, vocabularies
-from prompt_tuning.errors import ConfigError
+from prompt_tuning.errors import ConfigError, DataError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run.start import split_paths
@@ -88,7 +88,22 @@ def check_training(
     """
     split_paths(model, trainable_regex)
     check_microbatches(partitioner, trainer, cfgs[0].batch_size)
+    for cfg in cfgs[1:]:
+        _check_evaluated(cfg)
     check_data(model, partitioner, cfgs, trains=True)
+
+
+def _check_evaluated(cfg: batches.DatasetConfig) -> None:
+    """Raises DataError if a training run is to evaluate a task that has nothing but its training split."""
+    splits = batches.splits_of(cfg)
+    if cfg.split not in splits and set(splits) == {"train"}:
+        raise DataError(
+            f"{cfg.mixture_or_task_name!r} has no such split, and none to evaluate on",
+            got=cfg.split,
+            expected=f"one of {', '.join(splits)}",
+            fix="train without evaluation: --gin.train.train.infer_eval_dataset_cfg=None"
+            " --gin.train.train.train_eval_dataset_cfg=None",
+        )
 
 
 def check_microbatches(partitioner: PjitPartitioner, trainer: Trainer, batch_size: int) -> None:

@@ -101,6 +101,9 @@ def create_learning_rate_scheduler(
     settings = _Settings(
         base_learning_rate, warmup_steps, decay_factor, steps_per_decay, steps_per_cycle
     )
+    check_number(
+        "create_learning_rate_scheduler.base_learning_rate", base_learning_rate, "(0, inf)"
+    )
     for name in names:
         check_choice("create_learning_rate_scheduler.factors", name, _FACTORS)
         _, divisor = _FACTORS[name]

@@ -10,6 +10,7 @@ from prompt_tuning.checkpoints import load as initial
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.params import int8
+from prompt_tuning.params.names import EMBEDDING, PROMPT_PATH
 from prompt_tuning.partitioning import PjitPartitioner
 from tests.checkpoints.memory_source import MemorySource
 from tests.checkpoints.t5x_writer import write_t5x_checkpoint
@@ -99,6 +100,23 @@ def test_missing_parameter_is_an_error():
     wanted = {**params, "encoder/prompt/prompt/prompt": np.ones((3, 8), np.float32)}
     with pytest.raises(CheckpointError, match="1 of 12 parameters differ.*encoder/prompt.*missing"):
         load(params, wanted)
+
+
+def test_a_setting_that_would_mend_the_shapes_is_named():
+    params = {**make_unscanned(), PROMPT_PATH: np.ones((3, 8), np.float32)}
+    longer = {**params, PROMPT_PATH: np.ones((5, 8), np.float32)}
+    with pytest.raises(CheckpointError, match=r"Fix: bind PROMPT_LENGTH = 3\.$"):
+        load(params, longer)
+    table = params[EMBEDDING]
+    wider = {**longer, EMBEDDING: np.concatenate([table, table])}
+    with pytest.raises(CheckpointError) as error:
+        load(params, wider)
+    assert str(error.value).endswith(
+        f"Fix: bind NUM_EMBEDDINGS = {len(table)} and PROMPT_LENGTH = 3."
+    )
+    other = {**params, PROMPT_PATH: np.ones((5, 9), np.float32)}
+    with pytest.raises(CheckpointError, match="use the model gin file"):
+        load(params, other)
 
 
 @pytest.mark.parametrize("stored_scanned", [False, True])

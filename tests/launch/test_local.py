@@ -132,3 +132,11 @@ def test_a_killed_launcher_leaves_no_process():
     while any(_lives(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1.5", ""])
+def test_a_run_of_no_process_is_refused(count, capsys):
+    with pytest.raises(SystemExit) as error:
+        local.main([f"--processes={count}", "--", "train"])
+    assert error.value.code == 2
+    assert "not a whole number >= 1" in capsys.readouterr().err

@@ -23,6 +23,8 @@ _OPAQUE_BFLOAT16 = np.dtype("V2")
 _INFO = "prompt_tuning"
 # There, the digest of the tensors.
 _CONTENT = "content (SHA-256)"
+# The root mean square of a row, by which a T5's layers divide, is no float32 number of larger ones.
+_LARGEST = 1e16
 
 
 def read_matrix(
@@ -106,6 +108,14 @@ def check_matrix(
             f"{path} holds numbers that are not finite",
             got=f"{int((~np.isfinite(matrix)).sum())} of {matrix.size} not finite",
             expected="finite numbers",
+            fix=f"use another {what}, such as that of an earlier step",
+        )
+    largest = float(np.abs(matrix).max())
+    if largest > _LARGEST:
+        raise CheckpointError(
+            f"{path} holds numbers that no model can compute with",
+            got=largest,
+            expected=f"numbers of at most {_LARGEST:.0e}, whose squares float32 can add up",
             fix=f"use another {what}, such as that of an earlier step",
         )
     return matrix

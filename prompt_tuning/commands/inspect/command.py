@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prompt_tuning.config.flags import add_allow_imports, command_parser
+from prompt_tuning.config.flags import add_allow_imports, command_parser, whole_number
 from prompt_tuning.errors import ConfigError, PromptTuningError
 
 if TYPE_CHECKING:
@@ -206,16 +206,26 @@ def _parser() -> argparse.ArgumentParser:
     add("sources", metavar="RUN_OR_PROMPT", nargs="+", help="what to look at")
     add_allow_imports(parser)
     add("--step", help="of a MODEL_DIR: a number, latest (the default) or best, by the dev metric")
-    add("--top", type=int, default=5, help="neighbours of each row (default: 5)")
+    add("--top", type=whole_number(1), default=5, help="neighbours of each row (default: 5)")
     add(
         "--labels",
         type=lambda text: [label for label in text.split(",") if label],
         help="class labels to look for, comma-separated (default: those that the run started from)",
     )
-    add("--draws", type=int, default=5, help="random prompts to compare with (default: 5)")
+    add(
+        "--draws",
+        type=whole_number(1),
+        default=5,
+        help="random prompts to compare with (default: 5)",
+    )
     add("--checkpoint", help="the frozen weights (default: those that the run recorded)")
     add("--vocabulary", help="SentencePiece model (default: that of the run)")
-    add("--extra_ids", type=int, default=100, help="sentinels added to it (default: 100)")
+    add(
+        "--extra_ids",
+        type=whole_number(0),
+        default=100,
+        help="sentinels added to it (default: 100)",
+    )
     add("--format", choices=("table", "json"), default="table")
     add("--png", help="picture to write: distances by row and over time")
     return parser

@@ -10,7 +10,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.config.flags import add_allow_imports
+from prompt_tuning.config.flags import add_allow_imports, whole_number
 from prompt_tuning.errors import ConfigError
 
 _TASKS = "prompt_tuning.tasks"
@@ -323,13 +323,23 @@ def _parser() -> argparse.ArgumentParser:
         add("--data_dir", help="folder with the original files, instead of TensorFlow Datasets")
         add("--tfds_data_dir", help="folder of TensorFlow Datasets")
         add("--vocabulary", help="SentencePiece model; default: that of --gin_file, else T5's")
-        add("--extra_ids", type=int, default=100, help="sentinels added to it (default: 100)")
+        add(
+            "--extra_ids",
+            type=whole_number(0),
+            default=100,
+            help="sentinels added to it (default: 100)",
+        )
         if view == "list":
             continue
         add("--split", help="default: all whose files are there; show: the first")
         if view == "cache":
             add("--output_cache_dir", required=True, help="folder of all cached tasks")
-            add("--min_shards", type=int, default=64, help="files a split at least (default: 64)")
+            add(
+                "--min_shards",
+                type=whole_number(1),
+                default=64,
+                help="files a split at least (default: 64)",
+            )
             add("--overwrite", action="store_true", help="replace a finished cache")
             add(
                 "--pipeline_options",
@@ -342,5 +352,9 @@ def _parser() -> argparse.ArgumentParser:
             several = ", comma-separated" if view == "stats" else ""
             add(f"--{feature}_length", type=_counts, help=f"tokens, EOS included{several}")
         if view != "check":
-            add("--num_examples", type=int, help="default: 3" if view == "show" else "default: all")
+            add(
+                "--num_examples",
+                type=whole_number(1),
+                help="default: 3" if view == "show" else "default: all",
+            )
     return parser

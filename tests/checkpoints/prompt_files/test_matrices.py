@@ -34,6 +34,7 @@ def test_a_missing_file_is_an_error(tmp_path):
         (np.zeros((0, 3), np.float32), "holds no prompt"),
         (np.array([[1, np.nan]], np.float32), "1 of 2 not finite"),
         (np.array([[1, np.inf]]).astype(jnp.bfloat16), "1 of 2 not finite"),
+        (np.array([[1, 1e30]], np.float32), "no model can compute with: got 1.*e\\+30"),
         (np.array([["a"]], object), "as a NumPy file"),
     ],
 )
