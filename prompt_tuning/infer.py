@@ -101,8 +101,7 @@ def infer(
         if num_done is None:
             logging.info("%s is complete already", shard.final)
         else:
-            if jax.process_index() == 0:
-                (shard.directory / "config.gin").write_text(config_text)
+            shard.write_config(config_text)
             files = list((prompts or {}).values())
             loaded = load_for_inference(model, partitioner, restore, prompt_files=files)
             own, num_chunks = itertools.islice(examples, shard_id, None, num_shards), 0

@@ -87,6 +87,11 @@ class Shard:
             )
         return None if state == _COMPLETE else state
 
+    def write_config(self, text: str) -> None:
+        """Writes the resolved gin config into the folder."""
+        if jax.process_index() == 0:
+            (self.directory / "config.gin").write_text(text)
+
     def write_chunk(self, number: int, lines: Sequence[str]) -> None:
         """Writes the lines of a chunk; does nothing but in process 0."""
         if jax.process_index() == 0:
