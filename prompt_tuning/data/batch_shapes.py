@@ -14,8 +14,9 @@ from prompt_tuning.data.widths import real_length
 _INPUT_WIDTHS, _TARGET_WIDTHS, _ROW_COUNTS = 12, 4, 16
 # Targets of a packed row hold this many of the longest.
 _TARGETS_OF_ROW = 4
-# Widths of inputs differ by a multiple of this many tokens: smaller differences save less than a program costs.
-_INPUT_GRAIN = 16
+# Widths of inputs and of targets differ by a multiple of so many tokens: smaller differences save less than a program
+# costs.
+_INPUT_GRAIN, _TARGET_GRAIN = 16, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +71,13 @@ class BatchShapes:
                 target_width=targets,
                 row_counts=ladder(self.batch_size, _ROW_COUNTS, self.row_multiple),
             )
-        grain = math.lcm(_INPUT_GRAIN, self.width_multiple)
-        ladders = {
-            "encoder": ladder(inputs, _INPUT_WIDTHS, grain),
-            "decoder": ladder(targets, _TARGET_WIDTHS, self.width_multiple),
-        }
-        cut = {side: _width(_is_real(batch, side), widths) for side, widths in ladders.items()}
+        cut = {}
+        for side, longest, count, grain in (
+            ("encoder", inputs, _INPUT_WIDTHS, _INPUT_GRAIN),
+            ("decoder", targets, _TARGET_WIDTHS, _TARGET_GRAIN),
+        ):
+            widths = ladder(longest, count, math.lcm(grain, self.width_multiple))
+            cut[side] = _width(_is_real(batch, side), widths)
         return {name: x[:, : cut[name.split("_")[0]]] for name, x in batch.items()}
 
     def describe(self, batch: Mapping[str, np.ndarray]) -> str:

@@ -1,4 +1,4 @@
-"""Rows of like length together, in a few widths: little is computed for padding, and few programs are compiled."""
+"""Rows of like length together, in batches of a few sizes: little is computed for padding, little is compiled."""
 
 import collections
 from collections.abc import Collection, Mapping, Sequence
@@ -13,25 +13,27 @@ _LEAST_SHARE = 1 / 32
 
 
 class Size(NamedTuple):
-    """The widths of a row or of a batch.
+    """The size of a batch, or of a row, which is a batch of one.
 
     Attributes:
+      rows: B.
       inputs: L, in tokens.
       parts: G, parts of the targets.
       targets: T, tokens of a part.
     """
 
+    rows: int
     inputs: int
     parts: int
     targets: int
 
     @property
     def positions(self) -> int:
-        """Positions that are computed for a row."""
-        return self.inputs + self.parts * self.targets
+        """Positions that are computed."""
+        return self.rows * (self.inputs + self.parts * self.targets)
 
     def holds(self, other: "Size") -> bool:
-        """Whether a row of the other size fits."""
+        """Whether a batch of the other size fits."""
         return all(mine >= its for mine, its in zip(self, other, strict=True))
 
 
@@ -42,7 +44,7 @@ def real_length(tokens: np.ndarray) -> int:
 
 
 def width_of(length: int, longest: int) -> int:
-    """Returns the width that so many tokens are padded to: at least 8, and less than a quarter more than they take.
+    """Returns what so many tokens, or rows, are padded to: at least 8, and less than a quarter more than they take.
 
     Widths are multiples of 8 up to 64, of 16 up to 128, of 32 up to 256 and so on, and `longest` itself.
 
@@ -58,16 +60,18 @@ def batches_by_size(
     sizes: Sequence[Size],
     batch_size: int,
     *,
+    row_multiple: int = 1,
     compiled: Collection[Size] = (),
     in_order: bool = False,
 ) -> list[tuple[list[int], Size]]:
-    """Returns which rows make a batch, and its size; all batches are full but the last.
+    """Returns which rows make a batch, and its size; all batches are full but the last, which may be smaller.
 
     It is a function of its arguments, so that every process that sees the same rows computes the same batches.
 
     Args:
       sizes: The size of each row, made of `width_of` lengths.
       batch_size: Rows in a batch.
+      row_multiple: What divides the rows of a batch: devices that they are spread over. It divides `batch_size`.
       compiled: Sizes of which there is a program already.
       in_order: Whether rows stay in their order, instead of being sorted from the largest to the smallest.
 
@@ -78,24 +82,29 @@ def batches_by_size(
     if not in_order:
         rows.sort(key=sizes.__getitem__, reverse=True)
     batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-    wanted = [Size(*map(max, zip(*(sizes[i] for i in batch), strict=True))) for batch in batches]
-    counts = {size: n * batch_size for size, n in collections.Counter(wanted).items()}
-    chosen = few_sizes(counts, compiled)
+
+    def size_of(batch: list[int]) -> Size:
+        largest = Size(*map(max, zip(*(sizes[i] for i in batch), strict=True)))
+        parts = -(-width_of(len(batch), batch_size) // row_multiple)
+        return largest._replace(rows=parts * row_multiple)
+
+    wanted = [size_of(batch) for batch in batches]
+    chosen = few_sizes(collections.Counter(wanted), compiled)
     return [(batch, chosen[size]) for batch, size in zip(batches, wanted, strict=True)]
 
 
-def few_sizes(rows: Mapping[Size, int], compiled: Collection[Size] = ()) -> dict[Size, Size]:
+def few_sizes(batches: Mapping[Size, int], compiled: Collection[Size] = ()) -> dict[Size, Size]:
     """Returns for each size the one it is computed in, itself or a larger one, so that each of these is worth it.
 
     Args:
-      rows: How many rows there are of each size.
+      batches: How many batches there are of each size.
       compiled: Sizes of which there is a program already; they cost nothing.
     """
-    least = max(_LEAST_SAVED, _LEAST_SHARE * sum(n * size.positions for size, n in rows.items()))
-    chosen = {size: size for size in rows}
+    least = max(_LEAST_SAVED, _LEAST_SHARE * sum(n * size.positions for size, n in batches.items()))
+    chosen = {size: size for size in batches}
     while True:
         used = collections.Counter()
-        for size, n in rows.items():
+        for size, n in batches.items():
             used[chosen[size]] += n
         # (positions that are computed in vain without a program of this size, the size, the next larger one)
         merges = [

@@ -189,9 +189,10 @@ class EncoderDecoderModel:
                 tokens,
                 part["decoder_input_tokens"],
                 targets,
-                part.get("decoder_segment_ids"),
-                prompts.get("prompt_mask"),
-                method=self.module.decode_targets,
+                decoder_segment_ids=part.get("decoder_segment_ids"),
+                enable_dropout=False,
+                prompt_mask=prompts.get("prompt_mask"),
+                method=self.module.decode,
             )
             assert isinstance(logits, jax.Array), "no collection is mutable"
             loss, _ = token_cross_entropy(logits, targets)

@@ -66,6 +66,7 @@ class T5(nn.Module):
 
         `trimmed` is what was cut off the inputs and the targets of all rows as padding: dropout is that of whole rows.
         """
+        _check_packing(encoder_segment_ids, decoder_segment_ids, has_prompt=False)
         encoded = self.encode(
             encoder_input_tokens,
             encoder_segment_ids,
@@ -164,7 +165,8 @@ class T5(nn.Module):
           decoder_target_tokens: [B, T] ids, 0 is padding; not read if `decode`.
           encoder_segment_ids: [B, L] packed example of each token. Neither with a prompt in front of the row nor with
             `decode`.
-          decoder_segment_ids: [B, T] packed example of each target.
+          decoder_segment_ids: [B, T] packed example of each target; without those of the encoder, which of several
+            targets of one input, where each sees no other and the whole input.
           encoder_positions: See `encode`.
           decoder_positions: See `encode`.
           enable_dropout: Whether to drop out; needs the rng `dropout`.
@@ -184,8 +186,9 @@ class T5(nn.Module):
         """
         del encoder_positions, decoder_positions, max_decode_length
         length = masks.prompt_length(encoded, encoder_input_tokens)
-        segments = (encoder_segment_ids, decoder_segment_ids)
-        _check_packing(*segments, has_prompt=length > 0, decode=decode)
+        if encoder_segment_ids is not None or decode:
+            segments = (encoder_segment_ids, decoder_segment_ids)
+            _check_packing(*segments, has_prompt=length > 0, decode=decode)
         is_real = masks.is_real_position(
             encoder_input_tokens, length, prompt_mask, encoder_segment_ids
         )
@@ -211,41 +214,6 @@ class T5(nn.Module):
         if not self.config.logits_via_embedding:
             return out
         return self.token_embedder.attend(out, narrow=decode)
-
-    def decode_targets(
-        self,
-        encoded: Float[Array, "B S H"],
-        encoder_input_tokens: Int[Array, "B L"],
-        decoder_input_tokens: Int[Array, "B T"],
-        decoder_target_tokens: Int[Array, "B T"],
-        decoder_segment_ids: Int[Array, "B T"] | None = None,
-        prompt_mask: Array | None = None,
-    ) -> Float[jax.Array, "B T V"]:
-        """Returns the logits of each position of one or several targets of each input, without dropout.
-
-        Args:
-          encoded: As to `decode`.
-          encoder_input_tokens: As to `decode`.
-          decoder_input_tokens: [B, T] the targets of a row behind each other, each shifted right by one.
-          decoder_target_tokens: [B, T] ids, 0 is padding.
-          decoder_segment_ids: [B, T] which target each position is of: it sees no other, and the whole input. None for
-            one target a row.
-          prompt_mask: As passed to `encode`.
-
-        Returns:
-          [B, T, V] float32; each target's are those that it has alone in a row.
-        """
-        length = masks.prompt_length(encoded, encoder_input_tokens)
-        is_real = masks.is_real_position(encoder_input_tokens, length, prompt_mask)
-        out = self.decoder(
-            self.token_embedder(decoder_input_tokens),
-            encoded,
-            masks.decoder_mask(decoder_target_tokens, decoder_segment_ids),
-            masks.pairwise_mask(jnp.asarray(decoder_target_tokens) > 0, is_real),
-            deterministic=True,
-            decode=False,
-        )
-        return self.token_embedder.attend(out) if self.config.logits_via_embedding else out
 
 
 def _check_packing(*segment_ids: Array | None, has_prompt: bool, decode: bool = False) -> None:

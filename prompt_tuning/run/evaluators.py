@@ -92,7 +92,7 @@ def by_length(
     rows = {name: np.concatenate([batch[name] for batch in read]) for name in read[0]}
     inputs, targets = rows["encoder_input_tokens"], rows["decoder_target_tokens"]
     sizes = [
-        Size(widths.width_of(widths.real_length(row), len(row)), 1, targets.shape[1])
+        Size(1, widths.width_of(widths.real_length(row), len(row)), 1, targets.shape[1])
         for row in inputs
     ]
     chosen = widths.batches_by_size(sizes, len(inputs) // len(read), in_order=in_order)

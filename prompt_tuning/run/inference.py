@@ -1,4 +1,4 @@
-"""Compiled predicting and scoring of any number of examples, sorted by length, in batches of a few widths."""
+"""Compiled predicting and scoring of any number of examples, sorted by length, in batches of a few sizes."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ class Inference:
     Args:
       model: The model.
       partitioner: Where batches and results live.
-      batch_size: Rows of a batch; the last one is filled up with padding that is dropped again.
+      batch_size: Rows of a batch; the last one may have fewer, and is filled up with padding that is dropped again.
       before_batch: Called before each batch; may raise.
     """
 
@@ -78,13 +78,13 @@ class Inference:
             length = length or len(features["decoder_input_tokens"])
             indices.append(int(index))
             rows.append(_Row.of(features))
-        sizes = [Size(row.width, 1, length or 1) for row in rows]
+        sizes = [Size(1, row.width, 1, length or 1) for row in rows]
         # A program that decodes more tokens than these would answer otherwise.
         compiled = {size for size in self._predicted if size.targets == length}
         ids: list[Any] = [None] * len(rows)
         scores = [0.0] * len(rows)
         for positions, size in self._batches(sizes, compiled, in_order=self._in_order):
-            batch = self._stack([rows[i].encoder(size) for i in positions])
+            batch = self._stack([rows[i].encoder(size) for i in positions], size)
             with self._partitioner.activate():
                 tokens, aux = self._predict(params, batch, length)
             self._predicted.add(size)
@@ -112,7 +112,8 @@ class Inference:
         scores = [0.0] * len(indices)
         sizes = [row.size() for row in rows]
         for positions, size in self._batches(sizes, self._scored):
-            batch = self._stack([rows[i].encoder(size) | rows[i].decoder(size) for i in positions])
+            features = [rows[i].encoder(size) | rows[i].decoder(size) for i in positions]
+            batch = self._stack(features, size)
             with self._partitioner.activate():
                 token_scores = np.asarray(self._score(params, batch))
             self._scored.add(size)
@@ -127,19 +128,22 @@ class Inference:
     ) -> Iterator[tuple[list[int], Size]]:
         """Positions of the rows of each batch, and its size."""
         batches = widths.batches_by_size(
-            sizes, self._batch_size, compiled=frozenset(compiled), in_order=in_order
+            sizes,
+            self._batch_size,
+            row_multiple=self._partitioner.mesh.shape["data"],
+            compiled=frozenset(compiled),
+            in_order=in_order,
         )
         for positions, size in batches:
             self._before_batch()
             yield positions, size
 
-    def _stack(self, rows: Sequence[_Features]) -> dict[str, Any]:
-        """One batch of model features on the devices, padded with zero rows to the batch size."""
+    def _stack(self, rows: Sequence[_Features], size: Size) -> dict[str, Any]:
+        """One batch of model features on the devices, padded with zero rows to its size."""
         batch = {}
         for name in rows[0]:
             stacked = np.stack([features[name] for features in rows])
-            # One number of rows for all batches, so that nothing is compiled again for the last one.
-            missing = self._batch_size - len(rows)
+            missing = size.rows - len(rows)
             batch[name] = np.pad(stacked, [(0, missing)] + [(0, 0)] * (stacked.ndim - 1))
         return self._partitioner.shard_batch(batch)
 
@@ -201,8 +205,8 @@ class _Row:
         """The size of the row; where there are several parts, these are whole."""
         last = self.targets[-1]
         if last.part:
-            return Size(self.width, last.part + 1, self.part_width)
-        return Size(self.width, 1, widths.width_of(last.start + last.length, self.part_width))
+            return Size(1, self.width, last.part + 1, self.part_width)
+        return Size(1, self.width, 1, widths.width_of(last.start + last.length, self.part_width))
 
     def encoder(self, size: Size) -> _Features:
         """The features of the encoder, its tokens padded."""

@@ -49,7 +49,8 @@ BATCH = batch_of([5, 17, 30, 2], [3, 9, 1, 16])
     [
         (320, 12, 16, [32 * i for i in range(1, 11)]),
         (512, 12, 16, [32, 80, 128, 176, 224, 272, 320, 368, 416, 464, 512]),
-        (8, 4, 1, [2, 4, 6, 8]),
+        (8, 4, 8, [8]),
+        (16, 4, 8, [8, 16]),
         (20, 4, 16, [4, 20]),
         (100, 4, 48, [4, 52, 100]),
         (12, 16, 4, [4, 8, 12]),
@@ -65,16 +66,16 @@ def test_a_batch_is_cut_to_its_longest_row_rounded_up():
     assert {name: x.shape for name, x in cut.items()} == {
         "encoder_input_tokens": (4, 32),
         **{
-            f"decoder_{name}": (4, 20) for name in ("input_tokens", "target_tokens", "loss_weights")
+            f"decoder_{name}": (4, 24) for name in ("input_tokens", "target_tokens", "loss_weights")
         },
     }
     for name, x in cut.items():
         np.testing.assert_array_equal(x, BATCH[name][:, : x.shape[1]])
         assert not BATCH[name][:, x.shape[1] :].any()
-    assert SHAPES.describe(cut) == "4 rows of 32 inputs and 20 targets"
+    assert SHAPES.describe(cut) == "4 rows of 32 inputs and 24 targets"
     full = batch_of([64, 1, 1, 1], [40, 1, 1, 1])
     assert {x.shape[1] for x in SHAPES.fit(full).values()} == {64, 40}
-    assert {x.shape[1] for x in SHAPES.fit(batch_of([0] * 4, [0] * 4)).values()} == {16, 10}
+    assert {x.shape[1] for x in SHAPES.fit(batch_of([0] * 4, [0] * 4)).values()} == {16, 8}
 
 
 def test_counts_are_those_of_real_positions():
@@ -83,7 +84,7 @@ def test_counts_are_those_of_real_positions():
         "examples": 4,
         "real_tokens": 54 + 29,
         "real_positions": 54 + 29 + 4 * 3,
-        "positions": 4 * (3 + 32 + 20),
+        "positions": 4 * (3 + 32 + 24),
     }
     # A row of zeros that fills up a batch is no example.
     assert SHAPES.count(batch_of([5, 0], [2, 0]))["examples"] == 1

@@ -28,7 +28,7 @@ def test_a_width_holds_what_it_is_for_and_little_more():
 
 
 def _sizes(lengths):
-    return [Size(widths.width_of(n, 512), 1, 8) for n in lengths]
+    return [Size(1, widths.width_of(n, 512), 1, 8) for n in lengths]
 
 
 def test_batches_are_full_and_the_longest_come_first(few_are_enough):
@@ -49,15 +49,33 @@ def test_a_handful_of_rows_compiles_nothing():
     sizes = collections.Counter(size for _, size in widths.batches_by_size(_sizes(lengths), 8))
     assert [size.inputs for size in sizes] == [512, 64]
     # A program that is there already costs nothing; one that is only larger is better than another.
-    there = [Size(64, 1, 8), Size(320, 1, 8), Size(512, 1, 8)]
-    assert widths.few_sizes({Size(64, 1, 8): 8, Size(80, 1, 8): 8}, there) == {
-        Size(64, 1, 8): Size(64, 1, 8),
-        Size(80, 1, 8): Size(320, 1, 8),
+    there = [Size(8, 64, 1, 8), Size(8, 320, 1, 8), Size(8, 512, 1, 8)]
+    assert widths.few_sizes({Size(8, 64, 1, 8): 1, Size(8, 80, 1, 8): 1}, there) == {
+        Size(8, 64, 1, 8): Size(8, 64, 1, 8),
+        Size(8, 80, 1, 8): Size(8, 320, 1, 8),
     }
 
 
 def test_no_size_is_computed_in_one_that_does_not_hold_it():
-    rows = {Size(512, 1, 8): 8, Size(64, 1, 32): 8, Size(64, 2, 32): 8, Size(32, 1, 8): 8}
-    chosen = widths.few_sizes(rows)
+    sizes = [Size(8, 512, 1, 8), Size(8, 64, 1, 32), Size(8, 64, 2, 32), Size(8, 32, 1, 8)]
+    chosen = widths.few_sizes(dict.fromkeys(sizes, 1))
     assert all(to.holds(size) for size, to in chosen.items())
-    assert set(chosen.values()) == {Size(512, 1, 8), Size(64, 2, 32)}
+    assert set(chosen.values()) == {Size(8, 512, 1, 8), Size(8, 64, 2, 32)}
+
+
+def test_the_last_batch_is_as_small_as_is_worth_a_program():
+    def rows(count, batch_size, row_multiple=1):
+        batches = widths.batches_by_size(
+            [Size(1, 64, 1, 8)] * count, batch_size, row_multiple=row_multiple
+        )
+        return [size.rows for _, size in batches]
+
+    assert rows(277, 128) == [128, 128, 24]
+    assert rows(277, 128, row_multiple=32) == [128, 128, 32]
+    # 11 rows would be left out.
+    assert rows(277, 32) == [32] * 9
+    assert rows(5, 128) == [8] and rows(5, 4, row_multiple=4) == [4, 4]
+    assert rows(128, 128) == [128]
+    # What is compiled is used.
+    [(_, size)] = widths.batches_by_size([Size(1, 64, 1, 8)] * 5, 16, compiled=[Size(16, 64, 1, 8)])
+    assert size.rows == 16

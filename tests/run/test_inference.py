@@ -66,9 +66,9 @@ class Watched:
         return self.step(params, batch, *args)
 
 
-def watched(model, name, partitioner=None):
+def watched(model, name, partitioner=None, batch_size=BATCH):
     """An `Inference` and the notes of one of its steps."""
-    inference = Inference(model, partitioner or PjitPartitioner(), BATCH)
+    inference = Inference(model, partitioner or PjitPartitioner(), batch_size)
     notes = Watched(getattr(inference, name))
     setattr(inference, name, notes)
     return inference, notes.shapes
@@ -116,6 +116,11 @@ def test_draws_stay_with_their_rows():
         batch = in_one_batch(numbered[start : start + BATCH])
         ids, _ = jax.jit(model.predict)(params, batch)
         np.testing.assert_array_equal([row for _, row in outputs[start : start + BATCH]], ids)
+    # Fewer rows draw what they would draw in a full batch.
+    inference, shapes = watched(model, "_predict", batch_size=2 * BATCH)
+    few = inference.predict(params, numbered[:6])
+    assert [shape["encoder_input_tokens"][0] for shape in shapes] == [BATCH]
+    assert few == outputs[:6]
 
 
 @pytest.mark.parametrize("splits_length", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -138,6 +143,15 @@ def test_sorted_examples_are_scored_as_unsorted_ones(splits_length):
     by_hand = (tokens[..., 0] * batch["decoder_loss_weights"]).sum(axis=1)
     np.testing.assert_allclose(got, by_hand, rtol=TOLERANCE, atol=TOLERANCE)
     assert input_widths(shapes) == [LENGTH, 16, 8]
+    # A larger batch has a smaller one behind it.
+    inference, shapes = watched(model, "_score", partitioner, 2 * BATCH)
+    np.testing.assert_allclose(
+        [score for _, score in inference.score(params, examples())],
+        expected,
+        rtol=TOLERANCE,
+        atol=TOLERANCE,
+    )
+    assert [shape["encoder_input_tokens"] for shape in shapes] == [(16, LENGTH), (8, 8)]
 
 
 def with_labels():

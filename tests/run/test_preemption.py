@@ -74,11 +74,11 @@ def test_sigterm_in_a_save_a_step_and_an_evaluation_changes_nothing(
         if step == 3:
             _told()
 
-    def stack(self, rows):
+    def stack(self, rows, size):
         batches.append(len(rows))
         if len(batches) == 1:
             _told()
-        return stacked(self, rows)
+        return stacked(self, rows, size)
 
     saved, added = train.Checkpointer.save, train.RunLog.add
     stacked = inference.Inference._stack
