@@ -18,6 +18,8 @@ from prompt_tuning.training.step import make_eval_step, make_train_step
 from prompt_tuning.training.trainer import Trainer
 from prompt_tuning.types import PyTree
 
+_CPU_OPTIONS = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+
 
 def train_step(
     model: EncoderDecoderModel,
@@ -56,7 +58,9 @@ def compiled(jitted: Any, *args: Any) -> Any:
       jitted: The function.
       *args: Its arguments, or abstract arrays like them.
     """
-    program = jitted.lower(*args).compile()
+    # XLA's default for CPUs begins whatever could begin, what is to be computed a second time long before it is needed.
+    options = _CPU_OPTIONS if jax.default_backend() == "cpu" else None
+    program = jitted.lower(*args).compile(compiler_options=options)
     # glibc keeps what was freed, by the compiler and by what came before it: hundreds of MiB in small pieces, of which
     # the program's own memory could have none. Where the C library is not glibc, there is nothing to call.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
