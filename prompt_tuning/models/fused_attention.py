@@ -79,8 +79,9 @@ def choose(
 def has_tpu_kernel() -> bool:
     """Whether the devices of the current mesh are TPUs that run the kernel, for what it takes."""
     device = _device()
-    is_tpu = device is not None and device.platform == "tpu"
-    return is_tpu and device.device_kind not in _TPUS_WITHOUT
+    if device is None or device.platform != "tpu":
+        return False
+    return device.device_kind not in _TPUS_WITHOUT
 
 
 def _device() -> Any:
