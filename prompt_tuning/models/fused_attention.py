@@ -23,8 +23,8 @@ Kernel = Literal["tpu", "cudnn"]
 _HEADS = ("batch", "length", "heads", "kv")
 # Mosaic has no bfloat16 products there.
 _TPUS_WITHOUT = ("TPU v2", "TPU v3")
-# Below, the logits of plain attention stay on the core or cost little (docs/machines/tpu.md). Unit: positions.
-MIN_LENGTH = 256
+# Below, the logits of plain attention stay on the core or cost little (docs/LOG.md, 2026-11-30). Unit: positions.
+MIN_LENGTH = 128
 # Compute capability.
 _AMPERE = 8.0
 # cuDNN's flash attention, before Hopper. The mask takes eight of these. Unit: features.
@@ -79,8 +79,9 @@ def choose(
 def has_tpu_kernel() -> bool:
     """Whether the devices of the current mesh are TPUs that run the kernel, for what it takes."""
     device = _device()
-    is_tpu = device is not None and device.platform == "tpu"
-    return is_tpu and device.device_kind not in _TPUS_WITHOUT
+    if device is None or device.platform != "tpu":
+        return False
+    return device.device_kind not in _TPUS_WITHOUT
 
 
 def _device() -> Any:

@@ -178,7 +178,8 @@ def test_queries_in_chunks_under_a_mask_of_pairs(monkeypatch):
     [
         ("tpu", "TPU v5 lite", {}, "tpu"),
         ("tpu", "TPU v5 lite", {"dtype": "float32"}, "tpu"),
-        ("tpu", "TPU v5 lite", {"length": 64}, None),
+        ("tpu", "TPU v5 lite", {"length": 128}, "tpu"),
+        ("tpu", "TPU v5 lite", {"length": 127}, None),
         ("tpu", "TPU v5 lite", {"heads": 6}, None),
         ("tpu", "TPU v5 lite", {"attention": "plain"}, None),
         ("tpu", "TPU v3", {}, None),

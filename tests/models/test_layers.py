@@ -27,7 +27,9 @@ def test_products_are_the_same_with_heads_joined_and_apart(monkeypatch, name):
     def on(platform, has_kernel):
         monkeypatch.setattr(partitioning, "platform", lambda: platform)
         monkeypatch.setattr(fused_attention, "has_tpu_kernel", lambda: has_kernel)
-        return dense.apply(variables, x), str(jax.make_jaxpr(dense.apply)(variables, x))
+        return np.asarray(jax.jit(dense.apply)(variables, x)), str(
+            jax.make_jaxpr(dense.apply)(variables, x)
+        )
 
     (stored, joined), (same, also_joined) = on("cpu", False), on("tpu", True)
     apart, other = on("tpu", False)
