@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prompt_tuning import commands
-from prompt_tuning.errors import PromptTuningError, check_choice
+from prompt_tuning.errors import PromptTuningError, check_choice, from_machine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(list(sys.argv[1:] if argv is None else argv))
     except PromptTuningError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        of_machine = from_machine(error)
+        if of_machine is None:
+            raise
+        print(f"error: {of_machine}", file=sys.stderr)
         return 2
 
 

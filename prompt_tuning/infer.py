@@ -10,7 +10,7 @@ import jax
 from absl import logging
 from etils import epath
 
-from prompt_tuning.checkpoints import one_writer
+from prompt_tuning.checkpoints import json_files, one_writer
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.data import batches, inference_examples, made_from
@@ -100,7 +100,7 @@ def infer(
             logging.info("%s is complete already", shard.final)
         else:
             if jax.process_index() == 0:
-                (shard.directory / "config.gin").write_text(config_text)
+                json_files.write_atomically(shard.directory / "config.gin", config_text.encode())
             files = list((prompts or {}).values())
             loaded = load_for_inference(model, partitioner, restore, prompt_files=files)
             inference = Inference(model, partitioner, dataset_cfg.batch_size)

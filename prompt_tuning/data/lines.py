@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 
+from prompt_tuning.data.content import is_file
 from prompt_tuning.errors import DataError
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -26,7 +27,7 @@ def read_lines(path: epath.Path) -> Iterator[tuple[int, str]]:
     Raises:
       DataError: There is no such file, a line is not UTF-8 or holds a NUL byte, or the file is no complete gzip file.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(
             "The file does not exist",
             got=str(path),
