@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prompt_tuning import commands
 from prompt_tuning.data import home
-from prompt_tuning.errors import ConfigError, PromptTuningError, check_choice
+from prompt_tuning.errors import ConfigError, PromptTuningError, check_choice, from_machine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(list(sys.argv[1:] if argv is None else argv))
     except PromptTuningError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        of_machine = from_machine(error)
+        if of_machine is None:
+            raise
+        print(f"error: {of_machine}", file=sys.stderr)
         return 2
 
 

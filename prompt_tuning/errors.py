@@ -1,7 +1,31 @@
 """Errors that say what is wrong, what was expected, and the one thing to do about it."""
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
+
+# What the system says -> what to do about it.
+_REMEDIES = {
+    errno.ENOSPC: "free some room there, or write elsewhere; the same command then goes on",
+    errno.EDQUOT: "free some of your quota there, or write elsewhere; the same command then goes on",
+    errno.EIO: "check the disk or the connection to it (`dmesg`), then run the same command again",
+    errno.ESTALE: "mount the file system again, then run the same command again",
+    errno.EROFS: "name a folder on a file system that can be written",
+    errno.EACCES: "grant this user access to it, or name another path",
+    errno.EPERM: "grant this user access to it, or name another path",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ENOTDIR: "name a folder: a part of the path is a file",
+    errno.EISDIR: "name a file: this is a folder",
+    errno.EEXIST: "name a folder, or remove the file that has its name",
+    errno.ENOTEMPTY: "remove what is there, or choose another name",
+    errno.ENOENT: "put it back if it was removed meanwhile, or correct the path",
+    errno.ENXIO: "name a file: nothing can be read from this",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.EFBIG: "write to a file system that holds files of this size",
+    errno.ELOOP: "name the file itself: its links lead in a circle",
+}
 
 
 def closest_matches(name: str, candidates: Iterable[str], n: int = 3) -> list[str]:
@@ -67,6 +91,41 @@ def unreadable(what: object, cause: object, *, expected: str, fix: str) -> Check
     text = f"{type(cause).__name__}: {cause}" if isinstance(cause, Exception) else str(cause)
     first = text.strip().splitlines()[0][:300]
     return CheckpointError(f"Cannot read {what}", got=first, expected=expected, fix=fix)
+
+
+class MachineError(PromptTuningError, OSError):
+    """The machine cannot read or write a file: no room, no right, no such folder, a broken disk."""
+
+
+def from_machine(error: BaseException) -> MachineError | None:
+    """Returns what a system's error means for a user, or None if it is another kind of error.
+
+    Args:
+      error: What was raised; what it was raised from is looked at too, since libraries wrap it. TensorFlow's and
+        TensorStore's errors have the system's words in their text.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        text = f"{type(cause).__name__}: {cause}"
+        stated = re.search(r"\bOS error (\d+)|\[Errno (\d+)\]", text)
+        number = getattr(cause, "errno", None)
+        if number is None and stated:
+            number = int(stated[1] or stated[2])
+        if number is None:
+            number = next((n for n in _REMEDIES if os.strerror(n) in text), None)
+        if number in _REMEDIES:
+            # The path of the second half of a renaming is where the trouble is.
+            path = getattr(cause, "filename2", None) or getattr(cause, "filename", None)
+            named = re.search(r"(?:/|gs://)[^\s'\"\];:,]+", str(cause))
+            where = path if path is not None else named[0] if named else "a file"
+            return MachineError(
+                os.strerror(number),
+                got=str(where),
+                expected="a path that can be read or written as asked",
+                fix=_REMEDIES[number],
+            )
+        cause = cause.__cause__
+    return None
 
 
 class NonFiniteError(PromptTuningError, ArithmeticError):

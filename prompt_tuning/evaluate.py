@@ -6,7 +6,7 @@ import jax
 from absl import logging
 from etils import epath
 
-from prompt_tuning.checkpoints import one_writer
+from prompt_tuning.checkpoints import json_files, one_writer
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.data import batches
 from prompt_tuning.data.evaluation import EvaluatorConfig
@@ -72,5 +72,5 @@ def prepare(
     directory = epath.Path(output_dir)
     if jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.gin").write_text(config_text)
+        json_files.write_atomically(directory / "config.gin", config_text.encode())
     return directory

@@ -5,6 +5,8 @@ The update itself is `make_train_step` in `training/step.py`; where the weights 
 
 import collections
 import dataclasses
+import errno
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +15,7 @@ import jax
 from etils import epath
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import one_writer
+from prompt_tuning.checkpoints import json_files, one_writer
 from prompt_tuning.checkpoints.config import CheckpointConfig
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.prompt_files.write import save_prompts, update_info
@@ -295,6 +297,9 @@ def save(run: Run, step: int, cfg: batches.DatasetConfig) -> None:
     """Saves a state whose losses were all finite: the prompt as a file of its own, then the checkpoint."""
     # Waits for the losses that are still on the way, and raises if one is not finite: before anything is written.
     run.log.flush()
+    if jax.process_index() == 0 and not run.model_dir.exists():
+        # To make it again would leave a run without what it has left so far.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run.model_dir))
     metadata = {**run.metadata, "step": step, "examples_seen": step * cfg.batch_size}
     with run.log.pause():
         prompts = prompts_of(run.state.trainable)
@@ -347,8 +352,8 @@ def open_run(
     info = model_info(model, start.state.trainable, start.frozen)
     if jax.process_index() == 0:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.gin").write_text(config_text)
-        (directory / "model-info.txt").write_text(info)
+        json_files.write_atomically(directory / "config.gin", config_text.encode())
+        json_files.write_atomically(directory / "model-info.txt", info.encode())
     log = RunLog(directory, first=int(start.state.step), total=num_steps, config_text=config_text)
     return Run(
         start.state,

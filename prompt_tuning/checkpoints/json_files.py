@@ -1,7 +1,9 @@
 """Small JSON files: replaced whole so that nobody meets half of one, with a digest that is checked on reading."""
 
+import contextlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,12 +13,31 @@ from etils import epath
 from prompt_tuning.data import content
 from prompt_tuning.errors import unreadable
 
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+
 
 def write_atomically(path: epath.Path, data: bytes) -> None:
     """Writes a file such that a reader, or a process killed meanwhile, sees the old or the new content, never half."""
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            temporary.unlink()
+        raise
+
+
+def sweep(folder: epath.Path, part: str = "") -> None:
+    """Removes what writers that were killed have left half-written; to be called by the only writer of a folder.
+
+    Args:
+      folder: A folder.
+      part: What the names of files begin with that this writer has to itself.
+    """
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        if _TEMPORARY.fullmatch(path.name) and path.name.startswith(f".{part}") and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def encode(info: Mapping[str, Any]) -> bytes:
@@ -41,6 +62,8 @@ def read(path: epath.Path, *, expected: str, fix: str) -> dict[str, Any]:
       CheckpointError: If it is missing, or holds anything else, or not what was written.
     """
     try:
+        if path.exists() and not content.is_file(path):
+            raise ValueError("no file, but a folder, a device or a pipe")
         return content.unsealed(json.loads(path.read_text()))
     except (OSError, ValueError) as e:
         raise unreadable(path, e, expected=expected, fix=fix) from e

@@ -75,6 +75,7 @@ def holding(folder: epath.PathLike, setting: str, part: str = "") -> Iterator[No
     file = folder / f"{FILE}{f'-{part}' if part else ''}"
     hold = _marked if paths.in_object_store(folder) else _locked
     with hold(file, setting):
+        json_files.sweep(folder, part)
         yield
 
 

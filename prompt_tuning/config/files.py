@@ -13,7 +13,7 @@ from etils import epath
 from gin import config_parser
 
 from prompt_tuning.config import syntax, tables
-from prompt_tuning.data import home
+from prompt_tuning.data import content, home
 from prompt_tuning.errors import ConfigError
 
 PACKAGE_CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -210,7 +210,8 @@ def find_file(
         tried += [epath.Path(folder) / name for folder in search_paths]
         tried.append(epath.Path(PACKAGE_CONFIGS / name))
     for path in tried:
-        if (path.exists() and not path.is_dir()) or _with_prompt(path):
+        # No device and no pipe, which might never end.
+        if content.is_file(path) or _with_prompt(path):
             return path
     known = shipped_files()
     neighbours = pathlib.Path(name).parent.glob("*.gin") if "://" not in name else ()

@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import os
 import re
 import sys
 import sysconfig
@@ -72,6 +73,12 @@ def _is_digest(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
+def is_file(path: epath.PathLike) -> bool:
+    """Returns whether a path is of a file: no folder, and no device or pipe, which might never end or never begin."""
+    text = os.fspath(path)
+    return epath.Path(text).is_file() if "://" in text else os.path.isfile(text)
+
+
 def of_files(files: Sequence[epath.PathLike], whole_bytes: int = WHOLE_BYTES) -> str | None:
     """Returns a digest of the contents of files in their order, whatever they are called.
 
@@ -85,7 +92,7 @@ def of_files(files: Sequence[epath.PathLike], whole_bytes: int = WHOLE_BYTES) ->
       64 hexadecimal digits; None if one of them is no file.
     """
     found = [epath.Path(file) for file in files]
-    if not found or not all(file.is_file() for file in found):
+    if not found or not all(map(is_file, found)):
         return None
     sizes = [file.stat().length for file in found]
     share = None if sum(sizes) <= whole_bytes else max(whole_bytes // len(found), _BLOCK_BYTES)
@@ -104,7 +111,7 @@ def of_folder(folder: epath.PathLike, whole_bytes: int = WEIGHTS_BYTES) -> str |
     """
     folder = epath.Path(folder)
     found = folder.iterdir() if "://" in str(folder) else files_below(folder)
-    files = sorted(path for path in found if path.is_file()) if folder.is_dir() else []
+    files = sorted(filter(is_file, found)) if folder.is_dir() else []
     names = [str(path.relative_to(folder)) for path in files]
     return of_bytes("\n".join([*names, str(of_files(files, whole_bytes))])) if files else None
 

@@ -9,6 +9,7 @@ from typing import Any
 from etils import epath
 
 from prompt_tuning.data import file_kinds
+from prompt_tuning.data.content import is_file
 from prompt_tuning.errors import DataError
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -29,7 +30,7 @@ def read_lines(path: epath.Path) -> Iterator[tuple[int, str]]:
       DataError: There is no such file, its first bytes are not those of text, a line is not UTF-8 or holds a NUL byte,
         or the file is no complete gzip file.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(
             "The file does not exist",
             got=str(path),

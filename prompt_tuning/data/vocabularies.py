@@ -14,7 +14,7 @@ import seqio
 from etils import epath
 
 from prompt_tuning import ladder
-from prompt_tuning.data import context, file_kinds
+from prompt_tuning.data import content, context, file_kinds
 from prompt_tuning.errors import DataError, check_count
 
 # This model file already holds T5's 100 sentinels as pieces: 32,100 ids with `extra_ids=0`, as T5X's gin files load it.
@@ -226,7 +226,7 @@ def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
     path = getattr(meant, "address", getattr(meant, "sentencepiece_model_file", None))
     fix = "set the vocabulary's `sentencepiece_model_file` to a SentencePiece model that this machine can read"
     # A look at the local disk first: TensorFlow's own message for a missing file names no setting.
-    if path is not None and "://" not in str(path) and not epath.Path(path).is_file():
+    if path is not None and "://" not in str(path) and not content.is_file(path):
         raise DataError(
             "The vocabulary file does not exist", got=str(path), expected="a file", fix=fix
         )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import jax
 
-from prompt_tuning.errors import ConfigError, PromptTuningError
+from prompt_tuning.errors import ConfigError, PromptTuningError, from_machine
 from prompt_tuning.run import preemption
 
 # A process that has sent no sign of life for so long is taken for dead. JAX's default is 100. Unit: seconds.
@@ -121,13 +121,13 @@ def ending_together() -> Iterator[None]:
         # Not `jax.process_count()`, which would wait for the others where the accelerator is not open yet.
         if not jax.distributed.is_initialized():
             raise
-        is_for_the_user = isinstance(error, PromptTuningError)
-        if is_for_the_user:
-            print(f"error: {error}", file=sys.stderr)
+        told = error if isinstance(error, PromptTuningError) else from_machine(error)
+        if told is not None:
+            print(f"error: {told}", file=sys.stderr)
         else:
             traceback.print_exc()
         print("This process ends, and with it all others of the run", file=sys.stderr)
-        _leave(2 if is_for_the_user else 1)
+        _leave(1 if told is None else 2)
 
 
 def _leave(code: int) -> None:

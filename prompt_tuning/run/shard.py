@@ -90,7 +90,7 @@ class Shard:
     def write_config(self, text: str) -> None:
         """Writes the resolved gin config into the folder."""
         if jax.process_index() == 0:
-            (self.directory / "config.gin").write_text(text)
+            json_files.write_atomically(self.directory / "config.gin", text.encode())
 
     def write_chunk(self, number: int, lines: Sequence[str]) -> None:
         """Writes the lines of a chunk; does nothing but in process 0."""

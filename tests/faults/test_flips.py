@@ -204,7 +204,7 @@ def _flip(path: pathlib.Path, bit: int) -> None:
 
 
 def count_flips(kind: str, count: int, seed: int, folder: pathlib.Path) -> dict[str, int]:
-    """Returns how many of `count` flips in a kind of file were told, changed nothing, and silently changed values."""
+    """Returns how many of `count` flips in files of a kind were told, harmless, and silently other values."""
     write, read, is_right = KINDS[kind]
     (folder / "sound").mkdir()
     write(folder / "sound")

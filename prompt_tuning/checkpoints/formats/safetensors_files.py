@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 
 from prompt_tuning.data import file_kinds
+from prompt_tuning.data.content import is_file
 from prompt_tuning.errors import CheckpointError, unreadable
 
 # The floating dtypes, by their names in the header.
@@ -105,6 +106,8 @@ def _read_header(
     file: epath.Path,
 ) -> tuple[dict[str, tuple[int, np.dtype, tuple[int, ...]]], dict[str, str]]:
     """Name -> (position, dtype, shape) of every tensor in a file, checked against its length; and the metadata."""
+    if file.exists() and not is_file(file):
+        raise _damaged(file, "no file, but a folder, a device or a pipe")
     try:
         with file.open("rb") as stream:
             prefix = stream.read(_LENGTH_BYTES)

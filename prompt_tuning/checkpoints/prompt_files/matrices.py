@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from prompt_tuning.checkpoints.formats.safetensors_files import SafetensorsFiles
 from prompt_tuning.data import file_kinds
-from prompt_tuning.data.content import SEAL, of_bytes, sealed, unsealed
+from prompt_tuning.data.content import SEAL, is_file, of_bytes, sealed, unsealed
 from prompt_tuning.errors import CheckpointError, unreadable
 
 # NumPy has no name for bfloat16 in a .npy header and stores two opaque bytes.
@@ -45,7 +45,7 @@ def read_matrix(
       CheckpointError: If the file is missing, is no `.npy` file, or holds anything but such a matrix.
     """
     path = epath.Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(
             f"No {what} file",
             got=str(path),

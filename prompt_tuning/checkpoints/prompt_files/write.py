@@ -4,6 +4,7 @@
 prompt tuning code leaves it. These files are written at every save and never deleted: they are kilobytes.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -172,8 +173,13 @@ def _write_folder(target: epath.Path, files: Mapping[str, bytes]) -> None:
     """Writes a folder that is whole or not there; in an object store, one that its last file makes whole."""
     at_once = not paths.in_object_store(target)
     folder = target.parent / f".{target.name}.{os.getpid()}.tmp" if at_once else target
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    if at_once:
-        folder.rename(target)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        if at_once:
+            folder.rename(target)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            folder.rmtree()
+        raise

@@ -107,7 +107,9 @@ def test_a_failed_cell_stops_no_other_and_runs_again_on_request(finished, inputs
     statuses = [row["status"] for row in _rows(finished, method="late")]
     assert statuses == ["failed", "failed"]
     assert [row["status"] for row in _rows(finished, method="as late")] == ["failed", "done"]
-    assert worker.run_cells(tiny_sweep.session(file, finished)) == 0
+    # Weights that were not there when a cell got its key, and are there now, are other weights.
+    states = progress.states(tiny_sweep.session(file, finished), Table(finished).read())
+    assert {state for cell, state in states if "late" not in cell.label} == {"done"}
 
 
 def test_another_sweep_takes_what_is_done_and_runs_nothing(finished, inputs, later, tmp_path):
