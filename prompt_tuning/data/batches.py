@@ -73,7 +73,9 @@ def load_task_module(cfg: DatasetConfig) -> None:
     try:
         importlib.import_module(cfg.module)
     except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("prompt_tuning."):
+        # A module that exists and misses a dependency of its own keeps its own error.
+        is_other = not (cfg.module + ".").startswith(f"{error.name}.")
+        if is_other and (error.name or "").startswith("prompt_tuning."):
             here = pathlib.Path(__file__).parents[1]
             files = [path.relative_to(here.parent) for path in here.rglob("*.py")]
             raise DataError(
@@ -84,8 +86,7 @@ def load_task_module(cfg: DatasetConfig) -> None:
                 name=error.name,
                 candidates=[".".join(file.with_suffix("").parts) for file in files],
             ) from error
-        # A module that exists and misses a dependency of its own keeps its own error.
-        if error.name is None or not (cfg.module + ".").startswith(error.name + "."):
+        if is_other:
             raise
         raise DataError(
             "The module of tasks cannot be imported",
