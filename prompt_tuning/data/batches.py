@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import itertools
+import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
@@ -66,7 +67,7 @@ def load_task_module(cfg: DatasetConfig) -> None:
       cfg: `module` is used.
 
     Raises:
-      DataError: There is no such module.
+      DataError: There is no such module, or it imports one of this package that is not there.
     """
     if not cfg.module:
         return
@@ -74,7 +75,19 @@ def load_task_module(cfg: DatasetConfig) -> None:
         importlib.import_module(cfg.module)
     except ModuleNotFoundError as error:
         # A module that exists and misses a dependency of its own keeps its own error.
-        if error.name is None or not (cfg.module + ".").startswith(error.name + "."):
+        is_other = not (cfg.module + ".").startswith(f"{error.name}.")
+        if is_other and (error.name or "").startswith("prompt_tuning."):
+            here = pathlib.Path(__file__).parents[1]
+            files = [path.relative_to(here.parent) for path in here.rglob("*.py")]
+            raise DataError(
+                f"{cfg.module} imports a module that prompt_tuning does not have",
+                got=error.name,
+                expected="a module of this version",
+                fix="correct the import",
+                name=error.name,
+                candidates=[".".join(file.with_suffix("").parts) for file in files],
+            ) from error
+        if is_other:
             raise
         raise DataError(
             "The module of tasks cannot be imported",

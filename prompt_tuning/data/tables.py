@@ -78,8 +78,8 @@ def read_table(
     if quoted:
         where, cell = quoted[0]
         logging.warning(
-            "%s: %d cells look quoted, first %s; a TSV has no quotes here, so that they are part of the"
-            " text: remove them, or save the file as CSV",
+            "%s: cells look quoted (%d, first %s); a TSV has no quotes here, so that they are part of the text:"
+            " remove them, or save the file as CSV",
             where,
             len(quoted),
             shorten(cell),

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from prompt_tuning.config import files
+from prompt_tuning.config.files import Binding
 from prompt_tuning.errors import ConfigError
 
 BLOCK = "tasks.from_files:\n  name = 'x'\n"
@@ -12,7 +13,8 @@ BLOCK = "tasks.from_files:\n  name = 'x'\n"
 
 def values(text, path):
     path.write_text(text)
-    return [(s.selector, s.value) for s in files.read([str(path)]).statements]
+    found = files.read([str(path)]).statements
+    return [(s.selector, s.value) for s in found if isinstance(s, Binding)]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,8 @@ def test_a_file_in_another_encoding_is_named_with_its_line(tmp_path):
         with pytest.raises(ConfigError, match=words):
             files.read([str(path)])
     path.write_bytes("\ufeffX = 'é'\r\n".encode())
-    assert [s.value for s in files.read([str(path)]).statements] == ["é"]
+    (found,) = files.read([str(path)]).statements
+    assert isinstance(found, Binding) and found.value == "é"
 
 
 @pytest.mark.parametrize("text", ["X = ('a'\n  'b')\n", "X = [('a' 'b')]\n", "X = 'a' 'b'\n"])

@@ -304,6 +304,13 @@ def test_a_module_that_misses_a_package_keeps_its_own_error(rte, tmp_path, monke
         datasets.load_task_module(dataclasses.replace(rte, module="tasks_of_a_user"))
 
 
+def test_a_module_that_imports_what_has_moved_is_told_where_to(rte, tmp_path, monkeypatch):
+    (tmp_path / "older_tasks_of_a_user.py").write_text("import prompt_tuning.data.file_tasks\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DataError, match=r"Closest matches: prompt_tuning.data.own.file_tasks"):
+        datasets.load_task_module(dataclasses.replace(rte, module="older_tasks_of_a_user"))
+
+
 def test_a_label_that_does_not_fit_is_reported_with_its_length(rte, run_vocabulary):
     needed = {t: len(run_vocabulary.encode(t)) + 1 for t in ("entailment", "not_entailment")}
     longest = needed["not_entailment"]

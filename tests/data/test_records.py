@@ -179,7 +179,7 @@ def test_an_item_of_an_array_is_named(tmp_path):
 def test_quoted_cells_of_tsv_are_text_and_warned_of(tmp_path, caplog):
     path = write(tmp_path / "a.tsv", 'text\tlabel\n"she said ""go"""\t0\n"b\t1\n')
     assert [r["text"] for _, r in read(path)] == ['"she said ""go"""', '"b']
-    assert "a.tsv:2: 1 cells look quoted" in caplog.text
+    assert "a.tsv:2: cells look quoted (1, first" in caplog.text
     caplog.clear()
     read(write(path, 'text\tlabel\n"b\t1\nc "d" e\t0\n'))
     assert not caplog.text

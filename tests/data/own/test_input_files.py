@@ -82,6 +82,14 @@ def test_csv_is_read_as_a_tasks_files_are(tmp_path):
     ]
 
 
+def test_targets_that_are_withheld_from_all_are_none(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("inputs,targets\na,\nb,\n")
+    assert read_examples(str(path)) == [{"inputs": "a"}, {"inputs": "b"}]
+    path = write_jsonl(tmp_path / "a.jsonl", [{"inputs": "a", "targets": None}])
+    assert read_examples(str(path)) == [{"inputs": "a"}]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

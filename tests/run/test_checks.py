@@ -1,0 +1,34 @@
+"""What runs check alike, before anything is loaded."""
+
+import types
+from typing import Any
+
+import pytest
+
+from prompt_tuning.data import batches
+from prompt_tuning.errors import DataError
+from prompt_tuning.run import checks
+
+
+def test_a_task_without_a_validation_split_is_told_how_to_train(monkeypatch):
+    for name in ("split_paths", "check_microbatches", "check_data"):
+        monkeypatch.setattr(checks, name, lambda *args, **kwargs: None)
+    monkeypatch.setattr(batches, "splits_of", lambda cfg: cfg.has)
+    any_of: Any = types.SimpleNamespace
+
+    def check(split, has):
+        cfg = any_of(split=split, has=has, mixture_or_task_name="a_task", batch_size=8)
+        checks.check_training(any_of(), any_of(), any_of(), [cfg, cfg], [".*"])
+
+    with pytest.raises(DataError) as error:
+        check("validation", ["train"])
+    for name in ("infer_eval_dataset_cfg", "train_eval_dataset_cfg"):
+        assert f"--gin.train.train.{name}=None" in str(error.value)
+    # Where there is another split, `check_data` names it.
+    check("validation", ["test", "train"])
+    check("train", ["train"])
+
+
+def test_a_warning_is_said_once(caplog):
+    checks.warn(["3 of 4 targets are cut", "b", "3 of 4 targets are cut"])
+    assert caplog.text.count("3 of 4 targets are cut") == 1 and "b" in caplog.text
