@@ -46,7 +46,7 @@ class Inference:
         model: EncoderDecoderModel,
         partitioner: PjitPartitioner,
         batch_size: int,
-        before_batch: Callable[[], None] | None = None,
+        before_batch: Callable[[], object] | None = None,
     ):
         """Compiles nothing yet; that happens at the first batch of each size."""
         partitioner.check_batch_size(batch_size)
