@@ -205,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("sources", metavar="RUN_OR_PROMPT", nargs="+", help="what to look at")
     add("--step", help="of a MODEL_DIR: a number, latest (the default) or best, by the dev metric")
-    add("--top", type=whole_number(1), default=5, help="neighbours of each row (default: 5)")
+    add("--top", type=int, default=5, help="neighbours of each row (default: 5)")
     add(
         "--labels",
         type=lambda text: [label for label in text.split(",") if label],
