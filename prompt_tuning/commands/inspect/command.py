@@ -213,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--draws",
-        type=whole_number(1),
+        type=int,
         default=5,
         help="random prompts to compare with (default: 5)",
     )
