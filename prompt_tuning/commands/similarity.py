@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from prompt_tuning.checkpoints.prompt_files.read import FOLDER
 from prompt_tuning.commands.inspect import neighbours
-from prompt_tuning.config.flags import command_parser, whole_number
+from prompt_tuning.config.flags import command_parser
 from prompt_tuning.errors import CheckpointError, ConfigError, check_choice, check_count
 
 # Measure -> what it is called where sources are ranked.
@@ -190,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("prompts", metavar="NAME=PROMPT", nargs="+", help="the prompts to compare")
     add("--target", metavar="NAME", help="rank the others as sources for this one")
-    add("--top", type=whole_number(1), default=3, help="how many sources to name (default: 3)")
+    add("--top", type=int, default=3, help="how many sources to name (default: 3)")
     add("--format", choices=("table", "json"), default="table")
     add("--png", help="heat map to write")
     return parser

@@ -87,7 +87,8 @@ class Tally:
             fix = "name a vocabulary (and a model) of the language of these texts"
         return DataError(
             f"The {feature.name} of {self._where} are all the same, {cause}",
-            got=f"{len(feature.texts)} texts, 1 row of tokens",
+            got=f"different texts, 1 row of tokens; {feature.num_unknown} of {self.num} hold tokens that the"
+            " vocabulary lacks (<unk>)",
             expected="texts that the model can tell apart",
             fix=fix,
         )

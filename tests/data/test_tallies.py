@@ -55,7 +55,10 @@ def test_what_may_be_meant_is_said_with_its_share(tmp_path, pairs, found):
 @pytest.mark.parametrize(
     ("pairs", "words"),
     [
-        ([(q, "yes") for q in UNKNOWN], ["inputs", "in this vocabulary", "2 texts", "language"]),
+        (
+            [(q, "yes") for q in UNKNOWN],
+            ["inputs", "in this vocabulary", "2 of 2 hold tokens that the", "language"],
+        ),
         (
             [(LONG + " a", "yes"), (LONG + " the", "no")],
             ["cut at 16", "TASK_FEATURE_LENGTHS['inputs']"],

@@ -206,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     add("sources", metavar="RUN_OR_PROMPT", nargs="+", help="what to look at")
     add_allow_imports(parser)
     add("--step", help="of a MODEL_DIR: a number, latest (the default) or best, by the dev metric")
-    add("--top", type=whole_number(1), default=5, help="neighbours of each row (default: 5)")
+    add("--top", type=int, default=5, help="neighbours of each row (default: 5)")
     add(
         "--labels",
         type=lambda text: [label for label in text.split(",") if label],
@@ -214,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--draws",
-        type=whole_number(1),
+        type=int,
         default=5,
         help="random prompts to compare with (default: 5)",
     )
