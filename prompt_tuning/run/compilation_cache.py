@@ -17,7 +17,7 @@ def keep_in(directory: epath.PathLike) -> None:
     Whoever can write to the folder decides what this process executes.
 
     Args:
-      directory: Output folder of the run.
+      directory: Output folder of the run. JAX finds programs again only in a folder of the same path.
     """
     chosen = jax.config.values["jax_compilation_cache_dir"]
     if chosen is not None:
