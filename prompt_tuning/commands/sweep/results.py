@@ -79,7 +79,7 @@ class Table:
         text = self.path.read_text(encoding="utf-8", errors="replace")
         for number, row in parse(text):
             wrong = ["everything"] if row is None else wrong_parts(row)
-            if wrong or row.get("key") is None:
+            if wrong or row is None or row.get("key") is None:
                 text = "%s:%d is not a whole row and is passed over (%s)"
                 logging.warning(text, self.path, number, ", ".join(wrong or ["key"]))
             else:
