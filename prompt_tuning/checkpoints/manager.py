@@ -109,7 +109,7 @@ class Checkpointer:
         )
         # A run that is killed before leaves a checkpoint like those of earlier versions: sound, and not checked.
         if jax.process_index() == 0:
-            digests.write(self.path(step))
+            digests.write(self.path(step), without=_FINISHED_MARK)
         self._latest = step
         self._discard()
 
