@@ -18,7 +18,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import digests, json_files, paths
+from prompt_tuning.checkpoints import file_digests, json_files, paths
 from prompt_tuning.checkpoints.formats import run, t5x, t5x_orbax
 from prompt_tuning.checkpoints.ledger import Ledger
 from prompt_tuning.checkpoints.paths import STEP_PREFIX
@@ -109,7 +109,7 @@ class Checkpointer:
         )
         # A run that is killed before leaves a checkpoint like those of earlier versions: sound, and not checked.
         if jax.process_index() == 0:
-            digests.write(self.path(step))
+            file_digests.write(self.path(step), without=_FINISHED_MARK)
         self._latest = step
         self._discard()
 

@@ -66,11 +66,11 @@ def test_a_difference_is_named_by_its_place():
 def test_every_byte_counts_up_to_the_limit_and_the_ends_beyond(tmp_path, position):
     file = epath.Path(tmp_path / "file")
     data = bytearray(np.random.default_rng(0).integers(0, 256, 200_000, np.uint8).tobytes())
-    file.write_bytes(data)
+    file.write_bytes(bytes(data))
     whole, sampled = content.of_files([file]), content.of_files([file], 2 * 2**16)
     assert whole != sampled
     data[position] ^= 1
-    file.write_bytes(data)
+    file.write_bytes(bytes(data))
     assert content.of_files([file]) != whole
     # Two blocks of 64 KiB are read, the first and the last.
     is_seen = position != 70_000

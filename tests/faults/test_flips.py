@@ -218,11 +218,8 @@ def count_flips(kind: str, count: int, seed: int, folder: pathlib.Path) -> dict[
         files = [path for path in sorted(copy.rglob("*")) if path.is_file() and path.stat().st_size]
         sizes = np.array([path.stat().st_size for path in files])
         # Files alike, so that small ones are met too.
-        file = (
-            files[rng.integers(len(files))]
-            if rng.random() < 0.5
-            else rng.choice(files, p=sizes / sizes.sum())
-        )
+        shares = sizes / sizes.sum() if rng.random() < 0.5 else None
+        file = files[int(rng.choice(len(files), p=shares))]
         bit = int(rng.integers(file.stat().st_size * 8))
         _flip(file, bit)
         found = _told(lambda copy=copy: read(copy))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints import digests, json_files
+from prompt_tuning.checkpoints import file_digests, json_files
 from prompt_tuning.checkpoints.formats import orbax_item
 from prompt_tuning.checkpoints.formats.arrays import StoredArrays
 from prompt_tuning.errors import CheckpointError, unreadable
@@ -78,7 +78,7 @@ def find_damage(path: epath.PathLike) -> str | None:
         shapes = state.shapes()
         # Of a checkpoint without digests, to read it is all that can be done.
         is_small = sum(np.prod(s) * d.itemsize for s, d in shapes.values()) <= _READ_WHOLE_BYTES
-        for name in shapes if is_small and not digests.are_in(epath.Path(path)) else ():
+        for name in shapes if is_small and not file_digests.are_in(epath.Path(path)) else ():
             state.read(name)
     except CheckpointError as e:
         return str(e)
@@ -91,7 +91,7 @@ def check_digests(path: epath.PathLike) -> None:
     Args:
       path: A `checkpoint_{step}` directory; those of earlier versions have no digests.
     """
-    damage = digests.find_damage(epath.Path(path))
+    damage = file_digests.find_damage(epath.Path(path))
     if damage:
         raise _damaged(path, damage)
 

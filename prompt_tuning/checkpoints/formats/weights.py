@@ -16,7 +16,7 @@ import numpy as np
 import tensorstore
 from etils import epath
 
-from prompt_tuning.checkpoints import digests, json_files, one_writer, paths
+from prompt_tuning.checkpoints import file_digests, json_files, one_writer, paths
 from prompt_tuning.checkpoints.formats.arrays import StoredArray, StoredArrays, in_database
 from prompt_tuning.errors import CheckpointError, unreadable
 
@@ -129,7 +129,7 @@ class WeightsSource(StoredArrays):
         array = super().read(path, tuple(map(slice, begins, ends)))
         counts = [-(-size // n) for size, n in zip(shape, blocks, strict=True)]
         recorded = np.reshape(self._digests[path], counts)[tuple(grid)]
-        if digests.of_blocks(array, blocks) != recorded.ravel().tolist():
+        if file_digests.of_blocks(array, blocks) != recorded.ravel().tolist():
             raise unreadable(
                 f"{path} of the converted weights {self.path}",
                 "other content than was written",
@@ -182,7 +182,7 @@ class WeightsWriter:
     def _write(self, path: str, array: np.ndarray) -> None:
         """Writes one parameter, and notes the digests of its blocks."""
         blocks = _chunk_shape(array.shape, array.dtype)
-        self._blocks[path] = digests.of_blocks(array, blocks)
+        self._blocks[path] = file_digests.of_blocks(array, blocks)
         metadata = {
             "shape": list(array.shape),
             "chunks": list(blocks),

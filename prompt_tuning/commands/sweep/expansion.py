@@ -185,7 +185,7 @@ def resolve(cell: Cell, output_dir: str, change: Change | None = None) -> config
     return config.resolve(parsed, runnable, command=command)
 
 
-def check(cell: Cell, digests: dict[tuple[str, ...], str | None]) -> Checked:
+def check(cell: Cell, digests: dict[tuple[str, ...], str | None] | None = None) -> Checked:
     """Returns a cell with its key, after building everything that its run and its evaluations describe.
 
     The key follows from settings and from content: of the tasks, the vocabulary and the checkpoint it starts from, as
@@ -193,11 +193,12 @@ def check(cell: Cell, digests: dict[tuple[str, ...], str | None]) -> Checked:
 
     Args:
       cell: The cell.
-      digests: Of files that other cells read too; new ones are added.
+      digests: Of files that other cells read too; new ones are added. None where there is one cell.
 
     Raises:
       ConfigError, DataError: Which name the cell.
     """
+    digests = {} if digests is None else digests
     try:
         if cell.command == "count":
             model, regex = countable(cell)

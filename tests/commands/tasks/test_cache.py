@@ -9,8 +9,10 @@ import seqio
 import tensorflow as tf
 
 from prompt_tuning import cli
-from prompt_tuning.data import batches, context
+from prompt_tuning.checkpoints import json_files
+from prompt_tuning.data import batches, context, made_from
 from prompt_tuning.data.batches import DatasetConfig
+from prompt_tuning.errors import DataError
 from prompt_tuning.tasks import super_glue as super_glue
 from tests.data.local_data import write_data
 
@@ -79,6 +81,26 @@ def test_training_from_a_cache_has_the_same_batches_for_the_same_seed(data_dir, 
 
 
 @pytest.mark.skipif(HAS_BEAM, reason="Apache Beam is installed")
+def test_a_cache_of_other_data_is_refused(data_dir, tmp_path):
+    folder = tmp_path / "cache" / TASK
+    write_cache(folder, "train")
+    record = {"train": made_from.describe_cached(seqio.TaskRegistry.get(TASK), "train")}
+    (folder / made_from.CACHE_RECORD).write_bytes(json_files.encode(record))
+    seqio.add_global_cache_dirs([str(tmp_path / "cache")])
+    cfg = DatasetConfig(TASK, LENGTHS, "train", 8, use_cached=True)
+    made_from.check_cache(cfg)
+    train = tmp_path / "data" / "RTE" / "train.jsonl"
+    train.write_text(train.read_text().replace("a", "b", 1))
+    with pytest.raises(DataError, match="made with another .*content of its files.*--overwrite"):
+        made_from.check_cache(cfg)
+    # Without the files there is nothing to compare them with.
+    context.set_context(context.get_vocabulary(), "/nowhere")
+    made_from.check_cache(cfg)
+    (folder / made_from.CACHE_RECORD).write_text("[]")
+    with pytest.raises(DataError, match="record of the cache .* is damaged"):
+        made_from.check_cache(cfg)
+
+
 def test_without_beam_the_error_names_the_extra(data_dir, tmp_path, tiny_vocabulary, capsys):
     flags = [f"--data_dir={data_dir}", f"--vocabulary={tiny_vocabulary}", "--extra_ids=0"]
     assert cli.main(["tasks", "cache", TASK, *flags, f"--output_cache_dir={tmp_path}/cache"]) == 2

@@ -48,9 +48,14 @@ def of_blocks(array: np.ndarray, blocks: Sequence[int]) -> list[str]:
     ]
 
 
-def write(folder: epath.Path) -> None:
-    """Writes the sizes and digests of all files of a finished folder into it."""
-    files = [file for file in content.files_below(folder) if file.name != FILE]
+def write(folder: epath.Path, *, without: str) -> None:
+    """Writes the sizes and digests of the files of a finished folder into it.
+
+    Args:
+      folder: The folder, all that lies below it included.
+      without: Name of files that say nothing but that they are there.
+    """
+    files = [file for file in content.files_below(folder) if file.name not in (FILE, without)]
     with futures.ThreadPoolExecutor(_THREADS) as pool:
         found = dict(zip(_names(folder, files), pool.map(_measure, files), strict=True))
     json_files.write_atomically(folder / FILE, json_files.encode({"files": found}))
