@@ -157,8 +157,9 @@ def train(
     metadata["restored_step"] = trainer.optimizer.restored_step
     data = {
         "training data": train_dataset_cfg,
-        "teacher-forcing evaluation": train_eval_dataset_cfg,
-        "decoding evaluation": infer_eval_dataset_cfg,
+        **dict(
+            zip(identity.EVALUATIONS, (train_eval_dataset_cfg, infer_eval_dataset_cfg), strict=True)
+        ),
     }
     metadata[identity.MADE_FROM] = identity.describe_training(model, data, trainer, trainable_regex)
     identity.check_same_run(checkpointer, metadata)

@@ -226,7 +226,11 @@ def test_processes_join_before_the_run(recorded_train, monkeypatch):
             "localhost:1",
             2,
             1,
-            {"initialization_timeout": 9, "heartbeat_timeout_seconds": 7},
+            {
+                "coordinator_bind_address": "localhost:1",
+                "initialization_timeout": 9,
+                "heartbeat_timeout_seconds": 7,
+            },
         ),
     ]
     assert len(recorded_train) == 1
@@ -264,6 +268,8 @@ def test_a_users_module_runs_again_from_the_saved_config(tmp_path, monkeypatch, 
     assert "import my_rates" in first and "my_rates.fixed.value = 0.75" in first
     (tmp_path / "config.gin").write_text(first)
     env = {"PYTHONPATH": str(tmp_path)}
-    second = run_cli("train", f"--gin_file={tmp_path}/config.gin", "--dry_run", env=env)
+    again = ["train", f"--gin_file={tmp_path}/config.gin", "--dry_run"]
+    assert "--allow_imports=my_rates" in run_cli(*again, env=env).stderr
+    second = run_cli(*again, "--allow_imports=my_rates", env=env)
     assert second.returncode == 0, second.stderr
     assert strip(second.stdout) == strip(first)

@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-import os
 import re
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,12 +13,12 @@ from etils import epath
 from prompt_tuning.data import content
 from prompt_tuning.errors import unreadable
 
-_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp")
 
 
 def write_atomically(path: epath.Path, data: bytes) -> None:
     """Writes a file such that a reader, or a process killed meanwhile, sees the old or the new content, never half."""
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    temporary = temporary_beside(path)
     try:
         temporary.write_bytes(data)
         temporary.replace(path)
@@ -26,6 +26,11 @@ def write_atomically(path: epath.Path, data: bytes) -> None:
         with contextlib.suppress(Exception):
             temporary.unlink()
         raise
+
+
+def temporary_beside(path: epath.Path) -> epath.Path:
+    """Returns where to write what becomes `path`: a name that nobody can have foreseen and put a link in its place."""
+    return path.parent / f".{path.name}.{secrets.token_hex(6)}.tmp"
 
 
 def sweep(folder: epath.Path, part: str = "") -> None:

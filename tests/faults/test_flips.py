@@ -72,6 +72,13 @@ def _same_resume(folder, found):
     return leaves == written and metadata == {"step": step} and is_aside
 
 
+def _read_prompt_of_checkpoint(folder):
+    prompt, info = read_source(folder / "checkpoint_1")
+    # Where it was read from, which is another folder for each flip.
+    del info["exported_from"]
+    return prompt.tobytes(), info
+
+
 def _write_weights(folder):
     writer = weights.WeightsWriter(folder / "w")
     params = make_unscanned()
@@ -150,9 +157,7 @@ KINDS: dict[str, tuple[Callable, Callable, Callable | None]] = {
             {"trainable": {"encoder": {"prompt": {"prompt": {"prompt": jnp.asarray(PROMPT)}}}}},
             INFO,
         ),
-        lambda folder: (lambda found: (found[0].tobytes(), found[1]))(
-            read_source(folder / "checkpoint_1")
-        ),
+        _read_prompt_of_checkpoint,
         None,
     ),
     "converted weights": (_write_weights, _read_weights, None),

@@ -6,7 +6,6 @@ prompt tuning code leaves it. These files are written at every save and never de
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -172,7 +171,7 @@ def _base_model(named: str | None, info: Mapping[str, Any], width: int) -> str |
 def _write_folder(target: epath.Path, files: Mapping[str, bytes]) -> None:
     """Writes a folder that is whole or not there; in an object store, one that its last file makes whole."""
     at_once = not paths.in_object_store(target)
-    folder = target.parent / f".{target.name}.{os.getpid()}.tmp" if at_once else target
+    folder = json_files.temporary_beside(target) if at_once else target
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
