@@ -77,11 +77,17 @@ class Plan:
 
     def literal(self, value: Any) -> Any:
         """Returns `value` with macros followed; REQUIRED, references and unset macros stay as they are."""
-        for _ in range(len(self.macros) + 1):
-            if not (isinstance(value, Macro) and value.name in self.macros):
-                break
-            value = self.macros[value.name].value
+        if isinstance(value, Macro) and value.name in self.macros:
+            return self.written(self.macros[value.name]).value
         return value
+
+    def written(self, setting: Setting) -> Setting:
+        """Returns the setting behind all macros that holds the value of another; of a circle of macros one of them."""
+        for _ in range(len(self.macros) + 1):
+            if not (isinstance(setting.value, Macro) and setting.value.name in self.macros):
+                break
+            setting = self.macros[setting.value.name]
+        return setting
 
 
 def make_plan(

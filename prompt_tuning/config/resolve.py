@@ -140,10 +140,15 @@ def _kept(plan: Plan) -> Callable[[Key], bool]:
 
 def check_task_module(plan: Plan, trust: Trust) -> None:
     """Raises ConfigError if the file of a run has tasks registered by a module that is not trusted."""
-    for name in ("MIXTURE_OR_TASK_MODULE", *(key for key in plan.settings if key[2] == "module")):
+    keys = [
+        key for key in plan.settings if show(plan, ("", *key[1:])) == "utils.DatasetConfig.module"
+    ]
+    for name in ("MIXTURE_OR_TASK_MODULE", *keys):
         setting = plan.macros.get(name) if isinstance(name, str) else plan.settings[name]
-        if setting and isinstance(setting.value, str):
-            trust.check_import(setting.value, setting.binding.source, setting.binding.where)
+        # Who wrote the text counts, not who refers to it; and a text may be put together by a call.
+        written = plan.written(setting) if setting else None
+        if written and isinstance(written.value, str | Reference):
+            trust.check_import(str(written.value), written.binding.source, written.binding.where)
 
 
 def arguments_of(plan: Plan, names: Collection[str] | None = None) -> dict[str, Any]:

@@ -101,6 +101,20 @@ def test_no_comment_of_the_saved_config_becomes_gin():
     assert text.startswith("# It was given --tfds_data_dir=x import os # y\n\n")
 
 
+@pytest.mark.parametrize(
+    "module",
+    ["%SENT\nSENT = 'sent'", "@paths.join()\npaths.join.folder = '.'\npaths.join.name = 'sent'"],
+)
+def test_no_detour_leads_to_the_module_of_the_tasks(tmp_path, own_module, module):
+    text = resolve_demo("train", MIXTURE_OR_TASK_MODULE="'other'").text
+    assert "MIXTURE_OR_TASK_MODULE = 'other'" in text
+    text = text.replace("MIXTURE_OR_TASK_MODULE = 'other'", f"MIXTURE_OR_TASK_MODULE = {module}")
+    (tmp_path / "config.gin").write_text(text)
+    with pytest.raises(ConfigError, match="--allow_imports="):
+        queries.query_macros([str(tmp_path / "config.gin")], ["MIXTURE_OR_TASK_MODULE"])
+    assert not own_module.exists()
+
+
 def test_files_of_ones_own_import_what_they_like(tmp_path, own_module):
     (tmp_path / "mine.gin").write_text("import sent\nA = 0.5\n")
     assert queries.query_macros([str(tmp_path / "mine.gin")], ["A"]) == {"A": 0.5}
