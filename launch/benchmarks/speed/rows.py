@@ -79,7 +79,7 @@ def _evaluated(trained: Work, kind: str, num_examples: int) -> Work:
 
 
 ROWS = {
-    "step": Row("step, batch 8 x 256", Work("step"), passes=5, has_memory=True),
+    "step": Row("step, batch 8 x 256", Work("step"), has_memory=True),
     "step_512": Row("step, batch 4 x 512", Work("step", batch_size=4, inputs=512), is_extra=True),
     "step_base": Row(
         "step of Base, batch 4 x 256", Work("step", size="base", batch_size=4), is_extra=True
@@ -91,7 +91,7 @@ ROWS = {
     "train_boolq": Row(
         "training, BoolQ's lengths", _BOOLQ, passes=1, variants=_STREAMS, is_extra=True
     ),
-    "infer_rte": Row("inference, RTE's lengths", _evaluated(_RTE, "infer", 128), passes=1),
+    "infer_rte": Row("inference, RTE's lengths", _evaluated(_RTE, "infer", 64), passes=1),
     "infer_boolq": Row(
         "inference, BoolQ's lengths", _evaluated(_BOOLQ, "infer", 64), passes=1, is_extra=True
     ),
@@ -101,9 +101,10 @@ ROWS = {
     "greedy": Row(
         "64 tokens greedily, batch 8 x 256",
         Work("decode", targets=64),
+        passes=2,
         variants={"": {}, ", scanned layers": {"scan_layers": True}},
     ),
-    "beam": Row("64 tokens, 4 beams, batch 8 x 256", Work("decode", targets=64, beams=4), passes=2),
+    "beam": Row("64 tokens, 4 beams, batch 8 x 256", Work("decode", targets=64, beams=4), passes=1),
     "start": Row(
         "command to the first step, the ladder's mini",
         Work("start", batch_size=32, inputs=80, targets=4, prompt_length=20),
