@@ -50,8 +50,8 @@ def tasks(
     Args:
       mixture: One of `mixtures.MIXTURES`.
       templates: promptsource's templates, as `read_templates` takes them.
-      data: Where the records are: None for Hugging Face `datasets`; a folder with `DATASET[/SUBSET]/SPLIT.jsonl` of each
-        data set; or P3's cache, a folder with a folder a task.
+      data: Where the records are: None for Hugging Face `datasets`; a folder with `DATASET[/SUBSET]/SPLIT.jsonl` of
+        each data set; or P3's cache, a folder with a folder a task.
       seed: Seed of what templates draw at random, with the record.
       skip_missing: Whether data sets without templates or without records are left out, or refused.
 
