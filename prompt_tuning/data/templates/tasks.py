@@ -108,8 +108,8 @@ def to_text(templates: Sequence[Template], *, seed: int) -> TextPreprocessor:
 
     Args:
       templates: One or several.
-      seed: Seed of what a template draws at random, with the record. Which template an example takes follows from the seed
-        of the run, the epoch and the example's place in it.
+      seed: Seed of what a template draws at random, with the record. Which template an example takes follows from the
+        seed of the run, the epoch and the example's place in it.
 
     Returns:
       A function over datasets of raw examples to {"inputs", "targets": string, "answer_choices": string [choices],
