@@ -15,7 +15,8 @@ import jinja2
 from jinja2 import meta
 
 from prompt_tuning.data.lines import shorten
-from prompt_tuning.data.templates import sandbox
+from prompt_tuning.data.templates import limits, sandbox
+from prompt_tuning.data.templates.draws import Draws, draws_of
 from prompt_tuning.data.templates.read import Template
 from prompt_tuning.errors import ConfigError, DataError
 
@@ -92,7 +93,7 @@ class Renderer:
             for name, value in record.items()
         }
         program = self._truncated if truncate else self._whole
-        draws = sandbox.Draws(seed)
+        draws = Draws(seed)
         # In promptsource's order: it compiles the template first, then makes the choices, then renders.
         known = program.draw(draws)
         choices = None
@@ -107,7 +108,7 @@ class Renderer:
         """The answers if no record is needed to know them; None where it is, or where targets are free text."""
         if self._choices is None or self._choices.names:
             return None
-        draws = sandbox.Draws(0)
+        draws = Draws(0)
         return _split(self._run(self._choices, {}, draws, self._choices.draw(draws)))
 
     @functools.cached_property
@@ -127,7 +128,7 @@ class Renderer:
                 expected="Jinja, with the filters that docs/use/templates.md names",
                 fix=f"correct line {error.lineno} of {field}",
             ) from error
-        except sandbox.Refused as error:
+        except limits.Refused as error:
             raise ConfigError(
                 f"{self.template}: {field} does what no template may: {error.message}",
                 got=shorten(text),
@@ -147,7 +148,7 @@ class Renderer:
         self,
         program: "_Program",
         values: Mapping[str, Any],
-        draws: sandbox.Draws,
+        draws: Draws,
         known: Mapping[int, int],
     ) -> str:
         """Returns the text that a program makes; explains what goes wrong."""
@@ -162,10 +163,10 @@ class Renderer:
         """Returns the error for a record that cannot be rendered."""
         said = shorten(str(error).strip() or type(error).__name__, 200)
         what = f"{self.template}: {field}"
-        if isinstance(error, sandbox.TooMuch):
+        if isinstance(error, limits.TooMuch):
             what += " runs too long, or makes too much text"
             fix = f"shorten the loops of {field}"
-        elif isinstance(error, sandbox.Refused):
+        elif isinstance(error, limits.Refused):
             what += " does what no template may"
             fix = f"write {field} without it (docs/use/templates.md)"
         elif isinstance(error, jinja2.UndefinedError):
@@ -199,20 +200,22 @@ class _Program:
         self.names = frozenset(meta.find_undeclared_variables(tree))
         self.draws: tuple[tuple[int, int], ...] = ()
         if any(node.name == "choice" for node in tree.find_all(jinja2.nodes.Filter)):
-            folding = sandbox.FoldingEnvironment()
-            self.draws = folding.draws_of(sandbox.parse(folding, text))
+            self.draws = draws_of(text)
         self._template = _ENVIRONMENT.from_string(tree)
 
-    def draw(self, draws: sandbox.Draws) -> dict[int, int]:
+    def draw(self, draws: Draws) -> dict[int, int]:
         """Returns what is known of the draws before the render, by the number of the `choice`."""
         # Of one that was tried several times, the last stands in the program.
         return {number: draws.choice(range(length)) for number, length in self.draws}
 
-    def run(self, values: Mapping[str, Any], draws: sandbox.Draws, known: Mapping[int, int]) -> str:
+    def run(self, values: Mapping[str, Any], draws: Draws, known: Mapping[int, int]) -> str:
         """Returns the text made of some values."""
         context: Any = self._template.new_context(dict(values))
         context.draws, context.known = draws, known
-        return _ENVIRONMENT.concat(self._template.root_render_func(context))
+        text = _ENVIRONMENT.concat(self._template.root_render_func(context))
+        # Half of a surrogate pair, from an escape in a template or a record, is nothing that can be tokenized.
+        text.encode("utf-8")
+        return text
 
 
 def _split(text: str) -> tuple[str, ...]:
