@@ -100,6 +100,7 @@ setup(
             "commands/plan/*.json",
             "commands/report/assets/*",
             "data/synthetic/assets/*",
+            "data/t0/*.toml",
             "ladder/**/*",
             "launch/*.sh",
         ]

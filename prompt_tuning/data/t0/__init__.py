@@ -1,0 +1,1 @@
+"""T0: its data sets and mixtures, and what was published of it."""
