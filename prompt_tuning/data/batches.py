@@ -13,7 +13,6 @@ import seqio
 import tensorflow as tf
 
 from prompt_tuning.data import context, grouping, pipelines, registry, stream, tallies, verbalizers
-from prompt_tuning.data.text import text_sources
 from prompt_tuning.data.vocabularies import check_vocabulary
 from prompt_tuning.errors import ConfigError, DataError, check_count
 
@@ -245,7 +244,7 @@ def _batches(ds: tf.data.Dataset) -> Iterator[Batch]:
     """Yields the elements as numpy arrays."""
     elements = numpy_iterator(ds)
     while True:
-        with text_sources.readable_errors():
+        with pipelines.readable_errors():
             batch = next(elements, None)
         if batch is None:
             return
@@ -361,7 +360,7 @@ def _tally(cfg: DatasetConfig, lengths: Mapping[str, int] | None, num: int) -> t
         {name: feature.vocabulary for name, feature in task.output_features.items()},
         lengths,
     )
-    with text_sources.readable_errors():
+    with pipelines.readable_errors():
         ds = pipelines.made(
             lambda: task.get_dataset(
                 whole, split=cfg.split, use_cached=cfg.use_cached, shuffle=False, num_epochs=1

@@ -1,1 +1,1 @@
-"""Templates: tasks written in natural language, several ways each, and how a model does over all of them."""
+"""Prompted templates: promptsource's, those that come with the package, and a user's own."""
