@@ -99,6 +99,7 @@ setup(
             "commands/report/assets/*",
             "data/synthetic/assets/*",
             "data/t0/*.toml",
+            "data/t0/assets/*",
             "ladder/**/*",
             "launch/*.sh",
         ]
