@@ -322,7 +322,13 @@ def check_dataset(
         if lengths is None and not task.metric_fns and not task.metric_objs:
             return []
         of_task = dataclasses.replace(cfg, mixture_or_task_name=name)
-        return _tally(of_task, lengths, num).check(needs_targets=needs_targets)
+        try:
+            return _tally(of_task, lengths, num).check(needs_targets=needs_targets)
+        # A task of T0's has answers in characters that T5's vocabulary lacks, and is one of hundreds.
+        except tallies.AlikeError as error:
+            if trains and len(names) > 1:
+                return [str(error)]
+            raise
 
     # Mixtures have hundreds of tasks, and a pipeline of TensorFlow takes a tenth of a second to be made.
     with context.overriding(data_dir=cfg.data_dir), futures.ThreadPoolExecutor() as pool:

@@ -80,8 +80,9 @@ _BY_NAME: dict[str, Callable[[int | None], MetricFn]] = {
     "spearman_corrcoef": _of_numbers("spearman_corrcoef", metrics.spearman_corrcoef),
     "squad": _squad,
 }
-# Those that compare text, whatever the classes of a task.
+# Those that compare text, whatever the classes of a task; and those that are of classes alone.
 TEXT_METRICS = frozenset({"bleu", "rouge", "squad"})
+CLASS_METRICS = frozenset(_BY_NAME) - TEXT_METRICS - {"accuracy"}
 
 
 def find_metrics(names: Sequence[str], *, num_classes: int | None) -> list[MetricFn]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 UNLABELED = "<unk>"
 # What T0 writes in its place where a template has no target.
 NO_LABEL = "<NO LABEL>"
+WITHHELD = (UNLABELED, NO_LABEL)
 
 TextPreprocessor = Callable[[tf.data.Dataset], tf.data.Dataset]
 

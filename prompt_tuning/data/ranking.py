@@ -1,8 +1,10 @@
 """Rank classification: the model scores every label, and the likeliest is its answer.
 
-The labels are those of the task, or, for tasks of templates, choices of each example (`ranked_choices`). Greedy decoding may answer what is no label at all, as models do that are small or not tuned yet. A ranked task has the
-same examples and metrics, but each example once with every label as its target; SeqIO's Evaluator has them scored,
-and `run/inference.py` encodes an input once for all its labels.
+The labels are those of the task, or, for tasks of templates, choices of each example (`ranked_choices`).
+
+Greedy decoding may answer what is no label at all, as models do that are small or not tuned yet. A ranked task has the
+same examples and metrics, but each example once with every label as its target; SeqIO's Evaluator has them scored, and
+`run/inference.py` encodes an input once for all its labels.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -23,7 +23,7 @@ BLACKLIST = frozenset(
                 "Title_2",
             )
         ),
-        *(f"tab_fact_tab_fact_tab_fact_{number}" for number in (1, 2, 3, 4, 6, 7)),
+        *(f"tab_fact_tab_fact_tab_fact_{number}" for number in range(1, 8)),
         "wiki_hop_masked_Choose_Best_Object_Candidate",
         "wiki_hop_masked_Indirect_Question_about_Birthplace_Citizenship_Place_of_Death",
         "narrativeqa_Template_05",

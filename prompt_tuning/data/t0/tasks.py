@@ -14,7 +14,6 @@ from prompt_tuning.data.t0.p3 import P3DataSource, is_cache, written
 from prompt_tuning.data.t0.sources import HubDataSource, JsonlDataSource
 from prompt_tuning.data.templates import origins
 from prompt_tuning.data.templates.read import read_templates
-from prompt_tuning.data.templates.render import fixed_choices
 from prompt_tuning.data.templates.tasks import SCORE_EVAL, score_task, template_task
 from prompt_tuning.errors import ConfigError, DataError, check_choice
 
@@ -51,8 +50,8 @@ def tasks(
     Args:
       mixture: One of `mixtures.MIXTURES`.
       templates: promptsource's templates, as `read_templates` takes them.
-      data: Where the records are: None for Hugging Face `datasets`; a folder with `DATASET[/SUBSET]/SPLIT.jsonl` of each
-        data set; or P3's cache, a folder with a folder a task.
+      data: Where the records are: None for Hugging Face `datasets`; a folder with `DATASET[/SUBSET]/SPLIT.jsonl` of
+        each data set; or P3's cache, a folder with a folder a task.
       seed: Seed of what templates draw at random, with the record.
       skip_missing: Whether data sets without templates or without records are left out, or refused.
 
@@ -88,7 +87,7 @@ def tasks(
         raise _missing_data(missing, rule.split, str(folder))
     members = [member for member in members if member not in missing]
     for member in members:
-        replace_task(member.name, *_task(member, sources[member], seed))
+        replace_task(member.name, _task(member, sources[member], seed))
         origins.remember(member.name, member.origin)
     replace_mixture(mixture, {member.name: member.rate for member in members})
     return mixture
@@ -151,18 +150,15 @@ def _missing_data(missing: Sequence[Member], split: str, folder: str) -> DataErr
     )
 
 
-def _task(member: Member, source: seqio.DataSource, seed: int) -> tuple[seqio.Task, Sequence[str]]:
-    """The task of a member, and its labels, where all examples have the same."""
-    is_cached = isinstance(source, P3DataSource)
+def _task(member: Member, source: seqio.DataSource, seed: int) -> seqio.Task:
+    """The task of a member."""
     parts: dict[str, Any] = {"seed": seed, "inputs_end": False}
-    if is_cached:
+    if isinstance(source, P3DataSource):
         parts["text"] = written()
     else:
         # The source orders all records at random: nothing is left to shuffle, and nothing to wait for at the start.
         parts["shuffle_buffer_size"] = 1
-    labels = fixed_choices(member.template) or ()
     if member.is_scored:
-        return score_task(member.name, source, member.template, **parts), labels
+        return score_task(member.name, source, member.template, **parts)
     metrics = _METRICS.get(member.data.path)
-    task = template_task(member.name, source, member.template, metrics=metrics, **parts)
-    return task, labels
+    return template_task(member.name, source, member.template, metrics=metrics, **parts)

@@ -10,11 +10,11 @@ import seqio
 import tensorflow as tf
 
 from prompt_tuning.data import pipelines, postprocessors, ranking
-from prompt_tuning.data.metric_names import TEXT_METRICS, find_metrics
+from prompt_tuning.data.metric_names import CLASS_METRICS, TEXT_METRICS, find_metrics
 from prompt_tuning.data.preprocessors import NO_LABEL, TextPreprocessor
 from prompt_tuning.data.registry import make_task
 from prompt_tuning.data.templates.read import Template
-from prompt_tuning.data.templates.render import Renderer, fixed_choices
+from prompt_tuning.data.templates.render import Renderer, example_seed, fixed_choices
 
 # The one field of sources whose raw examples are JSON objects of any form.
 RECORD = "record"
@@ -50,8 +50,9 @@ def template_task(
       name: Its name.
       source: Raw examples: records of any features, or of the one feature `record` (JSON).
       template: Writes inputs, targets and answer choices.
-      metrics: Names of metrics; None takes those of the template.
-      seed: Seed of the template's `choice`, with the record.
+      metrics: Names of metrics; None takes those of the template. Those of classes are left out where answers are
+        free text.
+      seed: Seed of what the template draws at random, with the record.
       text: Makes the text of raw examples in place of the template, as `to_text` would.
       **parts: As of `registry.make_task`.
 
@@ -60,6 +61,7 @@ def template_task(
     """
     names = [METRICS.get(m, m) for m in template.metrics] if metrics is None else list(metrics)
     labels = None if TEXT_METRICS.intersection(names) else fixed_choices(template)
+    names = [metric for metric in names if labels or metric not in CLASS_METRICS]
     answer = postprocessors.label_index(labels) if labels else postprocessors.plain_text
     return make_task(
         name,
@@ -106,8 +108,8 @@ def to_text(templates: Sequence[Template], *, seed: int) -> TextPreprocessor:
 
     Args:
       templates: One or several.
-      seed: Seed of `choice` in a template, with the record. Which template an example takes follows from the seed of
-        the run, the epoch and the example's place in it.
+      seed: Seed of what a template draws at random, with the record. Which template an example takes follows from the
+        seed of the run, the epoch and the example's place in it.
 
     Returns:
       A function over datasets of raw examples to {"inputs", "targets": string, "answer_choices": string [choices],
@@ -163,7 +165,7 @@ def _renderer(template: Template) -> Renderer:
 
 def _written(template: Template, record: Mapping[str, Any], seed: int) -> tuple[Any, ...]:
     """Inputs, targets, choices, label and whether T0 keeps the record."""
-    rendered = _renderer(template)(record, seed=seed)
+    rendered = _renderer(template)(record, seed=example_seed(seed, record))
     choices = list(rendered.answer_choices or ())
     is_kept = len(rendered.parts) == 2 and rendered.parts[0] != ""
     inputs, targets = rendered.parts if is_kept else ("", "")
