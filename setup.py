@@ -100,6 +100,7 @@ setup(
             "data/synthetic/assets/*",
             "data/t0/*.toml",
             "data/t0/assets/*",
+            "data/templates/assets/**/*",
             "ladder/**/*",
             "launch/*.sh",
         ]
