@@ -34,8 +34,8 @@ class Template:
       id: What promptsource knows it by, the key in the file.
       jinja: Jinja text of inputs and targets, `|||` between them.
       answer_choices: Jinja text of the answers, `|||` between them; None where targets are free text.
-      original_task: Whether it asks for what the data set was made for.
-      choices_in_prompt: Whether the inputs name the answers.
+      original_task: Whether it asks for what the data set was made for; None where that is not said.
+      choices_in_prompt: Whether the inputs name the answers; None where that is not said.
       metrics: Names of metrics, as promptsource writes them.
       source: The file it is from.
     """
@@ -44,8 +44,8 @@ class Template:
     id: str
     jinja: str
     answer_choices: str | None
-    original_task: bool
-    choices_in_prompt: bool
+    original_task: bool | None
+    choices_in_prompt: bool | None
     metrics: tuple[str, ...]
     source: str
 
@@ -262,8 +262,8 @@ def _template(key: str, entry: Any, where: str) -> Template:
         id=str(entry.get("id") or key),
         jinja=entry["jinja"],
         answer_choices=entry.get("answer_choices"),
-        original_task=bool(metadata.get("original_task")),
-        choices_in_prompt=bool(metadata.get("choices_in_prompt")),
+        original_task=metadata.get("original_task"),
+        choices_in_prompt=metadata.get("choices_in_prompt"),
         metrics=tuple(metrics),
         source=where,
     )
