@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import reprlib
 import tarfile
 from collections.abc import Iterator
@@ -51,6 +52,14 @@ class Template:
 
     def __str__(self) -> str:
         return f"{self.source}: template {self.name!r}"
+
+    def task_name(self, data: str) -> str:
+        """Returns the name of a task as T0 makes it: of the data's name and the template's, what SeqIO refuses as `_`.
+
+        Args:
+          data: Name of the data set, with its subset.
+        """
+        return re.sub(r"[^\w.]+", "_", f"{data}_{self.name}")
 
 
 def read_templates(path: str) -> dict[Key, list[Template]]:
