@@ -179,18 +179,34 @@ def initialize(
     if kept := [path for path in added if path in trainable]:
         logging.info("%s start as they are in %s, not from their initializers", kept, source)
     missing = [path for path in added if path not in trainable]
-    for path in filter(is_prompt, missing):
-        embedding = {**frozen, **trainable}[EMBEDDING]
-        trainable[path] = make_prompt(model, partitioner, embedding, shardings[path], prompt_rng)
+    embedding, rngs = {**frozen, **trainable}.get(EMBEDDING), (prompt_rng, init_rng)
+    trainable |= _make_added(model, partitioner, missing, embedding, shardings, rngs)
+    if any(map(is_prompt, missing)):
         metadata["initial_prompt"] = prompt_origin(model.prompt)
-    if wanted := list(filter(is_method, missing)):
-        trainable |= make_method(model, partitioner, wanted, shardings, init_rng)
+    if any(map(is_method, missing)):
         metadata["initial_method"] = method_origin(model)
 
     state = _new_state(tx, trainable, dropout_rng, shardings_of(abstract))
     if optimizer_state is not None:
         state = state.replace(opt_state=restore_moments(state.opt_state, optimizer_state, shapes))
     return Start(state, tree.unflatten(frozen), metadata, {})
+
+
+def _make_added(
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    missing: Sequence[str],
+    embedding: Any,
+    shardings: Mapping[str, Any],
+    rngs: tuple[jax.Array, jax.Array],
+) -> dict[str, jax.Array]:
+    """What a prompt and a method add and no checkpoint has; `rngs` are the keys of the prompt and of the method."""
+    made = {
+        path: make_prompt(model, partitioner, embedding, shardings[path], rngs[0])
+        for path in filter(is_prompt, missing)
+    }
+    wanted = [path for path in missing if is_method(path)]
+    return made | make_method(model, partitioner, wanted, shardings, rngs[1])
 
 
 def _new_state(
@@ -255,9 +271,8 @@ def load_for_inference(
     stored = [p for p in added if not _is_named(p, named) and _is_there(p, source, model)]
     params |= _load(source, model, held_shapes(model, partitioner, stored, "float32"))
     missing, rng = [path for path in added if path not in params], jax.random.key(0)
-    for path in filter(is_prompt, missing):
-        params[path] = make_prompt(model, partitioner, params[EMBEDDING], shardings[path], rng)
-    params |= make_method(model, partitioner, [*filter(is_method, missing)], shardings, rng)
+    embedding = params[EMBEDDING]
+    params |= _make_added(model, partitioner, missing, embedding, shardings, (rng, rng))
     check_recorded(records, params, restore.dtype)
     nested = tree.unflatten(params)
     if sets:
