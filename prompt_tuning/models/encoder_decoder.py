@@ -12,6 +12,7 @@ from prompt_tuning import partitioning, tree
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.decoding.loop import DecodeFn
 from prompt_tuning.errors import ConfigError
+from prompt_tuning.methods.method import Method
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import layouts
@@ -64,6 +65,11 @@ class EncoderDecoderModel:
     def prompt(self) -> PromptConfig | None:
         """Length and initializer of the prompt; None for a model without one."""
         return self.module.prompt
+
+    @property
+    def method(self) -> Method | None:
+        """What is tuned beside the prompt; None for nothing."""
+        return self.module.method
 
     @property
     def loss_config(self) -> LossConfig:
@@ -126,7 +132,7 @@ class EncoderDecoderModel:
     ) -> jax.Array:
         """Returns the logits [B, T, V] float32 under teacher forcing; dropout only with `dropout_rng`.
 
-        Rows of a batch with `table.INDEX` take their prompts from `params[table.TABLE]`; in `score` and `predict` too.
+        Rows of a batch with `table.INDEX` take what was tuned from `params[table.TABLE]`; in `score` and `predict` too.
 
         Args:
           params: All parameters.
@@ -135,7 +141,7 @@ class EncoderDecoderModel:
           widths: (L, T) of the batch before padding was cut off its rows, whose dropout it then has; None for its own.
         """
         rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
-        prompts = table.of_rows(params, batch)
+        params, prompts = table.of_rows(params, batch)
         if "encoder_prompt_positions" in batch:
             prompts["prompt_positions"] = batch["encoder_prompt_positions"]
         tokens, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
@@ -178,7 +184,7 @@ class EncoderDecoderModel:
           [B, G, T] float32, nats; 0 where `decoder_loss_weights` is.
         """
         tokens = jnp.asarray(batch["encoder_input_tokens"])
-        prompts = table.of_rows(params, batch)
+        params, prompts = table.of_rows(params, batch)
         apply = functools.partial(self.module.apply, {"params": params})
         encoded = apply(tokens, enable_dropout=False, method=self.module.encode, **prompts)
 
@@ -225,7 +231,7 @@ class EncoderDecoderModel:
         """
         tokens = jnp.asarray(batch["encoder_input_tokens"])
         length = max_decode_length or batch["decoder_input_tokens"].shape[-1]
-        prompts = table.of_rows(params, batch)
+        params, prompts = table.of_rows(params, batch)
         encoded = self.module.apply(
             {"params": params}, tokens, enable_dropout=False, method=self.module.encode, **prompts
         )
