@@ -5,6 +5,7 @@
 - `…_score_eval` of those with answer choices: the same by ranking these, without a training split.
 - The mixtures `synthetic_t0_train`: all templates of all tasks but `HELD_OUT`; `synthetic_t0_train_score_eval` and
   `synthetic_t0_eval_score_eval`: the ranked ones of these tasks, and of the tasks held out.
+- The mixtures `synthetic_{task}_score_eval`: the ranked ones of a task.
 
 As in T0, every template of a task is drawn as often as any other, and inputs do not end with EOS.
 """
@@ -57,17 +58,19 @@ def _register(name: str, template: Template) -> Iterator[str]:
 
 def _register_all() -> None:
     """Registers all templates, and the mixtures."""
-    mixtures: dict[str, list[str]] = {"eval": [], "train": []}
+    trained: list[str] = []
+    ranked: dict[str, list[str]] = {}
     for (_, name), templates in read_templates(str(TEMPLATES)).items():
-        for template in templates:
-            names = _register(str(name), template)
-            mixtures["eval" if name in HELD_OUT else "train"] += names
-    for part, names in mixtures.items():
-        ranked = [name for name in names if name.endswith(SCORE_EVAL)]
-        replace_mixture(f"{_PREFIX}_t0_{part}{SCORE_EVAL}", dict.fromkeys(ranked, 1.0))
-        if part == "train":
-            trained = [name for name in names if name not in ranked]
-            replace_mixture(f"{_PREFIX}_t0_train", dict.fromkeys(trained, 1.0))
+        part = "t0_eval" if name in HELD_OUT else "t0_train"
+        for task in (task for template in templates for task in _register(str(name), template)):
+            if task.endswith(SCORE_EVAL):
+                for mixture in (part, str(name)):
+                    ranked.setdefault(mixture, []).append(task)
+            elif part == "t0_train":
+                trained.append(task)
+    replace_mixture(f"{_PREFIX}_t0_train", dict.fromkeys(trained, 1.0))
+    for mixture, tasks in ranked.items():
+        replace_mixture(f"{_PREFIX}_{mixture}{SCORE_EVAL}", dict.fromkeys(tasks, 1.0))
 
 
 _register_all()
