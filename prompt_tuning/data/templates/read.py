@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import reprlib
 import tarfile
 from collections.abc import Iterator
@@ -34,8 +35,8 @@ class Template:
       id: What promptsource knows it by, the key in the file.
       jinja: Jinja text of inputs and targets, `|||` between them.
       answer_choices: Jinja text of the answers, `|||` between them; None where targets are free text.
-      original_task: Whether it asks for what the data set was made for.
-      choices_in_prompt: Whether the inputs name the answers.
+      original_task: Whether it asks for what the data set was made for; None where that is not said.
+      choices_in_prompt: Whether the inputs name the answers; None where that is not said.
       metrics: Names of metrics, as promptsource writes them.
       source: The file it is from.
     """
@@ -44,13 +45,21 @@ class Template:
     id: str
     jinja: str
     answer_choices: str | None
-    original_task: bool
-    choices_in_prompt: bool
+    original_task: bool | None
+    choices_in_prompt: bool | None
     metrics: tuple[str, ...]
     source: str
 
     def __str__(self) -> str:
         return f"{self.source}: template {self.name!r}"
+
+    def task_name(self, data: str) -> str:
+        """Returns the name of a task as T0 makes it: of the data's name and the template's, what SeqIO refuses as `_`.
+
+        Args:
+          data: Name of the data set, with its subset.
+        """
+        return re.sub(r"[^\w.]+", "_", f"{data}_{self.name}")
 
 
 def read_templates(path: str) -> dict[Key, list[Template]]:
@@ -262,8 +271,8 @@ def _template(key: str, entry: Any, where: str) -> Template:
         id=str(entry.get("id") or key),
         jinja=entry["jinja"],
         answer_choices=entry.get("answer_choices"),
-        original_task=bool(metadata.get("original_task")),
-        choices_in_prompt=bool(metadata.get("choices_in_prompt")),
+        original_task=metadata.get("original_task"),
+        choices_in_prompt=metadata.get("choices_in_prompt"),
         metrics=tuple(metrics),
         source=where,
     )
