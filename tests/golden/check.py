@@ -2,8 +2,9 @@
 
   python tests/golden/check.py DIR --format=json
 
-DIR is in the layout that README.md describes; shapes and settings come from its meta.json. Every comparison is a row:
-name, measured difference, tolerance, ok. The exit status is 0 only if every row is ok.
+DIR is in the layout that README.md describes; shapes and settings come from its meta.json. A folder with reference
+numbers of T0 and T-Few (tests/parity/t0.py) has none. Every comparison is a row: name, measured difference, tolerance,
+ok. The exit status is 0 only if every row is ok.
 """
 
 import argparse
@@ -19,6 +20,17 @@ from typing import Any
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 VOCABULARY = pathlib.Path("data") / "t5_tokenizer" / "spiece.model"
+# A folder without meta.json that has one of these holds reference numbers of T0 and T-Few.
+T0_FILES = (
+    "mixtures.json",
+    "renders.jsonl",
+    "rank_scores.json",
+    "tfew_losses.json",
+    "few_shot",
+    "p3_cache",
+    "p3_card_examples.json",
+    "t03b_ia3_finish.json",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,8 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--huggingface", action="store_true", help="compare with transformers and PEFT as well"
     )
     args = parser.parse_args(argv)
-    if not (args.directory / "meta.json").is_file():
-        parser.error(f"{args.directory} has no meta.json: not a folder of reference numbers")
+    if not (args.directory / "meta.json").is_file() and not _is_t0(args.directory):
+        parser.error(
+            f"{args.directory} has no meta.json and none of {', '.join(T0_FILES)}: "
+            "not a folder of reference numbers"
+        )
     _prepare()
     # Standard output is for the result alone; what the libraries print goes to standard error.
     stdout, sys.stdout = sys.stdout, sys.stderr
@@ -57,11 +72,18 @@ def _prepare() -> None:
         os.environ.setdefault(name, value)
 
 
+def _is_t0(directory: pathlib.Path) -> bool:
+    """Whether the folder holds reference numbers of T0 and T-Few."""
+    names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    return "meta.json" not in names and bool(names & set(T0_FILES))
+
+
 def _vocabulary(args: argparse.Namespace) -> pathlib.Path | None:
     """T5's vocabulary: the one that was named, else the one beside the reference numbers or beside the checkout."""
     if args.vocabulary is not None:
         return args.vocabulary
-    places = [args.directory.resolve().parent, REPO.parent / "shared"]
+    above = args.directory.resolve().parents
+    places = [*above[:2], REPO.parent / "shared"]
     return next((p / VOCABULARY for p in places if (p / VOCABULARY).is_file()), None)
 
 
@@ -70,9 +92,14 @@ def _compare(directory: pathlib.Path, vocabulary: pathlib.Path | None, *, huggin
     from tests.parity import golden
     from tests.parity.golden_folder import Golden
 
-    folder = Golden(directory, vocabulary)
-    report = golden.compare(folder)
-    report.not_checked += golden.unread_files(folder)
+    if _is_t0(directory):
+        from tests.parity import t0
+
+        report = t0.compare(directory, vocabulary)
+    else:
+        folder = Golden(directory, vocabulary)
+        report = golden.compare(folder)
+        report.not_checked += golden.unread_files(folder)
     if huggingface:
         from tests.parity import huggingface as transformers_models
         from tests.parity import peft
