@@ -123,9 +123,7 @@ class Adafactor:
         return _clipped(by_layer, self.global_norm_clip_threshold)
 
 
-def _clipped(
-    tx: optax.GradientTransformation, largest_norm: float
-) -> optax.GradientTransformation:
+def _clipped(tx: optax.GradientTransformation, largest_norm: float) -> optax.GradientTransformation:
     """Applies `tx` to gradients whose norm, over all parameters together, is cut to `largest_norm`."""
     clip = optax.clip_by_global_norm(largest_norm)
 

@@ -29,7 +29,8 @@ class ChoiceLosses:
       length_norm: Exponent of a choice's length in tokens, by which the sum of its log-probabilities is divided before
         it is compared with those of the others: 1 for their mean, 0 for their sum.
 
-    Source: Liu et al. 2022, section 3.2; t-few:src/models/EncoderDecoder.py (`mc_loss`, `unlikely_loss`, `length_norm`).
+    Source: Liu et al. 2022, section 3.2; t-few:src/models/EncoderDecoder.py (there `unlikely_loss`, `mc_loss` and
+      `length_norm`).
     """
 
     unlikelihood: float = 1.0
@@ -101,9 +102,9 @@ def choice_loss_sums(
     p = jnp.where(is_wrong, jnp.exp(-cross_entropy), 0.0)
     num_positions = jnp.sum(is_first) * counts.longest
     # Of the row's own padding only as much counts as T-Few's rows, of one choice each, would have.
-    num_counted = jnp.sum(is_wrong, dtype=jnp.float32)
+    num_wrong = jnp.sum(is_wrong, dtype=jnp.float32)
     wrong = jnp.sum(jnp.where(is_wrong, -jnp.log(1.0 - p + _MARGIN), 0.0))
-    constant = -jnp.log(jnp.float32(1.0) + _MARGIN) * (num_positions - num_counted)
+    constant = -jnp.log(jnp.float32(1.0) + _MARGIN) * (num_positions - num_wrong)
     unlikelihood = (wrong + constant) / jnp.maximum(counts.wrong_tokens, 1.0)
 
     total = _over_choice(segments, -cross_entropy)
