@@ -29,7 +29,7 @@ FLOORS = (
     "config",
     "run",
     "models",
-    "prompts",
+    "prompts methods",
     "checkpoints training tasks",
     "partitioning params decoding data",
     "ladder tree",
@@ -47,7 +47,7 @@ HOMES = {
     "tensorflow_text": "data tasks",
     "sentencepiece": "data launch",
     "apache_beam": "commands/tasks",
-    "flax": "models prompts partitioning training checkpoints",
+    "flax": "models prompts methods partitioning training checkpoints",
     "optax": "training run",
     "orbax": "checkpoints",
     "tensorstore": "checkpoints launch",
@@ -334,7 +334,7 @@ def _executed_at_import(node: ast.AST) -> Iterator[ast.AST]:
             yield from _executed_at_import(child)
 
 
-LIGHT_ROOMS = tuple("models prompts decoding partitioning training params".split())
+LIGHT_ROOMS = tuple("models prompts methods decoding partitioning training params".split())
 
 
 def _loaded_by(modules: list[str]) -> set[str]:

@@ -12,6 +12,7 @@ from prompt_tuning import partitioning, tree
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.decoding.loop import DecodeFn
 from prompt_tuning.errors import ConfigError
+from prompt_tuning.methods.method import Method
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import layouts
@@ -68,6 +69,11 @@ class EncoderDecoderModel:
     def prompt(self) -> PromptConfig | None:
         """Length and initializer of the prompt; None for a model without one."""
         return self.module.prompt
+
+    @property
+    def method(self) -> Method | None:
+        """What is tuned beside the prompt; None for nothing."""
+        return self.module.method
 
     @property
     def loss_config(self) -> LossConfig:
