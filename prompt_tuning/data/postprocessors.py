@@ -53,6 +53,19 @@ def plain_text(text: str, example: Any = None, is_target: bool = False) -> str:
     return text
 
 
+def stripped(postprocess_fn: PostprocessFn) -> PostprocessFn:
+    """Returns a postprocessor of text without the spaces around it, as T0's are.
+
+    Args:
+      postprocess_fn: Makes values of what is left.
+    """
+
+    def postprocess(text: str, example: Any = None, is_target: bool = False) -> Any:
+        return postprocess_fn(text.strip(), example=example, is_target=is_target)
+
+    return postprocess
+
+
 def grouped_label_index(verbalizers: Sequence[str]) -> PostprocessFn:
     """Returns a postprocessor for answers to questions that are judged one by one (MultiRC).
 

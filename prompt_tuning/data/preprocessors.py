@@ -10,6 +10,9 @@ import tensorflow as tf
 
 # What T5 writes where the label is withheld (label -1, as in the public test splits).
 UNLABELED = "<unk>"
+# What T0 writes in its place where a template has no target.
+NO_LABEL = "<NO LABEL>"
+WITHHELD = (UNLABELED, NO_LABEL)
 
 TextPreprocessor = Callable[[tf.data.Dataset], tf.data.Dataset]
 

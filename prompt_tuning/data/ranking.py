@@ -1,23 +1,26 @@
 """Rank classification: the model scores every label, and the likeliest is its answer.
 
+The labels are those of the task, or, for tasks of templates, choices of each example (`ranked_choices`).
+
 Greedy decoding may answer what is no label at all, as models do that are small or not tuned yet. A ranked task has the
-same examples and metrics, but each example once with every label as its target; SeqIO's Evaluator has them scored,
-and `run/inference.py` encodes an input once for all its labels.
+same examples and metrics, but each example once with every label as its target; SeqIO's Evaluator has them scored, and
+`run/inference.py` encodes an input once for all its labels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from prompt_tuning.data.metrics import MetricFn
+from prompt_tuning.data.metrics import MetricFn, accuracy
 from prompt_tuning.data.postprocessors import PostprocessFn
 from prompt_tuning.data.preprocessors import TextPreprocessor
 from prompt_tuning.errors import DataError
 
 SUFFIX = "_rank"
 _EXAMPLE, _CLASS, _ANSWER = "rank/example", "rank/class", "rank/answer"
+_CHOICES, _RIGHT = "rank/choices", "rank/is_right"
 
 
 def ranked(
@@ -46,33 +49,108 @@ def ranked(
     }
 
 
-def with_every_label(to_text: TextPreprocessor, verbalizers: Sequence[str]) -> TextPreprocessor:
+class Choice(NamedTuple):
+    """One answer choice of one example, as `ranked_choices` hands it to its metric.
+
+    Attributes:
+      example: Which example.
+      index: Which of its choices.
+      num: How many it has.
+      is_right: Whether this one is the answer.
+      length: Its tokens, EOS included; 1 where choices count by the sum over their tokens.
+    """
+
+    example: int
+    index: int
+    num: int
+    is_right: bool
+    length: int
+
+
+def ranked_choices(to_text: TextPreprocessor, *, length_normalized: bool = False) -> dict[str, Any]:
+    """Returns the parts of a task that ranks the choices of each example, however many that has.
+
+    An answer that is none of its example's choices counts as wrong.
+
+    Args:
+      to_text: Makes `inputs`, `targets` and `answer_choices` text of raw examples.
+      length_normalized: Whether a choice counts by its mean log-likelihood per token, EOS included (T-Few), or by the
+        sum over its tokens (T0).
+
+    Returns:
+      As `ranked`.
+
+    Source: T5's `rank_classification`, of which the accuracy alone is kept: T0 and T-Few report no other metric.
+    """
+
+    def postprocess(text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
+        if not is_target:
+            return text
+        length = len(example["targets"]) if length_normalized else 1
+        numbers = (int(example[name]) for name in (_EXAMPLE, _CLASS, _CHOICES))
+        return Choice(*numbers, bool(example[_RIGHT]), length)
+
+    return {
+        "to_text": with_every_label(to_text, None),
+        "postprocess_fn": postprocess,
+        "metric_fns": [accuracy_of_choices],
+        "has_cache": False,
+    }
+
+
+def accuracy_of_choices(targets: Sequence[Choice], scores: Sequence[float]) -> dict[str, Any]:
+    """Returns `accuracy` in percent: of how many examples the likeliest choice is right; of equal ones the first wins.
+
+    Args:
+      targets: The choices; an example of which some are not there does not count.
+      scores: Log-likelihood of each choice.
+
+    Raises:
+      DataError: No example is whole.
+    """
+    likelihoods: dict[int, dict[int, float]] = {}
+    is_right = {}
+    num = {}
+    for choice, score in zip(targets, scores, strict=True):
+        likelihoods.setdefault(choice.example, {})[choice.index] = score / choice.length
+        is_right[choice.example, choice.index] = choice.is_right
+        num[choice.example] = choice.num
+    whole = {n: row for n, row in likelihoods.items() if len(row) == num[n]}
+    if not whole:
+        raise _none_is_whole(len(targets), max(num.values(), default=1))
+    best = [(n, max(sorted(row), key=lambda i: row[i])) for n, row in whole.items()]
+    return accuracy([True] * len(best), [is_right[place] for place in best])
+
+
+def with_every_label(
+    to_text: TextPreprocessor, verbalizers: Sequence[str] | None
+) -> TextPreprocessor:
     """Returns a preprocessor that makes of every example one for each label.
 
     Args:
       to_text: Makes `inputs` and `targets` text of raw examples.
-      verbalizers: Text of each class, by class index.
+      verbalizers: Text of each class, by class index; None for the example's own `answer_choices`.
 
     Returns:
       A function over datasets of raw examples that returns those of `to_text` with "targets": each label in turn,
-      "rank/example", "rank/class": int64, which of them it is, and "rank/answer": string, the right label.
+      "rank/example", "rank/class": int64, which of them it is, and "rank/answer": string, the right label. Of choices
+      also "rank/choices": int32, how many there are, and "rank/is_right": bool.
 
     Source: T5's `rank_classification`.
     """
 
     def expand(number: Any, example: Any) -> tf.data.Dataset:
+        own = {**example, _EXAMPLE: number, _ANSWER: example["targets"]}
+        rows = {"targets": list(verbalizers or ())}
+        if verbalizers is None:
+            choices = own.pop("answer_choices")
+            own[_CHOICES] = tf.size(choices)
+            is_right = tf.equal(choices, tf.strings.strip(example["targets"]))
+            rows = {"targets": choices, _RIGHT: is_right}
         return (
-            tf.data.Dataset.from_tensor_slices(list(verbalizers))
+            tf.data.Dataset.from_tensor_slices(rows)
             .enumerate()
-            .map(
-                lambda index, label: {
-                    **example,
-                    "targets": label,
-                    _EXAMPLE: number,
-                    _CLASS: index,
-                    _ANSWER: example["targets"],
-                }
-            )
+            .map(lambda index, row: {**own, **row, _CLASS: index})
         )
 
     def every_label(ds: tf.data.Dataset) -> tf.data.Dataset:
@@ -125,17 +203,22 @@ def of_likeliest(
             values[example] = value
         whole = {n: row for n, row in likelihoods.items() if len(row) == len(verbalizers)}
         if not whole:
-            raise DataError(
-                "No example has a score for every label",
-                got=f"{len(targets)} rows",
-                expected=f"at least {len(verbalizers)} rows, one a label",
-                fix=f"set EVALUATOR_NUM_EXAMPLES to a multiple of {len(verbalizers)}",
-            )
+            raise _none_is_whole(len(targets), len(verbalizers))
         best = [int(np.argmax([row[i] for i in sorted(row)])) for row in whole.values()]
         answers = [postprocess_fn(verbalizers[index]) for index in best]
         return metric_fn([values[n] for n in whole], answers)
 
     return metric
+
+
+def _none_is_whole(num_rows: int, num_labels: int) -> DataError:
+    """The error for an evaluation that stops before it has all labels of an example."""
+    return DataError(
+        "No example has a score for every label",
+        got=f"{num_rows} rows",
+        expected=f"at least {num_labels} rows, one a label",
+        fix=f"set EVALUATOR_NUM_EXAMPLES to a multiple of {num_labels}",
+    )
 
 
 def labels_of_examples(dataset: tf.data.Dataset) -> list[list[int]]:

@@ -20,20 +20,23 @@ from prompt_tuning.errors import ConfigError, DataError
 _OURS: dict[str, tuple[Any, Any]] = {}
 
 
-# Name -> task that `replace_task` has registered.
-_REPLACEABLE: dict[str, seqio.Task] = {}
+# Name -> task or mixture that `replace_task` or `replace_mixture` has registered.
+_REPLACEABLE: dict[str, seqio.Task | seqio.Mixture] = {}
 
 Preprocessors = Sequence[Callable[..., tf.data.Dataset]]
 
 
-def text_to_text_features() -> dict[str, seqio.utils.Feature]:
+def text_to_text_features(*, inputs_end: bool = True) -> dict[str, seqio.utils.Feature]:
     """Returns T5's two output features, tokenized with the run's vocabulary and ended by EOS.
+
+    Args:
+      inputs_end: Whether inputs end with EOS too; T0's do not.
 
     Returns:
       `inputs` (may be absent, as in T5: a language model has only targets) and `targets`.
     """
     return {
-        "inputs": seqio.Feature(vocabulary=RunVocabulary(), add_eos=True, required=False),
+        "inputs": seqio.Feature(vocabulary=RunVocabulary(), add_eos=inputs_end, required=False),
         "targets": seqio.Feature(vocabulary=RunVocabulary(), add_eos=True),
     }
 
@@ -48,6 +51,8 @@ def make_task(
     on_ids: Preprocessors = (),
     behind_cache: Preprocessors = (),
     has_cache: bool = True,
+    inputs_end: bool = True,
+    shuffle_buffer_size: int = seqio.SHUFFLE_BUFFER_SIZE,
 ) -> seqio.Task:
     """Returns a text-to-text task that is not registered yet.
 
@@ -60,6 +65,8 @@ def make_task(
       on_ids: Preprocessors of the ids, behind the vocabulary.
       behind_cache: Preprocessors of ids that come from the cache, where there is one.
       has_cache: Whether the ids may be cached.
+      inputs_end: Whether inputs end with EOS.
+      shuffle_buffer_size: Examples among which SeqIO shuffles those of the source; 1 where that orders all at random.
 
     Raises:
       ConfigError: The name has other characters than SeqIO allows.
@@ -68,7 +75,7 @@ def make_task(
         return seqio.Task(
             name,
             source=source,
-            output_features=text_to_text_features(),
+            output_features=text_to_text_features(inputs_end=inputs_end),
             preprocessors=[
                 to_text,
                 seqio.preprocessors.tokenize,
@@ -80,6 +87,7 @@ def make_task(
             ],
             postprocess_fn=postprocess_fn,
             metric_fns=list(metric_fns),
+            shuffle_buffer_size=shuffle_buffer_size,
         )
     except ValueError as error:
         raise ConfigError(
@@ -146,6 +154,36 @@ def replace_task(name: str, task: seqio.Task | None, verbalizers: Sequence[str] 
         seqio.TaskRegistry.add_provider(name, task)
         _REPLACEABLE[name] = task
         register_verbalizers(name, verbalizers)
+
+
+def replace_mixture(name: str, rates: Mapping[str, float]) -> None:
+    """Registers a user's mixture; one that this function registered before under the name makes way.
+
+    Args:
+      name: The mixture's name.
+      rates: Name of a registered task -> rate. A task of rate 0 is evaluated only.
+
+    Raises:
+      ConfigError: The name is that of a task or mixture of another module.
+      DataError: The rates mix nothing.
+    """
+    check_rates(name, rates)
+    if name in [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]:
+        if name not in seqio.MixtureRegistry.names() or not _is_replaceable(
+            seqio.MixtureRegistry.get(name)
+        ):
+            raise ConfigError(
+                "A task or mixture of another module has this name",
+                got=name,
+                expected="a name of its own",
+                fix="do not import the module that registers the other one",
+            )
+        seqio.MixtureRegistry.remove(name)
+    _REPLACEABLE[name] = seqio.MixtureRegistry.add(name, list(rates.items()))
+
+
+def _is_replaceable(provider: seqio.Task | seqio.Mixture) -> bool:
+    return _REPLACEABLE.get(provider.name) is provider
 
 
 def add_task(task: seqio.Task, probe: Sequence[Mapping[str, Any]]) -> seqio.Task:

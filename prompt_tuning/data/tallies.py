@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import seqio
 
-from prompt_tuning.data.preprocessors import UNLABELED
+from prompt_tuning.data.preprocessors import WITHHELD
 from prompt_tuning.data.registry import unwrap
 from prompt_tuning.data.vocabularies import EOS_ID
 from prompt_tuning.errors import DataError
@@ -15,6 +15,10 @@ from prompt_tuning.errors import DataError
 PRETOKENIZED = "_pretokenized"
 # Examples that a run looks at before it starts, over all tasks of a mixture, and of each task at least.
 SAMPLE, SAMPLE_OF_EACH = 200, 8
+
+
+class AlikeError(DataError):
+    """The model sees different texts as one."""
 
 
 class Tally:
@@ -57,7 +61,8 @@ class Tally:
           needs_targets: Whether the answers are learnt, compared or scored.
 
         Raises:
-          DataError: No result would mean anything: the model sees different texts as one, or no example has an answer.
+          DataError: No result would mean anything: no example has an answer; an AlikeError where the model sees
+            different texts as one.
         """
         features = [f for name, f in self._features.items() if needs_targets or name != "targets"]
         for feature in features:
@@ -77,7 +82,7 @@ class Tally:
             text for feature in features for text in feature.warnings(self.num, self._where)
         ]
 
-    def _alike(self, feature: "_Feature") -> DataError:
+    def _alike(self, feature: "_Feature") -> AlikeError:
         """The error for texts that differ and are the same tokens."""
         if feature.num_cut == feature.num:
             cause = f"cut at {feature.length} tokens"
@@ -85,7 +90,7 @@ class Tally:
         else:
             cause = "written in this vocabulary"
             fix = "name a vocabulary (and a model) of the language of these texts"
-        return DataError(
+        return AlikeError(
             f"The {feature.name} of {self._where} are all the same, {cause}",
             got=f"different texts, 1 row of tokens; {feature.num_unknown} of {self.num} hold tokens that the"
             " vocabulary lacks (<unk>)",
@@ -110,7 +115,7 @@ class _Feature:
         """Counts a row of ids and its text, if that is kept."""
         if text is not None:
             text = text if isinstance(text, bytes) else str(text).encode("utf-8", "replace")
-            if self.name == "targets" and text == UNLABELED.encode():
+            if self.name == "targets" and text.decode("utf-8", "replace") in WITHHELD:
                 self.num_withheld += 1
                 return
         self.num += 1

@@ -42,7 +42,9 @@ class IA3(Method):
             names = tuple(getattr(self, field))
             for name in names:
                 check_choice(f"methods.IA3.{field}", name, LINEAR_MAPS)
-            object.__setattr__(self, field, names)
+            # In one order, so that equal settings are the same value.
+            ordered = tuple(name for name in LINEAR_MAPS if name in names)
+            object.__setattr__(self, field, ordered)
         both = sorted({*self.outputs} & {*self.inputs})
         if both or not (self.outputs or self.inputs):
             raise ConfigError(

@@ -82,6 +82,13 @@ class Method:
 
     path: str | None = None
 
+    def describe(self) -> dict[str, Any]:
+        """Returns its name and settings, JSON values, without the file that it starts from."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["path"]
+        listed = {name: list(x) if isinstance(x, tuple) else x for name, x in fields.items()}
+        return {"name": type(self).__name__, **listed}
+
     def input_of(self, linear: Linear, x: Float[Array, "R L ..."]) -> Float[Array, "R L ..."]:
         """Returns what a linear map takes for the input `x`."""
         del linear

@@ -138,7 +138,7 @@ class EncoderDecoderModel:
     ) -> jax.Array:
         """Returns the logits [B, T, V] float32 under teacher forcing; dropout only with `dropout_rng`.
 
-        Rows of a batch with `table.INDEX` take their prompts from `params[table.TABLE]`; in `score` and `predict` too.
+        Rows of a batch with `table.INDEX` take what was tuned from `params[table.TABLE]`; in `score` and `predict` too.
 
         Args:
           params: All parameters.
@@ -147,7 +147,7 @@ class EncoderDecoderModel:
           widths: (L, T) of the batch before padding was cut off its rows, whose dropout it then has; None for its own.
         """
         rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
-        prompts = table.of_rows(params, batch)
+        params, prompts = table.of_rows(params, batch)
         if "encoder_prompt_positions" in batch:
             prompts["prompt_positions"] = batch["encoder_prompt_positions"]
         tokens, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
@@ -190,7 +190,7 @@ class EncoderDecoderModel:
           [B, G, T] float32, nats; 0 where `decoder_loss_weights` is.
         """
         tokens = jnp.asarray(batch["encoder_input_tokens"])
-        prompts = table.of_rows(params, batch)
+        params, prompts = table.of_rows(params, batch)
         apply = functools.partial(self.module.apply, {"params": params})
         encoded = apply(tokens, enable_dropout=False, method=self.module.encode, **prompts)
 
@@ -237,7 +237,7 @@ class EncoderDecoderModel:
         """
         tokens = jnp.asarray(batch["encoder_input_tokens"])
         length = max_decode_length or batch["decoder_input_tokens"].shape[-1]
-        prompts = table.of_rows(params, batch)
+        params, prompts = table.of_rows(params, batch)
         encoded = self.module.apply(
             {"params": params}, tokens, enable_dropout=False, method=self.module.encode, **prompts
         )

@@ -1,5 +1,7 @@
 """The names of the parameters that several rooms look for."""
 
+from prompt_tuning import tree
+
 # Where the prompt is: a matrix [P, H] float32 that Linen names by the modules `encoder`, `prompt` and `prompt`.
 PROMPT_PATH = "encoder/prompt/prompt/prompt"
 # What `PROMPT_REGEX` in gin files stands for: a prompt, whatever it is in front of.
@@ -14,3 +16,11 @@ LINEAR_MAPS = ("query", "key", "value", "out", "wi", "wi_0", "wi_1", "wo")
 EMBEDDING = "token_embedder/embedding"
 # How the paths of relative position tables end: [N, buckets] of a stack or of one layer, stacked [N, layers, buckets].
 TABLE = "relpos_bias/rel_embedding"
+
+is_prompt = tree.match_any(PROMPT_REGEX)
+is_added = tree.match_any(ADDED_REGEX)
+
+
+def is_method(path: str) -> bool:
+    """Returns whether a method added the parameter of this path."""
+    return is_added(path) and not is_prompt(path)

@@ -1,12 +1,9 @@
 """The command `prompt-tuning report`: draws the results of sweeps beside the published numbers."""
 
 import argparse
-import importlib.util
 import shlex
 import sys
 from collections.abc import Sequence
-
-from prompt_tuning.errors import ConfigError
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,7 +16,6 @@ def main(argv: Sequence[str]) -> int:
       Exit code 0.
 
     Raises:
-      ConfigError: If the library of the `[report]` extra is missing.
       DataError: If the results are missing or no results.
     """
     parser = argparse.ArgumentParser(
@@ -35,13 +31,6 @@ def main(argv: Sequence[str]) -> int:
     )
     add("--output_dir", required=True, help="folder for index.html and figures/")
     flags = parser.parse_args(list(argv))
-    if importlib.util.find_spec("jinja2") is None:
-        raise ConfigError(
-            "The report needs a library that is not installed",
-            got="no jinja2",
-            expected="jinja2",
-            fix="pip install 'prompt-tuning[report]'",
-        )
     from etils import epath
 
     from prompt_tuning.commands.report import page, rows

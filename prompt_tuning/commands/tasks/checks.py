@@ -10,7 +10,7 @@ import seqio
 
 from prompt_tuning.commands.tasks import views
 from prompt_tuning.data import answer_metrics, verbalizers
-from prompt_tuning.data.preprocessors import UNLABELED
+from prompt_tuning.data.preprocessors import UNLABELED, WITHHELD
 from prompt_tuning.data.tallies import PRETOKENIZED, Tally, whole_lengths
 from prompt_tuning.errors import DataError
 
@@ -120,7 +120,7 @@ def _collect(task: seqio.Task, example: Mapping[str, Any], found: _Split) -> Non
         text = b" ".join(text.split())
     found.inputs.add(hashlib.blake2b(text, digest_size=12).digest())
     target = example.get("targets" + PRETOKENIZED)
-    found.is_unlabeled |= target == UNLABELED.encode()
+    found.is_unlabeled |= target is not None and target.decode("utf-8", "replace") in WITHHELD
     if not task.predict_metric_fns:
         return
     vocabulary = task.output_features["targets"].vocabulary

@@ -1,6 +1,5 @@
 """Where a language model's documents come from: files of one's own, C4's shards, or TensorFlow Datasets."""
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ import tensorflow as tf
 from absl import logging
 from etils import epath
 
+from prompt_tuning.data import pipelines
 from prompt_tuning.data.sources import DataDirOrTfdsDataSource, FilesDataSource
 from prompt_tuning.data.text import text_files
 from prompt_tuning.errors import DataError
@@ -19,9 +19,6 @@ C4_FOLDER = "c4/en"
 # Files read in turns, and documents taken from each before the next one's turn, as SeqIO's own file sources do.
 _FILES_IN_TURNS = 16
 _DOCUMENTS_A_TURN = 16
-
-# What a reader inside a dataset raised last: TensorFlow passes on its text, but not the error.
-_raised: DataError | None = None
 
 
 class TextFilesDataSource(FilesDataSource):
@@ -61,7 +58,7 @@ class TextFilesDataSource(FilesDataSource):
 
         Raises:
           DataError: A file is missing, or its first document malformed. What is wrong further on is found when it is
-            read; `readable_errors` makes that a DataError too.
+            read; `pipelines.readable_errors` makes that a DataError too.
         """
         files = np.array(self.list_shards(split))
         next(text_files.read_documents(str(files[0]), self._text_field))
@@ -81,13 +78,9 @@ class TextFilesDataSource(FilesDataSource):
         """Returns the documents of one file."""
 
         def documents(path: bytes) -> Iterator[dict[str, str]]:
-            global _raised
-            try:
+            with pipelines.remembering():
                 for text in text_files.read_documents(path.decode(), self._text_field):
                     yield {"text": text}
-            except DataError as error:
-                _raised = error
-                raise
 
         signature = {"text": tf.TensorSpec([], tf.string)}
         return tf.data.Dataset.from_generator(documents, output_signature=signature, args=(path,))
@@ -128,21 +121,3 @@ class C4DataSource(DataDirOrTfdsDataSource):
 
     def __repr__(self) -> str:
         return "C4DataSource()"
-
-
-@contextlib.contextmanager
-def readable_errors() -> Iterator[None]:
-    """Within the block, what stops TensorFlow's pipeline at a malformed line is the DataError that names it.
-
-    Yields:
-      Nothing.
-
-    Raises:
-      DataError: A source of this module raised it while the block took examples from a dataset.
-    """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if _raised is not None and str(_raised) in str(error):
-            raise _raised from None
-        raise

@@ -1,11 +1,6 @@
 """The command: flags, what it prints, what it refuses."""
 
-import importlib.util
-
-import pytest
-
 from prompt_tuning import cli
-from prompt_tuning.commands.report import command
 from tests.commands.report import rows_fixture
 
 
@@ -19,12 +14,3 @@ def test_the_command_line_reaches_the_report(tmp_path, capsys):
     assert f"The report: {out / 'index.html'}" in printed.out
     assert "line 24 is torn" in printed.err
     assert (out / "index.html").exists()
-
-
-def test_a_missing_library_is_named(tmp_path, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "jinja2" else found(name)
-    )
-    with pytest.raises(command.ConfigError, match=r"got 'no jinja2'.*prompt-tuning\[report\]"):
-        command.main([str(tmp_path), f"--output_dir={tmp_path}"])

@@ -7,8 +7,9 @@ import pytest
 import seqio
 
 from prompt_tuning.data import context
+from prompt_tuning.data.pipelines import readable_errors
 from prompt_tuning.data.text import text_sources
-from prompt_tuning.data.text.text_sources import C4DataSource, TextFilesDataSource, readable_errors
+from prompt_tuning.data.text.text_sources import C4DataSource, TextFilesDataSource
 from prompt_tuning.errors import DataError
 from tests.data.local_data import prepare_tfds
 
