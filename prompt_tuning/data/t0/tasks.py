@@ -12,6 +12,7 @@ from prompt_tuning.data.t0.data_sets import DataSet, data_sets
 from prompt_tuning.data.t0.mixtures import MIXTURES, Member, Mixture
 from prompt_tuning.data.t0.p3 import P3DataSource, is_cache, written
 from prompt_tuning.data.t0.sources import HubDataSource, JsonlDataSource
+from prompt_tuning.data.templates import origins
 from prompt_tuning.data.templates.read import read_templates
 from prompt_tuning.data.templates.tasks import SCORE_EVAL, score_task, template_task
 from prompt_tuning.errors import ConfigError, DataError, check_choice
@@ -87,6 +88,7 @@ def tasks(
     members = [member for member in members if member not in missing]
     for member in members:
         replace_task(member.name, _task(member, sources[member], seed))
+        origins.remember(member.name, member.origin)
     replace_mixture(mixture, {member.name: member.rate for member in members})
     return mixture
 
