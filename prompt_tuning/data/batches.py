@@ -6,7 +6,6 @@ import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
-from typing import Any
 
 import numpy as np
 import seqio
@@ -241,20 +240,9 @@ def pad_batch(batch: Mapping[str, np.ndarray], batch_size: int) -> Batch:
     }
 
 
-def numpy_iterator(ds: tf.data.Dataset) -> Iterator[Any]:
-    """Returns the elements as numpy arrays, by an iterator that ends at once when it is dropped.
-
-    tf.data's autotuner wakes at growing intervals, up to a minute, and an iterator is only deleted after its next turn:
-    a run would wait that long at its end. Without it parallel maps use up to 16 threads.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return ds.with_options(options).as_numpy_iterator()
-
-
 def _batches(ds: tf.data.Dataset, cfg: DatasetConfig) -> Iterator[Batch]:
     """Yields the elements as numpy arrays, the choices of a row apart."""
-    elements = numpy_iterator(ds)
+    elements = pipelines.numpy_iterator(ds)
     while True:
         with pipelines.readable_errors():
             batch = next(elements, None)
@@ -390,7 +378,7 @@ def _tally(cfg: DatasetConfig, lengths: Mapping[str, int] | None, num: int) -> t
                 whole, split=cfg.split, use_cached=cfg.use_cached, shuffle=False, num_epochs=1
             )
         )
-        for number, example in enumerate(numpy_iterator(ds.take(num))):
+        for number, example in enumerate(pipelines.numpy_iterator(ds.take(num))):
             if cfg.choices and lengths:
                 where = f"Example {number} of {cfg.split} of {task.name!r}"
                 check_choices(example, where, lengths["targets"])

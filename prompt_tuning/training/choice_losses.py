@@ -100,7 +100,7 @@ def choice_loss_sums(
     is_first = (segments > 0) & (segments != jnp.pad(segments, ((0, 0), (1, 0)))[:, :-1])
 
     p = jnp.where(is_wrong, jnp.exp(-cross_entropy), 0.0)
-    num_positions = jnp.sum(is_first) * counts.longest
+    num_positions = jnp.sum(is_first, dtype=jnp.float32) * counts.longest
     # Of the row's own padding only as much counts as T-Few's rows, of one choice each, would have.
     num_wrong = jnp.sum(is_wrong, dtype=jnp.float32)
     wrong = jnp.sum(jnp.where(is_wrong, -jnp.log(1.0 - p + _MARGIN), 0.0))

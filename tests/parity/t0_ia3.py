@@ -37,7 +37,9 @@ def comparisons(
             yield from _vectors(weights, facts)
     if (directory / _LOSSES).is_file():
         for name, model in json.loads((directory / _LOSSES).read_text(encoding="utf-8")).items():
-            yield _count(f"t0/ia3/count/{name}", _config(model["shape"]), model["num_ia3_parameters"])
+            yield _count(
+                f"t0/ia3/count/{name}", _config(model["shape"]), model["num_ia3_parameters"]
+            )
     # The two models of the papers: T0 3B, whose file is here, and T0.
     for name, sizes, count in (
         ("T0 3B", {"emb_dim": 2048, "num_heads": 32, "mlp_dim": 5120}, 540_672),
@@ -65,7 +67,9 @@ def _vectors(weights: pathlib.Path, facts: dict[str, Any]) -> Iterator[Row]:
     ):
         named = [path for path in both if name in expected[path]]
         if named:
-            ours = np.concatenate([np.ravel(measure(found.params[p].astype(np.float64))) for p in named])
+            ours = np.concatenate(
+                [np.ravel(measure(found.params[p].astype(np.float64))) for p in named]
+            )
             theirs = np.concatenate([np.ravel(expected[p][name]) for p in named])
             yield Row(f"{area}/{name}", largest(ours, theirs), 1e-7, note=f"{len(named)} tensors")
     yield Row(f"{area}/fits its model", _misfits(found), 0, "count")
@@ -81,12 +85,15 @@ def _misfits(found: MethodSet) -> int:
     """How many vectors a model of the sizes that they have would not take, and the other way round."""
     sizes = {p: x.size for p, x in found.params.items()}
     layers = {
-        stack: 1 + max(int(p.split("/")[1].removeprefix("layers_")) for p in sizes if p.startswith(stack))
+        stack: 1
+        + max(int(p.split("/")[1].removeprefix("layers_")) for p in sizes if p.startswith(stack))
         for stack in ("encoder", "decoder")
     }
     keys = sizes["encoder/layers_0/attention/key/ia3_scaling"]
     hidden = sizes["encoder/layers_0/mlp/wo/ia3_scaling"]
-    config = _sized(layers["encoder"], layers["decoder"], num_heads=1, head_dim=keys, emb_dim=8, mlp_dim=hidden)
+    config = _sized(
+        layers["encoder"], layers["decoder"], num_heads=1, head_dim=keys, emb_dim=8, mlp_dim=hidden
+    )
     shapes = _added(config)
     return sum(shapes.get(p) != (sizes.get(p),) for p in {*shapes, *sizes})
 
@@ -120,6 +127,4 @@ def _config(shape: dict[str, int]) -> T5Config:
 
 def _sized(encoder: int, decoder: int, **sizes: int) -> T5Config:
     """A gated T5 of these sizes."""
-    return T5Config(
-        vocab_size=8, num_encoder_layers=encoder, num_decoder_layers=decoder, **sizes
-    )
+    return T5Config(vocab_size=8, num_encoder_layers=encoder, num_decoder_layers=decoder, **sizes)
