@@ -234,13 +234,18 @@ def check(
             expected="a JSONL or TSV file with `inputs` and `task`",
             fix="bind INFER_INPUT_FILE, or evaluate several prompts on one task with `prompt-tuning ensemble`",
         )
-    if prompts and prompt_file_of(model.prompt) is not None:
-        raise ConfigError(
-            "PROMPT_FILE names a prompt beside those of --prompts",
-            got=prompt_file_of(model.prompt),
-            expected="one or the other",
-            fix="leave PROMPT_FILE out, or add it to --prompts under a name",
-        )
+    own = {
+        "PROMPT_FILE": prompt_file_of(model.prompt),
+        "METHOD_FILE": model.method and model.method.path,
+    }
+    for name, file in own.items() if prompts else ():
+        if file is not None:
+            raise ConfigError(
+                f"{name} names a prompt beside those of --prompts",
+                got=file,
+                expected="one or the other",
+                fix=f"leave {name} out, or add it to --prompts under a name",
+            )
     checks.check_model(model, partitioner, [cfg.batch_size])
 
 

@@ -95,7 +95,7 @@ def load_run(
 
     model_dir = home.expand(model_dir)
     run = queries.query_run(model_dir, allow_imports)
-    model = _with_stored_prompt(run.model)
+    model = _as_stored(run.model)
     placed_by = partitioner or _fitting(run.partitioner)
     rows = placed_by.mesh.shape["data"]
     batch_size = -(-batch_size // rows) * rows
@@ -111,12 +111,11 @@ def load_run(
     return LoadedRun(model, loaded.params, loaded.step, lengths, inference)
 
 
-def _with_stored_prompt(model: EncoderDecoderModel) -> EncoderDecoderModel:
-    """The model, whose prompt has to come from the checkpoint whatever initializer the run started from."""
-    if model.prompt is None:
-        return model
-    prompt = dataclasses.replace(model.prompt, prompt_init=FromFile(None))
-    return dataclasses.replace(model, module=model.module.clone(prompt=prompt))
+def _as_stored(model: EncoderDecoderModel) -> EncoderDecoderModel:
+    """The model, whose prompt and method have to come from the checkpoint whatever the run started them from."""
+    prompt = model.prompt and dataclasses.replace(model.prompt, prompt_init=FromFile(None))
+    method = model.method and dataclasses.replace(model.method, path=None)
+    return dataclasses.replace(model, module=model.module.clone(prompt=prompt, method=method))
 
 
 def _fitting(partitioner: PjitPartitioner) -> PjitPartitioner:

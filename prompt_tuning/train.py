@@ -23,7 +23,7 @@ from prompt_tuning.data import batches, evaluation
 from prompt_tuning.data.batch_shapes import BatchShapes
 from prompt_tuning.data.evaluation import EvaluatorConfig
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
-from prompt_tuning.params.names import PROMPT_REGEX
+from prompt_tuning.params.names import is_added
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run import checks, compilation_cache, identity, startup_times, steps
 from prompt_tuning.run.evaluators import DecodingEval, TeacherForcingEval, format_metrics
@@ -134,6 +134,10 @@ def train(
         train_dataset_cfg = dataclasses.replace(train_dataset_cfg, pack=False)
     if train_eval_dataset_cfg and model.prompt is not None:
         train_eval_dataset_cfg = dataclasses.replace(train_eval_dataset_cfg, pack=False)
+    if model.choice_losses is not None:
+        train_dataset_cfg = dataclasses.replace(train_dataset_cfg, choices=True)
+        if train_eval_dataset_cfg:
+            train_eval_dataset_cfg = dataclasses.replace(train_eval_dataset_cfg, choices=True)
     # 1. Refuse what cannot work before anything is loaded or compiled.
     checks.enter(model, train_dataset_cfg)
     eval_cfgs = [cfg for cfg in (train_eval_dataset_cfg, infer_eval_dataset_cfg) if cfg]
@@ -295,7 +299,7 @@ def compile_step(
 
 
 def save(run: Run, step: int, cfg: batches.DatasetConfig) -> None:
-    """Saves a state whose losses were all finite: the prompt as a file of its own, then the checkpoint."""
+    """Saves a state whose losses were all finite: what was added as files of its own, then the checkpoint."""
     # Waits for the losses that are still on the way, and raises if one is not finite: before anything is written.
     run.log.flush()
     if jax.process_index() == 0 and not run.model_dir.exists():
@@ -303,13 +307,13 @@ def save(run: Run, step: int, cfg: batches.DatasetConfig) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run.model_dir))
     metadata = {**run.metadata, "step": step, "examples_seen": step * cfg.batch_size}
     with run.log.pause():
-        prompts = prompts_of(run.state.trainable)
+        added = added_of(run.state.trainable)
         # A run that is killed in between takes the step again and writes the same prompt again; in the other order it
         # would go on from the checkpoint, and the prompt of this step would be missing for good.
-        if prompts:
+        if added:
             # What the run was made from is for those who go on with it.
             info = {name: x for name, x in metadata.items() if name != identity.MADE_FROM}
-            save_prompts(str(run.model_dir), step, prompts, info)
+            save_prompts(str(run.model_dir), step, added, info)
         run.checkpointer.save(step, run.state, metadata)
 
 
@@ -327,16 +331,15 @@ def evaluate(run: Run, step: int) -> dict[str, dict[str, float]]:
             return results
         name, value = selected
         run.checkpointer.ledger.record(step, name, value)
-        if prompts_of(run.state.trainable):
+        if added_of(run.state.trainable):
             info = {"metric": {"name": name, "value": value}, "metrics": results}
             update_info(str(run.model_dir), step, info)
     return results
 
 
-def prompts_of(trainable: PyTree) -> dict[str, Any]:
-    """Returns the prompts among the trainable parameters by path."""
-    is_prompt = tree.match_any(PROMPT_REGEX)
-    return {path: leaf for path, leaf in tree.flatten(trainable).items() if is_prompt(path)}
+def added_of(trainable: PyTree) -> dict[str, Any]:
+    """Returns by path what the prompt and the method added among the trainable parameters."""
+    return {path: leaf for path, leaf in tree.flatten(trainable).items() if is_added(path)}
 
 
 def open_run(

@@ -149,6 +149,12 @@ def stored_dtypes(
     }
 
 
+def holds(source: ParamSource, path: str, shape: tuple[int, ...]) -> bool:
+    """Returns whether a source has a parameter of this path and shape, in either layout."""
+    stored = {name: tuple(s) for name, (s, _) in source.shapes().items()}
+    return bool(_origin(path, shape, stored))
+
+
 def links_of(source: ParamSource, wanted: _Shapes) -> list[list[Link]]:
     """Returns which stored arrays make up which parameters; reads none.
 

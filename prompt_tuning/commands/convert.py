@@ -17,7 +17,8 @@ _DESCRIPTION = """\
 Writes the weights of a T5X checkpoint, a Hugging Face model or a checkpoint of a run into TARGET, in a form that loads
 faster. TARGET then goes wherever a checkpoint does: INITIAL_CHECKPOINT_PATH, CHECKPOINT_PATH. Weights that only stay
 frozen may be stored as bfloat16, in half the room, or as int8, in a quarter: the matrices as whole numbers with a scale
-for each output, everything else in bfloat16. Nothing else can be made of int8 again.
+for each output, everything else in bfloat16. Nothing else can be made of int8 again. --merge makes a plain model of one
+that was tuned with (IA)3.
 """
 
 
@@ -47,10 +48,22 @@ def main(argv: Sequence[str]) -> int:
         help="stack the layers, for models with network.T5Config.scan_layers = True (default: layer by layer, as the"
         " shipped sizes have them); either one loads into both",
     )
+    parser.add_argument(
+        "--merge",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="multiply (IA)3's factors into the weights: those of SOURCE, a run's checkpoint, or of a file, a run or an"
+        " adapter that METHOD_FILE may name",
+    )
     flags = parser.parse_args(list(argv))
     began = time.perf_counter()
     num_params, num_bytes = convert(
-        flags.source, flags.target, dtype=flags.dtype, scan_layers=flags.scan_layers
+        flags.source,
+        flags.target,
+        dtype=flags.dtype,
+        scan_layers=flags.scan_layers,
+        merge=flags.merge,
     )
     seconds = time.perf_counter() - began
     print(
@@ -65,6 +78,7 @@ def convert(
     *,
     dtype: str | None = None,
     scan_layers: bool = False,
+    merge: str | None = None,
     **writer_options: Any,
 ) -> tuple[int, int]:
     """Writes the weights of a checkpoint into a directory of this project's own form.
@@ -74,6 +88,8 @@ def convert(
       target_path: Directory to make.
       dtype: "float32", "bfloat16" or "int8"; None keeps what is stored, but makes float16 float32. Prompts keep theirs.
       scan_layers: Whether to stack the layers.
+      merge: What a method added, to be taken into the weights, in any form that `method_files.read.read_set` takes; ""
+        for what the checkpoint itself holds, None to merge nothing.
       **writer_options: Of `weights_format.WeightsWriter`.
 
     Returns:
@@ -85,21 +101,23 @@ def convert(
     import jax
     import jax.numpy as jnp
 
-    from prompt_tuning import tree
     from prompt_tuning.checkpoints import digest, load, one_writer, placement
     from prompt_tuning.checkpoints.formats import weights
+    from prompt_tuning.checkpoints.method_files import merged
+    from prompt_tuning.checkpoints.method_files.read import read_set
     from prompt_tuning.params import int8
-    from prompt_tuning.params.names import PROMPT_REGEX
+    from prompt_tuning.params.names import is_added
 
     source = open_source(source_path)
+    if merge is not None:
+        source = merged.MergedSource(source, read_set(merge or source.path, setting="--merge"))
     shapes = _scanned_shapes(source) if scan_layers else _unscanned_shapes(source)
     groups = load.links_of(source, shapes)
     stored = {link.target: source.shapes()[link.stored][1] for links in groups for link in links}
-    is_prompt = tree.match_any(PROMPT_REGEX)
 
     def dtype_of(path: str) -> str:
         kept = stored[path].name if path in stored and stored[path].name in DTYPES else "float32"
-        return int8.held_dtype(path, dtype) if dtype and not is_prompt(path) else kept
+        return int8.held_dtype(path, dtype) if dtype and not is_added(path) else kept
 
     held = {path: tuple(shape) for path, shape in shapes.items()}
     if dtype == int8.INT8:

@@ -1,4 +1,4 @@
-"""Write a tuned prompt as .npy, safetensors or a PEFT adapter."""
+"""Write a tuned prompt, or what a method added, as .npy, safetensors or a PEFT adapter."""
 
 import argparse
 import sys
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from prompt_tuning.checkpoints.method_files import read as method_read
+from prompt_tuning.checkpoints.method_files import write as method_write
 from prompt_tuning.checkpoints.prompt_files import source, write
 from prompt_tuning.config.flags import command_parser
 from prompt_tuning.errors import ConfigError
@@ -13,13 +15,14 @@ from prompt_tuning.params.names import PROMPT_REGEX
 
 _EPILOG = """\
 SOURCE is a run's MODEL_DIR, one checkpoint_{step} of a run or of T5X, a numpy_checkpoints/checkpoint_{step} folder or
-the file in it, a .npy or .safetensors file, or a PEFT adapter. TARGET is a file, for peft a folder; it must not exist
-yet.
+the file in it, a .npy or .safetensors file, a PEFT adapter, or T-Few's .pt. TARGET is a file, for peft a folder; it
+must not exist yet. Of a run that tuned a prompt and a method, SOURCE is the prompt; name method.safetensors beside it
+for the other.
 """
 
 
 def main(argv: Sequence[str]) -> None:
-    """Writes the prompt at SOURCE to TARGET.
+    """Writes the prompt at SOURCE, or where there is none what a method added, to TARGET.
 
     Args:
       argv: Flags.
@@ -31,6 +34,12 @@ def main(argv: Sequence[str]) -> None:
     flags = _parser().parse_args(list(argv))
     target = epath.Path(flags.target)
     file_format = flags.format or _format_of(target)
+    if method_read.is_there(flags.source, step=flags.step):
+        found = method_read.read_set(flags.source, step=flags.step, setting="SOURCE")
+        method_write.write_set(target, found, file_format=file_format, base_model=flags.base_model)
+        count = sum(x.size for x in found.params.values())
+        print(f"{target}: {count:,} parameters of a method, from {found.info['exported_from']}")
+        return
     prompt, info = source.read_source(flags.source, step=flags.step)
     write.write_prompt(target, prompt, info, file_format=file_format, base_model=flags.base_model)
     if info.get("trainable_regex") not in (None, [*PROMPT_REGEX]):

@@ -56,7 +56,7 @@ class Configurable:
         parameters.pop("config_text", None)
         # A Linen module takes two arguments that its parent sets.
         if self.selector.endswith("network.Transformer"):
-            parameters = {name: parameters[name] for name in ("config", "prompt")}
+            parameters = {name: parameters[name] for name in ("config", "prompt", "method")}
         return parameters
 
     def takes_anything(self) -> bool:

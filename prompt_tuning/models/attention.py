@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from prompt_tuning import partitioning
 from prompt_tuning.errors import ConfigError
+from prompt_tuning.methods.method import Method
 from prompt_tuning.models import chunked_attention, fused_attention, layers, masks
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.types import Array
@@ -124,6 +125,7 @@ class Attention(nn.Module):
       keep_keys: Whether keys and values are kept in the `encoded` collection where it is mutable, and taken from there
         where it has them (attention to the encoder, decoding).
       trimmed: Keys that were cut off the row as padding; dropout is drawn for them too.
+      method: What acts on its linear maps; None for nothing.
     """
 
     config: T5Config
@@ -131,6 +133,7 @@ class Attention(nn.Module):
     use_cache: bool = False
     keep_keys: bool = False
     trimmed: int = 0
+    method: Method | None = None
 
     @nn.compact
     def __call__(
@@ -158,6 +161,7 @@ class Attention(nn.Module):
             cfg,
             distribution="normal",
             join_axes=not cfg.scan_layers,
+            method=self.method,
         )
         heads = ("heads", "kv") if cfg.scan_layers else ("joined_kv",)
         project = functools.partial(dense, (cfg.num_heads, cfg.head_dim), ("embed", *heads))

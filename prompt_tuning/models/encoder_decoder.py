@@ -12,11 +12,13 @@ from prompt_tuning import partitioning, tree
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.decoding.loop import DecodeFn
 from prompt_tuning.errors import ConfigError
+from prompt_tuning.methods.method import Method
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import layouts
 from prompt_tuning.prompts import table
 from prompt_tuning.prompts.config import PromptConfig
+from prompt_tuning.training.choice_losses import ChoiceLosses
 from prompt_tuning.training.losses import LossConfig, token_cross_entropy
 from prompt_tuning.types import Batch, PyTree
 
@@ -34,6 +36,8 @@ class EncoderDecoderModel:
       z_loss: See `LossConfig`.
       label_smoothing: See `LossConfig`.
       loss_normalizing_factor: See `LossConfig`.
+      choice_losses: Losses of the answer choices of each example; runs are then trained on rows of all choices
+        (`data/choices.py`). None trains on targets alone.
       decode_fn: How to decode; a class, as T5X's gin files name it, is called.
       num_decodes: Sequences decoded for each example (beams, draws), of which the best is returned; None for what
         `decode_fn` says.
@@ -47,6 +51,7 @@ class EncoderDecoderModel:
     z_loss: float = 1e-4
     label_smoothing: float = 0.0
     loss_normalizing_factor: float | str | None = None
+    choice_losses: ChoiceLosses | None = None
     decode_fn: DecodeFn | type[DecodeFn] = Greedy()
     num_decodes: int | None = None
 
@@ -66,9 +71,16 @@ class EncoderDecoderModel:
         return self.module.prompt
 
     @property
+    def method(self) -> Method | None:
+        """What is tuned beside the prompt; None for nothing."""
+        return self.module.method
+
+    @property
     def loss_config(self) -> LossConfig:
         """The loss terms."""
-        return LossConfig(self.z_loss, self.label_smoothing, self.loss_normalizing_factor)
+        return LossConfig(
+            self.z_loss, self.label_smoothing, self.loss_normalizing_factor, self.choice_losses
+        )
 
     @functools.cached_property
     def decoder(self) -> DecodeFn:
@@ -126,7 +138,7 @@ class EncoderDecoderModel:
     ) -> jax.Array:
         """Returns the logits [B, T, V] float32 under teacher forcing; dropout only with `dropout_rng`.
 
-        Rows of a batch with `table.INDEX` take their prompts from `params[table.TABLE]`; in `score` and `predict` too.
+        Rows of a batch with `table.INDEX` take what was tuned from `params[table.TABLE]`; in `score` and `predict` too.
 
         Args:
           params: All parameters.
@@ -135,7 +147,7 @@ class EncoderDecoderModel:
           widths: (L, T) of the batch before padding was cut off its rows, whose dropout it then has; None for its own.
         """
         rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
-        prompts = table.of_rows(params, batch)
+        params, prompts = table.of_rows(params, batch)
         if "encoder_prompt_positions" in batch:
             prompts["prompt_positions"] = batch["encoder_prompt_positions"]
         tokens, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
@@ -178,7 +190,7 @@ class EncoderDecoderModel:
           [B, G, T] float32, nats; 0 where `decoder_loss_weights` is.
         """
         tokens = jnp.asarray(batch["encoder_input_tokens"])
-        prompts = table.of_rows(params, batch)
+        params, prompts = table.of_rows(params, batch)
         apply = functools.partial(self.module.apply, {"params": params})
         encoded = apply(tokens, enable_dropout=False, method=self.module.encode, **prompts)
 
@@ -225,7 +237,7 @@ class EncoderDecoderModel:
         """
         tokens = jnp.asarray(batch["encoder_input_tokens"])
         length = max_decode_length or batch["decoder_input_tokens"].shape[-1]
-        prompts = table.of_rows(params, batch)
+        params, prompts = table.of_rows(params, batch)
         encoded = self.module.apply(
             {"params": params}, tokens, enable_dropout=False, method=self.module.encode, **prompts
         )

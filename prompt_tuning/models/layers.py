@@ -13,6 +13,7 @@ from flax.linen import partitioning as nn_partitioning
 from jaxtyping import Float, Int
 
 from prompt_tuning import partitioning
+from prompt_tuning.methods.method import Linear, Method
 from prompt_tuning.models import fused_attention, products
 from prompt_tuning.models.config import ACTIVATIONS, T5Config
 from prompt_tuning.types import Array
@@ -55,6 +56,7 @@ class Dense(nn.Module):
       kernel_axes: Logical axes of the kernel, as many as it has dimensions.
       dtype: Dtype of the computation, to which input and kernel are cast; None for that of activations.
       narrow: See `products.product`.
+      method: What acts on the input and the output; None for nothing.
       distribution: "truncated_normal" or "normal", of variance `variance / fan_in`.
       variance: See `distribution`.
       num_inputs: How many of the last input axes are contracted.
@@ -71,11 +73,11 @@ class Dense(nn.Module):
     num_inputs: int = 1
     join_axes: bool = True
     narrow: bool = False
+    method: Method | None = None
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "..."]) -> Float[jax.Array, "..."]:
         """Returns the inputs with their last `num_inputs` axes replaced by `features`."""
-        dtype = self.dtype or self.config.activation_dtype
         x = jnp.asarray(inputs)
         in_shape = x.shape[-self.num_inputs :]
         shape = (*in_shape, *self.features)
@@ -89,16 +91,34 @@ class Dense(nn.Module):
             out_axis=tuple(range(num_in, len(stored))),
         )
         kernel = param("kernel", init, stored, self.config.parameter_dtype, self.kernel_axes)
+        if self.method is None:
+            return self._product(x, kernel)
+        linear = Linear(self, *self._joined_axes(math.prod(in_shape)))
+        x = self.method.input_of(linear, x)
+        return self.method.output_of(linear, x, self._product(x, kernel))
+
+    def _joined_axes(self, inputs: int) -> tuple[tuple[int, str], tuple[int, str]]:
+        """Width and logical name of the input's axes, and of the output's, each as one."""
+        num_in = 1 if self.join_axes else self.num_inputs
+        names = (self.kernel_axes[:num_in], self.kernel_axes[num_in:])
+        # Heads and their width are the only axes that come apart.
+        of_inputs, of_outputs = (n[0] if len(n) == 1 else f"joined_{n[-1]}" for n in names)
+        return (inputs, of_inputs), (math.prod(self.features), of_outputs)
+
+    def _product(self, x: Array, kernel: jax.Array) -> jax.Array:
+        """The product of the input and the kernel, as it is stored."""
+        dtype = self.dtype or self.config.activation_dtype
         held = kernel.astype(dtype) if kernel.dtype == jnp.int8 else kernel
-        leading = x.shape[: x.ndim - self.num_inputs]
+        leading, in_shape = x.shape[: -self.num_inputs], x.shape[-self.num_inputs :]
+        num_in = 1 if self.join_axes else self.num_inputs
         # As it is stored: with its axes apart it would be copied into another order on CPUs, and so would what the
         # kernel for attention takes. Plain attention's weights are kept once more on TPUs if heads come joined.
         if self.join_axes and (
             partitioning.platform() == "cpu" or fused_attention.has_tpu_kernel()
         ):
-            x = jnp.reshape(x, (*leading, stored[0]))
+            x = jnp.reshape(x, (*leading, kernel.shape[0]))
         elif self.join_axes:
-            held, num_in = jnp.reshape(held, shape), self.num_inputs
+            held, num_in = jnp.reshape(held, (*in_shape, *self.features)), self.num_inputs
         axes = tuple(range(num_in))
         product = products.product(x, held, axes, dtype, narrow=self.narrow)
         product = jnp.reshape(product, (*leading, *self.features))
@@ -140,18 +160,21 @@ class Mlp(nn.Module):
     Attributes:
       config: The architecture.
       deterministic: Whether dropout is off.
+      method: What acts on its linear maps; None for nothing.
     """
 
     config: T5Config
     deterministic: bool
+    method: Method | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B L H"]) -> Float[jax.Array, "B L H"]:
         """Returns the block's output for each position."""
         cfg = self.config
         gated = len(cfg.mlp_activations) > 1
+        dense = functools.partial(Dense, cfg, method=self.method)
         projected = [
-            Dense(cfg, (cfg.mlp_dim,), ("embed", "mlp"), name=f"wi_{i}" if gated else "wi")(x)
+            dense((cfg.mlp_dim,), ("embed", "mlp"), name=f"wi_{i}" if gated else "wi")(x)
             for i in range(len(cfg.mlp_activations))
         ]
 
@@ -166,7 +189,7 @@ class Mlp(nn.Module):
         y = activate(*projected)
         y = shared_dropout(cfg.dropout_rate, self.deterministic)(y)
         y = constrain(y, ("batch", "length", "mlp"))
-        return Dense(cfg, (cfg.emb_dim,), ("mlp", "embed"), name="wo")(y)
+        return dense((cfg.emb_dim,), ("mlp", "embed"), name="wo")(y)
 
 
 class TokenEmbedder(nn.Module):

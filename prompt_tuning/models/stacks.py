@@ -10,6 +10,7 @@ from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 from jaxtyping import Bool, Float, Int
 
+from prompt_tuning.methods.method import Method
 from prompt_tuning.models import attention, layers, masks
 from prompt_tuning.models.config import REMAT_POLICIES, T5Config
 from prompt_tuning.prompts.config import PromptConfig
@@ -47,11 +48,13 @@ class EncoderLayer(nn.Module):
       config: The architecture.
       deterministic: Whether dropout is off.
       trimmed: Positions that were cut off the row as padding.
+      method: What acts on the linear maps; None for nothing.
     """
 
     config: T5Config
     deterministic: bool
     trimmed: int = 0
+    method: Method | None = None
 
     @nn.compact
     def __call__(
@@ -67,9 +70,9 @@ class EncoderLayer(nn.Module):
         add = functools.partial(_add, cfg, dropout)
         bias = _position_bias(cfg, table, bidirectional=True)
         attend = attention.Attention(
-            cfg, self.deterministic, trimmed=self.trimmed, name="attention"
+            cfg, self.deterministic, trimmed=self.trimmed, method=self.method, name="attention"
         )
-        mlp = layers.Mlp(cfg, self.deterministic, name="mlp")
+        mlp = layers.Mlp(cfg, self.deterministic, self.method, name="mlp")
         x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
         x = add("pre_attention_layer_norm", lambda y: attend(y, y, mask, bias), x)
         return add("pre_mlp_layer_norm", mlp, x), None
@@ -83,12 +86,14 @@ class DecoderLayer(nn.Module):
       deterministic: Whether dropout is off.
       decode: Whether self-attention uses the key/value cache, and attention to the encoder the kept keys and values.
       trimmed: Positions that were cut off the inputs and the targets as padding.
+      method: What acts on the linear maps; None for nothing.
     """
 
     config: T5Config
     deterministic: bool
     decode: bool = False
     trimmed: tuple[int, int] = (0, 0)
+    method: Method | None = None
 
     @nn.compact
     def __call__(
@@ -104,11 +109,11 @@ class DecoderLayer(nn.Module):
         dropout = layers.shared_dropout(cfg.dropout_rate, self.deterministic)
         add = functools.partial(_add, cfg, dropout)
         bias = _position_bias(cfg, table, bidirectional=False)
-        attend = functools.partial(attention.Attention, cfg, self.deterministic)
+        attend = functools.partial(attention.Attention, cfg, self.deterministic, method=self.method)
         inputs, targets = self.trimmed
         to_self = attend(use_cache=self.decode, trimmed=targets, name="self_attention")
         to_encoded = attend(keep_keys=self.decode, trimmed=inputs, name="encoder_decoder_attention")
-        mlp = layers.Mlp(cfg, self.deterministic, name="mlp")
+        mlp = layers.Mlp(cfg, self.deterministic, self.method, name="mlp")
         x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
         x = add("pre_self_attention_layer_norm", lambda y: to_self(y, y, self_mask, bias), x)
         # No position bias here: encoder and decoder positions have no common origin.
@@ -174,10 +179,12 @@ class Encoder(nn.Module):
     Attributes:
       config: The architecture.
       prompt: Length and initializer of the prompt parameter; None declares none.
+      method: What acts on the layers' linear maps; None for nothing.
     """
 
     config: T5Config
     prompt: PromptConfig | None = None
+    method: Method | None = None
 
     @nn.compact
     def __call__(
@@ -226,6 +233,7 @@ class Encoder(nn.Module):
             config=cfg,
             deterministic=deterministic,
             trimmed=trimmed,
+            method=self.method,
         )
         return dropout(layers.RMSNorm(cfg, name="encoder_norm")(x))
 
@@ -235,9 +243,11 @@ class Decoder(nn.Module):
 
     Attributes:
       config: The architecture.
+      method: What acts on the layers' linear maps; None for nothing.
     """
 
     config: T5Config
+    method: Method | None = None
 
     @nn.compact
     def __call__(
@@ -265,6 +275,7 @@ class Decoder(nn.Module):
             deterministic=deterministic,
             decode=decode,
             trimmed=trimmed,
+            method=self.method,
         )
         y = dropout(layers.RMSNorm(cfg, name="decoder_norm")(y))
         if cfg.logits_via_embedding:

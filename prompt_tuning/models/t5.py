@@ -6,6 +6,7 @@ from flax import linen as nn
 from jaxtyping import Float, Int
 
 from prompt_tuning.errors import ConfigError
+from prompt_tuning.methods.method import Method
 from prompt_tuning.models import layers, masks, stacks
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.prompts.config import PromptConfig
@@ -25,6 +26,7 @@ class T5(nn.Module):
     Attributes:
       config: The architecture.
       prompt: Length and initializer of the prompt parameter. None declares none; a prompt may still be passed.
+      method: What else is tuned, with parameters of its own in the modules where it acts; None for nothing.
 
     Source: T5X `examples/t5` and `examples/scalable_t5`, `network.Transformer`; the authors'
       `prompt_tuning/train/layers.py`. Differs: dropout of the encoder's output is shared along the sequence like all
@@ -33,6 +35,7 @@ class T5(nn.Module):
 
     config: T5Config
     prompt: PromptConfig | None = None
+    method: Method | None = None
 
     @property
     def scan_layers(self) -> bool:
@@ -42,8 +45,8 @@ class T5(nn.Module):
     def setup(self) -> None:
         """Declares the three parts that own parameters."""
         self.token_embedder = layers.TokenEmbedder(self.config)
-        self.encoder = stacks.Encoder(self.config, self.prompt)
-        self.decoder = stacks.Decoder(self.config)
+        self.encoder = stacks.Encoder(self.config, self.prompt, self.method)
+        self.decoder = stacks.Decoder(self.config, self.method)
 
     def __call__(
         self,
@@ -66,7 +69,8 @@ class T5(nn.Module):
 
         `trimmed` is what was cut off the inputs and the targets of all rows as padding: dropout is that of whole rows.
         """
-        _check_packing(encoder_segment_ids, decoder_segment_ids, has_prompt=False)
+        if encoder_segment_ids is not None:
+            _check_packing(encoder_segment_ids, decoder_segment_ids, has_prompt=False)
         encoded = self.encode(
             encoder_input_tokens,
             encoder_segment_ids,

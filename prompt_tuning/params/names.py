@@ -1,10 +1,26 @@
 """The names of the parameters that several rooms look for."""
 
+from prompt_tuning import tree
+
 # Where the prompt is: a matrix [P, H] float32 that Linen names by the modules `encoder`, `prompt` and `prompt`.
 PROMPT_PATH = "encoder/prompt/prompt/prompt"
 # What `PROMPT_REGEX` in gin files stands for: a prompt, whatever it is in front of.
 PROMPT_REGEX = (".*/prompt/.*",)
+# How the paths of (IA)3's factors end: [width] of one layer, stacked [width, layers].
+IA3_SCALING = "ia3_scaling"
+# What a prompt or a method (`methods/method.py`) adds to a model: what no checkpoint of the model has.
+ADDED_REGEX = (*PROMPT_REGEX, f".*/{IA3_SCALING}")
+# The linear maps of a layer by name; `wi` is that of a block without a gate.
+LINEAR_MAPS = ("query", "key", "value", "out", "wi", "wi_0", "wi_1", "wo")
 # The token embeddings [V, H], of encoder and decoder alike.
 EMBEDDING = "token_embedder/embedding"
 # How the paths of relative position tables end: [N, buckets] of a stack or of one layer, stacked [N, layers, buckets].
 TABLE = "relpos_bias/rel_embedding"
+
+is_prompt = tree.match_any(PROMPT_REGEX)
+is_added = tree.match_any(ADDED_REGEX)
+
+
+def is_method(path: str) -> bool:
+    """Returns whether a method added the parameter of this path."""
+    return is_added(path) and not is_prompt(path)

@@ -1,9 +1,10 @@
-"""Many prompts in one batch: a table of them beside the parameters, and in the batch a row of the table an example.
+"""Many tuned sets in one batch: a table of them beside the parameters, and in the batch a row of the table an example.
 
-A batch without `INDEX` takes the model's own prompt: nothing is added to what is compiled for it.
+A set is a prompt, what a method added to the model (`methods/method.py`), or both. A batch without `INDEX` takes the
+model's own: nothing is added to what is compiled for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,28 +12,39 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from prompt_tuning import tree
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.types import Batch, PyTree
 
 # The table's name among the parameters; no parameter of a model begins with it.
 TABLE = "prompt_table"
-# The feature of a batch [B] int32: which prompt of the table each row takes.
+# The feature of a batch [B] int32: which set of the table each row takes.
 INDEX = "encoder_prompt_index"
 
 
-def make_table(prompts: Sequence[Float[np.ndarray, "P H"]]) -> dict[str, np.ndarray]:
-    """Returns prompts as one array, with shorter ones padded on the left, away from the tokens.
+def make_table(
+    prompts: Sequence[Float[np.ndarray, "P H"]], added: Sequence[Mapping[str, np.ndarray]] = ()
+) -> dict[str, Any]:
+    """Returns prompts as one array, with shorter ones padded on the left, away from the tokens, and what methods added.
 
     Args:
-      prompts: K prompts [P_k, H] of one width; their lengths may differ.
+      prompts: K prompts [P_k, H] of one width; their lengths may differ. None where sets have no prompts.
+      added: Path -> array of each of K sets, the layers of stacked ones first: [layers, ...]. None without a method.
 
     Returns:
       "prompts": [K, P, H] float32, P the longest length, zeros where a prompt is shorter; "mask": [K, P] int32, 1
-      where a position is real.
+      where a position is real. "added": path -> [K, ...] float32. What there is none of is left out.
 
     Raises:
       ConfigError: If there is no prompt, or their widths differ.
     """
+    made: dict[str, Any] = {}
+    if added:
+        made["added"] = {
+            path: np.stack([each[path] for each in added]).astype(np.float32) for path in added[0]
+        }
+        if not prompts:
+            return made
     widths = sorted({prompt.shape[1] for prompt in prompts})
     if len(widths) != 1:
         raise ConfigError(
@@ -47,21 +59,29 @@ def make_table(prompts: Sequence[Float[np.ndarray, "P H"]]) -> dict[str, np.ndar
     for row, prompt in enumerate(prompts):
         array[row, longest - len(prompt) :] = prompt
         mask[row, longest - len(prompt) :] = 1
-    return {"prompts": array, "mask": mask}
+    return {**made, "prompts": array, "mask": mask}
 
 
-def of_rows(params: PyTree, batch: Batch) -> dict[str, Any]:
-    """Returns what `encode` takes for the rows of a batch: `prompt` [B, P, H] float32 and `prompt_mask` [B, P].
+def of_rows(params: PyTree, batch: Batch) -> tuple[PyTree, dict[str, Any]]:
+    """Returns the parameters for the rows of a batch, and what `encode` takes for them.
 
     Args:
       params: Parameters; with `TABLE` among them if the batch has `INDEX`.
       batch: Model features.
 
     Returns:
-      The two arguments, or none for a batch in which every row takes the model's own prompt.
+      The parameters, those that a method added with an axis for the rows in front: [B, ...], stacked [B, layers, ...];
+      and `prompt` [B, P, H] float32 with `prompt_mask` [B, P]. For a batch in which every row takes the model's own,
+      the parameters as they are and nothing.
     """
     if INDEX not in batch:
-        return {}
+        return params, {}
     table, index = params[TABLE], jnp.asarray(batch[INDEX])
     rows = jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0), dict(table))
-    return {"prompt": rows["prompts"], "prompt_mask": rows["mask"]}
+    if "added" in rows:
+        own = {name: node for name, node in params.items() if name != TABLE}
+        # A loop over stacked layers takes its slices from the second axis, where these have their layers too.
+        params = tree.unflatten({**tree.flatten(own), **rows["added"]})
+    if "prompts" not in rows:
+        return params, {}
+    return params, {"prompt": rows["prompts"], "prompt_mask": rows["mask"]}

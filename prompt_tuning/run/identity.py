@@ -11,6 +11,8 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.method_files.method_set import METHOD
+from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.data import batches, content
@@ -18,6 +20,7 @@ from prompt_tuning.data.made_from import describe_dataset, describe_vocabulary
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.run import many_prompts
+from prompt_tuning.run.method_start import digest_of
 from prompt_tuning.run.prompt_start import prompt_file_of
 from prompt_tuning.training.trainer import Trainer
 
@@ -90,6 +93,7 @@ def describe(
         "length_window": cfg.length_window,
         "model": dataclasses.asdict(model.config),
         "prompt_length": model.prompt.length if model.prompt else 0,
+        METHOD: model.method and model.method.describe(),
         "model_dir": os.path.abspath(model_dir) if is_local else model_dir,
         "config_digest": content.of_bytes(config_text),
     }
@@ -131,6 +135,7 @@ def describe_training(
         "optimizer": content.describe(trainer.optimizer),
         "learning rate": content.describe(trainer.learning_rate_fn),
         "TRAINABLE_REGEX": list(trainable_regex),
+        "METHOD": model.method and model.method.describe(),
     }
 
 
@@ -233,10 +238,14 @@ def describe_inference(
         "TASK_FEATURE_LENGTHS": cfg.task_feature_lengths,
         "BATCH_SIZE": cfg.batch_size,
     }
+    if model.method is not None:
+        file = model.method.path
+        described["METHOD"] = model.method.describe()
+        described["METHOD_FILE"] = file
+        described["content of METHOD_FILE (SHA-256)"] = file and digest_of(read_set(file))
     if prompts:
         described["infer.prompts"] = dict(prompts)
         described["content of infer.prompts (SHA-256)"] = {
-            name: content.of_bytes(many_prompts.read(path)[0].tobytes())
-            for name, path in prompts.items()
+            name: many_prompts.read(path, model).digest() for name, path in prompts.items()
         }
     return described

@@ -1,5 +1,6 @@
-"""Many prompts over one copy of the frozen weights: read and checked, and given to examples by number."""
+"""Many tuned sets over one copy of the frozen weights: read and checked, and given to examples by number."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -7,28 +8,70 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
+from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.prompt_files import matrices
 from prompt_tuning.checkpoints.prompt_files.source import read_source
+from prompt_tuning.data import content
 from prompt_tuning.data.inference_examples import TASK_KEY, InferenceExample
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.params import layouts
 from prompt_tuning.prompts import table
+from prompt_tuning.run.method_start import arrays_of
 
 _SETTING = "--prompts"
 
 
-def read(path: str, *, width: int | None = None) -> tuple[Float[np.ndarray, "P H"], dict[str, Any]]:
-    """Returns a prompt [P, H] float32 and what is recorded of it.
+@dataclasses.dataclass(frozen=True)
+class TunedSet:
+    """What one run tuned, for one row of the table.
+
+    Attributes:
+      prompt: [P, H] float32; None for a model that is tuned by a method alone.
+      added: What a method added, by the model's paths, layers first where they are stacked.
+      info: What is recorded of it.
+    """
+
+    prompt: Float[np.ndarray, "P H"] | None
+    added: dict[str, np.ndarray]
+    info: dict[str, Any]
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of the prompt's numbers, and of the others where there are some."""
+        arrays = [] if self.prompt is None else [self.prompt]
+        arrays += [x for _, x in sorted(self.added.items())]
+        return content.of_bytes(b"".join(x.tobytes() for x in arrays))
+
+
+def read(path: str, model: EncoderDecoderModel) -> TunedSet:
+    """Returns what a run tuned, and what is recorded of it.
 
     Args:
-      path: What `prompt-tuning export` takes: a prompt file, a MODEL_DIR (its latest prompt) or a checkpoint of a run.
-      width: H of the model; None allows any.
+      path: What `prompt-tuning export` takes: a file, a MODEL_DIR (its latest step) or a checkpoint of a run.
+      model: A model with a prompt takes a prompt, one with a method what that added, one with both takes both.
 
     Raises:
-      CheckpointError: If there is no prompt, it is damaged, or of another width.
+      CheckpointError: If there is none, it is damaged, or of another model.
     """
-    prompt, info = read_source(path, setting=_SETTING)
-    return matrices.check_matrix(
-        prompt, epath.Path(path), what="prompt", setting=_SETTING, width=width
-    ), info
+    prompt, added, info = None, {}, {}
+    if model.prompt is not None or model.method is None:
+        found, info = read_source(path, setting=_SETTING)
+        prompt = matrices.check_matrix(
+            found, epath.Path(path), what="prompt", setting=_SETTING, width=model.config.emb_dim
+        )
+    if model.method is not None:
+        read = read_set(path, setting=_SETTING)
+        info = {**read.info, **info}
+        added = {
+            p: np.moveaxis(x, layouts.LAYERS_AXIS, 0) if layouts.is_stacked(p) else x
+            for p, x in arrays_of(model, read, _SETTING).items()
+        }
+    return TunedSet(prompt, added, info)
+
+
+def make_table(sets: Sequence[TunedSet]) -> dict[str, Any]:
+    """Returns the table of some sets for one model."""
+    prompts = [s.prompt for s in sets if s.prompt is not None]
+    return table.make_table(prompts, [s.added for s in sets if s.added])
 
 
 def with_prompt(features: Mapping[str, Any], number: int) -> dict[str, Any]:

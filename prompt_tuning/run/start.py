@@ -2,8 +2,9 @@
 
 1. `frozen` always comes from INITIAL_CHECKPOINT_PATH; its digest is recorded in every checkpoint and prompt file.
 2. `trainable` comes from this run's latest checkpoint, if there is one;
-3. else from the initial checkpoint, prompts too if it holds them (prompt transfer);
-4. else from its initializer: prompts; other parameters only with INITIALIZE_FROM_SCRATCH = True.
+3. else from the initial checkpoint; what the prompt or the method adds too, if it is there (prompt transfer);
+4. else, what they add, from the file that the config names, or from its initializer; other parameters only with
+   INITIALIZE_FROM_SCRATCH = True.
 """
 
 import dataclasses
@@ -20,17 +21,19 @@ from prompt_tuning.checkpoints import digest, load
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params import int8
-from prompt_tuning.params.names import EMBEDDING, PROMPT_REGEX
+from prompt_tuning.params.names import EMBEDDING, PROMPT_REGEX, is_added, is_method, is_prompt
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts import table
 from prompt_tuning.run import many_prompts
 from prompt_tuning.run.arrays import abstract_state, held_shapes, put_in_order, shardings_of
+from prompt_tuning.run.method_start import make_method, method_origin
 from prompt_tuning.run.optimizer_start import OptimizerState, restore_moments
 from prompt_tuning.run.prompt_start import make_prompt, prompt_file_of, prompt_origin
 from prompt_tuning.training.state import TrainState
@@ -151,7 +154,6 @@ def initialize(
     else:
         flat = {}
         frozen = _load(source, model, held)
-    is_prompt = tree.match_any(PROMPT_REGEX)
     metadata = _origin(source, trainable_regex, frozen, frozen_dtype)
 
     shapes = {path: model.param_shapes[path] for path in trainable_paths}
@@ -162,30 +164,49 @@ def initialize(
         check_digest(resumed, metadata["frozen_digest"], frozen_dtype, f"checkpoint {latest}")
         logging.info("Resuming at step %d", latest)
         # What the run started from was settled at its first start, and is only handed on.
-        for name in ("initial_trainable_digest", "initial_prompt"):
+        for name in ("initial_trainable_digest", "initial_prompt", "initial_method"):
             metadata[name] = resumed.get(name)
         return Start(state, tree.unflatten(frozen), metadata, resumed)
     if source is None:
-        trainable = {path: flat.pop(path) for path in trainable_paths if not is_prompt(path)}
+        trainable = {path: flat.pop(path) for path in trainable_paths if not is_added(path)}
     else:
-        stored = set(source.shapes())
-        there = [path for path in trainable_paths if path in stored or not is_prompt(path)]
+        there = [path for path in trainable_paths if _is_there(path, source, model)]
         wanted = tree.flatten(abstract.trainable)
         trainable = _load(source, model, {path: wanted[path] for path in there})
         if trainable:
             metadata["initial_trainable_digest"] = digest.params_digest(trainable)
-    for path in filter(is_prompt, trainable_paths):
-        if path in trainable:
-            logging.info("%s starts as it is in %s, not from its initializer", path, source)
-            continue
-        embedding = {**frozen, **trainable}[EMBEDDING]
-        trainable[path] = make_prompt(model, partitioner, embedding, shardings[path], prompt_rng)
+    added = [path for path in trainable_paths if is_added(path)]
+    if kept := [path for path in added if path in trainable]:
+        logging.info("%s start as they are in %s, not from their initializers", kept, source)
+    missing = [path for path in added if path not in trainable]
+    embedding, rngs = {**frozen, **trainable}.get(EMBEDDING), (prompt_rng, init_rng)
+    trainable |= _make_added(model, partitioner, missing, embedding, shardings, rngs)
+    if any(map(is_prompt, missing)):
         metadata["initial_prompt"] = prompt_origin(model.prompt)
+    if any(map(is_method, missing)):
+        metadata["initial_method"] = method_origin(model)
 
     state = _new_state(tx, trainable, dropout_rng, shardings_of(abstract))
     if optimizer_state is not None:
         state = state.replace(opt_state=restore_moments(state.opt_state, optimizer_state, shapes))
     return Start(state, tree.unflatten(frozen), metadata, {})
+
+
+def _make_added(
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    missing: Sequence[str],
+    embedding: Any,
+    shardings: Mapping[str, Any],
+    rngs: tuple[jax.Array, jax.Array],
+) -> dict[str, jax.Array]:
+    """What a prompt and a method add and no checkpoint has; `rngs` are the keys of the prompt and of the method."""
+    made = {
+        path: make_prompt(model, partitioner, embedding, shardings[path], rngs[0])
+        for path in filter(is_prompt, missing)
+    }
+    wanted = [path for path in missing if is_method(path)]
+    return made | make_method(model, partitioner, wanted, shardings, rngs[1])
 
 
 def _new_state(
@@ -214,17 +235,17 @@ def load_for_inference(
     prompt_files: Sequence[str] = (),
     initial_checkpoint: str | None = None,
 ) -> Loaded:
-    """Returns all parameters of a checkpoint, and a prompt where the model has one.
+    """Returns all parameters of a checkpoint, and what the model's prompt and its method add.
 
-    The prompt comes from a file if the config names one (PROMPT_FILE), else from the checkpoint if it holds one, else
-    from the model's initializer: evaluating an untuned prompt is how "before" is measured.
+    That comes from a file if the config names one (PROMPT_FILE, METHOD_FILE), else from the checkpoint if it holds it,
+    else from the initializer: evaluating an untuned prompt is how "before" is measured.
 
     Args:
       model: The model.
       partitioner: Mesh and axis rules; every array lands sharded.
       restore: The checkpoint.
-      prompt_files: A prompt each, in any form that `many_prompts.read` takes. With these the parameters hold a table of
-        them, whole on every device, row k for file k, in place of the model's own prompt.
+      prompt_files: What was tuned, in any form that `many_prompts.read` takes. With these the parameters hold a table
+        of them, whole on every device, row k for file k, in place of the model's own.
       initial_checkpoint: Where the frozen weights of a run's checkpoint are now, if not where it was trained.
 
     Raises:
@@ -235,34 +256,45 @@ def load_for_inference(
         restore.path or "", mode=restore.mode, initial_checkpoint=initial_checkpoint
     )
     records = [(f"checkpoint {source.path}", getattr(source, "metadata", {}))]
-    # Prompts are read before the weights, so that one of another model is refused at once.
-    width = model.config.emb_dim
-    table_rows = []
-    for path in prompt_files:
-        prompt, info = many_prompts.read(path, width=width)
-        table_rows.append(prompt)
-        records.append((f"prompt file {path}", info))
-    own_file = None if table_rows else prompt_file_of(model.prompt)
-    if own_file is not None:
-        _, info = read.load_prompt(own_file, width=width)
-        # What the checkpoint was trained on does not matter to a prompt from elsewhere.
-        records = [(f"prompt file {own_file}", info or {})]
+    # They are read before the weights, so that what is of another model is refused at once.
+    sets = [many_prompts.read(path, model) for path in prompt_files]
+    records += [(f"prompt file {path}", s.info) for path, s in zip(prompt_files, sets, strict=True)]
+    named = {} if sets else _read_named(model)
+    # What the checkpoint was trained on does not matter to what comes from elsewhere.
+    comes_along = any(is_added(path) and not _is_named(path, named) for path in model.param_shapes)
+    records = [*(records if comes_along or not named else []), *named.values()]
 
-    is_prompt = tree.match_any(PROMPT_REGEX)
-    frozen = [path for path in model.param_shapes if not is_prompt(path)]
+    frozen = [path for path in model.param_shapes if not is_added(path)]
     params = _load(source, model, held_shapes(model, partitioner, frozen, restore.dtype))
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
-    for path in [] if table_rows else filter(is_prompt, model.param_shapes):
-        if own_file is None and path in source.shapes():
-            params |= _load(source, model, held_shapes(model, partitioner, [path], "float32"))
-        else:
-            rng = jax.random.key(0)
-            params[path] = make_prompt(model, partitioner, params[EMBEDDING], shardings[path], rng)
+    added = [] if sets else [path for path in model.param_shapes if is_added(path)]
+    stored = [p for p in added if not _is_named(p, named) and _is_there(p, source, model)]
+    params |= _load(source, model, held_shapes(model, partitioner, stored, "float32"))
+    missing, rng = [path for path in added if path not in params], jax.random.key(0)
+    embedding = params[EMBEDDING]
+    params |= _make_added(model, partitioner, missing, embedding, shardings, (rng, rng))
     check_recorded(records, params, restore.dtype)
     nested = tree.unflatten(params)
-    if table_rows:
-        nested[table.TABLE] = jax.device_put(table.make_table(table_rows), partitioner.replicated)
+    if sets:
+        made = many_prompts.make_table(sets)
+        nested[table.TABLE] = jax.device_put(made, partitioner.replicated)
     return Loaded(nested, source.step or 0)
+
+
+def _read_named(model: EncoderDecoderModel) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Of PROMPT_FILE and METHOD_FILE, those that the config names: what errors call it, and what is recorded of it."""
+    named: dict[str, tuple[str, dict[str, Any]]] = {}
+    if (path := prompt_file_of(model.prompt)) is not None:
+        _, info = read.load_prompt(path, width=model.config.emb_dim)
+        named["PROMPT_FILE"] = (f"prompt file {path}", info or {})
+    if model.method is not None and (path := model.method.path) is not None:
+        named["METHOD_FILE"] = (f"method file {path}", dict(read_set(path).info))
+    return named
+
+
+def _is_named(path: str, named: Mapping[str, Any]) -> bool:
+    """Whether a parameter that was added comes from a file that the config names."""
+    return ("PROMPT_FILE" if is_prompt(path) else "METHOD_FILE") in named
 
 
 def check_recorded(
@@ -325,7 +357,13 @@ def _origin(
         "initial_checkpoint_step": None if source is None else source.step,
         "initial_trainable_digest": None,
         "initial_prompt": None,
+        "initial_method": None,
     }
+
+
+def _is_there(path: str, source: ParamSource, model: EncoderDecoderModel) -> bool:
+    """Whether a parameter comes from the checkpoint: all do that make up the model, and others if they are in it."""
+    return not is_added(path) or load.holds(source, path, model.param_shapes[path].shape)
 
 
 def _load(

@@ -1,4 +1,7 @@
-"""Rows of one batch with prompts of their own give what each gives alone; batches without any are left as they were."""
+"""Rows of one batch with sets of their own give what each gives alone; batches without any are left as they were.
+
+A set is a prompt, or what a method added to the layers.
+"""
 
 import functools
 
@@ -10,15 +13,17 @@ from prompt_tuning import tree
 from prompt_tuning.decoding.beam_search import BeamSearch
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.errors import ConfigError
+from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.models.encoder_decoder import EOS_ID, EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
-from prompt_tuning.params.names import PROMPT_PATH
+from prompt_tuning.params.names import ADDED_REGEX, PROMPT_PATH
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts import table
 from prompt_tuning.prompts.config import PromptConfig
 from tests import both_layouts
 from tests.helpers import tiny_config
 
+IS_ADDED = tree.match_any(ADDED_REGEX)
 WIDTH, LENGTHS, ROWS, TARGETS = 32, (5, 2, 2), 12, 6
 # The prompt of each row, in no order, and none as often as another.
 CHOSEN = np.array([0, 2, 1, 1, 0, 2, 2, 0, 1, 2, 2, 0], np.int32)
@@ -31,29 +36,48 @@ def prompts():
     return [rng.normal(0, 3, (length, WIDTH)).astype(np.float32) for length in LENGTHS]
 
 
-def make_model(decode_fn=GREEDY, *, scan_layers=False, length=3):
-    module = T5(tiny_config(scan_layers=scan_layers), PromptConfig(length=length))
+def make_model(decode_fn=GREEDY, *, scan_layers=False, length=3, method=None):
+    prompt = None if method else PromptConfig(length=length)
+    module = T5(tiny_config(scan_layers=scan_layers), prompt, method)
     return EncoderDecoderModel(module, None, None, decode_fn=decode_fn)
 
 
 @functools.cache
-def weights(*, scan_layers=False):
+def weights(*, scan_layers=False, method=None):
     """Random weights with a head that often ends sequences, so that these differ in length."""
-    flat = tree.flatten(jax.jit(make_model().init)(jax.random.key(0)))
+    flat = tree.flatten(jax.jit(make_model(method=method).init)(jax.random.key(0)))
     head = flat["decoder/logits_dense/kernel"]
     flat["decoder/logits_dense/kernel"] = head.at[:, EOS_ID].multiply(4.0)
     return both_layouts.to_scanned(flat) if scan_layers else flat
 
 
+@functools.cache
+def added(**layout):
+    """What a method added, three times, in the layout of the model."""
+    rng = np.random.default_rng(1)
+    shapes = {p: x.shape for p, x in sorted(weights(**layout).items()) if IS_ADDED(p)}
+    return [
+        {p: rng.uniform(-1, 3, shape).astype(np.float32) for p, shape in shapes.items()}
+        for _ in LENGTHS
+    ]
+
+
 def alone(number, **layout):
-    """All parameters with one of the prompts."""
-    return tree.unflatten({**weights(**layout), PROMPT_PATH: prompts()[number]})
+    """All parameters with one of the sets."""
+    own = added(**layout)[number] if layout.get("method") else {PROMPT_PATH: prompts()[number]}
+    return tree.unflatten({**weights(**layout), **own})
 
 
 def together(**layout):
-    """The frozen parameters with the table; the model's own prompt is not there to be read."""
-    flat = {path: x for path, x in weights(**layout).items() if path != PROMPT_PATH}
-    return {**tree.unflatten(flat), table.TABLE: table.make_table(prompts())}
+    """The frozen parameters with the table; the model's own set is not there to be read."""
+    flat = {path: x for path, x in weights(**layout).items() if not IS_ADDED(path)}
+    sets = {"prompts": prompts()}
+    if layout.get("method"):
+        stacked = layout.get("scan_layers", False)
+        layers_first = lambda x: np.moveaxis(x, 1, 0) if stacked else x  # noqa: E731
+        each = [{p: layers_first(x) for p, x in s.items()} for s in added(**layout)]
+        sets = {"prompts": (), "added": each}
+    return {**tree.unflatten(flat), table.TABLE: table.make_table(**sets)}
 
 
 @functools.cache
@@ -75,11 +99,11 @@ def mixed_batch():
 
 
 @functools.cache
-def separate(method, decode_fn=GREEDY, **layout):
+def separate(function, decode_fn=GREEDY, **layout):
     """Each row's result from a run over the whole batch with its prompt alone."""
     results = []
     for number, length in enumerate(LENGTHS):
-        run = jax.jit(getattr(make_model(decode_fn, length=length, **layout), method))
+        run = jax.jit(getattr(make_model(decode_fn, length=length, **layout), function))
         results.append(jax.tree.map(np.asarray, run(alone(number, **layout), make_batch())))
     return jax.tree.map(lambda *leaves: np.stack(leaves)[CHOSEN, np.arange(ROWS)], *results)
 
@@ -92,6 +116,8 @@ def separate(method, decode_fn=GREEDY, **layout):
         pytest.param(
             BeamSearch(), {"scan_layers": True}, id="beam-scanned", marks=pytest.mark.slow
         ),
+        pytest.param(Greedy(), {"method": IA3()}, id="ia3-greedy", marks=pytest.mark.slow),
+        pytest.param(BeamSearch(), {"scan_layers": True, "method": IA3()}, id="ia3-beam-scanned"),
     ],
 )
 def test_a_mixed_batch_decodes_as_separate_runs_do(decode_fn, layout):
@@ -105,10 +131,11 @@ def test_a_mixed_batch_decodes_as_separate_runs_do(decode_fn, layout):
     assert any((row == EOS_ID).any() for row in expected_ids)
 
 
+@pytest.mark.parametrize("layout", [{}, {"method": IA3()}], ids=["prompt", "ia3"])
 @pytest.mark.parametrize("method", ["apply", "score"])
-def test_logits_and_scores_are_those_of_separate_runs(method):
-    got = jax.jit(getattr(make_model(), method))(together(), mixed_batch())
-    np.testing.assert_allclose(got, separate(method), rtol=1e-5, atol=1e-5)
+def test_logits_and_scores_are_those_of_separate_runs(method, layout):
+    got = jax.jit(getattr(make_model(**layout), method))(together(**layout), mixed_batch())
+    np.testing.assert_allclose(got, separate(method, **layout), rtol=1e-5, atol=1e-5)
 
 
 def test_padding_of_a_shorter_prompt_is_not_read():
@@ -126,21 +153,26 @@ def test_padding_of_a_shorter_prompt_is_not_read():
     [Greedy(), pytest.param(BeamSearch(), marks=pytest.mark.slow)],
     ids=["greedy", "beam"],
 )
-def test_on_a_mesh_it_is_the_same(decode_fn):
-    model = make_model(decode_fn)
+@pytest.mark.parametrize(
+    "layout",
+    [{}, pytest.param({"method": IA3()}, marks=pytest.mark.slow)],
+    ids=["prompt", "ia3"],
+)
+def test_on_a_mesh_it_is_the_same(decode_fn, layout):
+    model = make_model(decode_fn, **layout)
     partitioner = PjitPartitioner(num_partitions=2).on(jax.devices()[:4])
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
-    flat = {path: jax.device_put(x, shardings[path]) for path, x in weights().items()}
+    flat = {path: jax.device_put(x, shardings[path]) for path, x in weights(**layout).items()}
     params = tree.unflatten(flat)
-    params[table.TABLE] = jax.device_put(together()[table.TABLE], partitioner.replicated)
+    params[table.TABLE] = jax.device_put(together(**layout)[table.TABLE], partitioner.replicated)
     batch = partitioner.shard_batch(mixed_batch())
     with partitioner.activate():
         ids, aux = jax.jit(model.predict)(params, batch)
         scores = jax.jit(model.score)(params, batch)
-    expected_ids, expected_aux = separate("predict", decode_fn)
+    expected_ids, expected_aux = separate("predict", decode_fn, **layout)
     np.testing.assert_array_equal(ids, expected_ids)
     np.testing.assert_allclose(aux["scores"], expected_aux["scores"], rtol=1e-5)
-    np.testing.assert_allclose(scores, separate("score"), rtol=1e-5)
+    np.testing.assert_allclose(scores, separate("score", **layout), rtol=1e-5)
 
 
 def test_a_batch_without_numbers_compiles_to_what_it_was():

@@ -13,6 +13,7 @@
 Kernels and relative position tables are transposed there.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.checkpoints.formats.safetensors_files import SafetensorsFiles
 from prompt_tuning.checkpoints.formats.torch_files import TorchFiles
 from prompt_tuning.errors import CheckpointError
-from prompt_tuning.params.names import EMBEDDING, TABLE
+from prompt_tuning.params.names import EMBEDDING, LINEAR_MAPS, TABLE
 
 HEAD = "decoder/logits_dense/kernel"
 _STORED_HEAD = "lm_head.weight"
@@ -32,6 +33,19 @@ _STORED_HEAD = "lm_head.weight"
 _STORED_TABLES = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # T5 1.0 was converted with this table, which no version of transformers has read.
 _UNUSED = frozenset({"decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"})
+# Attention's linear maps, here and there; those of feed-forward blocks have the same names.
+LETTERS = {"query": "q", "key": "k", "value": "v", "out": "o"}
+# The modules of a layer, in order: theirs -> (our module, its norm).
+_MLP = {"DenseReluDense": ("mlp", "pre_mlp_layer_norm")}
+_MODULES = {
+    "encoder": {"SelfAttention": ("attention", "pre_attention_layer_norm"), **_MLP},
+    "decoder": {
+        "SelfAttention": ("self_attention", "pre_self_attention_layer_norm"),
+        "EncDecAttention": ("encoder_decoder_attention", "pre_cross_attention_layer_norm"),
+        **_MLP,
+    },
+}
+_LINEAR_THERE = re.compile(r"(encoder|decoder)\.block\.(\d+)\.layer\.\d\.(\w+)\.(\w+)")
 # Weight files by preference.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -165,6 +179,31 @@ def is_transposed(path: str) -> bool:
     return path.endswith(("/kernel", "/rel_embedding"))
 
 
+def module_here(theirs: str) -> str | None:
+    """Returns the path of a linear map of a layer that Hugging Face calls `theirs`; None if it is none.
+
+    Args:
+      theirs: As "encoder.block.0.layer.0.SelfAttention.k".
+    """
+    match = _LINEAR_THERE.fullmatch(theirs)
+    if match is None:
+        return None
+    stack, layer, module, letter = match.groups()
+    name = {there: here for here, there in LETTERS.items()}.get(letter, letter)
+    if module not in _MODULES[stack] or name not in LINEAR_MAPS:
+        return None
+    return f"{stack}/layers_{layer}/{_MODULES[stack][module][0]}/{name}"
+
+
+def module_there(path: str) -> str:
+    """Returns what Hugging Face calls the linear map of a path; the inverse of `module_here`."""
+    stack, layer, ours, name = path.split("/")
+    modules = enumerate(_MODULES[stack].items())
+    place = next(f"{number}.{there}" for number, (there, (here, _)) in modules if here == ours)
+    number = layer.removeprefix("layers_")
+    return f"{stack}.block.{number}.layer.{place}.{LETTERS.get(name, name)}"
+
+
 def layer_names(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yields (path here, name there) of every parameter of both stacks.
 
@@ -173,24 +212,13 @@ def layer_names(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """
     gated = len(settings["mlp_activations"]) > 1
     projections = ("wi_0", "wi_1", "wo") if gated else ("wi", "wo")
-    # The parts of a layer, in order: (our module, its norm, their module).
-    mlp = ("mlp", "pre_mlp_layer_norm", "DenseReluDense")
-    parts = {
-        "encoder": [("attention", "pre_attention_layer_norm", "SelfAttention"), mlp],
-        "decoder": [
-            ("self_attention", "pre_self_attention_layer_norm", "SelfAttention"),
-            ("encoder_decoder_attention", "pre_cross_attention_layer_norm", "EncDecAttention"),
-            mlp,
-        ],
-    }
-    attention = (("query", "q"), ("key", "k"), ("value", "v"), ("out", "o"))
-    for stack, modules in parts.items():
+    for stack, modules in _MODULES.items():
         yield f"{stack}/{stack}_norm/scale", f"{stack}.final_layer_norm.weight"
         for i in range(settings[f"num_{stack}_layers"]):
             here, there = f"{stack}/layers_{i}", f"{stack}.block.{i}.layer"
-            for j, (module, norm, theirs) in enumerate(modules):
+            for j, (theirs, (module, norm)) in enumerate(modules.items()):
                 yield f"{here}/{norm}/scale", f"{there}.{j}.layer_norm.weight"
-                pairs = [(p, p) for p in projections] if module == "mlp" else attention
+                pairs = [(p, p) for p in projections] if module == "mlp" else LETTERS.items()
                 for ours, letter in pairs:
                     yield f"{here}/{module}/{ours}/kernel", f"{there}.{j}.{theirs}.{letter}.weight"
             bias = f"{there}.0.SelfAttention.relative_attention_bias.weight"

@@ -103,6 +103,12 @@ def check_matrix(
             fix=f"use a {what} of this model's size",
         )
     matrix = matrix.astype(np.float32)
+    check_numbers(matrix, path, what=what)
+    return matrix
+
+
+def check_numbers(matrix: np.ndarray, path: epath.Path, *, what: str) -> None:
+    """Raises CheckpointError if an array holds numbers that no model can compute with."""
     if not np.isfinite(matrix).all():
         raise CheckpointError(
             f"{path} holds numbers that are not finite",
@@ -118,7 +124,6 @@ def check_matrix(
             expected=f"numbers of at most {_LARGEST:.0e}, whose squares float32 can add up",
             fix=f"use another {what}, such as that of an earlier step",
         )
-    return matrix
 
 
 def read_safetensors(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
@@ -153,15 +158,14 @@ def read_safetensors(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str,
     return tensors, recorded
 
 
-def encode_safetensors(name: str, matrix: np.ndarray, info: Mapping[str, Any]) -> bytes:
+def encode_safetensors(arrays: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> bytes:
     """Returns a `.safetensors` file.
 
     Args:
-      name: Name of its one tensor.
-      matrix: The tensor.
-      info: What it belongs to, for `read_safetensors`; anything JSON can hold.
+      arrays: Name -> tensor.
+      info: What they belong to, for `read_safetensors`; anything JSON can hold.
     """
-    tensors = {name: np.ascontiguousarray(matrix)}
+    tensors = {name: np.ascontiguousarray(x) for name, x in sorted(arrays.items())}
     plain = json.loads(json.dumps(dict(info), default=str))
     return save(tensors, _metadata(sealed({**plain, _CONTENT: _digest_of(tensors)})))
 
@@ -175,7 +179,8 @@ def _metadata(info: Mapping[str, Any]) -> dict[str, str]:
 def _digest_of(tensors: Mapping[str, np.ndarray]) -> str:
     """The digest of tensors: names, dtypes, shapes and content."""
     lines = [
-        f"{name} {x.dtype} {list(x.shape)} {of_bytes(x.tobytes())}" for name, x in tensors.items()
+        f"{name} {x.dtype} {list(x.shape)} {of_bytes(x.tobytes())}"
+        for name, x in sorted(tensors.items())
     ]
     return of_bytes("\n".join(lines))
 

@@ -28,7 +28,7 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLED_FILE = "adapter_model.bin"
 FILES = (CONFIG_FILE, WEIGHTS_FILE, PICKLED_FILE)
 _KIND = "PROMPT_TUNING"
-_TASK = "SEQ_2_SEQ_LM"
+TASK = "SEQ_2_SEQ_LM"
 _TENSOR = "prompt_embeddings"
 
 
@@ -54,8 +54,8 @@ def read_adapter(
       CheckpointError: If the adapter is of another kind than prompt tuning or for another kind of model, is damaged,
         or its prompt is of another width.
     """
-    config = _read_config(path)
-    tensors, info = _read_tensors(path)
+    config = read_config(path, kind=_KIND, what="one prompt in front of the encoder's input")
+    tensors, info = read_tensors(path)
     if set(tensors) != {_TENSOR}:
         raise CheckpointError(
             f"The adapter {path} holds something else than a prompt",
@@ -66,7 +66,7 @@ def read_adapter(
     rows = config.get("num_virtual_tokens")
     stacks = config.get("num_transformer_submodules")
     if stacks is None:
-        stacks = 2 if config.get("task_type") == _TASK else 1
+        stacks = 2 if config.get("task_type") == TASK else 1
     shape = list(tensors[_TENSOR].shape)
     named = [rows * stacks if isinstance(rows, int) else None, config.get("token_dim")]
     # PEFT takes the width from the model where its configuration does not say it.
@@ -108,41 +108,60 @@ def encode_adapter(
         "num_virtual_tokens": prompt.shape[0],
         "peft_type": _KIND,
         "prompt_tuning_init": "RANDOM",
-        "task_type": _TASK,
+        "task_type": TASK,
         "token_dim": prompt.shape[1],
     }
     return {
-        WEIGHTS_FILE: matrices.encode_safetensors(_TENSOR, prompt, info),
+        WEIGHTS_FILE: matrices.encode_safetensors({_TENSOR: prompt}, info),
         CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
     }
 
 
-def _read_config(path: epath.Path) -> dict[str, Any]:
-    """The configuration of an adapter that holds a prompt for a T5."""
-    config = json_files.read(
+def kind_of(path: epath.Path) -> str | None:
+    """Returns the `peft_type` of an adapter."""
+    return _config(path).get("peft_type")
+
+
+def _config(path: epath.Path) -> dict[str, Any]:
+    """The configuration of an adapter."""
+    return json_files.read(
         path / CONFIG_FILE, expected="the JSON that PEFT wrote", fix="copy the adapter again"
     )
-    kind = config.get("peft_type")
-    if kind != _KIND:
+
+
+def read_config(path: epath.Path, *, kind: str, what: str) -> dict[str, Any]:
+    """Returns the configuration of an adapter for a T5.
+
+    Args:
+      path: The adapter's directory.
+      kind: The `peft_type` that it has to have.
+      what: What adapters of this kind hold, for messages.
+
+    Raises:
+      CheckpointError: If it is of another kind or for another kind of model, or damaged.
+    """
+    config = _config(path)
+    found = config.get("peft_type")
+    if found != kind:
         raise CheckpointError(
             f"{path} is a PEFT adapter of another kind",
-            got=f"peft_type {kind}",
-            expected=f"peft_type {_KIND}: one prompt in front of the encoder's input",
-            fix="use a prompt-tuning adapter; what other kinds train is no prompt",
+            got=f"peft_type {found}",
+            expected=f"peft_type {kind}: {what}",
+            fix=f"use an adapter of kind {kind}",
         )
     task = config.get("task_type")
-    if task not in (None, _TASK):
+    if task not in (None, TASK):
         raise CheckpointError(
             f"{path} is a PEFT adapter for another kind of model",
             got=f"task_type {task}",
-            expected=f"task_type {_TASK}, as of a T5",
+            expected=f"task_type {TASK}, as of a T5",
             fix="use an adapter that was trained on a T5",
         )
     return config
 
 
-def _read_tensors(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
-    """The tensors of an adapter and what is recorded of them; from a pickled file through PyTorch."""
+def read_tensors(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
+    """Returns the tensors of an adapter and what is recorded of them; from a pickled file through PyTorch."""
     if (path / WEIGHTS_FILE).is_file():
         return matrices.read_safetensors(path / WEIGHTS_FILE)
     pickled = path / PICKLED_FILE

@@ -14,6 +14,8 @@ from prompt_tuning.errors import CheckpointError, unreadable
 
 # What a run leaves in MODEL_DIR, beside its checkpoints: the prompt of every step that was saved.
 FOLDER = "numpy_checkpoints"
+# Beside the prompt there, what a method added (`checkpoints/method_files/`).
+METHOD_FILE = "method.safetensors"
 _SAFETENSORS = ".safetensors"
 # In the JSON file beside a prompt: the SHA-256 of the prompt's file.
 DIGEST = "content (SHA-256)"

@@ -34,17 +34,7 @@ def read_source(
       CheckpointError: If there is no prompt, or it is damaged.
       ConfigError: If a step is asked for that is not there, or of something that has no steps.
     """
-    path = paths.absolute(source)
-    folder = path / FOLDER
-    if folder.is_dir():
-        path = folder / f"{STEP_PREFIX}{_choose_step(path, folder, step)}"
-    elif step is not None:
-        raise ConfigError(
-            "--step chooses among the prompts of a run",
-            got=f"--step={step} of {path}",
-            expected=f"a MODEL_DIR that holds {FOLDER}",
-            fix="leave --step out, or name the MODEL_DIR",
-        )
+    path = resolve(source, step=step)
     if run.is_run_checkpoint(path):
         run.check_digests(path)
         state = run.open_state(path)
@@ -63,6 +53,31 @@ def read_source(
     width = model.get("emb_dim") if isinstance(model, dict) else None
     prompt = matrices.check_matrix(prompt, path, what="prompt", setting=setting, width=width)
     return prompt, {**info, "exported_from": str(path)}
+
+
+def resolve(source: epath.PathLike, *, step: str | None = None) -> epath.Path:
+    """Returns the folder of a step of a MODEL_DIR that saved some; any other path as it is.
+
+    Args:
+      source: What the command takes as SOURCE; local or gs://.
+      step: See `read_source`.
+
+    Raises:
+      ConfigError: If a step is asked for that is not there, or of something that has no steps.
+      CheckpointError: If the run has saved none.
+    """
+    path = paths.absolute(source)
+    folder = path / FOLDER
+    if folder.is_dir():
+        return folder / f"{STEP_PREFIX}{_choose_step(path, folder, step)}"
+    if step is not None:
+        raise ConfigError(
+            "--step chooses among the prompts of a run",
+            got=f"--step={step} of {path}",
+            expected=f"a MODEL_DIR that holds {FOLDER}",
+            fix="leave --step out, or name the MODEL_DIR",
+        )
+    return path
 
 
 def _choose_step(model_dir: epath.Path, folder: epath.Path, step: str | None) -> int:

@@ -1,4 +1,6 @@
-"""Writes prompts as plain NumPy files, with a JSON file beside each that says what they belong to.
+"""Writes what a run added to its model: prompts as plain NumPy files, what a method added as one safetensors file.
+
+Each says what it belongs to, a NumPy file in a JSON file beside it.
 
 `numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt` is a `.npy` file without suffix, as the original
 prompt tuning code leaves it. These files are written at every save and never deleted: they are kilobytes.
@@ -19,10 +21,11 @@ from prompt_tuning.checkpoints import json_files, paths
 from prompt_tuning.checkpoints.formats.huggingface_config import CONFIG_FILE
 from prompt_tuning.checkpoints.paths import STEP_PREFIX
 from prompt_tuning.checkpoints.prompt_files import matrices, peft, read
-from prompt_tuning.checkpoints.prompt_files.read import FOLDER
+from prompt_tuning.checkpoints.prompt_files.read import FOLDER, METHOD_FILE
 from prompt_tuning.data import content
 from prompt_tuning.errors import CheckpointError, ConfigError
-from prompt_tuning.params.names import PROMPT_PATH
+from prompt_tuning.params import layouts
+from prompt_tuning.params.names import PROMPT_PATH, is_method
 from prompt_tuning.types import Array
 
 FORMATS = ("npy", "safetensors", "peft")
@@ -36,14 +39,14 @@ def folder(model_dir: epath.PathLike, step: int) -> epath.Path:
 def save_prompts(
     model_dir: epath.PathLike, step: int, flat_prompts: Mapping[str, Array], info: Mapping[str, Any]
 ) -> None:
-    """Writes each prompt, and `info` beside it, so that a reader sees all files of the step or none.
+    """Writes each prompt, and what a method added, with `info`, so that a reader sees all files of the step or none.
 
     Every process calls this; process 0 writes.
 
     Args:
       model_dir: Output folder of the run.
-      step: Updates applied to these prompts.
-      flat_prompts: Parameter path -> prompt [P, H].
+      step: Updates applied to these parameters.
+      flat_prompts: Parameter path -> prompt [P, H], or what a method added (`names.is_method`).
       info: What the prompts belong to (model, task, length, digests); anything JSON can hold.
     """
     arrays = {path: _to_host(array) for path, array in flat_prompts.items()}
@@ -54,9 +57,14 @@ def save_prompts(
     # A killed predecessor may have left its temporary folder: it is simply written over.
     target = final if final.exists() else final.parent / f"{final.name}.tmp"
     target.mkdir(parents=True, exist_ok=True)
-    for path, array in arrays.items():
+    prompts = {path: array for path, array in arrays.items() if not is_method(path)}
+    for path, array in prompts.items():
         side = {**info, "parameter": path, "shape": list(array.shape), "step": step}
         _write_npy(target / path.replace("/", "."), array, side)
+    if len(prompts) < len(arrays):
+        apart = layouts.take_apart({p: x for p, x in arrays.items() if p not in prompts})
+        encoded = encode_set(apart, {**info, "step": step})
+        json_files.write_atomically(target / METHOD_FILE, encoded)
     if target != final:
         target.rename(final)
 
@@ -74,6 +82,22 @@ def update_info(model_dir: epath.PathLike, step: int, info: Mapping[str, Any]) -
     for path in sorted(folder(model_dir, step).glob("*.json")):
         recorded = read.read_info(path)
         json_files.write_atomically(path, json_files.encode({**recorded, **info}))
+    added = folder(model_dir, step) / METHOD_FILE
+    if added.is_file():
+        tensors, recorded = matrices.read_safetensors(added)
+        encoded = matrices.encode_safetensors(tensors, {**(recorded or {}), **info})
+        json_files.write_atomically(added, encoded)
+
+
+def encode_set(params: Mapping[str, Array], info: Mapping[str, Any]) -> bytes:
+    """Returns the `.safetensors` file of what a method added.
+
+    Args:
+      params: Path in the unscanned layout -> array.
+      info: What they belong to; anything JSON can hold.
+    """
+    arrays = {path.replace("/", "."): np.asarray(x) for path, x in params.items()}
+    return matrices.encode_safetensors(arrays, info)
 
 
 def write_prompt(
@@ -100,6 +124,20 @@ def write_prompt(
       CheckpointError: If the base model is a folder here, and of another width than the prompt.
     """
     target = epath.Path(target)
+    check_target(target, file_format=file_format, base_model=base_model)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if file_format == "peft":
+        base_model = base_model_of(base_model, info, prompt.shape[1])
+        write_folder(target, peft.encode_adapter(prompt, info, base_model=base_model))
+    elif file_format == "safetensors":
+        name = PROMPT_PATH.replace("/", ".")
+        json_files.write_atomically(target, matrices.encode_safetensors({name: prompt}, info))
+    else:
+        _write_npy(target, prompt, info)
+
+
+def check_target(target: epath.Path, *, file_format: str, base_model: str | None) -> None:
+    """Raises ConfigError unless something may be written to `target`; arguments as those of `write_prompt`."""
     if base_model and file_format != "peft":
         raise ConfigError(
             "--base_model is written into PEFT adapters only",
@@ -121,15 +159,6 @@ def write_prompt(
             expected="a name that is free",
             fix="choose another name, or remove what is there",
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if file_format == "peft":
-        base_model = _base_model(base_model, info, prompt.shape[1])
-        _write_folder(target, peft.encode_adapter(prompt, info, base_model=base_model))
-    elif file_format == "safetensors":
-        name = PROMPT_PATH.replace("/", ".")
-        json_files.write_atomically(target, matrices.encode_safetensors(name, prompt, info))
-    else:
-        _write_npy(target, prompt, info)
 
 
 def _write_npy(path: epath.Path, prompt: np.ndarray, info: Mapping[str, Any]) -> None:
@@ -149,8 +178,19 @@ def _to_host(array: Array) -> np.ndarray:
     return np.asarray(array)
 
 
-def _base_model(named: str | None, info: Mapping[str, Any], width: int) -> str | None:
-    """The model that an adapter names; CheckpointError if it is a folder here and of another width than the prompt."""
+def base_model_of(
+    named: str | None, info: Mapping[str, Any], width: int | None = None
+) -> str | None:
+    """Returns the model that an adapter names.
+
+    Args:
+      named: What the user called it; None for the Hugging Face folder that the run started from, if it did.
+      info: What the run recorded.
+      width: Of the prompt; None where there is none.
+
+    Raises:
+      CheckpointError: If it is a folder here and of another width than the prompt.
+    """
     recorded = info.get("initial_checkpoint_path")
     # PEFT opens local folders only; a bucket would be asked over the network for nothing.
     if not named and recorded and "://" not in recorded:
@@ -158,7 +198,7 @@ def _base_model(named: str | None, info: Mapping[str, Any], width: int) -> str |
     if not named or not (epath.Path(named) / CONFIG_FILE).is_file():
         return named
     model_width = json.loads((epath.Path(named) / CONFIG_FILE).read_text()).get("d_model")
-    if model_width != width:
+    if width is not None and model_width != width:
         raise CheckpointError(
             f"The prompt does not fit {named}",
             got=f"a prompt of width {width}",
@@ -168,7 +208,7 @@ def _base_model(named: str | None, info: Mapping[str, Any], width: int) -> str |
     return named
 
 
-def _write_folder(target: epath.Path, files: Mapping[str, bytes]) -> None:
+def write_folder(target: epath.Path, files: Mapping[str, bytes]) -> None:
     """Writes a folder that is whole or not there; in an object store, one that its last file makes whole."""
     at_once = not paths.in_object_store(target)
     folder = json_files.temporary_beside(target) if at_once else target

@@ -13,7 +13,7 @@ from prompt_tuning import tree
 from prompt_tuning.config import files, queries
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
-from prompt_tuning.params.names import PROMPT_REGEX
+from prompt_tuning.params.names import ADDED_REGEX, PROMPT_REGEX
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run import steps
 from prompt_tuning.run.arrays import abstract_state, held_shapes
@@ -233,7 +233,7 @@ def abstract_training(run: PlannedRun, partitioner: PjitPartitioner) -> tuple[An
 
 def abstract_params(run: PlannedRun, partitioner: PjitPartitioner) -> PyTree:
     """Returns all parameters as abstract arrays, as evaluation and inference hold them."""
-    is_float = tree.match_any(run.trainable_regex if run.trainer else PROMPT_REGEX)
+    is_float = tree.match_any(run.trainable_regex if run.trainer else ADDED_REGEX)
     paths = list(run.model.param_shapes)
     frozen = [path for path in paths if not is_float(path)]
     held = held_shapes(run.model, partitioner, frozen, run.frozen_dtype)

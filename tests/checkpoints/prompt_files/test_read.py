@@ -36,7 +36,7 @@ def _folder_of_a_step(root):
 
 
 def _safetensors(root):
-    (root / "p.safetensors").write_bytes(encode_safetensors(NAME, PROMPT, INFO))
+    (root / "p.safetensors").write_bytes(encode_safetensors({NAME: PROMPT}, INFO))
     return root / "p.safetensors"
 
 

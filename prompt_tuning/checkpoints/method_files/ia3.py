@@ -1,0 +1,142 @@
+"""(IA)3 as T-Few's PyTorch files and as adapters of Hugging Face's PEFT have it.
+
+| here | T-Few | PEFT |
+|---|---|---|
+| output of `key` [N*D] | `….k.multi_lora_b` [N*D, 1] | `….k.ia3_l` [N*D, 1] |
+| input of `wo` [F] | output of `wi_1`: `….wi_1.multi_lora_b` [F, 1] | `….wo.ia3_l` [1, F] |
+
+PEFT scales the input of its `feedforward_modules` and the output of its other `target_modules`, by the shape of the
+factors. Its default for mT5, [k, v, wi_1] with wi_1 for feed-forward, scales the input of wi_1, the whole width of the
+model: no (IA)3 of the paper's, but `methods.IA3.inputs = ('wi_1',)` here. Factors on the output of wi_1 are taken for
+those of wo's input, which is the same because that half of a gated block has no activation.
+
+Source: r-three/t-few, `src/models/lora.py`; PEFT 0.21, `tuners/ia3/layer.py` and `utils/constants.py`.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from prompt_tuning.checkpoints.formats import huggingface, torch_files
+from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
+from prompt_tuning.checkpoints.prompt_files import matrices, peft
+from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.params.names import IA3_SCALING, LINEAR_MAPS
+
+PEFT_KIND = "IA3"
+NAME = "IA3"
+_PREFIX, _PEFT_TENSOR = "base_model.model.", ".ia3_l"
+_T_FEW_TENSOR = ".multi_lora_b"
+
+
+def read_t_few(path: epath.Path) -> MethodSet:
+    """Reads T-Few's vectors, such as `t03b_ia3_finish.pt`.
+
+    Args:
+      path: A file that PyTorch wrote; local.
+
+    Raises:
+      CheckpointError: If it is damaged, or holds anything else.
+    """
+    files = torch_files.TorchFiles([path])
+    tensors = {name: files.read(name) for name in files.shapes()}
+    return _from_modules(path, tensors, _T_FEW_TENSOR, info={})
+
+
+def read_adapter(path: epath.Path) -> MethodSet:
+    """Reads a PEFT adapter of (IA)3.
+
+    Args:
+      path: The adapter's directory; local or gs://.
+
+    Raises:
+      CheckpointError: If the adapter is of another kind or for another kind of model, or damaged.
+    """
+    config = peft.read_config(path, kind=PEFT_KIND, what="the factors of (IA)3")
+    tensors, info = peft.read_tensors(path)
+    named = {name.removeprefix(_PREFIX): x for name, x in tensors.items()}
+    read = _from_modules(path, named, _PEFT_TENSOR, info=info or {})
+    # A list names maps of all layers; an expression may leave layers out, which then stay as they are.
+    is_partial = isinstance(config.get("target_modules"), str) or config.get("exclude_modules")
+    return MethodSet(read.params, read.info, absent=1.0 if is_partial else None)
+
+
+def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, bytes]:
+    """Returns the files of an adapter, by name, that `peft.PeftModel.from_pretrained` loads, the configuration last.
+
+    Args:
+      found: Factors of every layer.
+      base_model: Name on the Hugging Face hub, or path, of the model that they are for.
+
+    Raises:
+      ConfigError: If they are not those of (IA)3.
+    """
+    settings = found.info.get(METHOD) or {}
+    if settings.get("name") != NAME:
+        raise ConfigError(
+            "PEFT has no adapter for this method",
+            got=settings.get("name"),
+            expected=NAME,
+            fix="export it as .safetensors",
+        )
+    inputs = [name for name in LINEAR_MAPS if name in settings["inputs"]]
+    outputs = [name for name in LINEAR_MAPS if name in settings["outputs"]]
+    tensors = {}
+    for path, x in found.params.items():
+        module = path.removesuffix(f"/{IA3_SCALING}")
+        is_input = module.rpartition("/")[2] in inputs
+        name = _PREFIX + huggingface.module_there(module) + _PEFT_TENSOR
+        tensors[name] = x[None] if is_input else x[:, None]
+    letter = lambda names: [huggingface.LETTERS.get(name, name) for name in names]  # noqa: E731
+    config = {
+        "base_model_name_or_path": base_model,
+        "fan_in_fan_out": False,
+        "feedforward_modules": letter(inputs),
+        "inference_mode": True,
+        "init_ia3_weights": True,
+        "modules_to_save": None,
+        "peft_type": PEFT_KIND,
+        "target_modules": letter([*outputs, *inputs]),
+        "task_type": peft.TASK,
+    }
+    return {
+        peft.WEIGHTS_FILE: matrices.encode_safetensors(tensors, found.info),
+        peft.CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
+    }
+
+
+def _from_modules(
+    path: epath.Path, tensors: Mapping[str, np.ndarray], ending: str, info: Mapping[str, Any]
+) -> MethodSet:
+    """Factors by Hugging Face's names of the maps that they scale."""
+    params: dict[str, np.ndarray] = {}
+    ends: dict[str, set[str]] = {"outputs": set(), "inputs": set()}
+    for name, x in tensors.items():
+        module = huggingface.module_here(name.removesuffix(ending))
+        if module is None or not name.endswith(ending) or x.ndim != 2 or 1 not in x.shape:
+            raise CheckpointError(
+                f"{path} holds something else than factors of (IA)3",
+                got=f"{name} {list(x.shape)}",
+                expected=f"tensors [outputs, 1] or [1, inputs] called encoder.block.0….k{ending} and so on",
+                fix="name a file that holds nothing else",
+            )
+        is_input = x.shape[0] == 1
+        if module.endswith("/wi_1") and not is_input:
+            module, is_input = module.replace("/wi_1", "/wo"), True
+        ends["inputs" if is_input else "outputs"].add(module.rpartition("/")[2])
+        target = f"{module}/{IA3_SCALING}"
+        factors = x.reshape(-1).astype(np.float32)
+        params[target] = params[target] * factors if target in params else factors
+    both = ends["inputs"] & ends["outputs"]
+    if both or not params:
+        raise CheckpointError(
+            f"{path} holds no (IA)3 that can be used here",
+            got=f"{sorted(both)} scaled at both ends" if both else "no tensors",
+            expected="factors, of each map for its inputs or for its outputs",
+            fix="use another adapter",
+        )
+    settings = {end: [n for n in LINEAR_MAPS if n in names] for end, names in ends.items()}
+    return MethodSet(params, {**info, METHOD: {"name": NAME, **settings}})

@@ -1,0 +1,89 @@
+"""Reads what a method added to a model, in any form it is kept in."""
+
+import numpy as np
+from etils import epath
+
+from prompt_tuning.checkpoints.formats import run
+from prompt_tuning.checkpoints.method_files import ia3
+from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
+from prompt_tuning.checkpoints.prompt_files import matrices, peft, source
+from prompt_tuning.checkpoints.prompt_files.read import METHOD_FILE
+from prompt_tuning.errors import CheckpointError
+from prompt_tuning.params import layouts
+from prompt_tuning.params.names import is_method, is_prompt
+
+
+def is_there(path: epath.PathLike, *, step: str | None = None) -> bool:
+    """Returns whether `path` names what a method added, and no prompt."""
+    found = _file(source.resolve(path, step=step))
+    if run.is_run_checkpoint(found):
+        names = run.trainable_shapes(run.open_state(found))
+        return any(map(is_method, names)) and not any(map(is_prompt, names))
+    if peft.is_adapter(found):
+        return peft.kind_of(found) == ia3.PEFT_KIND
+    if found.suffix == ".safetensors" and found.is_file():
+        return METHOD in (matrices.read_safetensors(found)[1] or {})
+    return found.suffix == ".pt"
+
+
+def read_set(
+    path: epath.PathLike, *, step: str | None = None, setting: str = "METHOD_FILE"
+) -> MethodSet:
+    """Returns what a method added.
+
+    Args:
+      path: A `.safetensors` file that `prompt-tuning export` wrote; a MODEL_DIR, a checkpoint of a run, or a
+        `numpy_checkpoints/checkpoint_{step}` folder; T-Few's `.pt`; the directory of a PEFT adapter of (IA)3. Local or
+        gs://, a `.pt` local.
+      step: A step of a MODEL_DIR, "latest" or "best"; None means "latest".
+      setting: The setting that names it, for messages.
+
+    Raises:
+      CheckpointError: If there is none at `path`, or it is damaged or of another kind.
+      ConfigError: If a step is asked for that is not there, or of something that has no steps.
+    """
+    found = _file(source.resolve(path, step=step))
+    if run.is_run_checkpoint(found):
+        read = _of_run(found)
+    elif peft.is_adapter(found):
+        read = ia3.read_adapter(found)
+    elif found.suffix == ".safetensors" and found.is_file():
+        tensors, info = matrices.read_safetensors(found)
+        params = {name.replace(".", "/"): x.astype(np.float32) for name, x in tensors.items()}
+        read = MethodSet(params, info or {})
+    elif found.suffix == ".pt":
+        read = ia3.read_t_few(found)
+    else:
+        raise CheckpointError(
+            "No file of a method",
+            got=str(found),
+            expected="a run, a .safetensors file that was exported, T-Few's .pt, or a PEFT adapter",
+            fix=f"correct {setting}",
+        )
+    strange = [name for name in read.params if not is_method(name)]
+    if strange or not read.params:
+        raise CheckpointError(
+            f"{found} does not hold what a method added, and that alone",
+            got=strange[:3],
+            expected="parameters of a method",
+            fix=f"correct {setting}",
+        )
+    for name, x in read.params.items():
+        matrices.check_numbers(x, found, what=name)
+    return MethodSet(read.params, {**read.info, "exported_from": str(found)}, read.absent)
+
+
+def _file(path: epath.Path) -> epath.Path:
+    """The file of a folder that a run saved; other paths as they are."""
+    if path.name in peft.FILES and peft.is_adapter(path.parent):
+        return path.parent
+    return path / METHOD_FILE if (path / METHOD_FILE).is_file() else path
+
+
+def _of_run(path: epath.Path) -> MethodSet:
+    """What the checkpoint of a run holds."""
+    run.check_digests(path)
+    state = run.open_state(path)
+    stored = {p: state.read(run.TRAINABLE + p) for p in run.trainable_shapes(state) if is_method(p)}
+    apart = {p: np.asarray(x) for p, x in layouts.take_apart(stored).items()}
+    return MethodSet(apart, run.read_metadata(path))

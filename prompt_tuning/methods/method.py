@@ -1,0 +1,102 @@
+"""What a method of tuning is, beside the prompt: parameters of its own inside a frozen model.
+
+A new method is a file beside this one, with a frozen dataclass that extends `Method` and says
+
+- where it acts: it overrides a hook, which the model's modules call wherever they have such a place;
+- which parameters it adds: the hook declares them by `Linear.parameter`, so that stacking, partitioning and paths
+  follow from where it is called. How their paths end is a line of `params.names.ADDED_REGEX`, by which runs, files and
+  checkpoints know what was added to a model;
+- how they start: by the initializer that it passes there.
+
+Then come a gin name and a file of `configs/methods/`. The models know no method by its name.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import partitioning as nn_partitioning
+from jaxtyping import Float
+
+from prompt_tuning.types import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """The linear map from which a hook is called.
+
+    Attributes:
+      module: Its Linen module, of which added parameters become parameters.
+      inputs: Width of its input, several axes of which count as one, and the logical name of that axis.
+      outputs: The same of its output.
+    """
+
+    module: nn.Module
+    inputs: tuple[int, str]
+    outputs: tuple[int, str]
+
+    @property
+    def name(self) -> str:
+        """The map's name in its layer: query, key, value, out, wi (wi_0 and wi_1 where gated) or wo."""
+        return self.module.name or ""
+
+    def parameter(
+        self,
+        name: str,
+        init: Callable[..., jax.Array],
+        shape: tuple[int, ...],
+        axes: tuple[str, ...],
+        *,
+        rows: int,
+    ) -> Float[jax.Array, "#R 1 *shape"]:
+        """Declares a parameter, float32, and returns it so that it broadcasts with [R, positions, *shape].
+
+        Args:
+          name: Its name, by which `params.names.ADDED_REGEX` knows it.
+          init: `(rng, shape, dtype) -> array`.
+          shape: Its shape.
+          axes: A logical name for each axis.
+          rows: R of what it is used on. Where each of B rows of a batch has a value of its own (`prompts/table.py`),
+            R is B, or a multiple of it while several sequences are decoded for each row.
+        """
+        if self.module.has_variable("params", name):
+            of_rows = jnp.asarray(self.module.get_variable("params", name))
+            if of_rows.ndim == len(shape) + 1:
+                return jnp.repeat(of_rows, rows // of_rows.shape[0], axis=0)[:, None]
+        value: Any = nn_partitioning.param_with_axes(
+            name, init, shape, jnp.float32, axes=axes, module=self.module
+        )
+        return value[None, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method that leaves everything as it is; others override what they change.
+
+    Attributes:
+      path: File to start from, in any form that `checkpoints.method_files.read` knows; None for the initializers.
+    """
+
+    path: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Returns its name and settings, JSON values, without the file that it starts from."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["path"]
+        listed = {name: list(x) if isinstance(x, tuple) else x for name, x in fields.items()}
+        return {"name": type(self).__name__, **listed}
+
+    def input_of(self, linear: Linear, x: Float[Array, "R L ..."]) -> Float[Array, "R L ..."]:
+        """Returns what a linear map takes for the input `x`."""
+        del linear
+        return x
+
+    def output_of(
+        self, linear: Linear, x: Float[Array, "R L ..."], y: Float[jax.Array, "R L ..."]
+    ) -> Float[jax.Array, "R L ..."]:
+        """Returns what a linear map gives for its output `y`, given the input `x`."""
+        del linear, x
+        return y
