@@ -134,6 +134,10 @@ def train(
         train_dataset_cfg = dataclasses.replace(train_dataset_cfg, pack=False)
     if train_eval_dataset_cfg and model.prompt is not None:
         train_eval_dataset_cfg = dataclasses.replace(train_eval_dataset_cfg, pack=False)
+    if model.choice_losses is not None:
+        train_dataset_cfg = dataclasses.replace(train_dataset_cfg, choices=True)
+        if train_eval_dataset_cfg:
+            train_eval_dataset_cfg = dataclasses.replace(train_eval_dataset_cfg, choices=True)
     # 1. Refuse what cannot work before anything is loaded or compiled.
     checks.enter(model, train_dataset_cfg)
     eval_cfgs = [cfg for cfg in (train_eval_dataset_cfg, infer_eval_dataset_cfg) if cfg]

@@ -43,13 +43,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parse(argv)
     if not flags.write_only:
         for arguments in sweeps(flags):
-            _run("sweep", *arguments, expected=(0, CELLS_FAILED))
+            run_command("sweep", *arguments, expected=(0, CELLS_FAILED))
     folder = flags.docs_dir / "reproduction"
     folder.mkdir(parents=True, exist_ok=True)
     copy_rows(pathlib.Path(flags.output_dir), folder / TABLE)
     # The report shows this command, which should name no folder of this machine.
     shown = os.path.relpath(folder)
-    _run("report", shown, f"--output_dir={shown}")
+    run_command("report", shown, f"--output_dir={shown}")
     write_page(flags.docs_dir / "reproduction.md", page(rows.read([str(folder)])))
 
 
@@ -129,7 +129,7 @@ def write_page(path: pathlib.Path, tables: str) -> None:
     path.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
 
 
-def _run(*arguments: str, expected: Sequence[int] = (0,)) -> None:
+def run_command(*arguments: str, expected: Sequence[int] = (0,)) -> None:
     """Runs a command of this package, and ends with it unless its exit code is one of those expected."""
     command = [sys.executable, "-m", "prompt_tuning", *arguments]
     code = subprocess.run(command, check=False).returncode

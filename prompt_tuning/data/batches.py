@@ -6,13 +6,13 @@ import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
-from typing import Any
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
 from prompt_tuning.data import context, grouping, pipelines, registry, stream, tallies, verbalizers
+from prompt_tuning.data.choices import check_choices, model_features, with_choices
 from prompt_tuning.data.vocabularies import check_vocabulary
 from prompt_tuning.errors import ConfigError, DataError, check_count
 
@@ -38,6 +38,8 @@ class DatasetConfig:
         example with its prompt, and lays them into fewer rows (`packing.pack`); evaluation is not packed.
       length_window: Batches of the stream whose examples are sorted by length together, so that each training batch
         holds examples of like length; 1 leaves them as they come.
+      choices: Whether the targets of an example are all its answer choices, as `model.choice_losses` wants them; a
+        run sets it.
       module: Python module whose import registers the task.
       data_dir: Folder with the original files, instead of the run's (see `context`) or TensorFlow Datasets.
     """
@@ -51,12 +53,20 @@ class DatasetConfig:
     use_cached: bool = False
     pack: bool = False
     length_window: int = 1
+    choices: bool = False
     module: str | None = None
     data_dir: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses windows of no batch."""
+        """Refuses windows of no batch, and what does not go together."""
         check_count("utils.DatasetConfig.length_window", self.length_window, "batches")
+        if self.choices and self.pack:
+            raise ConfigError(
+                "Examples with all their choices cannot be packed",
+                got="utils.DatasetConfig.pack = True with choice_losses",
+                expected="an example a row",
+                fix="bind utils.DatasetConfig.pack = False, or models.EncoderDecoderModel.choice_losses = None",
+            )
 
 
 def load_task_module(cfg: DatasetConfig) -> None:
@@ -179,7 +189,8 @@ def train_batches(cfg: DatasetConfig, *, seed: int, start_example: int = 0) -> I
 
     Returns:
       Batches {encoder_input_tokens [B, L], decoder_input_tokens [B, T], decoder_target_tokens [B, T],
-      decoder_loss_weights [B, T]} int32, with segment ids and positions where packed.
+      decoder_loss_weights [B, T]} int32, with segment ids and positions where packed, and as `choices.model_features`
+      makes them where choices are read.
 
     Raises:
       DataError: The task or its data is missing.
@@ -190,9 +201,9 @@ def train_batches(cfg: DatasetConfig, *, seed: int, start_example: int = 0) -> I
     ds = _examples(cfg, num_epochs=None, seed=seed, start_example=start_example - seen)
     ds = ds.batch(window, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
     if cfg.length_window == 1:
-        return _batches(ds)
+        return _batches(ds, cfg)
     first = (start_example - seen) // window
-    found = grouping.grouped(_batches(ds), cfg.batch_size, seed=seed, first=first)
+    found = grouping.grouped(_batches(ds, cfg), cfg.batch_size, seed=seed, first=first)
     return itertools.islice(found, seen // cfg.batch_size, None)
 
 
@@ -213,7 +224,7 @@ def eval_batches(cfg: DatasetConfig, *, num_batches: int | None = None) -> Itera
     ds = ds.batch(cfg.batch_size, drop_remainder=False)
     if num_batches is not None:
         ds = ds.take(num_batches)
-    return (pad_batch(batch, cfg.batch_size) for batch in _batches(ds.prefetch(1)))
+    return (pad_batch(batch, cfg.batch_size) for batch in _batches(ds.prefetch(1), cfg))
 
 
 def pad_batch(batch: Mapping[str, np.ndarray], batch_size: int) -> Batch:
@@ -229,26 +240,15 @@ def pad_batch(batch: Mapping[str, np.ndarray], batch_size: int) -> Batch:
     }
 
 
-def numpy_iterator(ds: tf.data.Dataset) -> Iterator[Any]:
-    """Returns the elements as numpy arrays, by an iterator that ends at once when it is dropped.
-
-    tf.data's autotuner wakes at growing intervals, up to a minute, and an iterator is only deleted after its next turn:
-    a run would wait that long at its end. Without it parallel maps use up to 16 threads.
-    """
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return ds.with_options(options).as_numpy_iterator()
-
-
-def _batches(ds: tf.data.Dataset) -> Iterator[Batch]:
-    """Yields the elements as numpy arrays."""
-    elements = numpy_iterator(ds)
+def _batches(ds: tf.data.Dataset, cfg: DatasetConfig) -> Iterator[Batch]:
+    """Yields the elements as numpy arrays, the choices of a row apart."""
+    elements = pipelines.numpy_iterator(ds)
     while True:
         with pipelines.readable_errors():
             batch = next(elements, None)
         if batch is None:
             return
-        yield batch
+        yield model_features(batch) if cfg.choices else batch
 
 
 def _examples(
@@ -270,8 +270,11 @@ def _make_examples(
     skipped = 0 if cfg.pack else start_example
     with context.overriding(data_dir=cfg.data_dir):
         if num_epochs is None:
-            ds = stream.endless(provider, lengths, start=skipped, **how)
+            form = with_choices if cfg.choices else None
+            ds = stream.endless(provider, lengths, start=skipped, form=form, **how)
         else:
+            if cfg.choices and isinstance(provider, seqio.Task):
+                provider = with_choices(provider)
             ds = provider.get_dataset(lengths, num_epochs=num_epochs, **how)
     ds = pipelines.to_model_features(pack=cfg.pack)(ds, lengths).skip(start_example - skipped)
     options = tf.data.Options()
@@ -311,6 +314,8 @@ def check_dataset(
     for name in features:
         check_vocabulary(provider.output_features[name].vocabulary)
     num = max(tallies.SAMPLE // len(names), tallies.SAMPLE_OF_EACH)
+    # Sets of few shots are looked at whole.
+    num = tallies.SAMPLE if cfg.choices else num
 
     def check(name: str) -> list[str]:
         task = seqio.TaskRegistry.get(name)
@@ -361,6 +366,7 @@ def _tally(cfg: DatasetConfig, lengths: Mapping[str, int] | None, num: int) -> t
     """Counts over the first examples of the split of one task; raises DataError if there are none."""
     task = seqio.TaskRegistry.get(cfg.mixture_or_task_name)
     whole = tallies.whole_lengths(task, lengths)
+    task = with_choices(task) if cfg.choices else task
     tally = tallies.Tally(
         f"{cfg.split} of {task.name!r}",
         {name: feature.vocabulary for name, feature in task.output_features.items()},
@@ -372,7 +378,10 @@ def _tally(cfg: DatasetConfig, lengths: Mapping[str, int] | None, num: int) -> t
                 whole, split=cfg.split, use_cached=cfg.use_cached, shuffle=False, num_epochs=1
             )
         )
-        for example in numpy_iterator(ds.take(num)):
+        for number, example in enumerate(pipelines.numpy_iterator(ds.take(num))):
+            if cfg.choices and lengths:
+                where = f"Example {number} of {cfg.split} of {task.name!r}"
+                check_choices(example, where, lengths["targets"])
             tally.add(example)
     if not tally.num:
         raise DataError(

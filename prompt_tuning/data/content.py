@@ -145,7 +145,7 @@ def difference(recorded: Any, present: Any, name: str = "") -> tuple[str, Any, A
       present: What it returns now; its order decides which part is the first.
       name: Name of the whole.
     """
-    if recorded == present:
+    if _without_none(recorded) == _without_none(present):
         return None
     is_short = name and len(f"{recorded}{present}") <= _MAX_CHARACTERS
     if isinstance(recorded, Mapping) and isinstance(present, Mapping) and not is_short:
@@ -156,6 +156,18 @@ def difference(recorded: Any, present: Any, name: str = "") -> tuple[str, Any, A
         items = enumerate(itertools.zip_longest(recorded, present))
         return next(found for n, pair in items if (found := difference(*pair, f"{name}[{n}]")))
     return name, recorded, present
+
+
+def _without_none(value: Any) -> Any:
+    """A description without fields, and last parts, that are None: an earlier version may not have had them."""
+    if isinstance(value, list):
+        parts = [_without_none(item) for item in value]
+        while parts and parts[-1] is None:
+            parts.pop()
+        return parts
+    if isinstance(value, Mapping):
+        return {name: _without_none(item) for name, item in value.items() if item is not None}
+    return value
 
 
 def describe(value: Any, _inside: tuple[int, ...] = ()) -> Any:

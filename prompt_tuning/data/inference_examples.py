@@ -55,7 +55,7 @@ def from_task(cfg: batches.DatasetConfig) -> Iterator[InferenceExample]:
             use_cached=cfg.use_cached,
         )
         dataset = pipelines.made(make)
-    for example in batches.numpy_iterator(dataset):
+    for example in pipelines.numpy_iterator(dataset):
         texts = {k: _text(v) for k, v in example.items() if k.endswith(PRETOKENIZED)}
         yield InferenceExample(
             texts, model_features(example["inputs"], example["targets"], lengths)

@@ -19,6 +19,7 @@ def endless(
     shuffle: bool,
     seed: int,
     start: int,
+    form: Callable[[seqio.Task], seqio.Task] | None = None,
 ) -> tf.data.Dataset:
     """Returns what SeqIO's `get_dataset` returns for all epochs, without its first examples.
 
@@ -35,10 +36,12 @@ def endless(
       shuffle: Whether to shuffle.
       seed: Seed of the order, of mixing and of random preprocessing.
       start: Examples to leave out at the start.
+      form: Makes of each task the one that is read, with the same features; None reads it as it is.
     """
+    form = form or (lambda task: task)
     how = {"split": split, "use_cached": use_cached, "shuffle": shuffle, "seed": seed}
     if type(provider) is seqio.Task:
-        return _of_task(provider, lengths, start=start, **how)
+        return _of_task(form(provider), lengths, start=start, **how)
     if type(provider) is not seqio.Mixture:
         # A class of the user's may read its examples in a way of its own.
         return provider.get_dataset(lengths, num_epochs=None, **how).skip(start)
@@ -46,7 +49,7 @@ def endless(
     counts, turns = mixing.turns(provider, tasks, seed, start)
     features = tasks[0].output_features
     streams = [
-        _of_task(task, lengths, start=int(count), **how).map(
+        _of_task(form(task), lengths, start=int(count), **how).map(
             lambda example: {name: x for name, x in example.items() if name in features},
             num_parallel_calls=tf.data.AUTOTUNE,
         )

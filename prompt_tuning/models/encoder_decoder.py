@@ -18,6 +18,7 @@ from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import layouts
 from prompt_tuning.prompts import table
 from prompt_tuning.prompts.config import PromptConfig
+from prompt_tuning.training.choice_losses import ChoiceLosses
 from prompt_tuning.training.losses import LossConfig, token_cross_entropy
 from prompt_tuning.types import Batch, PyTree
 
@@ -35,6 +36,8 @@ class EncoderDecoderModel:
       z_loss: See `LossConfig`.
       label_smoothing: See `LossConfig`.
       loss_normalizing_factor: See `LossConfig`.
+      choice_losses: Losses of the answer choices of each example; runs are then trained on rows of all choices
+        (`data/choices.py`). None trains on targets alone.
       decode_fn: How to decode; a class, as T5X's gin files name it, is called.
       num_decodes: Sequences decoded for each example (beams, draws), of which the best is returned; None for what
         `decode_fn` says.
@@ -48,6 +51,7 @@ class EncoderDecoderModel:
     z_loss: float = 1e-4
     label_smoothing: float = 0.0
     loss_normalizing_factor: float | str | None = None
+    choice_losses: ChoiceLosses | None = None
     decode_fn: DecodeFn | type[DecodeFn] = Greedy()
     num_decodes: int | None = None
 
@@ -74,7 +78,9 @@ class EncoderDecoderModel:
     @property
     def loss_config(self) -> LossConfig:
         """The loss terms."""
-        return LossConfig(self.z_loss, self.label_smoothing, self.loss_normalizing_factor)
+        return LossConfig(
+            self.z_loss, self.label_smoothing, self.loss_normalizing_factor, self.choice_losses
+        )
 
     @functools.cached_property
     def decoder(self) -> DecodeFn:

@@ -69,7 +69,8 @@ class T5(nn.Module):
 
         `trimmed` is what was cut off the inputs and the targets of all rows as padding: dropout is that of whole rows.
         """
-        _check_packing(encoder_segment_ids, decoder_segment_ids, has_prompt=False)
+        if encoder_segment_ids is not None:
+            _check_packing(encoder_segment_ids, decoder_segment_ids, has_prompt=False)
         encoded = self.encode(
             encoder_input_tokens,
             encoder_segment_ids,

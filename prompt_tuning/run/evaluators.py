@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from prompt_tuning.data import batches, evaluation, widths
+from prompt_tuning.data import batches, evaluation, pipelines, widths
 from prompt_tuning.data.evaluation import EvaluatorConfig
 from prompt_tuning.data.widths import Size
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
@@ -144,10 +144,10 @@ class DecodingEval:
             return {}
         results = evaluation.run_evaluator(
             self._evaluator,
-            predict_fn=lambda ds: self._inference.predict(params, batches.numpy_iterator(ds)),
-            score_fn=lambda ds: self._inference.score(params, batches.numpy_iterator(ds)),
+            predict_fn=lambda ds: self._inference.predict(params, pipelines.numpy_iterator(ds)),
+            score_fn=lambda ds: self._inference.score(params, pipelines.numpy_iterator(ds)),
             predict_with_aux_fn=lambda ds: self._inference.predict_with_aux(
-                params, batches.numpy_iterator(ds)
+                params, pipelines.numpy_iterator(ds)
             ),
             step=step,
         )

@@ -41,6 +41,7 @@ class Adafactor:
       epsilon1: Added to squared gradients.
       epsilon2: Smallest root mean square that `multiply_by_parameter_scale` uses.
       step_offset: First step of the decay.
+      global_norm_clip_threshold: Largest norm of all gradients together, before anything else; None for no clipping.
 
     Source:
       t5x:t5x/adafactor.py; Shazeer and Stern 2018, arXiv 1804.04235.
@@ -56,11 +57,18 @@ class Adafactor:
     epsilon1: float = 1e-30
     epsilon2: float = 1e-3
     step_offset: int = 0
+    global_norm_clip_threshold: float | None = None
 
     def __post_init__(self):
         check_number("Adafactor.decay_rate", self.decay_rate, "(0, 1]")
         check_number(
             "Adafactor.clipping_threshold", self.clipping_threshold, "(0, inf)", none_means="none"
+        )
+        check_number(
+            "Adafactor.global_norm_clip_threshold",
+            self.global_norm_clip_threshold,
+            "(0, inf)",
+            none_means="none",
         )
         check_number(
             "Adafactor.weight_decay_rate", self.weight_decay_rate, "[0, 1)", none_means="none"
@@ -109,7 +117,22 @@ class Adafactor:
             # After the learning rate: T5X multiplies the parameter by (1 - rate) at any learning rate.
             parts.append(optax.add_decayed_weights(self.weight_decay_rate))
         parts.append(optax.scale(-1.0))
-        return _one_layer_at_a_time(optax.chain(*parts))
+        by_layer = _one_layer_at_a_time(optax.chain(*parts))
+        if self.global_norm_clip_threshold is None:
+            return by_layer
+        return _clipped(by_layer, self.global_norm_clip_threshold)
+
+
+def _clipped(tx: optax.GradientTransformation, largest_norm: float) -> optax.GradientTransformation:
+    """Applies `tx` to gradients whose norm, over all parameters together, is cut to `largest_norm`."""
+    clip = optax.clip_by_global_norm(largest_norm)
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        clipped, _ = clip.update(updates, clip.init(params))
+        return tx.update(clipped, state, params)
+
+    # Clipping has no state: that of `tx` stays what it is.
+    return optax.GradientTransformation(tx.init, update)
 
 
 def _one_layer_at_a_time(tx: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from prompt_tuning.errors import check_choice, check_number
+from prompt_tuning.training.choice_losses import ChoiceCounts, ChoiceLosses, choice_loss_sums
 from prompt_tuning.types import Batch
 
 
@@ -27,11 +28,13 @@ class LossConfig:
       label_smoothing: Probability mass spread over the other V - 1 ids, in [0, 1).
       loss_normalizing_factor: None for the plain sum over target tokens, a positive number to divide by, or the name
         of a `SpecialLossNormalizingFactor`.
+      choices: Losses of the answer choices of each example, added to that of the right one; None for none.
     """
 
     z_loss: float = 1e-4
     label_smoothing: float = 0.0
     loss_normalizing_factor: float | str | None = None
+    choices: ChoiceLosses | None = None
 
     def __post_init__(self) -> None:
         """Refuses values that would train silently wrong."""
@@ -123,7 +126,12 @@ def weights_and_normalizer(
 
 
 def loss_and_metric_sums(
-    logits: jax.Array, batch: Batch, weights: jax.Array, normalizer: jax.Array, config: LossConfig
+    logits: jax.Array,
+    batch: Batch,
+    weights: jax.Array,
+    normalizer: jax.Array,
+    config: LossConfig,
+    choice_counts: ChoiceCounts | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the training loss and the sums that the logged metrics are computed from.
 
@@ -133,11 +141,13 @@ def loss_and_metric_sums(
       weights: [B, T] float32, from `weights_and_normalizer`.
       normalizer: Scalar float32, from `weights_and_normalizer`.
       config: The loss terms.
+      choice_counts: Of the whole batch, from `count_choices`, where `config.choices` are.
 
     Returns:
       The scalar loss, and a dict of float32 scalars that add up over microbatches and steps: `loss` and `z_loss`
       (both normalised), `correct` (target tokens whose argmax is right), `target_tokens` (with loss), `all_tokens`
-      (padding included), `sequences`.
+      (padding included), `sequences`; with choices also `lm_loss`, that of the right ones, and the sums of
+      `choice_loss_sums`.
     """
     targets = jnp.asarray(batch["decoder_target_tokens"])
     loss, z_term = token_cross_entropy(
@@ -154,4 +164,8 @@ def loss_and_metric_sums(
         "all_tokens": jnp.float32(targets.size),
         "sequences": jnp.sum(jnp.max(mask, axis=-1)),
     }
-    return total, sums
+    if config.choices is not None and choice_counts is not None:
+        cross_entropy, _ = token_cross_entropy(logits, targets)
+        added, of_choices = choice_loss_sums(cross_entropy, batch, choice_counts, config.choices)
+        sums = {**sums, **of_choices, "lm_loss": total, "loss": total + added}
+    return sums["loss"], sums

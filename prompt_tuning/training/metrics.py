@@ -35,12 +35,17 @@ def summarize(totals: dict[str, float], num_steps: int) -> dict[str, float]:
 
     Returns:
       `loss`, `cross_ent_loss` and `z_loss` per step (sum over the batch's target tokens, nats), `accuracy` of target
-      tokens in [0, 1], and the losses per token.
+      tokens in [0, 1], and the losses per token; of choices also T-Few's three losses and `choice_accuracy`.
 
     Source: T5X `models.compute_base_metrics`.
     """
     cross_ent = totals["loss"] - totals["z_loss"]
     tokens, all_tokens = max(totals["target_tokens"], 1.0), max(totals["all_tokens"], 1.0)
+    of_choices = {}
+    if "right_choices" in totals:
+        losses = ("lm_loss", "unlikelihood_loss", "length_normalized_loss")
+        of_choices = {name: totals[name] / num_steps for name in losses}
+        of_choices["choice_accuracy"] = totals["right_choices"] / max(totals["sequences"], 1.0)
     return {
         "loss": totals["loss"] / num_steps,
         "cross_ent_loss": cross_ent / num_steps,
@@ -51,6 +56,7 @@ def summarize(totals: dict[str, float], num_steps: int) -> dict[str, float]:
         "cross_ent_loss_per_all_target_tokens": cross_ent / all_tokens,
         "z_loss_per_all_target_tokens": totals["z_loss"] / all_tokens,
         "non_padding_fraction/decoder_target_tokens": totals["target_tokens"] / all_tokens,
+        **of_choices,
     }
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from prompt_tuning import tree
+from prompt_tuning.training.choice_losses import count_choices
 from prompt_tuning.training.losses import LossConfig, loss_and_metric_sums, weights_and_normalizer
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.types import ApplyFn, Batch, PyTree, Schedule
@@ -45,11 +46,12 @@ def make_train_step(
 
     def train_step(state: TrainState, frozen: PyTree, batch: Batch) -> tuple[TrainState, Metrics]:
         weights, normalizer = weights_and_normalizer(batch, loss_config, num_targets)
+        counts = count_choices(batch) if loss_config.choices else None
 
         def loss_fn(trainable, microbatch, microbatch_weights, dropout_rng):
             logits = apply_fn(tree.merge(trainable, frozen), microbatch, dropout_rng)
             return loss_and_metric_sums(
-                logits, microbatch, microbatch_weights, normalizer, loss_config
+                logits, microbatch, microbatch_weights, normalizer, loss_config, counts
             )
 
         def gradients(microbatch, microbatch_weights, dropout_rng):
@@ -89,8 +91,9 @@ def make_eval_step(apply_fn: ApplyFn, *, loss_config: LossConfig):
 
     def eval_step(params: PyTree, batch: Batch) -> Metrics:
         weights, normalizer = weights_and_normalizer(batch, loss_config)
+        counts = count_choices(batch) if loss_config.choices else None
         logits = apply_fn(params, batch, None)
-        return loss_and_metric_sums(logits, batch, weights, normalizer, loss_config)[1]
+        return loss_and_metric_sums(logits, batch, weights, normalizer, loss_config, counts)[1]
 
     return eval_step
 

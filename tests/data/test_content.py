@@ -86,3 +86,10 @@ def test_folders_are_known_by_what_is_in_them(tmp_path):
     assert content.of_folder(tmp_path / "a") != content.of_folder(tmp_path / "b")
     assert content.of_folder(tmp_path / "nothing") is None
     assert content.of_files([tmp_path / "a"]) is None
+
+
+def test_what_an_earlier_version_did_not_have_is_no_difference():
+    recorded = {"loss": {"kind": "A", "z": 1.0}, "schedule": [1, 2]}
+    present = {"loss": {"kind": "A", "z": 1.0, "new": None}, "schedule": [1, 2, None], "more": None}
+    assert content.difference(recorded, present) is None
+    assert content.difference(recorded, {**present, "more": 1}) == ("more", None, 1)

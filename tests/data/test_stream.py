@@ -8,7 +8,7 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import batches, stream
+from prompt_tuning.data import pipelines, stream
 from prompt_tuning.data.preprocessors import is_of_each_example, mapped, of_each_example
 from prompt_tuning.data.text.token_chunks import seeded_map
 
@@ -79,7 +79,7 @@ def taken(ds, count):
     """The first elements, as {feature: list}."""
     options = tf.data.Options()
     options.deterministic = True
-    found = itertools.islice(batches.numpy_iterator(ds.with_options(options)), count)
+    found = itertools.islice(pipelines.numpy_iterator(ds.with_options(options)), count)
     return [{name: example[name].tolist() for name in LENGTHS} for example in found]
 
 

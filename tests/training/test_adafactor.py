@@ -221,3 +221,16 @@ def test_stacked_parameters_are_known_by_path(path, stacked):
 def test_settings_that_cannot_work_are_refused(kwargs, words):
     with pytest.raises(ConfigError, match=words):
         Adafactor(**kwargs)
+
+
+@pytest.mark.parametrize(("size", "norm"), [(4.0, 1.0), (0.01, 0.02)])
+def test_gradients_are_clipped_by_their_norm_over_all_layers(size, norm):
+    settings = Adafactor(global_norm_clip_threshold=1.0)
+    tx: Any = settings.make(lambda step: jnp.float32(0.1))
+    params = {"p": jnp.ones((2,)), "encoder": {"layers": {"k": jnp.ones((1, 2))}}}
+    grads = jax.tree.map(lambda x: jnp.full_like(x, size), params)
+    plain: Any = Adafactor().make(lambda step: jnp.float32(0.1))
+    assert jax.tree.structure(tx.init(params)) == jax.tree.structure(plain.init(params))
+    _, state = jax.jit(tx.update)(grads, tx.init(params), params)
+    moments = [x for x in jax.tree.leaves(state) if x.size == 2]
+    assert np.sqrt(sum(float(x.sum()) for x in moments)) == pytest.approx(norm, rel=1e-5)

@@ -48,3 +48,32 @@ def test_zero_warmup_is_fine_where_nothing_warms_up():
     assert float(create_learning_rate_scheduler("constant", 0.3, warmup_steps=0)(0)) == np.float32(
         0.3
     )
+
+
+@pytest.mark.parametrize(("warmup_steps", "total_steps"), [(60, 1000), (0.6, 10)])
+def test_linear_to_zero_is_t_fews_schedule(warmup_steps, total_steps):
+    schedule = create_learning_rate_scheduler(
+        "constant * linear_warmup * linear_to_zero",
+        base_learning_rate=3e-3,
+        warmup_steps=warmup_steps,
+        total_steps=total_steps,
+        min_learning_rate=0.0,
+    )
+
+    def expected(step):
+        if step < warmup_steps:
+            return step / max(1, warmup_steps)
+        return (total_steps - step) / max(1, total_steps - warmup_steps)
+
+    steps = range(0, total_steps + 1, max(1, total_steps // 50))
+    np.testing.assert_allclose(
+        [float(schedule(step)) for step in steps],
+        [3e-3 * expected(step) for step in steps],
+        rtol=1e-6,
+    )
+    assert float(schedule(2 * total_steps)) == 0.0
+
+
+def test_linear_to_zero_needs_its_end():
+    with pytest.raises(ConfigError, match="total_steps"):
+        create_learning_rate_scheduler("constant * linear_to_zero")

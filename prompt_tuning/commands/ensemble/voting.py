@@ -12,7 +12,7 @@ from absl import logging
 
 from prompt_tuning.checkpoints import one_writer
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
-from prompt_tuning.data import batches, evaluation, ranking
+from prompt_tuning.data import batches, evaluation, pipelines, ranking
 from prompt_tuning.data.benchmarks import leaderboard
 from prompt_tuning.data.evaluation import EvaluatorConfig
 from prompt_tuning.errors import ConfigError, DataError
@@ -205,7 +205,7 @@ class Answers:
 
     def _rows(self, dataset: Any) -> Numbered:
         """Every example once for each prompt, one after the other, so that they share a batch."""
-        for index, features in batches.numpy_iterator(dataset):
+        for index, features in pipelines.numpy_iterator(dataset):
             for number in range(self.num_prompts):
                 row = int(index) * self.num_prompts + number
                 yield row, many_prompts.with_prompt(features, number)

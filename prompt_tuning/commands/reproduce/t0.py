@@ -11,6 +11,7 @@ from typing import Any
 from etils import epath
 
 from prompt_tuning.config.flags import binding
+from prompt_tuning.data.t0 import published
 from prompt_tuning.errors import ConfigError, check_choice
 from prompt_tuning.run import template_table
 
@@ -62,14 +63,21 @@ def reproduce(flags: argparse.Namespace, output_dir: str) -> dict[str, Any]:
     for warning in resolved.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     results = evaluate.evaluate(**resolved.arguments(), config_text=resolved.text)
-    changed = " ".join(flag for _, flag in flags.bindings)
+    summary = template_table.summarize(results)
+    if summary is None:
+        raise ConfigError(
+            "The tasks that were evaluated are not made of templates",
+            got=", ".join(results),
+            expected="T0's evaluation, or another mixture of templates",
+            fix="leave MIXTURE_OR_TASK_NAME as it is",
+        )
     return {
-        **(template_table.summarize(results) or {}),
+        **summary,
         "model": model,
         "checkpoint": str(flags.checkpoint),
         "measured_on": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "output_dir": output_dir,
-        "notes": [f"T0's setting was changed by {changed}"] if changed else [],
+        "notes": _notes(flags, summary),
     }
 
 
@@ -88,6 +96,17 @@ def table(report: dict[str, Any]) -> str:
             f"scores of every template are in {report['output_dir']}",
         ]
     )
+
+
+def _notes(flags: argparse.Namespace, summary: dict[str, Any]) -> list[str]:
+    """What makes the numbers others than T0's."""
+    notes = []
+    missing = [name for name in published.MODELS[0]["scores"] if name not in summary["datasets"]]
+    if missing:
+        notes.append(f"Not measured, and in no mean: {', '.join(missing)}")
+    if flags.bindings:
+        notes.append(f"T0's setting was changed by {' '.join(flag for _, flag in flags.bindings)}")
+    return notes
 
 
 def _check_what_is_needed(flags: argparse.Namespace, model: str) -> None:
