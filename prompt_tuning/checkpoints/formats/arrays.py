@@ -1,5 +1,7 @@
 """Arrays that TensorStore opens, in folders or in a database: what the formats of checkpoints have in common."""
 
+import functools
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -8,7 +10,14 @@ import tensorstore
 from etils import epath
 
 from prompt_tuning.checkpoints import paths
+from prompt_tuning.data import content
 from prompt_tuning.errors import CheckpointError, unreadable
+
+# Room is made for arrays up to this size whatever lies in their files. Unit: bytes.
+_BELIEVED_BYTES = 2**28
+# What a larger one may be of the size of its files: zeros, which compress best, take a 250th with Blosc and a 1000th
+# with gzip, and of the files that are counted together something else is in most.
+_EXPANSION = 1000
 
 
 class StoredArray(NamedTuple):
@@ -23,6 +32,12 @@ def in_database(folder: epath.PathLike, name: str) -> dict[str, Any]:
     """Returns TensorStore's name for the array `name`, with `/`, in the OCDBT database in `folder`."""
     base = paths.kvstore(folder)
     return {"driver": "ocdbt", "base": base, "path": f"{name.replace('/', '.')}/"}
+
+
+@functools.lru_cache(maxsize=1)
+def _size_below(folder: str) -> int:
+    """The size of all files below a local folder, which the arrays of a database share; unit: bytes."""
+    return sum(file.stat().length for file in content.files_below(epath.Path(folder)))
 
 
 class StoredArrays:
@@ -99,5 +114,27 @@ class StoredArrays:
                 expected=f"{list(leaf.shape)} {leaf.dtype}",
                 fix=self._fix,
             )
+        self._check_size(path, store)
         self._opened[path] = store
         return store
+
+    def _check_size(self, path: str, store: tensorstore.TensorStore) -> None:
+        """Raises CheckpointError if an array is said to be far larger than its files are.
+
+        Chunks that are not there may stand for zeros, so that a header of a few bytes could ask for any memory. In an
+        object store, where to add up sizes takes a request a file, it is not looked at.
+        """
+        kvstore = self._leaves[path].kvstore  # pyright: ignore[reportAttributeAccessIssue]
+        files = kvstore.get("base", kvstore)
+        chunk = store.chunk_layout.read_chunk.shape or ()
+        claimed = max(math.prod(store.shape), math.prod(chunk)) * store.dtype.numpy_dtype.itemsize
+        if claimed <= _BELIEVED_BYTES or files["driver"] != "file":
+            return
+        size = _size_below(files["path"])
+        if claimed > size * _EXPANSION:
+            raise CheckpointError(
+                f"{path} of {self._where} is said to be larger than its files can hold",
+                got=f"{list(store.shape)} {store.dtype.numpy_dtype} in blocks of {list(chunk)}, {claimed:,} bytes",
+                expected=f"at most {_EXPANSION} times the {size:,} bytes that are there",
+                fix=self._fix,
+            )
