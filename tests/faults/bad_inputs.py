@@ -1,4 +1,4 @@
-"""Bad inputs for every command: a command that is right, of which one or two things become what somebody may type or have.
+"""Bad inputs for every command: one that is right, of which a thing or two become what somebody may have typed.
 
 What is chosen comes from outside: from Hypothesis, which then makes it smaller, or from a seed.
 """
@@ -197,7 +197,7 @@ def _drop(argv, world, names, choose, text, out) -> list[str]:
 def _damage(argv, world, names, choose, text, out) -> list[str]:
     """One of the files that the command reads is another, or is none."""
     found: list[tuple[int, str, pathlib.Path]] = []
-    for number, arg in enumerate(argv):
+    for number, arg in list(enumerate(argv))[1:]:
         for word in re.findall(r"[\w./-]+", arg.partition("=")[2] if "=" in arg else arg):
             places = [root / word for root in (world.folder, REPO) if (root / word).exists()]
             is_name = not word.startswith(("/", ".", out))

@@ -1,4 +1,4 @@
-"""A disk that fails: the few primitives through which Python makes, opens and renames files, with an error among them."""
+"""A disk that fails: what Python makes, opens and renames files with, and an error among it."""
 
 import builtins
 import io
