@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import tensorstore
@@ -36,3 +38,13 @@ def test_nor_are_its_blocks(tmp_path):
 def test_zeros_that_are_stored_nowhere_are_read(tmp_path):
     arrays = store(tmp_path, is_database=False, shape=[100, 100], chunks=[50, 100])
     np.testing.assert_array_equal(arrays.read("w"), np.zeros((100, 100)))
+
+
+@pytest.mark.parametrize("is_database", [True, False])
+def test_a_pipe_among_its_files_is_not_waited_for(tmp_path, is_database):
+    arrays = store(tmp_path, is_database=is_database, shape=[4, 4], chunks=[4, 4])
+    (file,) = [path for path in tmp_path.rglob("*") if path.name in ("manifest.ocdbt", ".zarray")]
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(CheckpointError, match=f"{file.name} is no file, but a device or a pipe"):
+        arrays.read("w")
