@@ -27,6 +27,7 @@ from prompt_tuning.types import PyTree
 
 # Orbax writes here and renames; on gs://, which cannot rename, it writes under the final name and marks it when done.
 _TEMPORARY_DIR = re.compile(rf"{STEP_PREFIX}\d+\.orbax-checkpoint-tmp.*")
+_UNSEALED = ".orbax-checkpoint-tmp-without-digests"
 _FINISHED_MARK = "commit_success.txt"
 # A damaged checkpoint is set aside under this name, for its owner to look at.
 _DAMAGED_PREFIX = "damaged_"
@@ -98,8 +99,12 @@ class Checkpointer:
             assert not is_key, (
                 "a state holds raw key data, which has one form on every version of JAX"
             )
+        path = self.path(step)
+        # Digests belong to a save: killed before they are written, it has a name that the next start removes. An object
+        # store, which cannot rename, checks its objects itself.
+        unsealed = path if paths.in_object_store(path) else path.with_name(path.name + _UNSEALED)
         self._orbax.save(
-            self.path(step),
+            unsealed,
             args=ocp.args.Composite(
                 **{
                     run.STATE_ITEM: ocp.args.PyTreeSave(tree.unflatten(arrays)),
@@ -107,9 +112,10 @@ class Checkpointer:
                 }
             ),
         )
-        # A run that is killed before leaves a checkpoint like those of earlier versions: sound, and not checked.
         if jax.process_index() == 0:
-            file_digests.write(self.path(step), without=_FINISHED_MARK)
+            file_digests.write(unsealed, without=_FINISHED_MARK)
+            if unsealed != path:
+                unsealed.rename(path)
         self._latest = step
         self._discard()
 

@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from prompt_tuning.commands.inspect import pictures, tables
 
+    pictures.check_name(flags.png)
     result = compare(_read_names(flags.prompts), target=flags.target, top=flags.top)
     if flags.png:
         pictures.write(pictures.draw_similarity(result), flags.png)

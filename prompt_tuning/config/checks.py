@@ -1,7 +1,9 @@
 """What a plan must satisfy before anything is loaded: nothing unset, nothing mistyped, nothing that no one reads."""
 
+import contextlib
 import dataclasses
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from gin import config as gin_config
@@ -29,6 +31,8 @@ class Reach:
     macros: set[str] = dataclasses.field(default_factory=set)
     unset: dict[str, str] = dataclasses.field(default_factory=dict)
     _calls: set[tuple[str, tuple[str, ...], bool]] = dataclasses.field(default_factory=set)
+    # What is being followed, outermost first, as it is written in gin.
+    _inside: list[str] = dataclasses.field(default_factory=list)
 
     def follow_call(self, plan: Plan, selector: str, scope: tuple[str, ...], called: bool) -> None:
         """Follows the settings that a call of `selector` inside `scope` takes."""
@@ -55,16 +59,40 @@ class Reach:
         for leaf in leaves(value):
             if isinstance(leaf, Reference):
                 *scopes, selector = leaf.name.split("/")
-                self.follow_call(plan, selector, tuple(scopes) or scope, leaf.called)
-            elif isinstance(leaf, Macro) and leaf.name not in self.macros:
-                if leaf.name in plan.macros:
-                    self.macros.add(leaf.name)
-                    # gin evaluates a macro inside the scope of the macro's own name.
-                    inner = tuple(leaf.name.split("/"))
-                    self.follow_value(plan, plan.macros[leaf.name].value, inner, leaf.name)
-                # gin has no public way to ask for constants.
-                elif not gin_config._CONSTANTS.matching_selectors(leaf.name):
-                    self.unset.setdefault(leaf.name, reader)
+                with self._following(str(leaf), leaf.called):
+                    self.follow_call(plan, selector, tuple(scopes) or scope, leaf.called)
+            elif isinstance(leaf, Macro):
+                with self._following(str(leaf)):
+                    self._follow_macro(plan, leaf.name, reader)
+
+    def _follow_macro(self, plan: Plan, name: str, reader: str) -> None:
+        """Follows the value of a macro."""
+        if name in self.macros:
+            return
+        if name in plan.macros:
+            self.macros.add(name)
+            # gin evaluates a macro inside the scope of the macro's own name.
+            self.follow_value(plan, plan.macros[name].value, tuple(name.split("/")), name)
+        # gin has no public way to ask for constants.
+        elif not gin_config._CONSTANTS.matching_selectors(name):
+            self.unset.setdefault(name, reader)
+
+    @contextlib.contextmanager
+    def _following(self, written: str, is_evaluated: bool = True) -> Iterator[None]:
+        """Raises ConfigError if a value is evaluated to know itself."""
+        if not is_evaluated:
+            yield
+            return
+        if written in self._inside:
+            raise ConfigError(
+                "A setting needs its own value",
+                got=" -> ".join([*self._inside[self._inside.index(written) :], written]),
+                expected="values without a circle",
+                fix=f"give {self._inside[-1]} what does not lead back to it",
+            )
+        self._inside.append(written)
+        yield
+        self._inside.pop()
 
 
 def check(plan: Plan, *, starts: bool = True) -> list[str]:

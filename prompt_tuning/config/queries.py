@@ -57,7 +57,7 @@ def query_run(path: str, allow_imports: Sequence[str] = ()) -> RunDescription:
     file = epath.Path(path)
     if file.is_dir():
         file = file / files.SAVED_CONFIG
-    if not file.exists() or file.name != files.SAVED_CONFIG:
+    if not file.is_file() or file.name != files.SAVED_CONFIG:
         raise ConfigError(
             "This folder holds no config.gin",
             got=str(path),

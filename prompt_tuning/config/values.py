@@ -43,6 +43,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: _is_number(value) and value >= 0,
         "a number, without quotes (of 0 or more)",
     ),
+    "share": (lambda value: _is_number(value) and 0 <= value < 1, "a number in [0, 1)"),
     "rate": (lambda value: _is_number(value) and value > 0, "a number above 0, without quotes"),
     "truth": (lambda value: isinstance(value, bool), "True or False, without quotes"),
     "texts": (

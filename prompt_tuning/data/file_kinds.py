@@ -2,6 +2,8 @@
 
 from etils import epath
 
+from prompt_tuning.data import content
+
 # How a file begins -> what it is, and what makes of it what was meant. First what stands in place of any file.
 _STAND_INS = (
     (
@@ -42,6 +44,8 @@ def stand_in(path: epath.PathLike) -> tuple[str, str] | None:
       path: A file that could not be read as what it should be.
     """
     try:
+        if not content.is_file(path):
+            return None
         with epath.Path(path).open("rb") as stream:
             return _find(stream.read(NUM_BYTES), _STAND_INS)
     # Whatever a file system or an object store raises has been told of before.

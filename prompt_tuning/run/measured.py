@@ -63,7 +63,7 @@ def read(output_dir: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _files(folder: epath.Path) -> list[epath.Path]:
     """The files of metrics."""
-    return sorted(folder.glob(f"*{_SUFFIX}")) if folder.exists() else []
+    return sorted(filter(content.is_file, folder.glob(f"*{_SUFFIX}"))) if folder.exists() else []
 
 
 def _lines(path: epath.Path) -> list[bytes]:

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
+from prompt_tuning.checkpoints import file_digests
 from prompt_tuning.checkpoints.formats import run
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.errors import CheckpointError
@@ -284,6 +286,23 @@ def test_temporary_folder_of_a_killed_save_is_removed(tmp_path):
     checkpointer = Checkpointer(tmp_path)
     assert checkpointer.latest_step() == 1
     assert names(tmp_path) == ["checkpoint_1"]
+
+
+def test_a_save_that_is_killed_before_its_digests_is_none(tmp_path, monkeypatch):
+    save_steps(tmp_path, 1)
+    checkpointer = Checkpointer(tmp_path)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(file_digests, "write", killed)
+        checkpointer.save(2, make_state(2), {"step": 2})
+    assert len(names(tmp_path)) == 2 and "checkpoint_2" not in names(tmp_path)
+    checkpointer = Checkpointer(tmp_path)
+    assert names(tmp_path) == ["checkpoint_1"] and checkpointer.latest_step() == 1
+    checkpointer.save(2, make_state(2), {"step": 2})
+    assert file_digests.are_in(epath.Path(tmp_path) / "checkpoint_2")
 
 
 def test_prompt_checkpoint_is_small(tmp_path):

@@ -149,6 +149,18 @@ def test_a_value_of_the_wrong_type_names_the_macro(name, value, expected):
         resolve_demo("train", **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("settings", "circle"),
+    [
+        ({"PROMPT_LENGTH": "@prompts.Prompt()"}, "Prompt.. -> %PROMPT_LENGTH -> @.*prompts.Prompt"),
+        ({"BATCH_SIZE": "%EVAL_STEPS", "EVAL_STEPS": "%BATCH_SIZE"}, "%BATCH_SIZE -> %EVAL_STEPS"),
+    ],
+)
+def test_a_setting_that_needs_its_own_value_is_an_error(settings, circle):
+    with pytest.raises(ConfigError, match=f"A setting needs its own value: got .*{circle}"):
+        resolve_demo("train", **settings)
+
+
 def test_what_nothing_reads_is_a_warning_with_the_closest_match(tmp_path):
     mine = write(tmp_path / "mine.gin", "BATCHSIZE = 3\n")
     settings = {

@@ -1,10 +1,7 @@
 """What the machine refuses is told in one line with the path and a remedy, and leaves nothing half-written."""
 
-import builtins
 import errno
-import io
 import os
-import pathlib
 import shutil
 
 import numpy as np
@@ -14,52 +11,11 @@ from prompt_tuning import cli
 from prompt_tuning.checkpoints import json_files, one_writer
 from prompt_tuning.checkpoints.prompt_files.write import write_prompt
 from prompt_tuning.errors import from_machine
+from tests.faults.disk import Disk
 from tests.faults.kites import _TRAIN
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENAMETOOLONG)
 PROMPT = np.ones((3, 8), np.float32)
-
-
-class Disk:
-    """A disk that fails at the n-th thing asked of it below a folder: to make, to open for writing, to rename."""
-
-    def __init__(self, patch, folder: pathlib.Path, number: int, at: int):
-        self._folder, self._number, self._at = str(folder), number, at
-        self.asked = 0
-        real_open, real_mkdir, real_replace, real_os_open = open, os.mkdir, os.replace, os.open
-
-        def fake_open(file, mode="r", *args, **kwargs):
-            if any(letter in mode for letter in "wax+"):
-                self.ask(file)
-            return real_open(file, mode, *args, **kwargs)
-
-        def fake_os_open(file, flags, *args, **kwargs):
-            if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-                self.ask(file)
-            return real_os_open(file, flags, *args, **kwargs)
-
-        def fake_mkdir(path, *args, **kwargs):
-            self.ask(path)
-            return real_mkdir(path, *args, **kwargs)
-
-        def fake_replace(old, new, *args, **kwargs):
-            self.ask(new)
-            return real_replace(old, new, *args, **kwargs)
-
-        patch.setattr(builtins, "open", fake_open)
-        patch.setattr(io, "open", fake_open)
-        patch.setattr(os, "open", fake_os_open)
-        patch.setattr(os, "mkdir", fake_mkdir)
-        patch.setattr(os, "replace", fake_replace)
-        patch.setattr(os, "rename", fake_replace)
-
-    def ask(self, path) -> None:
-        """Fails if it is time to."""
-        if isinstance(path, int) or not str(path).startswith(self._folder):
-            return
-        self.asked += 1
-        if self.asked == self._at + 1:
-            raise OSError(self._number, os.strerror(self._number), str(path))
 
 
 def _one_line(error: str, number: int) -> None:
@@ -78,7 +34,7 @@ def test_export_tells_it_and_leaves_nothing(tmp_path, capsys, name, number):
     for at in range(20):
         folder = tmp_path / f"out_{at}"
         with pytest.MonkeyPatch.context() as patch:
-            disk = Disk(patch, folder, number, at)
+            disk = Disk(patch.setattr, folder, number, at)
             code = cli.main(
                 ["export", str(tmp_path / "source.npy"), f"{folder}/{name}", f"--format={form}"]
             )
@@ -106,7 +62,7 @@ def test_an_output_folder_that_cannot_be_is_told_before_anything_is_read(
         "read-only": (kites.folder / "sealed", errno.EROFS),
     }[what]
     if what == "read-only":
-        Disk(monkeypatch, folder, errno.EROFS, 0)
+        Disk(monkeypatch.setattr, folder, errno.EROFS, 0)
     # What it would start from is not there either: that is not looked at.
     argv = [
         *_TRAIN,

@@ -1,5 +1,9 @@
 """Arrays that TensorStore opens, in folders or in a database: what the formats of checkpoints have in common."""
 
+import functools
+import math
+import os
+import stat
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +13,12 @@ from etils import epath
 
 from prompt_tuning.checkpoints import paths
 from prompt_tuning.errors import CheckpointError, unreadable
+
+# Room is made for arrays up to this size whatever lies in their files. Unit: bytes.
+_BELIEVED_BYTES = 2**28
+# What a larger one may be of the size of its files: zeros, which compress best, take a 250th with Blosc and a 1000th
+# with gzip, and of the files that are counted together something else is in most.
+_EXPANSION = 1000
 
 
 class StoredArray(NamedTuple):
@@ -23,6 +33,32 @@ def in_database(folder: epath.PathLike, name: str) -> dict[str, Any]:
     """Returns TensorStore's name for the array `name`, with `/`, in the OCDBT database in `folder`."""
     base = paths.kvstore(folder)
     return {"driver": "ocdbt", "base": base, "path": f"{name.replace('/', '.')}/"}
+
+
+def size_of_files(kvstore: Mapping[str, Any]) -> int | None:
+    """Returns the size of all files of an array, or of a database, which many share; None in an object store.
+
+    Args:
+      kvstore: TensorStore's name for it. Unit: bytes.
+
+    Raises:
+      ValueError: If one of them is no file: TensorStore would wait for a pipe for ever.
+    """
+    files = kvstore.get("base", kvstore)
+    return _size_below(files["path"]) if files["driver"] == "file" else None
+
+
+@functools.lru_cache(maxsize=1)
+def _size_below(folder: str) -> int:
+    """The size of all files below a local folder; those of a database are looked at once for all of its arrays."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            found = os.stat(path := os.path.join(parent, name))
+            if not stat.S_ISREG(found.st_mode):
+                raise ValueError(f"{path} is no file, but a device or a pipe")
+            size += found.st_size
+    return size
 
 
 class StoredArrays:
@@ -81,6 +117,7 @@ class StoredArrays:
         assert isinstance(leaf, StoredArray), path
         spec: dict[str, Any] = {"driver": "zarr", "kvstore": dict(leaf.kvstore)}
         try:
+            size = size_of_files(leaf.kvstore)
             # Writers without a fill value store every chunk, so a missing one is a lost one and not zeros.
             for fill_missing in (False, True):
                 spec["fill_missing_data_reads"] = fill_missing
@@ -99,5 +136,26 @@ class StoredArrays:
                 expected=f"{list(leaf.shape)} {leaf.dtype}",
                 fix=self._fix,
             )
+        self._check_size(path, store, size)
         self._opened[path] = store
         return store
+
+    def _check_size(self, path: str, store: tensorstore.TensorStore, size: int | None) -> None:
+        """Raises CheckpointError if an array is said to be far larger than its files are.
+
+        Chunks that are not there may stand for zeros, so that a header of a few bytes could ask for any memory.
+
+        Args:
+          path: Its name.
+          store: The opened array.
+          size: The size of its files; None: not known. Unit: bytes.
+        """
+        chunk = store.chunk_layout.read_chunk.shape or ()
+        claimed = max(math.prod(store.shape), math.prod(chunk)) * store.dtype.numpy_dtype.itemsize
+        if size is not None and claimed > max(_BELIEVED_BYTES, size * _EXPANSION):
+            raise CheckpointError(
+                f"{path} of {self._where} is said to be larger than its files can hold",
+                got=f"{list(store.shape)} {store.dtype.numpy_dtype} in blocks of {list(chunk)}, {claimed:,} bytes",
+                expected=f"at most {_EXPANSION} times the {size:,} bytes that are there",
+                fix=self._fix,
+            )

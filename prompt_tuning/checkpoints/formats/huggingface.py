@@ -81,6 +81,7 @@ class HuggingFaceSource:
         self.settings: Mapping[str, Any] | None = huggingface_config.t5_settings(self.config)
         self._tensors = _open_weights(self.path)
         stored = self._tensors.shapes()
+        self._check_layers(len(stored))
         head_is_embedding = self.settings["logits_via_embedding"]
         tables = (*_STORED_TABLES, _STORED_HEAD) if head_is_embedding else _STORED_TABLES
         # The first is read, the others have to equal it.
@@ -92,6 +93,19 @@ class HuggingFaceSource:
             tied = self.config.get("tie_word_embeddings") is not False
             self._names[HEAD] = table if tied and _STORED_HEAD not in stored else _STORED_HEAD
         self._check_names(stored)
+
+    def _check_layers(self, num_tensors: int) -> None:
+        """Raises CheckpointError if there are fewer tensors than layers; names of all layers are about to be made."""
+        assert self.settings is not None
+        for stack in ("encoder", "decoder"):
+            num_layers = self.settings[f"num_{stack}_layers"]
+            if num_layers > num_tensors:
+                raise CheckpointError(
+                    f"config.json in {self.path} describes another model than its weights",
+                    got=f"{num_layers} layers of the {stack} and {num_tensors} tensors",
+                    expected="some tensors a layer",
+                    fix="download config.json and the weights of one version of the model",
+                )
 
     def _check_names(self, stored: Mapping[str, Any]) -> None:
         """Raises CheckpointError unless the stored names are those of the model, no more and no fewer."""

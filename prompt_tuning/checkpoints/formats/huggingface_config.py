@@ -76,13 +76,13 @@ def t5_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "emb_dim": _size(config, "d_model"),
         "num_heads": _size(config, "num_heads"),
         "num_encoder_layers": num_layers,
-        "num_decoder_layers": config.get("num_decoder_layers") or num_layers,
+        "num_decoder_layers": _size(config, "num_decoder_layers", num_layers),
         "head_dim": _size(config, "d_kv"),
         "mlp_dim": _size(config, "d_ff"),
         "mlp_activations": _mlp_activations(config, _FAMILIES[family]),
         "logits_via_embedding": _rescales_output(config),
-        "relative_attention_num_buckets": config.get("relative_attention_num_buckets", 32),
-        "relative_attention_max_distance": config.get("relative_attention_max_distance", 128),
+        "relative_attention_num_buckets": _size(config, "relative_attention_num_buckets", 32),
+        "relative_attention_max_distance": _size(config, "relative_attention_max_distance", 128),
         "relative_bias_per_layer": family == "umt5",
     }
 
@@ -124,10 +124,10 @@ def _gin_file(settings: Mapping[str, Any]) -> str:
     return f"models/{name}_{{size}}_prompt.gin"
 
 
-def _size(config: Mapping[str, Any], field: str) -> int:
-    """A size that every saved config.json has."""
-    value = config.get(field)
-    if not isinstance(value, int) or value < 1:
+def _size(config: Mapping[str, Any], field: str, default: int | None = None) -> int:
+    """A size; those without a default every saved config.json has."""
+    value = config.get(field) or default
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise _unsupported(field, value, "a positive integer")
     return value
 

@@ -14,7 +14,8 @@ import tensorstore
 from etils import epath
 
 from prompt_tuning.checkpoints import paths
-from prompt_tuning.checkpoints.formats.arrays import StoredArray, in_database
+from prompt_tuning.checkpoints.formats.arrays import StoredArray, in_database, size_of_files
+from prompt_tuning.data import content
 from prompt_tuning.errors import CheckpointError
 
 LEAVES_FILE = "_METADATA"
@@ -40,6 +41,11 @@ def read_leaves(
     context = tensorstore.Context()
     for first in range(0, len(names), _HEADERS_AT_ONCE):
         stores = {name: of_name(item, name) for name in names[first : first + _HEADERS_AT_ONCE]}
+        try:
+            for kvstore in stores.values():
+                size_of_files(kvstore)
+        except (OSError, ValueError) as e:
+            raise damaged(e) from e
         opening = {
             name: tensorstore.open(
                 {"driver": "zarr", "kvstore": kvstore}, open=True, read=True, context=context
@@ -64,6 +70,8 @@ def below(prefix: str, named: Mapping[str, _T]) -> dict[str, _T]:
 def _read_names(item: epath.Path, damaged: Callable[[object], CheckpointError]) -> list[str]:
     """The names of all arrays, sorted."""
     try:
+        if not content.is_file(item / LEAVES_FILE):
+            raise FileNotFoundError(LEAVES_FILE)
         leaves = json.loads((item / LEAVES_FILE).read_text())["tree_metadata"].values()
         return sorted(
             "/".join(str(key["key"]) for key in leaf["key_metadata"])

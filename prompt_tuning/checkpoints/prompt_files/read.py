@@ -89,7 +89,8 @@ def _find_file(path: epath.Path, setting: str) -> epath.Path:
         return path
     nearby = []
     if path.is_dir():
-        files = [p for p in sorted(path.iterdir()) if p.name.endswith(_PROMPT_NAMES)]
+        named = [p for p in sorted(path.iterdir()) if p.name.endswith(_PROMPT_NAMES)]
+        files = list(filter(content.is_file, named))
         if len(files) == 1:
             return files[0]
         nearby = files

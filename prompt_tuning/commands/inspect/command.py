@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from prompt_tuning.commands.inspect import pictures, tables
 
+    pictures.check_name(flags.png)
     opened: dict[tuple[str, int], FrozenTokens] = {}
     results = [inspect(source, flags, opened) for source in flags.sources]
     if flags.png:

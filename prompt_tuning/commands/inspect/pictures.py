@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
+from prompt_tuning.errors import check_choice
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -18,11 +20,26 @@ _DPI = 150
 _MAX_NUMBERED = 14
 
 
+def check_name(path: str | None) -> None:
+    """Raises ConfigError if the ending of a picture's name is of no format."""
+    if path is None:
+        return
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    formats = sorted(FigureCanvasBase.get_supported_filetypes())
+    check_choice("The ending of --png", _format_of(path), formats, fix="end its name in .png")
+
+
+def _format_of(path: str) -> str:
+    """The format that a picture's name says."""
+    return epath.Path(path).suffix.removeprefix(".").lower() or "png"
+
+
 def write(figure: "Figure", path: str) -> None:
     """Writes a picture; the ending of its name says in which format, PNG if it has none."""
     target = epath.Path(path)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=target.suffix.removeprefix(".") or "png", dpi=_DPI)
+    figure.savefig(buffer, format=_format_of(path), dpi=_DPI)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(buffer.getvalue())
 

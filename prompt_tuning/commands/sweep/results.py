@@ -72,7 +72,7 @@ class Table:
 
     def read(self) -> list[Row]:
         """Returns all rows in the order in which they were written; what is no row, or damaged, is passed over."""
-        if not self.path.exists():
+        if not self.path.is_file():
             return []
         rows = []
         text = self.path.read_text(encoding="utf-8", errors="replace")

@@ -183,6 +183,14 @@ def test_missing_and_unknown_tensors_are_named(tmp_path):
         HuggingFaceSource(tmp_path)
 
 
+def test_no_names_are_made_for_more_layers_than_there_are_tensors(tmp_path):
+    folder = write_model(tmp_path / "m", make_tensors())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_layers": 10**12}))
+    with pytest.raises(CheckpointError, match="1000000000000 layers of the encoder and .* tensors"):
+        HuggingFaceSource(folder)
+
+
 def test_missing_and_damaged_files_are_named(tmp_path):
     folder = write_model(tmp_path / "m", make_tensors(), num_shards=2)
     index = folder / "model.safetensors.index.json"
@@ -220,6 +228,7 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         ("eos_token_id", [1, 2]),
         ("is_encoder_decoder", False),
         ("d_model", "768"),
+        ("num_decoder_layers", "2"),
         ("feed_forward_proj", "gelu"),
         ("dense_act_fn", "quick_gelu"),
     ],
