@@ -9,7 +9,7 @@ from gin import config as gin_config
 from prompt_tuning.config import tables, values
 from prompt_tuning.config.files import Macro, Reference, leaves
 from prompt_tuning.config.names import RUNNABLES
-from prompt_tuning.config.plan import FROM_FILES, REQUIRED, Key, Plan, show
+from prompt_tuning.config.plan import REQUIRED, Key, Plan, show
 from prompt_tuning.errors import ConfigError, closest_matches
 
 _RUN_FILES = {"train": "prompt_finetune", "eval": "prompt_eval", "infer": "prompt_infer"}
@@ -94,8 +94,8 @@ def reach_of_command(plan: Plan) -> Reach:
     """Returns what the command's runnable reads."""
     reach = Reach()
     reach.follow_call(plan, RUNNABLES[plan.command], (), True)
-    if plan.describes_task:
-        reach.follow_call(plan, FROM_FILES, (), True)
+    for describer in plan.describers:
+        reach.follow_call(plan, describer, (), True)
     return reach
 
 
@@ -106,8 +106,8 @@ def reach_of_all(plan: Plan) -> Reach:
         if configurable.is_runnable or not configurable.is_ours:
             for scope in {key[0] for key in plan.settings if key[1] == selector} | {""}:
                 reach.follow_call(plan, selector, tuple(scope.split("/")) if scope else (), False)
-    if plan.describes_task:
-        reach.follow_call(plan, FROM_FILES, (), False)
+    for describer in plan.describers:
+        reach.follow_call(plan, describer, (), False)
     return reach
 
 
