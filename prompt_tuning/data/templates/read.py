@@ -37,7 +37,7 @@ class Template:
       original_task: Whether it asks for what the data set was made for.
       choices_in_prompt: Whether the inputs name the answers.
       metrics: Names of metrics, as promptsource writes them.
-      source: The file it is from.
+      source: The file it is from; templates that differ in nothing else are equal.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Template:
     original_task: bool
     choices_in_prompt: bool
     metrics: tuple[str, ...]
-    source: str
+    source: str = dataclasses.field(compare=False)
 
     def __str__(self) -> str:
         return f"{self.source}: template {self.name!r}"
