@@ -65,7 +65,7 @@ def _order(num: int, seed: int | None) -> tf.data.Dataset:
     return draws.flat_map(
         lambda draw: numbers.map(
             lambda i: tf.random.experimental.index_shuffle(
-                i, seed=tf.stack([draw, 0, 0]), max_index=num - 1
+                i, seed=tf.stack([draw, 0]), max_index=num - 1
             )
         )
     )
