@@ -3,7 +3,7 @@
 import pytest
 
 from prompt_tuning.data.synthetic import benchmark
-from prompt_tuning.data.templates.check import check_record, check_template
+from prompt_tuning.data.templates.check import check_record, render_record
 from prompt_tuning.data.templates.read import SHIPPED, read_templates
 from prompt_tuning.data.templates.render import Renderer
 from prompt_tuning.errors import DataError
@@ -43,19 +43,14 @@ def test_targets_may_be_withheld_where_no_label_is_needed():
     assert check_record(renderer, RECORD, seed=0, has_label=False).parts == ("a", "<NO LABEL>")
 
 
-def test_of_promptsources_only_what_no_record_is_written_for_is_wrong():
-    records = [RECORD, {"text": "", "label": 9}]
-    more = "{{ text }} ||| b{% if label > 5 %} ||| c{% endif %}"
-    for jinja in (ONE_PART, "{{ text }} ||| {{ [1][9] }}", more):
-        assert check_template(make(jinja, "x"), records) == []
-    for jinja, words in [
-        ("{{ txt }} ||| b", "not there"),
-        ("{{ text }} ||| b ||| c", "splits in 3"),
-        ("{{ text.a.b }} ||| c", "not there"),
-        ("{{ text", "does not parse"),
-    ]:
-        (problem,) = check_template(make(jinja), records)
-        assert words in str(problem)
+def test_of_promptsources_records_are_dropped_but_not_for_a_templates_fault():
+    three = make("{{ names[0] }} ||| {{ text }}")
+    record = {**RECORD, "names": ["a ||| b"]}
+    assert len(render_record(Renderer(three), record, seed=0).parts) == 3
+    assert render_record(Renderer(make(ONE_PART)), RECORD, seed=0).parts == ("a",)
+    for jinja, words in [("{{ txt }} ||| b", "not there"), ("{{ text }} ||| b ||| c", "in 3")]:
+        with pytest.raises(DataError, match=f"my.yaml: template 'mine'.*{words}"):
+            render_record(Renderer(make(jinja)), RECORD, seed=0)
 
 
 def test_the_packages_own_templates_write_their_records():
