@@ -100,7 +100,9 @@ setup(
             "commands/plan/*.json",
             "commands/report/assets/*",
             "data/synthetic/assets/*",
+            "data/t0/*.toml",
             "data/t0/assets/*",
+            "data/templates/assets/**/*",
             "ladder/**/*",
             "launch/*.sh",
         ]

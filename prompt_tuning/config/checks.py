@@ -94,8 +94,18 @@ def reach_of_command(plan: Plan) -> Reach:
     """Returns what the command's runnable reads."""
     reach = Reach()
     reach.follow_call(plan, RUNNABLES[plan.command], (), True)
+<<<<<<< HEAD
     for describer in plan.describers:
         reach.follow_call(plan, describer, (), True)
+=======
+    if plan.describes_task:
+        reach.follow_call(plan, FROM_FILES, (), True)
+        bound = plan.bound(FROM_FILES)
+        for name in () if "templates" in bound else ("inputs", "targets"):
+            if name not in bound:
+                reader = plan.configurables[FROM_FILES].display
+                reach.unset.setdefault(f"{reader}.{name}", reader)
+>>>>>>> j-templates
     return reach
 
 
