@@ -100,12 +100,8 @@ def tasks(
         return mixture
     _registered[mixture] = made_of
     for member in members:
-<<<<<<< HEAD
         replace_task(member.name, make_task(member, sources[member], seed))
-=======
-        replace_task(member.name, _task(member, sources[member], seed))
         origins.remember(member.name, member.origin)
->>>>>>> j-templates
     replace_mixture(mixture, {member.name: member.rate for member in members})
     return mixture
 
