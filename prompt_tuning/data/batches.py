@@ -343,27 +343,12 @@ def check_dataset(
     with context.overriding(data_dir=cfg.data_dir), futures.ThreadPoolExecutor() as pool:
         found = dict(zip(names, pool.map(check, names), strict=True))
     failed = {name: error for name, error in found.items() if isinstance(error, DataError)}
-    if failed:
-        raise _failing(failed, len(names))
-    return [
-        text
-        for warnings in found.values()
-        if not isinstance(warnings, DataError)
-        for text in warnings
-    ]
-
-
-def _failing(failed: Mapping[str, DataError], num: int) -> DataError:
-    """The error for a mixture of which some tasks fail; of one alone, its own."""
-    first = next(iter(failed.values()))
-    if len(failed) == 1:
-        return first
-    return DataError(
-        f"{len(failed)} of the mixture's {num} tasks cannot be used; the first because: {first} All of them",
-        got=", ".join(failed),
-        expected="tasks whose examples can be read",
-        fix="correct each, or leave them out by name (tasks.t0.leave_out)",
-    )
+    if len(failed) > 1:
+        raise tallies.several_fail(failed, len(names))
+    for error in failed.values():
+        raise error
+    warnings = [some for some in found.values() if not isinstance(some, DataError)]
+    return [text for some in warnings for text in some]
 
 
 def check_lengths(lengths: object, features: Iterable[str] = ()) -> dict[str, int]:

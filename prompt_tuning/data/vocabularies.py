@@ -65,7 +65,7 @@ class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
 
     @property
     def tf_tokenizer(self) -> Any:
-        """The tokenizer of TensorFlow's, one for all pipelines: each takes megabytes and a tenth of a second to make."""
+        """TensorFlow's tokenizer, one for all pipelines: each takes megabytes, and a tenth of a second to make."""
         return _tf_tokenizer(self.sp_model, self._use_fast_tokenizer)
 
     def _model_context(self) -> Any:
