@@ -1,6 +1,5 @@
 """(IA)3 in the model: what it adds, where it acts, and that it is the same in every layout and on every mesh."""
 
-import functools
 import math
 
 import jax
@@ -22,7 +21,6 @@ from tests.models.conftest import FEATURES, max_difference
 IS_ADDED = tree.match_any(ADDED_REGEX)
 
 
-@functools.cache
 def _abstract(module: T5) -> tuple[dict, dict]:
     """Shapes and logical axes of all parameters by path."""
     ids = np.ones((1, 1), np.int32)
