@@ -149,6 +149,18 @@ def test_the_weights_of_a_seed_are_those_without_a_method():
         np.testing.assert_array_equal(leaf, tuned[path])
 
 
+def test_a_map_that_the_model_has_not_is_refused():
+    config = tiny_config(mlp_activations=("relu",))
+    for name, is_right in (("wi", True), ("wo", True), ("wi_1", False)):
+        method = IA3(inputs=(name,))
+        added = list(filter(IS_ADDED, _abstract(T5(config, method=method))[0]))
+        if is_right:
+            method.check(added)
+            continue
+        with pytest.raises(ConfigError, match="leave 'wi_1' out of methods.IA3.inputs"):
+            method.check(added)
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
