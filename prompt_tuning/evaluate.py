@@ -12,7 +12,7 @@ from prompt_tuning.data import batches
 from prompt_tuning.data.evaluation import EvaluatorConfig
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.run import checks, compilation_cache
+from prompt_tuning.run import checks, compilation_cache, template_table
 from prompt_tuning.run.evaluators import DecodingEval, format_metrics
 from prompt_tuning.run.start import load_for_inference
 
@@ -40,7 +40,7 @@ def evaluate(
       config_text: The resolved gin config.
 
     Returns:
-      `{task: {metric: value}}`.
+      `{task: {metric: value}}`. Where tasks are made of templates, their table is printed and written too.
 
     Raises:
       ConfigError: If the batch does not divide over the devices or the vocabulary does not fit.
@@ -55,6 +55,10 @@ def evaluate(
         logging.info("%s at step %d: %s", task, loaded.step, json.dumps(metrics))
         if jax.process_index() == 0:
             print(f"{task} step={loaded.step} {format_metrics(metrics)}", flush=True)
+    summary = template_table.summarize(results)
+    if summary and jax.process_index() == 0:
+        template_table.write(summary, directory, loaded.step)
+        print(template_table.text(summary), flush=True)
     return results
 
 

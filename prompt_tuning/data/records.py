@@ -13,6 +13,8 @@ JSON_SUFFIXES = (".jsonl", ".json")
 SUFFIXES = (".jsonl", ".tsv", ".csv", ".json")
 
 Record = Mapping[str, Any]
+# Fields that number examples, where a file has them.
+ID_FIELDS = ("id", "idx")
 
 
 def suffix(path: epath.Path) -> str:
@@ -99,6 +101,14 @@ def _items(text: str, path: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 fix="correct the item",
             )
         yield where, item
+
+
+def check_id_fields(found: Iterable[tuple[str, Record]]) -> None:
+    """Checks that no two records have the same `id`, nor the same `idx`; arguments and error as `check_ids`."""
+    for name in ID_FIELDS:
+        ids = [(where, record.get(name)) for where, record in found]
+        # Some benchmarks number by nested objects; those are no ids to compare.
+        check_ids(name, [i for i in ids if type(i[1]) in (str, int)])
 
 
 def check_ids(name: str, values: Iterable[tuple[str, Any]]) -> None:

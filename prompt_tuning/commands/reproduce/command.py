@@ -3,6 +3,9 @@
 `released-prompts` evaluates the authors' prompts for T5 1.1 LM-adapted Base (`commands/reproduce/released_prompts.py`
 says what they are and how their README is read here) on the public checkpoint, as `prompt-tuning eval` with the
 shipped `configs/paper/released_prompts.gin` does. It downloads what it is not given.
+
+`t0` evaluates a published T0 over all templates (`commands/reproduce/t0.py`), as `prompt-tuning eval` with
+`configs/runs/t0_eval.gin` does.
 """
 
 import argparse
@@ -12,16 +15,16 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
 
 from prompt_tuning.checkpoints.open import open_source
-from prompt_tuning.commands.reproduce import released_prompts
+from prompt_tuning.commands.reproduce import released_prompts, t0
 from prompt_tuning.commands.reproduce.released_prompts import EVALUATIONS, Evaluation
 from prompt_tuning.config.flags import binding, command_parser, split
-from prompt_tuning.errors import CheckpointError, DataError, PromptTuningError
+from prompt_tuning.errors import CheckpointError, ConfigError, DataError, PromptTuningError
 from prompt_tuning.run.text_table import aligned
 
 _GIN_FILE = "prompt_tuning/configs/paper/released_prompts.gin"
@@ -29,6 +32,8 @@ _EPILOG = """\
 --gin.NAME=VALUE sets what `prompt-tuning eval` would read, for all evaluations:
   prompt-tuning reproduce released-prompts --gin.ACTIVATION_DTYPE="'float32'"
 """
+# Flags of one of the two alone.
+_ONLY = {"released-prompts": ("prompts_dir", "tfds_data_dir"), "t0": ("model", "templates")}
 _COLUMNS = ("prompt", "task", "metric", "examples", "published", "measured", "difference")
 
 
@@ -45,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs `prompt-tuning reproduce`.
 
     Args:
-      argv: `released-prompts` and flags.
+      argv: `released-prompts` or `t0`, and flags.
 
     Returns:
       Exit code 0, whether or not the numbers agree: that is for the reader to judge.
@@ -60,8 +65,10 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # What evaluation says on the way must not end up in the JSON.
     with contextlib.redirect_stdout(sys.stderr):
-        report = _reproduce(flags)
-    print(json.dumps(report, indent=2) if flags.format == "json" else _table(report), flush=True)
+        output_dir = flags.output_dir or tempfile.mkdtemp(prefix="prompt-tuning-reproduce-")
+        measure, table = _REPORTS[flags.what]
+        report = measure(flags, output_dir)
+    print(json.dumps(report, indent=2) if flags.format == "json" else table(report), flush=True)
     return 0
 
 
@@ -70,33 +77,53 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     about = "Measures published numbers again and prints expected beside got."
     parser = command_parser("reproduce", about, _EPILOG)
     add = parser.add_argument
-    add("what", choices=["released-prompts"], help="the numbers to measure again")
-    add("--checkpoint", help="T5 1.1 LM-adapted Base, if not the public one on gs://t5-data")
-    add("--vocabulary", help="T5's SentencePiece model, if not the public one on gs://t5-data")
+    add("what", choices=list(_ONLY), help="the numbers to measure again")
+    add(
+        "--checkpoint",
+        help="T5 1.1 LM-adapted Base, if not the public one on gs://t5-data; of t0: the folder of the model",
+    )
+    add(
+        "--vocabulary",
+        help="T5's SentencePiece model, if not the public one on gs://t5-data, or of t0 the one beside the weights",
+    )
+    add("--model", help=f"of t0: {', '.join(t0.MODELS)} (default: {next(iter(t0.MODELS))})")
+    add("--templates", help="of t0: promptsource's source archive, or a folder of its templates")
     add(
         "--prompts_dir",
         help=f"folder with {', '.join(f'{n}.npy' for n in released_prompts.DIGESTS)};"
         f" without it they are downloaded to {released_prompts.CACHE_DIR}",
     )
     files = ", ".join(e.data_file for e in EVALUATIONS)
-    add("--data_dir", help=f"folder with the original files ({files}), instead of TensorFlow's")
+    add(
+        "--data_dir",
+        help=f"folder with the original files ({files}), instead of TensorFlow's;"
+        " of t0: folder of JSONL, instead of Hugging Face's data sets",
+    )
     add("--tfds_data_dir", help="folder of TensorFlow Datasets; without --data_dir, data is there")
     add("--output_dir", help="folder for predictions and metrics (default: a new one)")
     add("--format", choices=["table", "json"], default="table", help="of what is printed")
     others, bindings = split(argv)
     flags = parser.parse_args(others)
     flags.bindings = bindings
+    for what, names in _ONLY.items():
+        for name in names:
+            if what != flags.what and getattr(flags, name) is not None:
+                raise ConfigError(
+                    f"reproduce {flags.what} has no flag --{name}",
+                    got=getattr(flags, name),
+                    expected=f"--{name} with `reproduce {what}`",
+                    fix="leave it out",
+                )
     return flags
 
 
-def _reproduce(flags: argparse.Namespace) -> dict[str, Any]:
+def _reproduce(flags: argparse.Namespace, output_dir: str) -> dict[str, Any]:
     """Checks everything, then evaluates, and returns the report."""
     import jax
 
     from prompt_tuning import evaluate
     from prompt_tuning.config import resolve
 
-    output_dir = flags.output_dir or tempfile.mkdtemp(prefix="prompt-tuning-reproduce-")
     resolve.set_data_dirs(flags.tfds_data_dir, [])
     runs = [_prepare(evaluation, flags, output_dir) for evaluation in EVALUATIONS]
     # All of it now: a run must not fail over its last data set after an hour of the others.
@@ -265,3 +292,10 @@ def _table(report: dict[str, Any]) -> str:
             f"predictions are in {report['output_dir']}",
         ]
     )
+
+
+# What is measured -> what measures it, and what makes text of that.
+_REPORTS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any]], str]]] = {
+    "released-prompts": (_reproduce, _table),
+    "t0": (t0.reproduce, t0.table),
+}

@@ -10,7 +10,8 @@ from etils import epath
 from prompt_tuning.data import columns, lines, postprocessors, ranking, records
 from prompt_tuning.data.columns import Columns
 from prompt_tuning.data.metric_names import find_metrics
-from prompt_tuning.data.own import templates
+from prompt_tuning.data.own import template_tasks
+from prompt_tuning.data.own import templates as of_fields
 from prompt_tuning.data.own.templates import Template
 from prompt_tuning.data.preprocessors import UNLABELED, TextPreprocessor, mapped
 from prompt_tuning.data.records import Record
@@ -21,20 +22,19 @@ from prompt_tuning.errors import ConfigError, DataError
 Paths = str | Sequence[str]
 # A label that is withheld, as an empty cell and as TensorFlow Datasets write it; null and no field are others.
 _WITHHELD = ("", "-1")
-# Fields that number examples, where a file has them.
-ID_FIELDS = ("id", "idx")
 
 
 def from_files(
     name: str,
     *,
-    inputs: str,
-    targets: str,
+    inputs: str | None = None,
+    targets: str | None = None,
+    templates: str | None = None,
     train: Paths | None = None,
     validation: Paths | None = None,
     test: Paths | None = None,
     label_map: Mapping[Any, str] | None = None,
-    metrics: Sequence[Any] = ("accuracy",),
+    metrics: Sequence[Any] | None = None,
 ) -> str:
     """Registers a task that reads files of one's own; nothing is read before a dataset is built.
 
@@ -46,13 +46,15 @@ def from_files(
       name: The task's name, also of the files and TensorBoard runs of its evaluation.
       inputs: Template of the input text, such as `question: {question} passage: {passage}`.
       targets: Template of the target text, such as `{answer}`; with a `label_map` one field and nothing else.
+      templates: In place of `inputs` and `targets` a YAML file of Jinja templates (see `templates.read`); each becomes
+        a task `{name}_{template}`, and `name` is their mixture (see `template_tasks.register`).
       train: Files of the split, `*.jsonl`, `*.json`, `*.tsv` or `*.csv`; None where there is no such split.
       validation: Files of the split.
       test: Files of the split; here the fields of `targets` may be absent, null or empty, a label also -1, and the
         target is then `<unk>`, as in T5.
       label_map: Value in the file -> text that the model writes, for example {0: "negative", 1: "positive"}. Metrics
         then compare classes, numbered in this order. None: targets are free text.
-      metrics: Names of metrics (see `metric_names`), or functions.
+      metrics: Names of metrics (see `metric_names`), or functions; None: accuracy, or those of each of `templates`.
 
     Returns:
       `name`, which `MIXTURE_OR_TASK_NAME = @tasks.from_files()` binds.
@@ -70,6 +72,10 @@ def from_files(
             expected=f"a path that ends in {', '.join(records.SUFFIXES)}, or in these and .gz",
             fix="correct the path, or give the file such a name",
         )
+    if templates is not None:
+        _check_alone(inputs=inputs, targets=targets, label_map=label_map)
+        template_tasks.register(name, files, templates, metrics)
+        return name
     fmt = _make_format(inputs, targets, label_map)
     verbalizers = fmt.verbalizers or ()
     postprocess_fn = (
@@ -80,7 +86,9 @@ def from_files(
         source=RecordFilesDataSource(files, fmt),
         to_text=fmt.to_text(),
         postprocess_fn=postprocess_fn,
-        metric_fns=find_metrics(metrics, num_classes=len(verbalizers) or None),
+        metric_fns=find_metrics(
+            ("accuracy",) if metrics is None else metrics, num_classes=len(verbalizers) or None
+        ),
     )
     evaluated = {split: paths for split, paths in files.items() if split != "train"}
     ranked = None
@@ -136,10 +144,7 @@ class RecordFormat:
             for path in paths
             for item in records.read_records(epath.Path(path), required, optional=self._fields())
         ]
-        for name in ID_FIELDS:
-            ids = [(where, record.get(name)) for where, record in found]
-            # Some benchmarks number by nested objects; those are no ids to compare.
-            records.check_ids(name, [i for i in ids if type(i[1]) in (str, int)])
+        records.check_id_fields(found)
         # An empty text may be the right answer to a question, unless all are.
         blanks = self.labels is not None or all(self._lacks(r, blanks=True) for _, r in found)
         return columns.from_rows(
@@ -207,10 +212,24 @@ class RecordFormat:
         return text
 
 
-def _make_format(inputs: str, targets: str, label_map: Mapping[Any, str] | None) -> RecordFormat:
+def _check_alone(**settings: Any) -> None:
+    """Raises ConfigError if a setting is there that `templates` says better."""
+    for name, value in settings.items():
+        if value is not None:
+            raise ConfigError(
+                f"tasks.from_files.{name} is set beside tasks.from_files.templates",
+                got=value,
+                expected="one of the two: the templates write inputs, targets and answer choices",
+                fix=f"remove tasks.from_files.{name}, or tasks.from_files.templates",
+            )
+
+
+def _make_format(
+    inputs: str | None, targets: str | None, label_map: Mapping[Any, str] | None
+) -> RecordFormat:
     """Returns the format of checked settings."""
     fmt = RecordFormat(
-        templates.parse(inputs, name="inputs"), templates.parse(targets, name="targets"), None
+        of_fields.parse(inputs, name="inputs"), of_fields.parse(targets, name="targets"), None
     )
     if "has_target" in (*fmt.inputs.fields, *fmt.targets.fields):
         raise ConfigError(

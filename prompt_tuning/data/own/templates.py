@@ -38,11 +38,11 @@ class Template:
         return tf.strings.join(pieces)
 
 
-def parse(text: str, *, name: str) -> Template:
+def parse(text: str | None, *, name: str) -> Template:
     """Parses a template.
 
     Args:
-      text: Any text; `{field}` stands for a field of the record, `{{` and `}}` for braces.
+      text: Any text, but None is refused; `{field}` stands for a field of the record, `{{` and `}}` for braces.
       name: The setting that it comes from, for the error.
 
     Raises:

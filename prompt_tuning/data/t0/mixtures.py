@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prompt_tuning.data.t0.data_sets import DataSet, data_sets
+from prompt_tuning.data.templates.origins import Origin
 from prompt_tuning.data.templates.read import Key, Template
 from prompt_tuning.data.templates.tasks import SCORE_EVAL
 
@@ -53,6 +54,12 @@ class Member:
         """T0's name of the task."""
         suffix = SCORE_EVAL if self.is_scored else ""
         return self.data.task_name(self.template.name) + suffix
+
+    @property
+    def origin(self) -> Origin:
+        """Where the task comes from: of ANLI, whose rounds count as one, the round."""
+        whole = dataclasses.replace(self.data, round="")
+        return Origin(self.data.task_name(""), whole.task_name(""), self.template.name)
 
 
 _Chosen = Callable[[DataSet], bool]

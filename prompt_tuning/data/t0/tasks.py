@@ -12,6 +12,7 @@ from prompt_tuning.data.t0.data_sets import DataSet, data_sets
 from prompt_tuning.data.t0.mixtures import MIXTURES, Member, Mixture
 from prompt_tuning.data.t0.p3 import P3DataSource, is_cache, written
 from prompt_tuning.data.t0.sources import HubDataSource, JsonlDataSource
+from prompt_tuning.data.templates import origins
 from prompt_tuning.data.templates.read import read_templates
 from prompt_tuning.data.templates.tasks import SCORE_EVAL, score_task, template_task
 from prompt_tuning.errors import ConfigError, DataError, check_choice
@@ -33,6 +34,9 @@ _METRICS = {
     "super_glue/wsc.fixed": ("accuracy",),
 }
 
+# Mixture -> what it was registered with last.
+_registered: dict[str, Any] = {}
+
 
 def tasks(
     mixture: str = "t0_train",
@@ -40,6 +44,7 @@ def tasks(
     data: str | None = None,
     seed: int = 0,
     skip_missing: bool = False,
+    leave_out: Sequence[str] = (),
 ) -> str:
     """Registers a mixture of T0's and its tasks, each a template of a data set; an earlier one of the name makes way.
 
@@ -53,6 +58,7 @@ def tasks(
         each data set; or P3's cache, a folder with a folder a task.
       seed: Seed of what templates draw at random, with the record.
       skip_missing: Whether data sets without templates or without records are left out, or refused.
+      leave_out: Names of tasks that the mixture is to lack, such as those whose templates fail.
 
     Returns:
       `mixture`, which `MIXTURE_OR_TASK_NAME = @tasks.t0()` binds.
@@ -79,14 +85,23 @@ def tasks(
     if not skip_missing:
         _check_templates(rule, [key for key, some in found.items() if some], templates)
     members = list(rule.members(found))
+    for name in leave_out:
+        check_choice("tasks.t0.leave_out", name, [member.name for member in members])
+    members = [member for member in members if member.name not in leave_out]
     folder = None if data is None else epath.Path(home.expand(data))
     sources = _sources(members, folder)
-    missing = [m for m in members if not _has(sources[m], rule.split)]
+    missing = [m for m in members if rule.split not in sources[m].splits]
     if missing and not skip_missing:
         raise _missing_data(missing, rule.split, str(folder))
     members = [member for member in members if member not in missing]
+    made_of = (members, str(folder), seed)
+    # A config names its mixture in several places; each is a call.
+    if _registered.get(mixture) == made_of and mixture in seqio.MixtureRegistry.names():
+        return mixture
+    _registered[mixture] = made_of
     for member in members:
-        replace_task(member.name, _task(member, sources[member], seed))
+        replace_task(member.name, make_task(member, sources[member], seed))
+        origins.remember(member.name, member.origin)
     replace_mixture(mixture, {member.name: member.rate for member in members})
     return mixture
 
@@ -133,10 +148,6 @@ def _files(data: DataSet, folder: epath.Path) -> dict[str, str]:
     return {split: str(path) for split, path in paths.items() if path.exists()}
 
 
-def _has(source: seqio.DataSource, split: str) -> bool:
-    return split in source.splits
-
-
 def _missing_data(missing: Sequence[Member], split: str, folder: str) -> DataError:
     """The error for a folder that lacks data of a mixture."""
     names = dict.fromkeys(f"{m.data.path}/{m.data.splits[split]}" for m in missing)
@@ -148,8 +159,14 @@ def _missing_data(missing: Sequence[Member], split: str, folder: str) -> DataErr
     )
 
 
-def _task(member: Member, source: seqio.DataSource, seed: int) -> seqio.Task:
-    """The task of a member."""
+def make_task(member: Member, source: seqio.DataSource, seed: int) -> seqio.Task:
+    """Returns the task of a member, not registered yet.
+
+    Args:
+      member: A template of a data set.
+      source: Its records, or P3's texts.
+      seed: As of `tasks`.
+    """
     parts: dict[str, Any] = {"seed": seed, "inputs_end": False}
     if isinstance(source, P3DataSource):
         parts["text"] = written()

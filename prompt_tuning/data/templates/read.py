@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import reprlib
 import tarfile
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from prompt_tuning.data.content import is_file
 from prompt_tuning.errors import ConfigError
 
 FILE_NAME = "templates.yaml"
+# Those of this package: for SuperGLUE, and for the synthetic suite.
+SHIPPED = epath.resource_path("prompt_tuning") / "data/templates/assets"
 # promptsource's largest file has 130 kB, its archive 1.4 MB of them.
 _FILE_BYTES = 2_000_000
 _ARCHIVE_BYTES = 50_000_000
@@ -34,23 +37,31 @@ class Template:
       id: What promptsource knows it by, the key in the file.
       jinja: Jinja text of inputs and targets, `|||` between them.
       answer_choices: Jinja text of the answers, `|||` between them; None where targets are free text.
-      original_task: Whether it asks for what the data set was made for.
-      choices_in_prompt: Whether the inputs name the answers.
+      original_task: Whether it asks for what the data set was made for; None where that is not said.
+      choices_in_prompt: Whether the inputs name the answers; None where that is not said.
       metrics: Names of metrics, as promptsource writes them.
-      source: The file it is from.
+      source: The file it is from; templates that differ in nothing else are equal.
     """
 
     name: str
     id: str
     jinja: str
     answer_choices: str | None
-    original_task: bool
-    choices_in_prompt: bool
+    original_task: bool | None
+    choices_in_prompt: bool | None
     metrics: tuple[str, ...]
-    source: str
+    source: str = dataclasses.field(compare=False)
 
     def __str__(self) -> str:
         return f"{self.source}: template {self.name!r}"
+
+    def task_name(self, data: str) -> str:
+        """Returns the name of a task as T0 makes it: of the data's name and the template's, what SeqIO refuses as `_`.
+
+        Args:
+          data: Name of the data set, with its subset.
+        """
+        return re.sub(r"[^\w.]+", "_", f"{data}_{self.name}")
 
 
 def read_templates(path: str) -> dict[Key, list[Template]]:
@@ -59,7 +70,7 @@ def read_templates(path: str) -> dict[Key, list[Template]]:
     Args:
       path: A folder with `DATASET/templates.yaml` and `DATASET/SUBSET/templates.yaml` in it, as promptsource's
         `templates/`; promptsource's source archive (`.tar.gz`), which is read in memory; or one YAML file. May be a
-        `gs://` path.
+        `gs://` path; what does not exist may be one of this package's own, such as `super_glue/rte`.
 
     Returns:
       (data set, subset or None) -> its templates, sorted by name.
@@ -68,6 +79,8 @@ def read_templates(path: str) -> dict[Key, list[Template]]:
       ConfigError: There is nothing to read, or a file does not parse or holds something else; names file and line.
     """
     root = epath.Path(home.expand(path))
+    if not root.exists() and (SHIPPED / path).exists():
+        root = SHIPPED / path
     found: dict[Key, list[Template]] = {}
     for where, text in _files(root):
         key, templates = _parse(text, where)
@@ -262,8 +275,8 @@ def _template(key: str, entry: Any, where: str) -> Template:
         id=str(entry.get("id") or key),
         jinja=entry["jinja"],
         answer_choices=entry.get("answer_choices"),
-        original_task=bool(metadata.get("original_task")),
-        choices_in_prompt=bool(metadata.get("choices_in_prompt")),
+        original_task=metadata.get("original_task"),
+        choices_in_prompt=metadata.get("choices_in_prompt"),
         metrics=tuple(metrics),
         source=where,
     )

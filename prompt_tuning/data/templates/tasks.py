@@ -13,8 +13,9 @@ from prompt_tuning.data import pipelines, postprocessors, ranking
 from prompt_tuning.data.metric_names import CLASS_METRICS, TEXT_METRICS, find_metrics
 from prompt_tuning.data.preprocessors import NO_LABEL, TextPreprocessor
 from prompt_tuning.data.registry import make_task
+from prompt_tuning.data.templates.check import render_record
 from prompt_tuning.data.templates.read import Template
-from prompt_tuning.data.templates.render import Renderer, example_seed, fixed_choices
+from prompt_tuning.data.templates.render import Renderer, fixed_choices
 
 # The one field of sources whose raw examples are JSON objects of any form.
 RECORD = "record"
@@ -113,7 +114,7 @@ def to_text(templates: Sequence[Template], *, seed: int) -> TextPreprocessor:
 
     Returns:
       A function over datasets of raw examples to {"inputs", "targets": string, "answer_choices": string [choices],
-      "label": int64, which of them the target is, or -1}.
+      "label": int64, which of them the target is, or -1}, and what they were kept by.
     """
     templates = tuple(templates)
 
@@ -142,11 +143,7 @@ def to_text(templates: Sequence[Template], *, seed: int) -> TextPreprocessor:
     else:
         mapped = functools.partial(_map, write)
 
-    def preprocess(ds: tf.data.Dataset) -> tf.data.Dataset:
-        kept = mapped(ds).filter(lambda example: example[_KEPT])
-        return kept.map(lambda example: {k: v for k, v in example.items() if k != _KEPT})
-
-    return preprocess
+    return lambda ds: mapped(ds).filter(lambda example: example[_KEPT])
 
 
 _KEPT = "is_kept"
@@ -165,7 +162,7 @@ def _renderer(template: Template) -> Renderer:
 
 def _written(template: Template, record: Mapping[str, Any], seed: int) -> tuple[Any, ...]:
     """Inputs, targets, choices, label and whether T0 keeps the record."""
-    rendered = _renderer(template)(record, seed=example_seed(seed, record))
+    rendered = render_record(_renderer(template), record, seed=seed)
     choices = list(rendered.answer_choices or ())
     is_kept = len(rendered.parts) == 2 and rendered.parts[0] != ""
     inputs, targets = rendered.parts if is_kept else ("", "")
