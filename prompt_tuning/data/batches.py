@@ -317,7 +317,16 @@ def check_dataset(
     # Sets of few shots are looked at whole.
     num = tallies.SAMPLE if cfg.choices else num
 
-    def check(name: str) -> list[str]:
+    def check(name: str) -> list[str] | DataError:
+        try:
+            return check_task(name)
+        except DataError as error:
+            # Of hundreds of tasks a user wants to know at once which of them fail.
+            if len(names) == 1:
+                raise
+            return error
+
+    def check_task(name: str) -> list[str]:
         task = seqio.TaskRegistry.get(name)
         if lengths is not None and "targets" in task.output_features:
             verbalizers.check_labels(
@@ -337,7 +346,24 @@ def check_dataset(
 
     # Mixtures have hundreds of tasks, and a pipeline of TensorFlow takes a tenth of a second to be made.
     with context.overriding(data_dir=cfg.data_dir), futures.ThreadPoolExecutor() as pool:
-        return [text for warnings in pool.map(check, names) for text in warnings]
+        found = dict(zip(names, pool.map(check, names), strict=True))
+    failed = {name: error for name, error in found.items() if isinstance(error, DataError)}
+    if len(failed) > 1:
+        raise _several_fail(failed, len(names))
+    for error in failed.values():
+        raise error
+    return [text for warnings in found.values() for text in warnings]
+
+
+def _several_fail(failed: Mapping[str, DataError], num: int) -> DataError:
+    """The error for a mixture of which several tasks fail."""
+    first = next(iter(failed.values()))
+    return DataError(
+        f"{len(failed)} of the mixture's {num} tasks cannot be used; the first because: {first} All of them",
+        got=", ".join(failed),
+        expected="tasks whose examples can be read",
+        fix="correct each, or leave them out by name (tasks.t0.leave_out)",
+    )
 
 
 def check_lengths(lengths: object, features: Iterable[str] = ()) -> dict[str, int]:

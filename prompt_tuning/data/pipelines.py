@@ -1,5 +1,6 @@
 """How pipelines of tf.data are made: without what takes most of the time and is not needed, AutoGraph above all."""
 
+import collections
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -10,8 +11,9 @@ import tensorflow as tf
 from prompt_tuning.errors import PromptTuningError
 
 Made = TypeVar("Made")
-# What Python inside a dataset raised last: TensorFlow passes on its text, but not the error.
-_raised: PromptTuningError | None = None
+# What Python inside datasets raised lately, of which several run at a time: TensorFlow passes on its text, but not the
+# error.
+_raised: collections.deque[PromptTuningError] = collections.deque(maxlen=256)
 
 
 def made(make: Callable[[], Made]) -> Made:
@@ -43,11 +45,10 @@ def remembering() -> Iterator[None]:
     Yields:
       Nothing.
     """
-    global _raised
     try:
         yield
     except PromptTuningError as error:
-        _raised = error
+        _raised.append(error)
         raise
 
 
@@ -64,8 +65,9 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        if _raised is not None and str(_raised) in str(error):
-            raise _raised from None
+        for raised in tuple(_raised):
+            if str(raised) in str(error):
+                raise raised from None
         raise
 
 

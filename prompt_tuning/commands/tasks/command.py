@@ -159,7 +159,7 @@ def _list_lines(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def _show(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Raw examples, and the text, ids, decoded text and masks made of them."""
+    """Raw examples, and the text, answer choices, ids, decoded text and masks made of them."""
     from prompt_tuning.commands.tasks import views
 
     lengths, count = _one_length(flags), flags.num_examples or 3
@@ -188,6 +188,8 @@ def _show_lines(found: Sequence[Mapping[str, Any]]) -> Iterable[str]:
                     yield f"    ids      {' '.join(map(str, ids))}"
                     yield f"    decoded  {example['decoded'][feature]}"
                     yield f"    tokens   {len(ids)}, {example['truncated'][feature]} cut off"
+                if example["choices"]:
+                    yield f"  choices    {' ||| '.join(example['choices'])}"
                 for mask in ("encoder_mask", "decoder_mask", "decoder_loss_weights"):
                     values = example["model"][mask]
                     yield f"  {mask:<20} 1 at {sum(values)} of {len(values)} positions"

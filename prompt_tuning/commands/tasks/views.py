@@ -1,6 +1,7 @@
 """What there is to see of registered tasks: a list of them, and examples from raw record to model features."""
 
 import fnmatch
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from prompt_tuning.data import verbalizers
 from prompt_tuning.data.batches import DatasetConfig, get_task
 from prompt_tuning.data.registry import unwrap
 from prompt_tuning.data.tallies import PRETOKENIZED, whole_lengths
+from prompt_tuning.data.templates.render import CHOICES as _CHOICES
+from prompt_tuning.data.templates.tasks import RECORD
 from prompt_tuning.errors import DataError
 
 
@@ -117,7 +120,8 @@ def show_examples(
 
     Returns:
       {raw, examples} for each; an entry of `examples` (none where preprocessing drops the raw one) has `text`, `ids`,
-      `decoded` and `truncated` by feature, and `model`: the converted features, masks included.
+      `decoded` and `truncated` by feature, `choices`: the answers to choose among, where a template has made some, and
+      `model`: the converted features, masks included.
     """
     source = task.source.get_dataset(split=split, shuffle=False, seed=0)
     shown = []
@@ -131,7 +135,7 @@ def show_examples(
         )
         shown.append(
             {
-                "raw": to_plain(raw),
+                "raw": json.loads(raw[RECORD]) if set(raw) == {RECORD} else to_plain(raw),
                 "examples": [
                     _describe(task, a, b, features)
                     for a, b, features in zip(
@@ -165,6 +169,7 @@ def _describe(
         "ids": {n: to_plain(cut[n]) for n in names},
         "decoded": decoded,
         "truncated": {n: len(whole[n]) - len(cut[n]) for n in names},
+        "choices": to_plain(whole[_CHOICES]) if _CHOICES in whole else [],
         "model": {**{k: to_plain(v) for k, v in model.items()}, **masks},
     }
 

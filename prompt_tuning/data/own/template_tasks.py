@@ -14,7 +14,7 @@ from prompt_tuning.data.sources import RecordFilesDataSource
 from prompt_tuning.data.templates import origins
 from prompt_tuning.data.templates.check import check_record
 from prompt_tuning.data.templates.read import Template, read_templates
-from prompt_tuning.data.templates.render import Renderer
+from prompt_tuning.data.templates.render import Renderer, fixed_choices
 from prompt_tuning.data.templates.tasks import RECORD, SCORE_EVAL, score_task, template_task
 from prompt_tuning.errors import ConfigError, PromptTuningError
 
@@ -41,6 +41,8 @@ def register(
     """
     tasks: dict[str, Template] = {}
     for template in _of_one(templates):
+        # What is no program is an error now, and not when the first record comes.
+        Renderer(template)
         task_name = template.task_name(name)
         if task_name in tasks:
             raise ConfigError(
@@ -64,7 +66,8 @@ def register(
             made.append(score_task(f"{task_name}{SCORE_EVAL}", source, template))
             ranked.append(made[-1].name)
         for task in made:
-            replace_task(task.name, task)
+            is_ranked = task.name in ranked
+            replace_task(task.name, task, () if is_ranked else fixed_choices(template) or ())
             origins.remember(task.name, origins.Origin(name, name, template.name))
     replace_mixture(name, dict.fromkeys(tasks, 1.0))
     if ranked:

@@ -44,6 +44,7 @@ def tasks(
     data: str | None = None,
     seed: int = 0,
     skip_missing: bool = False,
+    leave_out: Sequence[str] = (),
 ) -> str:
     """Registers a mixture of T0's and its tasks, each a template of a data set; an earlier one of the name makes way.
 
@@ -57,6 +58,7 @@ def tasks(
         each data set; or P3's cache, a folder with a folder a task.
       seed: Seed of what templates draw at random, with the record.
       skip_missing: Whether data sets without templates or without records are left out, or refused.
+      leave_out: Names of tasks that the mixture is to lack, such as those whose templates fail.
 
     Returns:
       `mixture`, which `MIXTURE_OR_TASK_NAME = @tasks.t0()` binds.
@@ -83,6 +85,9 @@ def tasks(
     if not skip_missing:
         _check_templates(rule, [key for key, some in found.items() if some], templates)
     members = list(rule.members(found))
+    for name in leave_out:
+        check_choice("tasks.t0.leave_out", name, [member.name for member in members])
+    members = [member for member in members if member.name not in leave_out]
     folder = None if data is None else epath.Path(home.expand(data))
     sources = _sources(members, folder)
     missing = [m for m in members if rule.split not in sources[m].splits]

@@ -1,48 +1,46 @@
-"""Checks of templates on records, before a run: what T0 drops silently is a fault of a user's own template."""
+"""What a template may make of a record: T0 drops some silently, a user's own template may not."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from prompt_tuning.data.lines import shorten
 from prompt_tuning.data.preprocessors import NO_LABEL
 from prompt_tuning.data.templates.read import Template
-from prompt_tuning.data.templates.render import Rendered, Renderer, example_seed
-from prompt_tuning.errors import DataError, PromptTuningError
+from prompt_tuning.data.templates.render import SEPARATOR, Rendered, Renderer, example_seed
+from prompt_tuning.errors import DataError
 
 
-def check_template(
-    template: Template, records: Sequence[Mapping[str, Any]], *, seed: int = 0
-) -> list[PromptTuningError]:
-    """Returns what is wrong with a template that many records were written for, promptsource's say.
-
-    As in T0 a record may be dropped, and may have no label: wrong is what cannot be rendered, reads a field that no
-    record has, or comes to more than two parts with every record.
+def render_record(renderer: Renderer, record: Mapping[str, Any], *, seed: int) -> Rendered:
+    """Returns what a template makes of a record that it was written for.
 
     Args:
-      template: The template.
-      records: Some of its data set's, as `Renderer` takes them.
-      seed: Of what it draws, with the record.
+      renderer: Of the template.
+      record: The record.
+      seed: Of what the template draws, with the record.
 
     Returns:
-      Errors to raise, one of a kind at most; each names file, template and field.
+      One part or two, as T0 has them, which drops the former; more than two where the record's own text divides them.
+
+    Raises:
+      DataError: The template cannot be rendered, reads a field that the record does not have, or divides in more than
+        two parts; names file, template and field.
     """
-    try:
-        renderer = Renderer(template)
-    except PromptTuningError as error:
-        return [error]
-    columns = {name.replace("-", "_"): None for record in records for name in record}
+    columns = {name.replace("-", "_"): None for name in record}
     missing = sorted(renderer.fields - set(columns))
-    if missing and records:
-        return [_no_field(template, missing[0], columns)]
-    too_many = []
-    for record in records:
-        try:
-            rendered = renderer(record, seed=example_seed(seed, record))
-        except PromptTuningError as error:
-            return [error]
-        if len(rendered.parts) > 2:
-            too_many.append(_not_two(template, rendered))
-    return too_many[:1] if len(too_many) == len(records) else []
+    if missing:
+        raise DataError(
+            f"{renderer.template} names a field that is not there",
+            got=missing[0],
+            expected=f"one of {', '.join(columns)}",
+            fix="correct the name, or add the field to the records",
+            name=missing[0],
+            candidates=columns,
+        )
+    rendered = renderer(record, seed=example_seed(seed, record))
+    if len(rendered.parts) > 2 and SEPARATOR not in json.dumps(record, default=str):
+        raise _not_two(renderer.template, rendered)
+    return rendered
 
 
 def check_record(
@@ -53,22 +51,17 @@ def check_record(
     Args:
       renderer: Of the template.
       record: The record.
-      seed: Of what the template draws.
+      seed: Of what the template draws, with the record.
       has_label: Whether the record must have targets.
 
     Returns:
       Two parts; the targets are `<NO LABEL>` where they are empty and may be.
 
     Raises:
-      DataError: The template reads a field that the record does not have, comes to other than two parts, to empty
-        inputs or targets, or to targets that are none of its answer choices; names file, template and field.
+      DataError: As `render_record`; or the template comes to other than two parts, to empty inputs or targets, or to
+        targets that are none of its answer choices.
     """
-    template = renderer.template
-    columns = {name.replace("-", "_"): None for name in record}
-    missing = sorted(renderer.fields - set(columns))
-    if missing:
-        raise _no_field(template, missing[0], columns)
-    rendered = renderer(record, seed=seed)
+    template, rendered = renderer.template, render_record(renderer, record, seed=seed)
     if len(rendered.parts) != 2:
         raise _not_two(template, rendered)
     inputs, targets = rendered.parts
@@ -89,18 +82,6 @@ def check_record(
             fix="write {{ answer_choices[…] }} behind `|||`, or correct answer_choices",
         )
     return Rendered((inputs, targets or NO_LABEL), choices)
-
-
-def _no_field(template: Template, name: str, columns: Mapping[str, Any]) -> DataError:
-    """The error for a template that reads what no record has."""
-    return DataError(
-        f"{template} names a field that is not there",
-        got=name,
-        expected=f"one of {', '.join(columns)}",
-        fix="correct the name, or add the field to the records",
-        name=name,
-        candidates=columns,
-    )
 
 
 def _not_two(template: Template, rendered: Rendered) -> DataError:

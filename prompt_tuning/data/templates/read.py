@@ -16,6 +16,8 @@ from prompt_tuning.data.content import is_file
 from prompt_tuning.errors import ConfigError
 
 FILE_NAME = "templates.yaml"
+# Those of this package: for SuperGLUE, and for the synthetic suite.
+SHIPPED = epath.resource_path("prompt_tuning") / "data/templates/assets"
 # promptsource's largest file has 130 kB, its archive 1.4 MB of them.
 _FILE_BYTES = 2_000_000
 _ARCHIVE_BYTES = 50_000_000
@@ -68,7 +70,7 @@ def read_templates(path: str) -> dict[Key, list[Template]]:
     Args:
       path: A folder with `DATASET/templates.yaml` and `DATASET/SUBSET/templates.yaml` in it, as promptsource's
         `templates/`; promptsource's source archive (`.tar.gz`), which is read in memory; or one YAML file. May be a
-        `gs://` path.
+        `gs://` path; what does not exist may be one of this package's own, such as `super_glue/rte`.
 
     Returns:
       (data set, subset or None) -> its templates, sorted by name.
@@ -77,6 +79,8 @@ def read_templates(path: str) -> dict[Key, list[Template]]:
       ConfigError: There is nothing to read, or a file does not parse or holds something else; names file and line.
     """
     root = epath.Path(home.expand(path))
+    if not root.exists() and (SHIPPED / path).exists():
+        root = SHIPPED / path
     found: dict[Key, list[Template]] = {}
     for where, text in _files(root):
         key, templates = _parse(text, where)

@@ -13,8 +13,9 @@ from prompt_tuning.data import pipelines, postprocessors, ranking
 from prompt_tuning.data.metric_names import CLASS_METRICS, TEXT_METRICS, find_metrics
 from prompt_tuning.data.preprocessors import NO_LABEL, TextPreprocessor
 from prompt_tuning.data.registry import make_task
+from prompt_tuning.data.templates.check import render_record
 from prompt_tuning.data.templates.read import Template
-from prompt_tuning.data.templates.render import Renderer, example_seed, fixed_choices
+from prompt_tuning.data.templates.render import Renderer, fixed_choices
 
 # The one field of sources whose raw examples are JSON objects of any form.
 RECORD = "record"
@@ -161,7 +162,7 @@ def _renderer(template: Template) -> Renderer:
 
 def _written(template: Template, record: Mapping[str, Any], seed: int) -> tuple[Any, ...]:
     """Inputs, targets, choices, label and whether T0 keeps the record."""
-    rendered = _renderer(template)(record, seed=example_seed(seed, record))
+    rendered = render_record(_renderer(template), record, seed=seed)
     choices = list(rendered.answer_choices or ())
     is_kept = len(rendered.parts) == 2 and rendered.parts[0] != ""
     inputs, targets = rendered.parts if is_kept else ("", "")
