@@ -1,6 +1,7 @@
 """(IA)3: learned factors for keys, values and the hidden units of feed-forward blocks."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +53,19 @@ class IA3(Method):
                 got=f"outputs = {self.outputs}, inputs = {self.inputs}",
                 expected="names in one of the two lists",
                 fix=f"take {both[0]!r} out of one of them" if both else "leave both out",
+            )
+
+    def check(self, added: Sequence[str]) -> None:
+        """Raises ConfigError if the model has no linear map of one of the names; see `Method`."""
+        there = {path.split("/")[-2] for path in added}
+        missing = [name for name in (*self.outputs, *self.inputs) if name not in there]
+        if missing:
+            field = "outputs" if missing[0] in self.outputs else "inputs"
+            raise ConfigError(
+                f"methods.IA3.{field} names a linear map that this model has not",
+                got=missing[0],
+                expected="wi in a block without a gate, wi_0 and wi_1 in one with",
+                fix=f"leave {missing[0]!r} out of methods.IA3.{field}",
             )
 
     def input_of(self, linear: Linear, x: Float[Array, "R L ..."]) -> Float[Array, "R L ..."]:

@@ -12,7 +12,7 @@ Then come a gin name and a file of `configs/methods/`. The models know no method
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 from jaxtyping import Float
 
+from prompt_tuning.errors import ConfigError
 from prompt_tuning.types import Array
 
 
@@ -88,6 +89,20 @@ class Method:
         del fields["path"]
         listed = {name: list(x) if isinstance(x, tuple) else x for name, x in fields.items()}
         return {"name": type(self).__name__, **listed}
+
+    def check(self, added: Sequence[str]) -> None:
+        """Raises ConfigError if some of it finds no place in a model.
+
+        Args:
+          added: The paths of the parameters that it adds there.
+        """
+        if not added:
+            raise ConfigError(
+                f"{type(self).__name__} finds nothing to act on in this model",
+                got=self.describe(),
+                expected="settings by which it adds parameters",
+                fix="bind other settings of the method, or METHOD = None",
+            )
 
     def input_of(self, linear: Linear, x: Float[Array, "R L ..."]) -> Float[Array, "R L ..."]:
         """Returns what a linear map takes for the input `x`."""

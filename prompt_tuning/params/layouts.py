@@ -19,6 +19,7 @@ relative bias per layer (UMT5) has a table of its own in every layer of both lay
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -131,9 +132,9 @@ def split_layers(path: str, leaf: np.ndarray) -> list[np.ndarray]:
     return [layer.reshape(shape) for layer in np.moveaxis(leaf, LAYERS_AXIS, 0)]
 
 
-def take_apart(params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def take_apart(params: Mapping[str, Any]) -> dict[str, Any]:
     """Returns scanned parameters in the unscanned layout of a model with a relative bias per layer; traceable."""
-    out: dict[str, jax.Array] = {}
+    out: dict[str, Any] = {}
     for path, leaf in params.items():
         if not is_stacked(path):
             out[path] = leaf

@@ -8,6 +8,7 @@ from absl import logging
 from prompt_tuning.data import batches, context, made_from, vocabularies
 from prompt_tuning.errors import ConfigError, DataError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.params.names import is_method
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run.start import split_paths
 from prompt_tuning.training.trainer import Trainer
@@ -21,15 +22,17 @@ def enter(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> None:
 def check_model(
     model: EncoderDecoderModel, partitioner: PjitPartitioner, batch_sizes: Sequence[int]
 ) -> None:
-    """Raises the first thing wrong with the vocabularies or with a batch size.
+    """Raises the first thing wrong with the vocabularies, with a batch size or with the method.
 
     Raises:
-      ConfigError: If a vocabulary cannot be read or is larger than the model's table, or a batch does not divide over
-        the devices.
+      ConfigError: If a vocabulary cannot be read or is larger than the model's table, a batch does not divide over the
+        devices, or the method finds no place in the model.
     """
     vocabularies.check_vocabulary(model.input_vocabulary)
     vocabularies.check_vocabulary(model.output_vocabulary)
     model.check_vocabulary_size()
+    if model.method is not None:
+        model.method.check([path for path in model.param_shapes if is_method(path)])
     for batch_size in batch_sizes:
         partitioner.check_batch_size(batch_size)
 

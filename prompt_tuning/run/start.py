@@ -181,10 +181,7 @@ def initialize(
     missing = [path for path in added if path not in trainable]
     embedding, rngs = {**frozen, **trainable}.get(EMBEDDING), (prompt_rng, init_rng)
     trainable |= _make_added(model, partitioner, missing, embedding, shardings, rngs)
-    if any(map(is_prompt, missing)):
-        metadata["initial_prompt"] = prompt_origin(model.prompt)
-    if any(map(is_method, missing)):
-        metadata["initial_method"] = method_origin(model)
+    metadata |= _origin_of_added(model, missing)
 
     state = _new_state(tx, trainable, dropout_rng, shardings_of(abstract))
     if optimizer_state is not None:
@@ -207,6 +204,14 @@ def _make_added(
     }
     wanted = [path for path in missing if is_method(path)]
     return made | make_method(model, partitioner, wanted, shardings, rngs[1])
+
+
+def _origin_of_added(model: EncoderDecoderModel, missing: Sequence[str]) -> dict[str, Any]:
+    """What a run records of the files that the config names for what no checkpoint has."""
+    return {
+        "initial_prompt": prompt_origin(model.prompt) if any(map(is_prompt, missing)) else None,
+        "initial_method": method_origin(model) if any(map(is_method, missing)) else None,
+    }
 
 
 def _new_state(

@@ -102,9 +102,10 @@ def _compare(directory: pathlib.Path, vocabulary: pathlib.Path | None, *, huggin
         report.not_checked += golden.unread_files(folder)
     if huggingface:
         from tests.parity import huggingface as transformers_models
-        from tests.parity import peft
+        from tests.parity import peft, peft_ia3
 
-        report.rows += [*transformers_models.comparisons(), *peft.comparisons()]
+        for adapters in (transformers_models, peft, peft_ia3):
+            report.rows += adapters.comparisons()
     return report
 
 

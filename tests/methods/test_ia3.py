@@ -1,6 +1,5 @@
 """(IA)3 in the model: what it adds, where it acts, and that it is the same in every layout and on every mesh."""
 
-import functools
 import math
 
 import jax
@@ -22,7 +21,6 @@ from tests.models.conftest import FEATURES, max_difference
 IS_ADDED = tree.match_any(ADDED_REGEX)
 
 
-@functools.cache
 def _abstract(module: T5) -> tuple[dict, dict]:
     """Shapes and logical axes of all parameters by path."""
     ids = np.ones((1, 1), np.int32)
@@ -149,6 +147,18 @@ def test_the_weights_of_a_seed_are_those_without_a_method():
     assert set(plain) < set(tuned)
     for path, leaf in plain.items():
         np.testing.assert_array_equal(leaf, tuned[path])
+
+
+def test_a_map_that_the_model_has_not_is_refused():
+    config = tiny_config(mlp_activations=("relu",))
+    for name, is_right in (("wi", True), ("wo", True), ("wi_1", False)):
+        method = IA3(inputs=(name,))
+        added = list(filter(IS_ADDED, _abstract(T5(config, method=method))[0]))
+        if is_right:
+            method.check(added)
+            continue
+        with pytest.raises(ConfigError, match="leave 'wi_1' out of methods.IA3.inputs"):
+            method.check(added)
 
 
 @pytest.mark.parametrize(

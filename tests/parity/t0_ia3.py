@@ -125,6 +125,6 @@ def _config(shape: dict[str, int]) -> T5Config:
     )
 
 
-def _sized(encoder: int, decoder: int, **sizes: int) -> T5Config:
+def _sized(encoder: int, decoder: int, **sizes: Any) -> T5Config:
     """A gated T5 of these sizes."""
     return T5Config(vocab_size=8, num_encoder_layers=encoder, num_decoder_layers=decoder, **sizes)

@@ -4,6 +4,7 @@ A set is a prompt, or what a method added to the layers.
 """
 
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -71,7 +72,7 @@ def alone(number, **layout):
 def together(**layout):
     """The frozen parameters with the table; the model's own set is not there to be read."""
     flat = {path: x for path, x in weights(**layout).items() if not IS_ADDED(path)}
-    sets = {"prompts": prompts()}
+    sets: dict[str, Any] = {"prompts": prompts()}
     if layout.get("method"):
         stacked = layout.get("scan_layers", False)
         layers_first = lambda x: np.moveaxis(x, 1, 0) if stacked else x  # noqa: E731

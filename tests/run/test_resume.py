@@ -16,12 +16,16 @@ import time
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
+from prompt_tuning.checkpoints.prompt_files.read import METHOD_FILE
 from tests import tiny_run
 from tests.helpers import REPO
 from tests.tiny_run import PROMPT_FILE
 
 FILES = ("models/t5_1_1_small_prompt.gin", "runs/prompt_finetune.gin")
+# What is tuned -> a file behind those, and what a run leaves of it.
+TUNED = {"prompt": ((), PROMPT_FILE), "ia3": (("methods/ia3.gin",), METHOD_FILE)}
 SAVE_PERIOD = 3
 # Interruptions of a soak, all at random moments; without one, one of each kind.
 SOAK = int(os.environ.get("PROMPT_TUNING_SOAK", "0"))
@@ -31,7 +35,7 @@ if "PROMPT_TUNING_SOAK_SIGNAL" in os.environ:
 STEPS = 60 * max(2, SOAK)
 
 
-def _command(inputs, model_dir, processes) -> list[str]:
+def _command(inputs, model_dir, processes, tuned) -> list[str]:
     settings = {
         "MODEL_DIR": str(model_dir),
         "MIXTURE_OR_TASK_NAME": "taskless_super_glue_cb_v102",
@@ -47,7 +51,10 @@ def _command(inputs, model_dir, processes) -> list[str]:
         "RANDOM_SEED": 7,
         "utils.SaveCheckpointConfig.period": SAVE_PERIOD,
     }
-    flags = [*(f"--gin_file={name}" for name in FILES), *inputs.flags(**settings)]
+    flags = [
+        *(f"--gin_file={name}" for name in (*FILES, *TUNED[tuned][0])),
+        *inputs.flags(**settings),
+    ]
     launcher = [f"--processes={processes}", "--devices_per_process=1", "--restart"]
     max_crashes = f"--max_crashes={max(1, SOAK)}"
     program = [sys.executable, "-m", "prompt_tuning.launch.local", *launcher, max_crashes]
@@ -94,21 +101,29 @@ def _interrupt(launcher, model_dir, log, attempt, signum, rng) -> int:
     return saved
 
 
+def _numbers(file: pathlib.Path) -> np.ndarray:
+    """All numbers of a prompt's file, or of a method's."""
+    if file.name == PROMPT_FILE:
+        return np.load(file)
+    return np.concatenate([x for _, x in sorted(safetensors.numpy.load_file(file).items())])
+
+
 @pytest.mark.slow
 @pytest.mark.entry
 @pytest.mark.timeout(6000 if SOAK else 900)
+@pytest.mark.parametrize("tuned", TUNED)
 @pytest.mark.parametrize("processes", [1, 2] if SOAK else [2])
-def test_interruptions_at_random_moments_change_nothing(tmp_path, processes):
+def test_interruptions_at_random_moments_change_nothing(tmp_path, processes, tuned):
     inputs = tiny_run.make_inputs(tmp_path, validation=4)
     seed = random.randrange(2**32)
     rng = random.Random(seed)
     signals = [rng.choice(SIGNALS) for _ in range(SOAK)] or SIGNALS
     stopped, text = tmp_path / "stopped", tmp_path / "log.txt"
     with text.open("w") as log:
-        straight = _command(inputs, tmp_path / "straight", processes)
+        straight = _command(inputs, tmp_path / "straight", processes, tuned)
         assert _start(straight, log).wait(timeout=900) == 0, text.read_text()[-3000:]
     with text.open("w") as log:
-        launcher = _start(_command(inputs, stopped, processes), log)
+        launcher = _start(_command(inputs, stopped, processes, tuned), log)
         saved = [
             _interrupt(launcher, stopped, text, attempt, signum, rng)
             for attempt, signum in enumerate(signals, start=1)
@@ -120,9 +135,9 @@ def test_interruptions_at_random_moments_change_nothing(tmp_path, processes):
     for step, before, signum in zip(resumed, saved, signals, strict=True):
         assert step > before, f"lost what was saved before {signum.name}"
     assert text.read_text().count("The run was told to stop") == signals.count(signal.SIGTERM)
-    names = [f"numpy_checkpoints/checkpoint_{step}/{PROMPT_FILE}" for step in (3, 30, STEPS)]
+    names = [f"numpy_checkpoints/checkpoint_{step}/{TUNED[tuned][1]}" for step in (3, 30, STEPS)]
     for name in names:
-        prompts = [np.load(tmp_path / run / name) for run in ("straight", "stopped")]
-        assert np.array_equal(*prompts), f"{name} differs; seed {seed}, {processes} process(es)"
-    first, last = (np.load(stopped / names[i]) for i in (0, -1))
+        left = [_numbers(tmp_path / run / name) for run in ("straight", "stopped")]
+        assert np.array_equal(*left), f"{name} differs; seed {seed}, {processes} process(es)"
+    first, last = (_numbers(stopped / names[i]) for i in (0, -1))
     assert not np.array_equal(first, last)

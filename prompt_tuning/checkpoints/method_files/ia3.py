@@ -5,10 +5,10 @@
 | output of `key` [N*D] | `….k.multi_lora_b` [N*D, 1] | `….k.ia3_l` [N*D, 1] |
 | input of `wo` [F] | output of `wi_1`: `….wi_1.multi_lora_b` [F, 1] | `….wo.ia3_l` [1, F] |
 
-PEFT scales the input of its `feedforward_modules` and the output of its other `target_modules`, by the shape of the
-factors. Its default for mT5, [k, v, wi_1] with wi_1 for feed-forward, scales the input of wi_1, the whole width of the
-model: no (IA)3 of the paper's, but `methods.IA3.inputs = ('wi_1',)` here. Factors on the output of wi_1 are taken for
-those of wo's input, which is the same because that half of a gated block has no activation.
+PEFT scales the input of its `feedforward_modules` and the output of its other `target_modules`, which the shape of the
+factors tells. Its default is [k, v, wo] with the feed-forward module wo, and for mT5 T-Few's form, [k, v, wi_1] without
+one. Factors on the output of wi_1 are taken for those of wo's input, which is the same because that half of a gated
+block has no activation.
 
 Source: r-three/t-few, `src/models/lora.py`; PEFT 0.21, `tuners/ia3/layer.py` and `utils/constants.py`.
 """
