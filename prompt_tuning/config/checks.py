@@ -94,8 +94,9 @@ def reach_of_command(plan: Plan) -> Reach:
     """Returns what the command's runnable reads."""
     reach = Reach()
     reach.follow_call(plan, RUNNABLES[plan.command], (), True)
-    if plan.describes_task:
-        reach.follow_call(plan, FROM_FILES, (), True)
+    for describer in plan.describers:
+        reach.follow_call(plan, describer, (), True)
+    if FROM_FILES in plan.describers:
         bound = plan.bound(FROM_FILES)
         for name in () if "templates" in bound else ("inputs", "targets"):
             if name not in bound:
@@ -111,8 +112,8 @@ def reach_of_all(plan: Plan) -> Reach:
         if configurable.is_runnable or not configurable.is_ours:
             for scope in {key[0] for key in plan.settings if key[1] == selector} | {""}:
                 reach.follow_call(plan, selector, tuple(scope.split("/")) if scope else (), False)
-    if plan.describes_task:
-        reach.follow_call(plan, FROM_FILES, (), False)
+    for describer in plan.describers:
+        reach.follow_call(plan, describer, (), False)
     return reach
 
 

@@ -18,6 +18,8 @@ from prompt_tuning.errors import ConfigError
 
 REQUIRED = Macro("gin.REQUIRED")
 FROM_FILES = "prompt_tuning.tasks.from_files"
+# What registers tasks that a config describes.
+DESCRIBERS = (FROM_FILES, "prompt_tuning.tasks.t0", "prompt_tuning.tasks.few_shot")
 # (scope, complete selector, parameter).
 Key = tuple[str, str, str]
 _WIDTH = 100
@@ -71,9 +73,9 @@ class Plan:
         return taken
 
     @property
-    def describes_task(self) -> bool:
-        """Whether `tasks.from_files` is bound; such a task is registered whichever of its names the run reads."""
-        return bool(self.bound(FROM_FILES))
+    def describers(self) -> list[str]:
+        """Those of `DESCRIBERS` that are bound; their tasks are registered whichever of the names the run reads."""
+        return [name for name in DESCRIBERS if self.bound(name)]
 
     def literal(self, value: Any) -> Any:
         """Returns `value` with macros followed; REQUIRED, references and unset macros stay as they are."""

@@ -17,7 +17,6 @@ from prompt_tuning.config import checks, names
 from prompt_tuning.config.files import Parsed, Reference
 from prompt_tuning.config.names import RUNNABLES
 from prompt_tuning.config.plan import (
-    FROM_FILES,
     Key,
     Plan,
     bind,
@@ -162,9 +161,9 @@ def arguments_of(plan: Plan, names: Collection[str] | None = None) -> dict[str, 
 
 
 def register_task(plan: Plan) -> None:
-    """Registers the task that the config describes, so that a run can name its ranked form too."""
-    if plan.describes_task:
-        evaluate(Reference(FROM_FILES, called=True))
+    """Registers the tasks that the config describes, so that a run can name their ranked forms too."""
+    for describer in plan.describers:
+        evaluate(Reference(describer, called=True))
 
 
 def evaluate(value: Any) -> Any:

@@ -120,7 +120,9 @@ class Inference:
             for row, position in enumerate(positions):
                 for target in rows[position].targets:
                     part, start, stop = target.part, target.start, target.start + target.length
-                    scores[target.position] = float(token_scores[row, part, start:stop].sum())
+                    scores[target.position] = float(
+                        token_scores[row, part, start:stop].sum(dtype=np.float64)
+                    )
         return list(zip(indices, scores, strict=True))
 
     def _batches(

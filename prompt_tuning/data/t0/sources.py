@@ -65,7 +65,7 @@ def _order(num: int, seed: int | None) -> tf.data.Dataset:
     return draws.flat_map(
         lambda draw: numbers.map(
             lambda i: tf.random.experimental.index_shuffle(
-                i, seed=tf.stack([draw, 0, 0]), max_index=num - 1
+                i, seed=tf.stack([draw, 0]), max_index=num - 1
             )
         )
     )
@@ -148,16 +148,18 @@ class HubDataSource(RecordsDataSource):
 
     Args:
       data: The data set.
+      splits: Name of each split -> its name in the data set; None for the usual ones.
     """
 
-    def __init__(self, data: DataSet):
-        super().__init__(splits=tuple(data.splits))
+    def __init__(self, data: DataSet, splits: Mapping[str, str] | None = None):
+        self._splits_there = dict(splits or data.splits)
+        super().__init__(splits=tuple(self._splits_there))
         self._data = data
 
     @property
     def form(self) -> Any:
         """What it is loaded by; the Hub may hold other records under it some day, which nothing here tells."""
-        return [self._data.hub_id, self._data.subset, self._data.round]
+        return [self._data.hub_id, self._data.subset, self._splits_there]
 
     @property
     def has_files(self) -> bool:
@@ -171,11 +173,13 @@ class HubDataSource(RecordsDataSource):
 
     def count(self, split: str) -> int:
         """Returns the number of records."""
-        return len(_load(self._data, split))
+        return len(_load(self._data, self._splits_there[split]))
 
     def read(self, split: str, index: int) -> bytes:
         """Returns a record; of what JSON has no form for, dates say, the text."""
-        return json.dumps(_load(self._data, split)[index], default=str).encode("utf-8")
+        return json.dumps(_load(self._data, self._splits_there[split])[index], default=str).encode(
+            "utf-8"
+        )
 
     def __repr__(self) -> str:
         return f"HubDataSource({self._data.path!r})"
@@ -183,7 +187,7 @@ class HubDataSource(RecordsDataSource):
 
 @functools.lru_cache(maxsize=1024)
 def _load(data: DataSet, split: str) -> Any:
-    """A split as Hugging Face `datasets` has it."""
+    """A split, by its name in the data set, as Hugging Face `datasets` has it."""
     try:
         import datasets
     except ImportError as error:
@@ -194,7 +198,7 @@ def _load(data: DataSet, split: str) -> Any:
             fix="run `pip install 'prompt-tuning[t0]'`",
         ) from error
     try:
-        return datasets.load_dataset(data.hub_id, data.subset, split=data.splits[split])
+        return datasets.load_dataset(data.hub_id, data.subset, split=split)
     # Servers, scripts that are not run any more, unknown splits: each raises errors of its own.
     except Exception as error:
         raise DataError(

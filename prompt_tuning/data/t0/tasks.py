@@ -34,6 +34,9 @@ _METRICS = {
     "super_glue/wsc.fixed": ("accuracy",),
 }
 
+# Mixture -> what it was registered with last.
+_registered: dict[str, Any] = {}
+
 
 def tasks(
     mixture: str = "t0_train",
@@ -82,12 +85,17 @@ def tasks(
     members = list(rule.members(found))
     folder = None if data is None else epath.Path(home.expand(data))
     sources = _sources(members, folder)
-    missing = [m for m in members if not _has(sources[m], rule.split)]
+    missing = [m for m in members if rule.split not in sources[m].splits]
     if missing and not skip_missing:
         raise _missing_data(missing, rule.split, str(folder))
     members = [member for member in members if member not in missing]
+    made_of = (members, str(folder), seed)
+    # A config names its mixture in several places; each is a call.
+    if _registered.get(mixture) == made_of and mixture in seqio.MixtureRegistry.names():
+        return mixture
+    _registered[mixture] = made_of
     for member in members:
-        replace_task(member.name, _task(member, sources[member], seed))
+        replace_task(member.name, make_task(member, sources[member], seed))
         origins.remember(member.name, member.origin)
     replace_mixture(mixture, {member.name: member.rate for member in members})
     return mixture
@@ -135,10 +143,6 @@ def _files(data: DataSet, folder: epath.Path) -> dict[str, str]:
     return {split: str(path) for split, path in paths.items() if path.exists()}
 
 
-def _has(source: seqio.DataSource, split: str) -> bool:
-    return split in source.splits
-
-
 def _missing_data(missing: Sequence[Member], split: str, folder: str) -> DataError:
     """The error for a folder that lacks data of a mixture."""
     names = dict.fromkeys(f"{m.data.path}/{m.data.splits[split]}" for m in missing)
@@ -150,8 +154,14 @@ def _missing_data(missing: Sequence[Member], split: str, folder: str) -> DataErr
     )
 
 
-def _task(member: Member, source: seqio.DataSource, seed: int) -> seqio.Task:
-    """The task of a member."""
+def make_task(member: Member, source: seqio.DataSource, seed: int) -> seqio.Task:
+    """Returns the task of a member, not registered yet.
+
+    Args:
+      member: A template of a data set.
+      source: Its records, or P3's texts.
+      seed: As of `tasks`.
+    """
     parts: dict[str, Any] = {"seed": seed, "inputs_end": False}
     if isinstance(source, P3DataSource):
         parts["text"] = written()

@@ -113,7 +113,7 @@ def to_text(templates: Sequence[Template], *, seed: int) -> TextPreprocessor:
 
     Returns:
       A function over datasets of raw examples to {"inputs", "targets": string, "answer_choices": string [choices],
-      "label": int64, which of them the target is, or -1}.
+      "label": int64, which of them the target is, or -1}, and what they were kept by.
     """
     templates = tuple(templates)
 
@@ -142,11 +142,7 @@ def to_text(templates: Sequence[Template], *, seed: int) -> TextPreprocessor:
     else:
         mapped = functools.partial(_map, write)
 
-    def preprocess(ds: tf.data.Dataset) -> tf.data.Dataset:
-        kept = mapped(ds).filter(lambda example: example[_KEPT])
-        return kept.map(lambda example: {k: v for k, v in example.items() if k != _KEPT})
-
-    return preprocess
+    return lambda ds: mapped(ds).filter(lambda example: example[_KEPT])
 
 
 _KEPT = "is_kept"
