@@ -9,7 +9,7 @@ from gin import config as gin_config
 from prompt_tuning.config import tables, values
 from prompt_tuning.config.files import Macro, Reference, leaves
 from prompt_tuning.config.names import RUNNABLES
-from prompt_tuning.config.plan import REQUIRED, Key, Plan, show
+from prompt_tuning.config.plan import FROM_FILES, REQUIRED, Key, Plan, show
 from prompt_tuning.errors import ConfigError, closest_matches
 
 _RUN_FILES = {"train": "prompt_finetune", "eval": "prompt_eval", "infer": "prompt_infer"}
@@ -96,11 +96,12 @@ def reach_of_command(plan: Plan) -> Reach:
     reach.follow_call(plan, RUNNABLES[plan.command], (), True)
     for describer in plan.describers:
         reach.follow_call(plan, describer, (), True)
-    bound = plan.bound(FROM_FILES)
-    for name in () if not bound or "templates" in bound else ("inputs", "targets"):
-        if name not in bound:
-            reader = plan.configurables[FROM_FILES].display
-            reach.unset.setdefault(f"{reader}.{name}", reader)
+    if FROM_FILES in plan.describers:
+        bound = plan.bound(FROM_FILES)
+        for name in () if "templates" in bound else ("inputs", "targets"):
+            if name not in bound:
+                reader = plan.configurables[FROM_FILES].display
+                reach.unset.setdefault(f"{reader}.{name}", reader)
     return reach
 
 

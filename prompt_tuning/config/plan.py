@@ -17,8 +17,9 @@ from prompt_tuning.data import home
 from prompt_tuning.errors import ConfigError
 
 REQUIRED = Macro("gin.REQUIRED")
+FROM_FILES = "prompt_tuning.tasks.from_files"
 # What registers tasks that a config describes.
-DESCRIBERS = tuple(f"prompt_tuning.tasks.{name}" for name in ("from_files", "t0", "few_shot"))
+DESCRIBERS = (FROM_FILES, "prompt_tuning.tasks.t0", "prompt_tuning.tasks.few_shot")
 # (scope, complete selector, parameter).
 Key = tuple[str, str, str]
 _WIDTH = 100

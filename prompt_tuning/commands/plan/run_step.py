@@ -254,6 +254,8 @@ def abstract_batch(run: PlannedRun, partitioner: PjitPartitioner) -> dict[str, A
     if run.is_packed:
         names |= {f"encoder_{name}": "inputs" for name in ("segment_ids", "positions")}
         names |= {f"decoder_{name}": "targets" for name in ("segment_ids", "positions")}
+    if run.mode != "decode" and run.model.choice_losses is not None:
+        names["decoder_segment_ids"] = "targets"
     return {
         name: jax.ShapeDtypeStruct(
             (run.batch_size, lengths[feature]), jnp.int32, sharding=partitioner.batch_sharding

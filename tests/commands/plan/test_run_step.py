@@ -71,6 +71,10 @@ def settings_of_run(inputs, tmp_path, **macros):
             (f"{CONFIGS}/models/t5_1_1_small.gin", f"{CONFIGS}/runs/model_finetune.gin"),
             {"CLASS_LABELS": None, "PROMPT_LENGTH": None},
         ),
+        (
+            (f"{CONFIGS}/models/t5_1_1_small.gin", f"{CONFIGS}/runs/t_few.gin"),
+            {"CLASS_LABELS": None, "PROMPT_LENGTH": None, "TRAIN_STEPS_RELATIVE": 7},
+        ),
     ],
 )
 def test_the_planned_arrays_are_those_of_the_run(inputs, tmp_path, monkeypatch, files, macros):
