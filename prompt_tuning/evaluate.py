@@ -1,5 +1,6 @@
 """The evaluation of a prompt or of a model, top to bottom: check, load, decode, score."""
 
+import functools
 import json
 
 import jax
@@ -55,10 +56,7 @@ def evaluate(
         logging.info("%s at step %d: %s", task, loaded.step, json.dumps(metrics))
         if jax.process_index() == 0:
             print(f"{task} step={loaded.step} {format_metrics(metrics)}", flush=True)
-    summary = template_table.summarize(results)
-    if summary and jax.process_index() == 0:
-        template_table.write(summary, directory, loaded.step)
-        print(template_table.text(summary), flush=True)
+    template_table.show(results, directory, loaded.step, functools.partial(print, flush=True))
     return results
 
 

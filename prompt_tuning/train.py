@@ -25,7 +25,14 @@ from prompt_tuning.data.evaluation import EvaluatorConfig
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params.names import is_added
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.run import checks, compilation_cache, identity, startup_times, steps
+from prompt_tuning.run import (
+    checks,
+    compilation_cache,
+    identity,
+    startup_times,
+    steps,
+    template_table,
+)
 from prompt_tuning.run.evaluators import DecodingEval, TeacherForcingEval, format_metrics
 from prompt_tuning.run.model_info import model_info
 from prompt_tuning.run.optimizer_start import starting_from
@@ -326,6 +333,7 @@ def evaluate(run: Run, step: int) -> dict[str, dict[str, float]]:
         results = run.decoding.run(params, step) if run.decoding else {}
         for task, metrics in results.items():
             run.log.write(f"step {step}: {task} {format_metrics(metrics)}")
+        template_table.show(results, run.model_dir, step, run.log.write)
         selected = evaluation.default_metric(results)
         if selected is None:
             return results

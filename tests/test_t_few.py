@@ -126,7 +126,7 @@ def test_microbatches_train_alike(resolve, monkeypatch):
         (
             {"TASK_FEATURE_LENGTHS": {"inputs": 16, "targets": 16}},
             DataError,
-            r"Example 0 of train of 'shots' .*TASK_FEATURE_LENGTHS\['targets'\] = 16",
+            r"Example 0 of train of 'shots' from .*32_seed.jsonl .*TASK_FEATURE_LENGTHS\['targets'\] = 16",
         ),
         ({"utils.DatasetConfig.pack": True}, ConfigError, "cannot be packed"),
         ({"TRAIN_STEPS_RELATIVE": None, "TRAIN_STEPS": 4}, ConfigError, "total_steps"),

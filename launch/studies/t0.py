@@ -22,8 +22,8 @@ from prompt_tuning.launch.studies.reproduction import run_command, write_page
 
 _CONFIGS = "prompt_tuning/configs"
 SEEDS = (0, 1, 2)
-ZERO_SHOT = "t0_zero_shot"
-SWEEPS = (ZERO_SHOT, "t0_prompt")
+# Sweep -> whether its cells are scored over templates.
+SWEEPS = {"t0_zero_shot": True, "t0_prompt": False, "t0_t_few": True}
 _STARTS = {"adapted": "LM-adapted", "prompted": "after prompted training"}
 
 
@@ -73,7 +73,8 @@ def commands(output_dir: str, jobs: int | None) -> list[list[str]]:
 
 def page(results: Results) -> str:
     """Returns the tables of the page: one a sweep, and how long its cells took."""
-    return "\n\n".join(_section(sweep) for sweep in results.sweeps)
+    found = {sweep.name: sweep for sweep in results.sweeps}
+    return "\n\n".join(_section(found[name]) for name in SWEEPS if name in found)
 
 
 def _section(sweep: Sweep) -> str:
@@ -83,8 +84,7 @@ def _section(sweep: Sweep) -> str:
         f"{len(sweep.done)} cells done, {len(sweep.failed)} failed, {len(sweep.missing)} missing"
     )
     title = ", ".join(sweep.known("title"))
-    is_zero_shot = sweep.name == ZERO_SHOT
-    statistic = {"median": _median, "mean": _score} if is_zero_shot else {"score": _score}
+    statistic = {"median": _median, "mean": _score} if SWEEPS[sweep.name] else {"score": _score}
     heads = [f"{text}, {name}" for text in _STARTS.values() for name in statistic]
     lines = [f"{title} (`{sweep.name}`): {counts}; {duration(seconds).text} of one worker.", ""]
     lines += [_line(["task", *heads]), _line(["---"] * (len(heads) + 1))]

@@ -17,8 +17,8 @@ from prompt_tuning.data import home
 from prompt_tuning.errors import ConfigError
 
 REQUIRED = Macro("gin.REQUIRED")
-# What registers tasks that a config describes.
 FROM_FILES = "prompt_tuning.tasks.from_files"
+# What registers tasks that a config describes.
 DESCRIBERS = (FROM_FILES, "prompt_tuning.tasks.t0", "prompt_tuning.tasks.few_shot")
 # (scope, complete selector, parameter).
 Key = tuple[str, str, str]
@@ -74,8 +74,16 @@ class Plan:
 
     @property
     def describers(self) -> list[str]:
-        """Those of `DESCRIBERS` that are bound; their tasks are registered whichever of the names the run reads."""
-        return [name for name in DESCRIBERS if self.bound(name)]
+        """Those of `DESCRIBERS` that the user binds; their tasks are registered whichever of the names the run reads.
+
+        A file of this package that binds one, as that of a run on T0's mixture, describes no task by that alone: the
+        user may have named another.
+        """
+        return [
+            name
+            for name in DESCRIBERS
+            if any(self.settings[key].is_users for key in self.bound(name).values())
+        ]
 
     def literal(self, value: Any) -> Any:
         """Returns `value` with macros followed; REQUIRED, references and unset macros stay as they are."""

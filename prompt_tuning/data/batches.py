@@ -396,8 +396,7 @@ def _tally(cfg: DatasetConfig, lengths: Mapping[str, int] | None, num: int) -> t
         )
         for number, example in enumerate(pipelines.numpy_iterator(ds.take(num))):
             if cfg.choices and lengths:
-                where = f"Example {number} of {cfg.split} of {task.name!r}"
-                check_choices(example, where, lengths["targets"])
+                check_choices(example, number, task, cfg.split, lengths["targets"])
             tally.add(example)
     if not tally.num:
         raise DataError(

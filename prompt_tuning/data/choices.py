@@ -102,12 +102,16 @@ def model_features(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def check_choices(example: Mapping[str, Any], where: str, length: int) -> None:
+def check_choices(
+    example: Mapping[str, Any], number: int, task: seqio.Task, split: str, length: int
+) -> None:
     """Checks that the choices of an example can be compared.
 
     Args:
       example: Of `with_choices`, whole.
-      where: Which one it is, for messages: "Example 3 of train of 'reviews'".
+      number: Which one it is.
+      task: Its task.
+      split: Its split.
       length: TASK_FEATURE_LENGTHS['targets'], tokens.
 
     Raises:
@@ -115,7 +119,10 @@ def check_choices(example: Mapping[str, Any], where: str, length: int) -> None:
     """
     choices = [text.decode("utf-8", "replace") for text in example[FIELD].tolist()]
     answer = example[_ANSWER].decode("utf-8", "replace").strip()
-    where = f"{where} ({example.get(_ASKED, b'').decode('utf-8', 'replace')[:_SHOWN]!r})"
+    asked = example.get(_ASKED, b"").decode("utf-8", "replace")[:_SHOWN]
+    has_files = getattr(task.source, "has_files", False)
+    files = ", ".join(map(str, task.source.list_shards(split))) if has_files else ""
+    where = f"Example {number} of {split} of {task.name!r}{files and f' from {files}'} ({asked!r})"
     if len(choices) < 2:
         raise DataError(
             f"{where} has nothing to choose from",

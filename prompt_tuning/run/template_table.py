@@ -1,8 +1,9 @@
 """The table at the end of an evaluation of templates: ours beside what was published, printed and as a file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 from etils import epath
 
 from prompt_tuning.checkpoints import json_files
@@ -12,6 +13,26 @@ from prompt_tuning.run import measured
 from prompt_tuning.run.text_table import aligned
 
 FILE = "template_scores.json"
+
+
+def show(
+    results: Mapping[str, Mapping[str, float]],
+    output_dir: epath.Path,
+    step: int,
+    say: Callable[[str], Any],
+) -> None:
+    """Says the table and writes its file, in the first process, where a task is made of a template.
+
+    Args:
+      results: `{task: {metric: value}}`.
+      output_dir: Parent of `inference_eval/`.
+      step: Of the checkpoint.
+      say: Takes the text.
+    """
+    summary = summarize(results)
+    if summary and jax.process_index() == 0:
+        write(summary, output_dir, step)
+        say(text(summary))
 
 
 def summarize(results: Mapping[str, Mapping[str, float]]) -> dict[str, Any] | None:

@@ -1,5 +1,7 @@
 """Rows of all choices of an example: what they hold, what a batch makes of them, what is refused."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import seqio
@@ -25,7 +27,7 @@ def _task(name, rows, splits=("train",)):
         del split, shuffle_files, seed
         asked, answers, of_each = zip(*rows, strict=True)
         ragged = tf.ragged.constant(list(of_each), dtype=tf.string)
-        parts = {"inputs": list(asked), "targets": list(answers), "answer_choices": ragged}
+        parts: Any = {"inputs": list(asked), "targets": list(answers), "answer_choices": ragged}
         ds = tf.data.Dataset.from_tensor_slices(parts)
         return ds.map(
             lambda row: {**row, "answer_choices": tf.convert_to_tensor(row["answer_choices"])}

@@ -23,7 +23,6 @@ from tests import both_layouts
 _NEUTRAL = {
     "beta1": (None,),
     "weight_decay_rate_lr_exponent": (None,),
-    "global_norm_clip_threshold": (None,),
     "max_parameter_scale": (None,),
     "skip_nan_updates": (False, None),
     "dtype_momentum": ("float32", None),

@@ -34,6 +34,20 @@ def test_training_and_evaluation_share_no_task():
         )
 
 
+def test_few_shots_are_trained_on_and_all_templates_evaluated():
+    names, datasets = of("synthetic_rte_few_shot")
+    mixture = seqio.MixtureRegistry.get("synthetic_rte_few_shot")
+    rates = {task.name: (task.splits, mixture.get_rate(task)) for task in mixture.tasks}
+    assert datasets == {"rte"} and len(names) >= 4
+    assert rates.pop("synthetic_rte_shots") == (("train",), 1.0)
+    assert set(rates.values()) == {(("validation",), 0.0)}
+    # T0 and T-Few end inputs differently.
+    ends = {name: seqio.TaskRegistry.get(name).output_features["inputs"].add_eos for name in names}
+    assert all(ends.values())
+    trained, _ = of("synthetic_t0_train")
+    assert not seqio.TaskRegistry.get(trained[0]).output_features["inputs"].add_eos
+
+
 def test_every_template_writes_a_right_answer():
     found = read_templates(str(synthetic_templates.TEMPLATES))
     assert {name for _, name in found} == set(benchmark.FORMS)

@@ -8,7 +8,9 @@ from etils import epath
 from prompt_tuning.data import home
 from prompt_tuning.data.registry import make_task, replace_mixture, replace_task
 from prompt_tuning.data.t0.data_sets import DataSet, data_sets
+from prompt_tuning.data.t0.mixtures import Member
 from prompt_tuning.data.t0.sources import HubDataSource, JsonlDataSource
+from prompt_tuning.data.templates import origins
 from prompt_tuning.data.templates.read import Template, read_templates
 from prompt_tuning.data.templates.tasks import SCORE_EVAL, score_task, to_text
 from prompt_tuning.errors import ConfigError, DataError, check_choice, check_count
@@ -83,6 +85,7 @@ def few_shot(
     for template in own:
         scored = f"{PREFIX}{found.task_name(template.name)}{SCORE_EVAL}"
         replace_task(scored, score_task(scored, source, template, length_normalized=True))
+        origins.remember(scored, Member(found, template, 0.0, True).origin)
         rates[scored] = 0.0
     mixture = f"{train}_and_evaluation"
     replace_mixture(mixture, rates)

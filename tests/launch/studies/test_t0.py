@@ -52,7 +52,7 @@ def test_the_commands_name_files_that_ship():
     files = [w.partition("--gin_file=")[2] for words in trained for w in words if ".gin" in w]
     files += [word for word in sweep if word.endswith(".gin")]
     found = [(_ROOT / name.removeprefix("prompt_tuning/")).is_file() for name in files if name]
-    assert len(found) == 8 and all(found)
+    assert len(found) == 2 * len(t0.SEEDS) + len(t0.SWEEPS) and all(found)
     assert "--gin.T0_DIR='/path/results/prompted'" in sweep and sweep[-1] == "--jobs=2"
 
 
