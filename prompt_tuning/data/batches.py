@@ -349,21 +349,10 @@ def check_dataset(
         found = dict(zip(names, pool.map(check, names), strict=True))
     failed = {name: error for name, error in found.items() if isinstance(error, DataError)}
     if len(failed) > 1:
-        raise _several_fail(failed, len(names))
+        raise tallies.several_fail(failed, len(names))
     for error in failed.values():
         raise error
     return [text for warnings in found.values() for text in warnings]
-
-
-def _several_fail(failed: Mapping[str, DataError], num: int) -> DataError:
-    """The error for a mixture of which several tasks fail."""
-    first = next(iter(failed.values()))
-    return DataError(
-        f"{len(failed)} of the mixture's {num} tasks cannot be used; the first because: {first} All of them",
-        got=", ".join(failed),
-        expected="tasks whose examples can be read",
-        fix="correct each, or leave them out by name (tasks.t0.leave_out)",
-    )
 
 
 def check_lengths(lengths: object, features: Iterable[str] = ()) -> dict[str, int]:

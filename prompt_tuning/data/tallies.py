@@ -21,6 +21,22 @@ class AlikeError(DataError):
     """The model sees different texts as one."""
 
 
+def several_fail(failed: Mapping[str, DataError], num: int) -> DataError:
+    """Returns the error for a mixture of which several tasks fail.
+
+    Args:
+      failed: Name of a task -> what is wrong with it.
+      num: Tasks of the mixture.
+    """
+    first = next(iter(failed.values()))
+    return DataError(
+        f"{len(failed)} of the mixture's {num} tasks cannot be used; the first because: {first} All of them",
+        got=", ".join(failed),
+        expected="tasks whose examples can be read",
+        fix="correct each, or leave them out by name (tasks.t0.leave_out)",
+    )
+
+
 class Tally:
     """Counts over the examples of one split or file.
 

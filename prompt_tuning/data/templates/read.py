@@ -40,7 +40,7 @@ class Template:
       original_task: Whether it asks for what the data set was made for; None where that is not said.
       choices_in_prompt: Whether the inputs name the answers; None where that is not said.
       metrics: Names of metrics, as promptsource writes them.
-      source: The file it is from.
+      source: The file it is from; templates that differ in nothing else are equal.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Template:
     original_task: bool | None
     choices_in_prompt: bool | None
     metrics: tuple[str, ...]
-    source: str
+    source: str = dataclasses.field(compare=False)
 
     def __str__(self) -> str:
         return f"{self.source}: template {self.name!r}"
