@@ -45,7 +45,7 @@ def test_the_miniature_is_the_same_run_on_the_ladder():
     assert resolved.warnings == () and arguments["model"].prompt is None
     assert arguments["train_dataset_cfg"].pack and arguments["train_dataset_cfg"].batch_size == 16
     assert arguments["checkpoint_cfg"].restore.path.endswith("micro/adapted/checkpoint_1200")
-    assert arguments["relative_steps"] == 1600
+    assert arguments["relative_steps"] == 800
 
 
 def test_the_sweeps_start_where_the_runs_end(tmp_path):
@@ -69,5 +69,5 @@ def test_the_sweeps_start_where_the_runs_end(tmp_path):
     for name in t0.SWEEPS:
         (adapted,) = starts[name, "adapted"]
         assert adapted.endswith("micro/adapted/checkpoint_1200")
-        expected = {f"{tmp_path}/seed_{seed}/checkpoint_1600" for seed in t0.SEEDS}
+        expected = {f"{tmp_path}/seed_{seed}/checkpoint_800" for seed in t0.SEEDS}
         assert starts[name, "prompted"] == expected
