@@ -48,6 +48,7 @@ EXTRAS_REQUIRE = {
         "beartype>=0.21,<0.24",
         "build>=1.2,<2",
         *REPORT,
+        "hypothesis>=6.130,<7",
         # The notebook's cells.
         "ipykernel>=6.29,<8",
         "nbclient>=0.10,<0.12",
