@@ -47,6 +47,7 @@ EXTRAS_REQUIRE = {
     "test": [
         "beartype>=0.21,<0.24",
         "build>=1.2,<2",
+        "hypothesis>=6.130,<7",
         # The notebook's cells.
         "ipykernel>=6.29,<8",
         "nbclient>=0.10,<0.12",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from prompt_tuning.config.flags import whole_number
+from prompt_tuning.data import home
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.launch.commands import Check, Command
 from prompt_tuning.launch.launcher import Launcher
@@ -76,7 +77,12 @@ class Machine(Launcher):
         what = "what is installed: a checkout or a wheel (default: this checkout)"
         crashes = "crashes to start again after; 3 if not given"
         add("--zone", required=True, help="zone of the TPU, such as us-west4-a")
-        add("--package", type=pathlib.Path, default=checkout, help=what)
+        add(
+            "--package",
+            type=lambda text: pathlib.Path(home.expand(text)),
+            default=checkout,
+            help=what,
+        )
         add("--max_crashes", type=whole_number(0), default=3, help=crashes)
         add(
             "--keep", action="store_true", help="leave the machine running, and costing, at the end"

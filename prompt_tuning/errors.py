@@ -113,7 +113,9 @@ def from_machine(error: BaseException) -> MachineError | None:
             number = int(stated[1] or stated[2])
         if number is None:
             number = next((n for n in _REMEDIES if os.strerror(n) in text), None)
-        if number in _REMEDIES:
+        # A file that is missing and has no name is none that a user could put back: that is a mistake of a program's.
+        is_named = re.search(r"(?:/|gs://)\S", str(cause)) or getattr(cause, "filename", None)
+        if number in _REMEDIES and (number != errno.ENOENT or is_named):
             # The path of the second half of a renaming is where the trouble is.
             path = getattr(cause, "filename2", None) or getattr(cause, "filename", None)
             named = re.search(r"(?:/|gs://)[^\s'\"\];:,]+", str(cause))

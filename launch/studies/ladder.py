@@ -31,7 +31,7 @@ from prompt_tuning.checkpoints import digest, paths
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.config import files as config_files
 from prompt_tuning.config import resolve as config
-from prompt_tuning.data import context
+from prompt_tuning.data import context, home
 from prompt_tuning.data.synthetic import corpus
 from prompt_tuning.data.text import text_files
 from prompt_tuning.data.text.train_vocabulary import train_vocabulary
@@ -93,7 +93,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--output_dir", required=True, type=epath.Path)
+    parser.add_argument(
+        "--output_dir", required=True, type=lambda text: epath.Path(home.expand(text))
+    )
     parser.add_argument("--prose", nargs="*", default=[], help="paths or globs of plain text")
     parser.add_argument("--rungs", nargs="*", default=list(RUNGS), choices=list(RUNGS))
     flags = parser.parse_args(argv)

@@ -69,6 +69,14 @@ def read(path: epath.Path, *, expected: str, fix: str) -> dict[str, Any]:
     try:
         if path.exists() and not content.is_file(path):
             raise ValueError("no file, but a folder, a device or a pipe")
-        return content.unsealed(json.loads(path.read_text()))
+        return content.unsealed(json.loads(path.read_text(), object_pairs_hook=_unique))
     except (OSError, ValueError) as e:
         raise unreadable(path, e, expected=expected, fix=fix) from e
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError if it gives a name two values, of which `json` would take the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name that has two values")
+    return found

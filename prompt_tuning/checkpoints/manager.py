@@ -53,6 +53,7 @@ class Checkpointer:
 
     def __init__(self, model_dir: epath.PathLike, *, keep: int | None = 1, read_only: bool = False):
         """Finds the newest sound checkpoint."""
+        logging.get_absl_logger().addFilter(_is_news)
         # Orbax takes no relative paths.
         self._dir = paths.absolute(model_dir)
         self._keep = keep
@@ -243,6 +244,11 @@ class Checkpointer:
                 fix="restore one from a copy, or choose another MODEL_DIR to start anew",
             )
         return -1
+
+
+def _is_news(record: Any) -> bool:
+    """Whether a line of the log is not the traceback that a thread of Orbax prints of what `save` then raises."""
+    return "_SignalingThread.run() raised an exception" not in record.getMessage()
 
 
 def _refuse_t5x(model_dir: epath.Path, checkpoints: Sequence[epath.Path]) -> None:

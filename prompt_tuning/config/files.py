@@ -159,6 +159,9 @@ def shipped_files() -> list[str]:
 def _with_prompt(path: epath.Path) -> pathlib.Path | None:
     """The file of a shipped model with a prompt, for the name `models/X.gin` of the model without; None for others."""
     file = pathlib.Path(path)
+    # The root of a file system has no name.
+    if not file.name:
+        return None
     twin = file.with_name(f"{file.stem}_prompt.gin")
     is_model = twin.resolve().is_relative_to((PACKAGE_CONFIGS / "models").resolve())
     return twin if is_model and twin.is_file() and not file.exists() else None

@@ -199,7 +199,7 @@ def _damage(argv, world, names, choose, text, out) -> list[str]:
     found: list[tuple[int, str, pathlib.Path]] = []
     for number, arg in list(enumerate(argv))[1:]:
         for word in re.findall(r"[\w./-]+", arg.partition("=")[2] if "=" in arg else arg):
-            places = [root / word for root in (world.folder, REPO) if (root / word).exists()]
+            places = [root / word for root in (world.folder, REPO) if os.path.exists(root / word)]
             is_name = not word.startswith(("/", ".", out))
             found += [(number, word, places[0])] if places and is_name else []
     if "task.gin" in "".join(argv):

@@ -7,8 +7,6 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.faults import bad_inputs
-from tests.faults.forks import Server
-from tests.faults.world import World
 
 # What the libraries hold, and what a command on a tiny model may hold beside.
 _MEBIBYTES = 2_500
@@ -22,17 +20,6 @@ _SETTINGS = hypothesis.settings(
 )
 # No argument of a command holds a zero, nor half of a pair.
 _TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
-
-
-@pytest.fixture(scope="module")
-def server():
-    with Server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def world(server, tmp_path_factory):
-    return World.make(tmp_path_factory.mktemp("world"), server)
 
 
 @pytest.fixture(scope="module")

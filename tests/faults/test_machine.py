@@ -121,6 +121,8 @@ def test_errors_of_libraries_are_told_and_others_are_not():
     wrapped = RuntimeError("saving failed")
     wrapped.__cause__ = PermissionError(errno.EACCES, "Permission denied", "/c")
     assert "got '/c'" in str(from_machine(wrapped))
+    # Of a program, not of the machine.
+    assert from_machine(FileNotFoundError(errno.ENOENT, "No such file or directory")) is None
     memory = ValueError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes")
     assert (
         from_machine(memory) is from_machine(KeyError("/x")) is from_machine(OSError("x")) is None

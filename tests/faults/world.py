@@ -47,7 +47,7 @@ _RUN = {
     "utils.SaveCheckpointConfig.period": 2,
 }
 _READS = {"PROMPT_LENGTH": 5, "TASK_FEATURE_LENGTHS": _LENGTHS, "BATCH_SIZE": 4}
-ROW = {
+_ROW = {
     "sweep": "mine",
     "scale": None,
     "cell": "seed=0",
@@ -94,7 +94,7 @@ class World:
             f"  axes = {{'seed': {{0: {{'bindings': {{'RANDOM_SEED': 0}}}}}}}}\n"
         )
         (folder / "rows").mkdir()
-        (folder / "rows" / "results.jsonl").write_text(json.dumps(ROW) + "\n")
+        (folder / "rows" / "results.jsonl").write_text(json.dumps(_ROW) + "\n")
         write_data(folder / "data", train=4, validation=4)
         (folder / "prompts").mkdir()
         for name in ("sst2", "mrpc", "rte"):

@@ -189,6 +189,55 @@ input()
             process.kill()
 
 
+_STRANGER = """
+import sys, jax
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), initialization_timeout=5)
+"""
+_OF_THE_RUN = """
+import sys, jax
+from prompt_tuning.run import processes
+processes.join(sys.argv[1], 2, int(sys.argv[2]), saves_on_sigterm=False)
+from jax.experimental import multihost_utils
+print("joined", flush=True)
+input()
+multihost_utils.sync_global_devices("after the stranger")
+"""
+
+
+@pytest.mark.slow
+def test_a_stranger_at_another_address_neither_joins_a_run_nor_ends_it():
+    port = _free_port()
+
+    def start(code, host, index):
+        command = [sys.executable, "-c", code, f"{host}:{port}", str(index)]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=REPO
+        )
+        started.enter_context(process)
+        started.callback(process.kill)
+        return process
+
+    with contextlib.ExitStack() as started:
+        run = [start(_OF_THE_RUN, "127.0.0.1", index) for index in range(2)]
+        for process in run:
+            assert process.stdout is not None and process.stdout.readline() == "joined\n"
+        # As process 0 it makes a run of its own, for which nobody else comes; as process 1 it finds none.
+        for index in range(2):
+            stranger = start(_STRANGER, "127.0.0.2", index)
+            stranger.communicate(timeout=120)
+            assert stranger.returncode != 0
+        assert [process.poll() for process in run] == [None, None]
+        # They wait for one another.
+        for process in run:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        for process in run:
+            _, error = process.communicate(timeout=120)
+            assert process.returncode == 0, error
+
+
 def _answers(host: str, port: int) -> bool:
     try:
         socket.create_connection((host, port), timeout=2).close()

@@ -84,11 +84,11 @@ def inspect(
         table = frozen_tokens.read_table(checkpoint, prompt.shape[1])
         opened[key] = frozen_tokens.make_tokens(table, vocabulary)
     tokens = opened[key]
-    if not 1 <= flags.top <= tokens.num_tokens or flags.draws < 1:
+    if flags.top > tokens.num_tokens:
         raise ConfigError(
-            "Too many or too few neighbours or draws",
-            got=f"--top={flags.top} --draws={flags.draws}",
-            expected=f"--top from 1 to {tokens.num_tokens}, --draws from 1",
+            "More neighbours than there are tokens",
+            got=f"--top={flags.top}",
+            expected=f"a number from 1 to {tokens.num_tokens}",
             fix="correct the flag",
         )
     names = found.labels if flags.labels is None else flags.labels
@@ -207,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     add("sources", metavar="RUN_OR_PROMPT", nargs="+", help="what to look at")
     add_allow_imports(parser)
     add("--step", help="of a MODEL_DIR: a number, latest (the default) or best, by the dev metric")
-    add("--top", type=int, default=5, help="neighbours of each row (default: 5)")
+    add("--top", type=whole_number(1), default=5, help="neighbours of each row (default: 5)")
     add(
         "--labels",
         type=lambda text: [label for label in text.split(",") if label],
@@ -215,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--draws",
-        type=int,
+        type=whole_number(1),
         default=5,
         help="random prompts to compare with (default: 5)",
     )
