@@ -31,8 +31,8 @@ from tests.parity.rows import NotChecked, Row, each_relative, largest, of_maximu
 
 LOSS = GRADIENT = MOMENTS = 1e-5
 UPDATE = RATE = 1e-6
-# Of a run by itself: Adafactor divides gradients by their own size, so that one at the level of rounding moves its factor
-# by a share of the learning rate (0.003) in a direction of its own.
+# Of a run by itself: Adafactor divides gradients by their own size, so that one at the level of rounding moves its
+# factor by a share of the learning rate (0.003) in a direction of its own.
 FACTORS = 1e-4
 # A position of padding adds this to the unlikelihood loss, in which it cancels what wrong tokens add: what is left may
 # be close to 0, and rounding is a share of what was added.
