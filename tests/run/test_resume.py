@@ -137,7 +137,7 @@ def test_interruptions_at_random_moments_change_nothing(tmp_path, processes, tun
     assert text.read_text().count("The run was told to stop") == signals.count(signal.SIGTERM)
     names = [f"numpy_checkpoints/checkpoint_{step}/{TUNED[tuned][1]}" for step in (3, 30, STEPS)]
     for name in names:
-        left = [_numbers(tmp_path / run / name) for run in ("straight", "stopped")]
-        assert np.array_equal(*left), f"{name} differs; seed {seed}, {processes} process(es)"
+        one, other = (_numbers(tmp_path / run / name) for run in ("straight", "stopped"))
+        assert np.array_equal(one, other), f"{name} differs; seed {seed}, {processes} process(es)"
     first, last = (_numbers(stopped / names[i]) for i in (0, -1))
     assert not np.array_equal(first, last)

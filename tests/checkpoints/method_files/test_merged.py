@@ -2,6 +2,7 @@
 
 import pathlib
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def _case():
     return weights, factors, merged
 
 
-def _source(weights):
+def _source(weights) -> Any:
     """The weights as a `ParamSource`."""
     return types.SimpleNamespace(
         kind="t5x",
@@ -68,7 +69,7 @@ def test_kernels_are_scaled_in_either_layout_and_in_parts(scanned):
         expected = both_layouts.to_scanned(expected, num_heads=HEADS)
     source = MergedSource(
         _source({**weights, "encoder/encoder_norm/scale": np.ones(3)}), _set(factors)
-    )  # pyright: ignore
+    )
     assert set(source.shapes()) == {*weights, "encoder/encoder_norm/scale"}
     for path, x in expected.items():
         np.testing.assert_array_equal(source.read(path), x)
@@ -80,12 +81,12 @@ def test_kernels_are_scaled_in_either_layout_and_in_parts(scanned):
 def test_layers_that_an_adapter_left_out_stay():
     weights, factors, expected = _case()
     first = {path: x for path, x in factors.items() if "layers_0" in path}
-    source = MergedSource(_source(weights), _set(first, absent=1.0))  # pyright: ignore
+    source = MergedSource(_source(weights), _set(first, absent=1.0))
     for path, x in expected.items():
         own = x if "layers_0" in path else weights[path]
         np.testing.assert_array_equal(source.read(path), own)
     stacked = both_layouts.to_scanned(weights, num_heads=HEADS)
-    source = MergedSource(_source(stacked), _set(first, absent=1.0))  # pyright: ignore
+    source = MergedSource(_source(stacked), _set(first, absent=1.0))
     key = source.read("encoder/encoder/attention/key/kernel")
     np.testing.assert_array_equal(key[:, 1], stacked["encoder/encoder/attention/key/kernel"][:, 1])
 
@@ -105,4 +106,4 @@ def test_what_does_not_fit_is_refused(change, text):
     weights, factors, _ = _case()
     change(weights, factors)
     with pytest.raises(CheckpointError, match=text):
-        MergedSource(_source(weights), _set(factors))  # pyright: ignore
+        MergedSource(_source(weights), _set(factors))

@@ -16,8 +16,8 @@ from tests.helpers import SHARED, requires_shared
 
 SETTINGS = {"name": "IA3", "outputs": ["key"], "inputs": ["wo"]}
 PARAMS = {
-    "decoder/layers_0/encoder_decoder_attention/key/ia3_scaling": np.float32([1, 2, 3]),
-    "decoder/layers_0/mlp/wo/ia3_scaling": np.float32([0.5, 1.5]),
+    "decoder/layers_0/encoder_decoder_attention/key/ia3_scaling": np.array([1, 2, 3], np.float32),
+    "decoder/layers_0/mlp/wo/ia3_scaling": np.array([0.5, 1.5], np.float32),
 }
 
 
@@ -34,7 +34,7 @@ def test_what_is_written_is_read(tmp_path, target):
 
 
 def test_metrics_are_added_to_what_a_run_saved(tmp_path):
-    stacked = {"encoder/encoder/mlp/wo/ia3_scaling": np.float32([[1, 2], [3, 4], [5, 6]])}
+    stacked = {"encoder/encoder/mlp/wo/ia3_scaling": np.array([[1, 2], [3, 4], [5, 6]], np.float32)}
     prompt_writer.save_prompts(tmp_path, 7, stacked, {METHOD: SETTINGS})
     prompt_writer.update_info(tmp_path, 7, {"metrics": {"rte": 1}})
     found = read_set(tmp_path)
@@ -89,7 +89,12 @@ K = "base_model.model.encoder.block.{}.layer.0.SelfAttention.k.ia3_l"
     [
         (lambda p: p / "missing", "No file of a method"),
         (lambda p: _tensors(p, "p.safetensors", {"prompt": np.ones((2, 3), np.float32)}), "prompt"),
-        (lambda p: _tensors(p, "n.safetensors", {"a.ia3_scaling": np.float32([np.nan])}), "finite"),
+        (
+            lambda p: _tensors(
+                p, "n.safetensors", {"a.ia3_scaling": np.full(1, np.nan, np.float32)}
+            ),
+            "finite",
+        ),
         (lambda p: _adapter(p, {"lm_head.weight": np.ones((2, 3), np.float32)}), "lm_head.weight"),
         (lambda p: _adapter(p, {K.format(0): np.ones((2, 3), np.float32)}), r"k.ia3_l \[2, 3\]"),
         (
