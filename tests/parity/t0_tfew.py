@@ -31,7 +31,12 @@ from tests.parity.rows import NotChecked, Row, each_relative, largest, of_maximu
 
 LOSS = GRADIENT = MOMENTS = 1e-5
 UPDATE = RATE = 1e-6
-FACTORS = 1e-5
+# Of a run by itself: Adafactor divides gradients by their own size, so that one at the level of rounding moves its
+# factor by a share of the learning rate (0.003) in a direction of its own.
+FACTORS = 1e-4
+# A position of padding adds this to the unlikelihood loss, in which it cancels what wrong tokens add: what is left may
+# be close to 0, and rounding is a share of what was added.
+FLOOR = float(np.log(1.01))
 FILE = "tfew_losses.json"
 LEARNING_RATE = 3e-3
 # What T-Few computes in each setting; None is the right choice's own loss, on targets without choices.
@@ -218,7 +223,7 @@ def losses_and_gradients(reference: Reference) -> Iterator[Row | NotChecked]:
                 value = of_maximum(reference.flat(gradient), expected)
                 yield Row(f"{where}/{setting}/gradient", value, GRADIENT, "relative")
             for term, ours in _TERMS.items() if setting == "total" else ():
-                value = _relative(sums[ours], numbers["losses"][term])
+                value = _relative(sums[ours], numbers["losses"][term], FLOOR)
                 yield Row(f"{where}/losses/{term}", value, LOSS, "relative")
 
 
@@ -311,6 +316,10 @@ def _free_run(
     note = f"{len(steps)} steps"
     for ours, name in _LOGGED.items():
         found, expected = [float(m[ours]) for m in logged], [step[name] for step in steps]
+        if ours == "unlikelihood_loss":
+            # What is left of a sum that cancels: rounding that has added up over the run is no share of it.
+            yield Row(f"{where}/{ours}", largest(found, expected), UPDATE, note=note)
+            continue
         value = each_relative(found, expected, floor=1e-12)
         yield Row(f"{where}/{ours}", value, LOSS, "relative", note)
     yield Row(f"{where}/factors", float(np.max(apart)), FACTORS, note=note)
@@ -334,6 +343,6 @@ def _moments(
     yield Row(f"{where}/second moments of columns", value, MOMENTS, "relative")
 
 
-def _relative(ours: Any, theirs: Any) -> float:
-    """The difference of two numbers as a share of the second."""
-    return each_relative(np.asarray([ours]), np.asarray([theirs]), floor=1e-12)
+def _relative(ours: Any, theirs: Any, floor: float = 1e-12) -> float:
+    """The difference of two numbers as a share of the second, or of `floor` where that is more."""
+    return each_relative(np.asarray([ours]), np.asarray([theirs]), floor=floor)
