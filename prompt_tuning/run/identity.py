@@ -93,7 +93,7 @@ def describe(
         "length_window": cfg.length_window,
         "model": dataclasses.asdict(model.config),
         "prompt_length": model.prompt.length if model.prompt else 0,
-        METHOD: model.method and model.method.describe(),
+        **({METHOD: model.method.describe()} if model.method else {}),
         "model_dir": os.path.abspath(model_dir) if is_local else model_dir,
         "config_digest": content.of_bytes(config_text),
     }
@@ -135,7 +135,8 @@ def describe_training(
         "optimizer": content.describe(trainer.optimizer),
         "learning rate": content.describe(trainer.learning_rate_fn),
         "TRAINABLE_REGEX": list(trainable_regex),
-        "METHOD": model.method and model.method.describe(),
+        # Left out where there is none, as earlier versions left it out.
+        **({"METHOD": model.method.describe()} if model.method else {}),
     }
 
 
