@@ -58,15 +58,8 @@ class DatasetConfig:
     data_dir: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses windows of no batch, and what does not go together."""
+        """Refuses windows of no batch."""
         check_count("utils.DatasetConfig.length_window", self.length_window, "batches")
-        if self.choices and self.pack:
-            raise ConfigError(
-                "Examples with all their choices cannot be packed",
-                got="utils.DatasetConfig.pack = True with choice_losses",
-                expected="an example a row",
-                fix="bind utils.DatasetConfig.pack = False, or models.EncoderDecoderModel.choice_losses = None",
-            )
 
 
 def load_task_module(cfg: DatasetConfig) -> None:

@@ -1,5 +1,6 @@
 """What the runs check alike before anything is loaded or compiled."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import jax
@@ -17,6 +18,24 @@ from prompt_tuning.training.trainer import Trainer
 def enter(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> None:
     """Shows registered tasks this run's vocabulary and folder of data; the first thing that a run does."""
     context.set_context(vocabulary=model.output_vocabulary, data_dir=cfg.data_dir)
+
+
+def with_choices(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> batches.DatasetConfig:
+    """Returns what is trained on, with all answer choices of an example where the model's losses compare them.
+
+    Raises:
+      ConfigError: If such examples are to be packed.
+    """
+    if model.choice_losses is None:
+        return cfg
+    if cfg.pack:
+        raise ConfigError(
+            "Examples with all their choices cannot be packed",
+            got="utils.DatasetConfig.pack = True with choice_losses",
+            expected="an example a row",
+            fix="bind utils.DatasetConfig.pack = False, or models.EncoderDecoderModel.choice_losses = None",
+        )
+    return dataclasses.replace(cfg, choices=True)
 
 
 def check_model(
