@@ -18,7 +18,7 @@ from prompt_tuning.run import template_table
 # Published checkpoint -> the size of its model.
 MODELS = {"T0_3B": "xl", "T0": "xxl", "T0p": "xxl", "T0pp": "xxl"}
 HUB = "https://huggingface.co/bigscience"
-TEMPLATES = "pip download --no-deps --no-binary=:all: --python-version=3.9 promptsource==0.2.3"
+TEMPLATES = "pip download --no-deps --no-binary=:all: --python-version=3.7 promptsource==0.1.0"
 _GIN_FILES = (
     "prompt_tuning/configs/models/t5_1_1_{size}.gin",
     "prompt_tuning/configs/runs/t0_eval.gin",
