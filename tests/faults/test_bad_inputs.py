@@ -15,7 +15,12 @@ _SETTINGS = hypothesis.settings(
     derandomize=True,
     deadline=None,
     print_blob=False,
-    suppress_health_check=list(hypothesis.HealthCheck),
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.data_too_large,
+        hypothesis.HealthCheck.filter_too_much,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
     phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
 )
 # No argument of a command holds a zero, nor half of a pair.
