@@ -64,7 +64,7 @@ def count_inputs(world: World, server: Server, seed: int, number: int = 500) -> 
         out = f"out_{n}"
         # Of those that turn out to be right a third runs.
         argv = bad_inputs.make(world, names, generator.choice, text, out, dry=n % 3 > 0)
-        outcome = server.run(argv, folder=world.folder, seconds=300)
+        outcome = server.run(argv, folder=world.folder)
         found[_how(outcome)] += 1
         most = max(most, outcome.mebibytes)
         if not outcome.is_told:
@@ -79,7 +79,7 @@ def count_kills(world: World, server: Server, seed: int, number: int = 60) -> Co
     found = Counter({"whole afterwards": 0, "lost": 0})
     for command in _KILLED:
         argv = world.argv(command, f"sound_{command}")
-        sound = server.run(argv, folder=world.folder, seconds=300)
+        sound = server.run(argv, folder=world.folder)
         wanted = _result(world.folder / f"sound_{command}")
         assert sound.code == 0 and wanted, sound.output
         for n in range(number // len(_KILLED)):
@@ -87,7 +87,7 @@ def count_kills(world: World, server: Server, seed: int, number: int = 60) -> Co
             argv = world.argv(command, out)
             moment = random.Random(f"{seed} {command} {n}").uniform(0, 0.95) * sound.seconds
             server.run(argv, folder=world.folder, kill_after=moment)
-            again = server.run(argv, folder=world.folder, seconds=300)
+            again = server.run(argv, folder=world.folder)
             is_whole = _result(world.folder / out) == wanted and again.is_told
             found["whole afterwards" if is_whole else "lost"] += 1
             if not is_whole:
@@ -128,7 +128,7 @@ def count_errors(world: World, server: Server, seed: int, number: int = 60) -> C
         disk = {"folder": str(world.folder), "number": kind, "at": 10**9, "reads": reads}
         if command != "demo" and (command, reads) not in asked:
             argv = world.argv(command, f"sound_{command}_{reads}")
-            whole = server.run(argv, folder=world.folder, seconds=300, disk=disk)
+            whole = server.run(argv, folder=world.folder, disk=disk)
             asked[command, reads] = whole.asked
         # The demo asks hundreds of times and takes a minute: of it the beginning alone.
         most = asked.get((command, reads), 1)
@@ -138,7 +138,7 @@ def count_errors(world: World, server: Server, seed: int, number: int = 60) -> C
             most = 2
         disk["at"] = generator.randrange(most)
         out = f"out_{n}"
-        outcome = server.run(world.argv(command, out), folder=world.folder, seconds=300, disk=disk)
+        outcome = server.run(world.argv(command, out), folder=world.folder, disk=disk)
         how = _how(outcome)
         if outcome.is_told:
             how = "told" if outcome.code == 2 else "went on"

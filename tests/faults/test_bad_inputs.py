@@ -42,7 +42,7 @@ def _try(server, world, names, data, *, dry):
         out.name,
         dry=dry,
     )
-    outcome = server.run(argv, folder=world.folder, seconds=120)
+    outcome = server.run(argv, folder=world.folder)
     shutil.rmtree(out, ignore_errors=True)
     hypothesis.note(f"{argv}\n{outcome.output}")
     assert outcome.is_told
