@@ -19,6 +19,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 
+from prompt_tuning.checkpoints.open import open_source
 from tests.commands.report import rows_fixture
 from tests.faults import bad_inputs
 from tests.faults.forks import Outcome, Server
@@ -110,14 +111,15 @@ def _result(out: pathlib.Path) -> dict[str, str]:
         name = path.relative_to(out).as_posix()
         if not path.is_file() or "compilation_cache" in name:
             continue
-        if path.name == "results.jsonl":
+        if path.name == "weights.json":
+            # The files of a database are called otherwise each time.
+            source = open_source(path.parent)
+            for parameter in source.shapes():
+                kept[parameter] = hashlib.sha256(source.read(parameter).tobytes()).hexdigest()
+        elif path.name == "results.jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
             kept[name] = json.dumps([(row["key"], row["status"], row["score"]) for row in rows])
-        elif (
-            name.endswith((".npy", "prompt.prompt.prompt"))
-            or "00000-of-00001" in path.name
-            or (name.startswith("weights/") and path.suffix != ".json")
-        ):
+        elif name.endswith((".npy", "prompt.prompt.prompt")) or "00000-of-00001" in path.name:
             is_mark = name.endswith(("COMPLETED", ".json"))
             kept[name] = "" if is_mark else hashlib.sha256(path.read_bytes()).hexdigest()
     return kept
