@@ -19,6 +19,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 
+from prompt_tuning.checkpoints.open import open_source
 from tests.commands.report import rows_fixture
 from tests.faults import bad_inputs
 from tests.faults.forks import Outcome, Server
@@ -64,21 +65,23 @@ def count_inputs(world: World, server: Server, seed: int, number: int = 500) -> 
         out = f"out_{n}"
         # Of those that turn out to be right a third runs.
         argv = bad_inputs.make(world, names, generator.choice, text, out, dry=n % 3 > 0)
-        outcome = server.run(argv, folder=world.folder, seconds=300)
+        outcome = server.run(argv, folder=world.folder)
         found[_how(outcome)] += 1
         most = max(most, outcome.mebibytes)
         if not outcome.is_told:
             _show(f"input {n}", argv, outcome)
         shutil.rmtree(world.folder / out, ignore_errors=True)
-    return found + Counter({"most MiB of a command": round(most)})
+    found["most MiB of a command"] = round(most)
+    return found
 
 
 def count_kills(world: World, server: Server, seed: int, number: int = 60) -> Counter:
     """60 kills; what is lost is a result that the same command does not come to afterwards."""
-    found = Counter({"whole afterwards": 0, "lost": 0})
+    removed = "whole once the unfinished folder that is named is removed"
+    found = Counter({"whole afterwards": 0, removed: 0, "lost": 0})
     for command in _KILLED:
         argv = world.argv(command, f"sound_{command}")
-        sound = server.run(argv, folder=world.folder, seconds=300)
+        sound = server.run(argv, folder=world.folder)
         wanted = _result(world.folder / f"sound_{command}")
         assert sound.code == 0 and wanted, sound.output
         for n in range(number // len(_KILLED)):
@@ -86,9 +89,15 @@ def count_kills(world: World, server: Server, seed: int, number: int = 60) -> Co
             argv = world.argv(command, out)
             moment = random.Random(f"{seed} {command} {n}").uniform(0, 0.95) * sound.seconds
             server.run(argv, folder=world.folder, kill_after=moment)
-            again = server.run(argv, folder=world.folder, seconds=300)
+            again = server.run(argv, folder=world.folder)
+            how = "whole afterwards"
+            if again.code == 2 and f"{out}/weights is unfinished" in again.output:
+                # `convert` does not go on in what may be somebody's.
+                how = removed
+                shutil.rmtree(world.folder / out / "weights")
+                again = server.run(argv, folder=world.folder)
             is_whole = _result(world.folder / out) == wanted and again.is_told
-            found["whole afterwards" if is_whole else "lost"] += 1
+            found[how if is_whole else "lost"] += 1
             if not is_whole:
                 _show(f"killed after {moment:.2f} s", argv, again)
             shutil.rmtree(world.folder / out, ignore_errors=True)
@@ -102,14 +111,15 @@ def _result(out: pathlib.Path) -> dict[str, str]:
         name = path.relative_to(out).as_posix()
         if not path.is_file() or "compilation_cache" in name:
             continue
-        if path.name == "results.jsonl":
+        if path.name == "weights.json":
+            # The files of a database are called otherwise each time.
+            source = open_source(path.parent)
+            for parameter in source.shapes():
+                kept[parameter] = hashlib.sha256(source.read(parameter).tobytes()).hexdigest()
+        elif path.name == "results.jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
             kept[name] = json.dumps([(row["key"], row["status"], row["score"]) for row in rows])
-        elif (
-            name.endswith((".npy", "prompt.prompt.prompt"))
-            or "00000-of-00001" in path.name
-            or (name.startswith("weights/") and path.suffix != ".json")
-        ):
+        elif name.endswith((".npy", "prompt.prompt.prompt")) or "00000-of-00001" in path.name:
             is_mark = name.endswith(("COMPLETED", ".json"))
             kept[name] = "" if is_mark else hashlib.sha256(path.read_bytes()).hexdigest()
     return kept
@@ -127,17 +137,17 @@ def count_errors(world: World, server: Server, seed: int, number: int = 60) -> C
         disk = {"folder": str(world.folder), "number": kind, "at": 10**9, "reads": reads}
         if command != "demo" and (command, reads) not in asked:
             argv = world.argv(command, f"sound_{command}_{reads}")
-            whole = server.run(argv, folder=world.folder, seconds=300, disk=disk)
+            whole = server.run(argv, folder=world.folder, disk=disk)
             asked[command, reads] = whole.asked
-        # The demo asks hundreds of times and takes a minute: of it the beginning.
-        most = asked.get((command, reads), 4)
+        # The demo asks hundreds of times and takes a minute: of it the beginning alone.
+        most = asked.get((command, reads), 1)
         if most == 0:
             # It writes nothing.
             disk["number"], disk["reads"] = generator.choice(_READING), True
             most = 2
         disk["at"] = generator.randrange(most)
         out = f"out_{n}"
-        outcome = server.run(world.argv(command, out), folder=world.folder, seconds=300, disk=disk)
+        outcome = server.run(world.argv(command, out), folder=world.folder, disk=disk)
         how = _how(outcome)
         if outcome.is_told:
             how = "told" if outcome.code == 2 else "went on"

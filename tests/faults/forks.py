@@ -122,7 +122,7 @@ class Server:
         argv: Sequence[str],
         *,
         folder: pathlib.Path,
-        seconds: float = 120.0,
+        seconds: float = 300.0,
         kill_after: float | None = None,
         disk: dict[str, Any] | None = None,
     ) -> Outcome:

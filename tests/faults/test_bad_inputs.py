@@ -15,7 +15,12 @@ _SETTINGS = hypothesis.settings(
     derandomize=True,
     deadline=None,
     print_blob=False,
-    suppress_health_check=list(hypothesis.HealthCheck),
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.data_too_large,
+        hypothesis.HealthCheck.filter_too_much,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
     phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
 )
 # No argument of a command holds a zero, nor half of a pair.
@@ -37,7 +42,7 @@ def _try(server, world, names, data, *, dry):
         out.name,
         dry=dry,
     )
-    outcome = server.run(argv, folder=world.folder, seconds=120)
+    outcome = server.run(argv, folder=world.folder)
     shutil.rmtree(out, ignore_errors=True)
     hypothesis.note(f"{argv}\n{outcome.output}")
     assert outcome.is_told

@@ -24,4 +24,4 @@ def test_a_second_run_is_refused_and_the_first_unharmed(server, world, monkeypat
     assert " Fix: wait for it, or end it (`kill " in told
     alone = (world.folder / "trained" / _PROMPT).read_bytes()
     assert (folder / _PROMPT).read_bytes() == alone
-    assert not (folder / ".writer").exists() and cli.main(argv) == 0
+    assert not (folder / ".writer").exists()

@@ -150,12 +150,12 @@ class StoredArrays:
           store: The opened array.
           size: The size of its files; None: not known. Unit: bytes.
         """
-        chunk = store.chunk_layout.read_chunk.shape or ()
+        chunk = [size or 1 for size in store.chunk_layout.read_chunk.shape or ()]
         claimed = max(math.prod(store.shape), math.prod(chunk)) * store.dtype.numpy_dtype.itemsize
         if size is not None and claimed > max(_BELIEVED_BYTES, size * _EXPANSION):
             raise CheckpointError(
                 f"{path} of {self._where} is said to be larger than its files can hold",
-                got=f"{list(store.shape)} {store.dtype.numpy_dtype} in blocks of {list(chunk)}, {claimed:,} bytes",
+                got=f"{list(store.shape)} {store.dtype.numpy_dtype} in blocks of {chunk}, {claimed:,} bytes",
                 expected=f"at most {_EXPANSION} times the {size:,} bytes that are there",
                 fix=self._fix,
             )
