@@ -13,7 +13,7 @@ from etils import epath
 from prompt_tuning.checkpoints import one_writer
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.open import open_source
-from prompt_tuning.data import batches, inference_examples, made_from
+from prompt_tuning.data import batches, dataset_checks, inference_examples, made_from
 from prompt_tuning.data.benchmarks import leaderboard
 from prompt_tuning.data.inference_examples import InferenceExample
 from prompt_tuning.errors import ConfigError, DataError, check_choice
@@ -187,7 +187,7 @@ def read_examples(
 ) -> Iterator[InferenceExample]:
     """Yields the examples of the file, or of the task's split; with `prompts`, each with the number of its own."""
     if input_file is None:
-        checks.warn(batches.check_dataset(cfg, needs_targets=mode == "score"))
+        checks.warn(dataset_checks.check_dataset(cfg, needs_targets=mode == "score"))
         made_from.check_cache(cfg)
         return inference_examples.from_task(cfg)
     names = list(prompts) if prompts else None

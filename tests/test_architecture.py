@@ -29,14 +29,14 @@ FLOORS = (
     "config",
     "run",
     "models",
-    "prompts methods",
+    "prompts",
     "checkpoints training tasks",
     "partitioning params decoding data",
     "ladder tree",
     "errors types",
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
-TOP_LEVEL_ENTRIES = 26
+TOP_LEVEL_ENTRIES = 25
 
 # External packages with one home or a few.
 HOMES = {
@@ -47,7 +47,7 @@ HOMES = {
     "tensorflow_text": "data tasks",
     "sentencepiece": "data launch",
     "apache_beam": "commands/tasks",
-    "flax": "models prompts methods partitioning training checkpoints",
+    "flax": "models prompts partitioning training checkpoints",
     "optax": "training run",
     "orbax": "checkpoints",
     "tensorstore": "checkpoints launch",
@@ -341,7 +341,7 @@ def _executed_at_import(node: ast.AST) -> Iterator[ast.AST]:
             yield from _executed_at_import(child)
 
 
-LIGHT_ROOMS = tuple("models prompts methods decoding partitioning training params".split())
+LIGHT_ROOMS = tuple("models prompts decoding partitioning training params".split())
 
 
 def _loaded_by(modules: list[str]) -> set[str]:

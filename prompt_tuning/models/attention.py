@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 
 from prompt_tuning import partitioning
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.methods.method import Method
 from prompt_tuning.models import chunked_attention, fused_attention, layers, masks
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.methods.method import Method
 from prompt_tuning.types import Array
 
 # (query positions [Q], key positions [K]) -> bias [1, N, Q, K].

@@ -12,8 +12,8 @@ from prompt_tuning import partitioning, tree
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.decoding.loop import DecodeFn
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.methods.method import Method
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.methods.method import Method
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import layouts
 from prompt_tuning.prompts import table

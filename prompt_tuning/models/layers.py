@@ -13,9 +13,9 @@ from flax.linen import partitioning as nn_partitioning
 from jaxtyping import Float, Int
 
 from prompt_tuning import partitioning
-from prompt_tuning.methods.method import Linear, Method
 from prompt_tuning.models import fused_attention, products
 from prompt_tuning.models.config import ACTIVATIONS, T5Config
+from prompt_tuning.models.methods.method import Linear, Method
 from prompt_tuning.types import Array
 
 # Logical axes of the residual stream.

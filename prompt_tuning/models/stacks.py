@@ -10,9 +10,9 @@ from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 from jaxtyping import Bool, Float, Int
 
-from prompt_tuning.methods.method import Method
 from prompt_tuning.models import attention, layers, masks
 from prompt_tuning.models.config import REMAT_POLICIES, T5Config
+from prompt_tuning.models.methods.method import Method
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.prompts.prompt import PromptPrefix
 from prompt_tuning.types import Array

@@ -6,9 +6,9 @@ from flax import linen as nn
 from jaxtyping import Float, Int
 
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.methods.method import Method
 from prompt_tuning.models import layers, masks, stacks
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.methods.method import Method
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.types import Array
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import jax
 from absl import logging
 
-from prompt_tuning.data import batches, context, made_from, vocabularies
+from prompt_tuning.data import batches, context, dataset_checks, made_from, vocabularies
 from prompt_tuning.errors import ConfigError, DataError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params.names import is_method
@@ -76,7 +76,7 @@ def check_data(
       DataError: If a task is unknown or a split empty.
     """
     check_model(model, partitioner, [cfg.batch_size for cfg in cfgs])
-    found = [batches.check_dataset(cfg, trains=trains and cfg is cfgs[0]) for cfg in cfgs]
+    found = [dataset_checks.check_dataset(cfg, trains=trains and cfg is cfgs[0]) for cfg in cfgs]
     for cfg in cfgs:
         made_from.check_cache(cfg)
     warn(text for warnings in found for text in warnings)

@@ -8,7 +8,7 @@ import pytest
 
 from prompt_tuning import cli
 from prompt_tuning.commands.ensemble import voting
-from prompt_tuning.data import batches, context, evaluation, vocabularies
+from prompt_tuning.data import batches, context, dataset_checks, evaluation, vocabularies
 from prompt_tuning.prompts import table
 from tests import tiny_run
 from tests.data.ranked_mixture import MIXTURE, TASKS
@@ -85,7 +85,7 @@ def scripted(inputs):
         module="prompt_tuning.tasks.super_glue",
         data_dir=str(inputs.data_dir),
     )
-    batches.check_dataset(cfg)
+    dataset_checks.check_dataset(cfg)
     evaluator = evaluation.make_evaluator(cfg, log_dir=None)
 
     def make(said):

@@ -16,7 +16,7 @@ from prompt_tuning.commands.report import published
 from prompt_tuning.commands.sweep import expansion
 from prompt_tuning.commands.sweep.sweep import bound
 from prompt_tuning.config import files as config_files
-from prompt_tuning.data import batches, context
+from prompt_tuning.data import batches, context, dataset_checks
 from prompt_tuning.data.verbalizers import get_verbalizers
 from prompt_tuning.data.vocabularies import sentencepiece_vocabulary
 from prompt_tuning.errors import DataError
@@ -269,7 +269,7 @@ def test_real_data_is_read_from_the_original_files():
             continue
         cfg = expansion.resolve(cell, "/out").arguments()["train_eval_dataset_cfg"]
         context.set_context(vocabulary=vocabulary)
-        batches.check_dataset(cfg)
+        dataset_checks.check_dataset(cfg)
         batch = next(batches.eval_batches(cfg, num_batches=1))
         assert (batch["decoder_target_tokens"] > 0).sum() >= 2 * cfg.batch_size
         read.append(cell.axes["task"])

@@ -14,7 +14,7 @@ import seqio
 import tensorflow as tf
 
 from prompt_tuning.data import batches as datasets
-from prompt_tuning.data import context, inference_examples
+from prompt_tuning.data import context, dataset_checks, inference_examples
 from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.errors import ConfigError, DataError
 from tests.data.local_data import write_data, write_jsonl
@@ -258,11 +258,13 @@ def test_evaluation_names_the_tasks_that_have_the_split(data_dir):
 
 
 def test_good_configurations_pass_the_check(rte, data_dir):
-    datasets.check_dataset(rte)
-    datasets.check_dataset(dataclasses.replace(rte, task_feature_lengths=None, split="validation"))
+    dataset_checks.check_dataset(rte)
+    dataset_checks.check_dataset(
+        dataclasses.replace(rte, task_feature_lengths=None, split="validation")
+    )
     # The data_dir of the run serves where the configuration names none.
     context.set_context(vocabulary=context.get_vocabulary(), data_dir=data_dir)
-    datasets.check_dataset(dataclasses.replace(rte, data_dir=None))
+    dataset_checks.check_dataset(dataclasses.replace(rte, data_dir=None))
 
 
 @pytest.mark.parametrize(
@@ -286,7 +288,7 @@ def test_a_wrong_configuration_is_named(rte, change, words):
     # The expected module name is quoted only in the closest matches' stead, so compare without quotes.
     is_setting = change.keys() & {"task_feature_lengths", "batch_size"}
     with pytest.raises(ConfigError if is_setting else DataError) as error:
-        datasets.check_dataset(dataclasses.replace(rte, **change))
+        dataset_checks.check_dataset(dataclasses.replace(rte, **change))
     for word in words:
         assert word.strip("'") in str(error.value), str(error.value)
 
@@ -316,10 +318,10 @@ def test_a_label_that_does_not_fit_is_reported_with_its_length(rte, run_vocabula
     longest = needed["not_entailment"]
     assert longest > needed["entailment"]
     fits = {"inputs": 24, "targets": longest}
-    datasets.check_dataset(dataclasses.replace(rte, task_feature_lengths=fits))
+    dataset_checks.check_dataset(dataclasses.replace(rte, task_feature_lengths=fits))
     short = {"inputs": 24, "targets": longest - 1}
     with pytest.raises(DataError) as error:
-        datasets.check_dataset(dataclasses.replace(rte, task_feature_lengths=short))
+        dataset_checks.check_dataset(dataclasses.replace(rte, task_feature_lengths=short))
     message = str(error.value)
     assert "'not_entailment'" in message and f"{longest} tokens" in message
     assert "TASK_FEATURE_LENGTHS['targets']" in message and f"got {longest - 1}" in message
@@ -328,11 +330,11 @@ def test_a_label_that_does_not_fit_is_reported_with_its_length(rte, run_vocabula
 def test_an_empty_file_is_reported_by_name(rte, tmp_path):
     path = write_jsonl(tmp_path / "RTE" / "train.jsonl", [])
     with pytest.raises(DataError, match="empty") as error:
-        datasets.check_dataset(dataclasses.replace(rte, data_dir=str(tmp_path)))
+        dataset_checks.check_dataset(dataclasses.replace(rte, data_dir=str(tmp_path)))
     assert str(path) in str(error.value)
 
 
 def test_an_unreadable_vocabulary_is_reported(rte, tmp_path):
     context.set_context(vocabulary=seqio.SentencePieceVocabulary(str(tmp_path / "none.model")))
     with pytest.raises(DataError, match="none.model"):
-        datasets.check_dataset(rte)
+        dataset_checks.check_dataset(rte)

@@ -7,7 +7,7 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import batches
+from prompt_tuning.data import batches, dataset_checks
 from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.data.choices import model_features
 from prompt_tuning.data.registry import make_task, replace_mixture, replace_task
@@ -108,7 +108,7 @@ def test_an_example_without_a_choice_to_make_is_refused_by_name(vocabulary, row,
     del vocabulary
     cfg = _config(_task("asked", [*ROWS, row]), batch_size=4)
     with pytest.raises(DataError, match=words):
-        batches.check_dataset(cfg, trains=True)
+        dataset_checks.check_dataset(cfg, trains=True)
     # Also where the check has not come so far.
     with pytest.raises(DataError, match="cannot be trained on with its choices"):
         next(batches.eval_batches(cfg))
@@ -116,5 +116,5 @@ def test_an_example_without_a_choice_to_make_is_refused_by_name(vocabulary, row,
 
 def test_good_examples_pass_the_check(vocabulary):
     del vocabulary
-    warnings = batches.check_dataset(_config(_task("asked", ROWS)), trains=True)
+    warnings = dataset_checks.check_dataset(_config(_task("asked", ROWS)), trains=True)
     assert all("inputs of train of 'asked' are cut at 6 tokens" in text for text in warnings)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import seqio
 
-from prompt_tuning.data import batches, inference_examples
+from prompt_tuning.data import dataset_checks, inference_examples
 from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.data.own import file_tasks
 from prompt_tuning.data.own.file_tasks import from_files
@@ -47,7 +47,7 @@ def register(tmp_path, pairs, split="train", name=NAME, **settings):
 )
 def test_what_may_be_meant_is_said_with_its_share(tmp_path, pairs, found):
     register(tmp_path, pairs)
-    warnings = batches.check_dataset(CFG)
+    warnings = dataset_checks.check_dataset(CFG)
     assert len(warnings) == bool(found), warnings
     assert all(words in warnings[0] for words in found)
 
@@ -72,30 +72,32 @@ def test_what_may_be_meant_is_said_with_its_share(tmp_path, pairs, found):
 def test_texts_that_the_model_cannot_tell_apart_are_refused(tmp_path, pairs, words):
     register(tmp_path, pairs)
     with pytest.raises(DataError, match="are all the same") as error:
-        batches.check_dataset(CFG)
+        dataset_checks.check_dataset(CFG)
     for word in ["Fix: ", *words]:
         assert word in str(error.value)
     # The fix mends it.
     if "TASK_FEATURE_LENGTHS" in words[-1]:
         longer = {"inputs": 64, "targets": 64}
-        assert not batches.check_dataset(dataclasses.replace(CFG, task_feature_lengths=longer))
+        assert not dataset_checks.check_dataset(
+            dataclasses.replace(CFG, task_feature_lengths=longer)
+        )
 
 
 def test_withheld_answers_are_for_predictions_alone(tmp_path):
     register(tmp_path, [("river", None), ("mill", None)], "test")
     cfg = dataclasses.replace(CFG, split="test")
-    assert not batches.check_dataset(cfg, needs_targets=False)
+    assert not dataset_checks.check_dataset(cfg, needs_targets=False)
     with pytest.raises(DataError, match="targets of test of .* are withheld.*infer"):
-        batches.check_dataset(cfg)
+        dataset_checks.check_dataset(cfg)
     register(tmp_path, [("river", None), ("mill", "yes")], "test")
-    assert "1 of 2 targets" in batches.check_dataset(cfg)[0]
+    assert "1 of 2 targets" in dataset_checks.check_dataset(cfg)[0]
 
 
 @pytest.mark.parametrize(("word", "fix"), [("bad ", "write 'bad'"), ("b語d", "another word")])
 def test_a_label_that_the_vocabulary_writes_otherwise_is_refused(tmp_path, word, fix):
     register(tmp_path, [("river", 0), ("mill", 1)], label_map={0: word, 1: "good"})
     with pytest.raises(DataError, match=f"vocabulary writes the label '{word}'.*Fix: .*{fix}"):
-        batches.check_dataset(CFG)
+        dataset_checks.check_dataset(CFG)
 
 
 def test_rates_that_mix_nothing_are_refused(tmp_path):
@@ -107,13 +109,13 @@ def test_rates_that_mix_nothing_are_refused(tmp_path):
             register_mixture(f"{NAME}_mix", dict(zip(names, rates, strict=False)))
     register_mixture(f"{NAME}_mix", {names[0]: 1.0, names[1]: 0.0})
     cfg = dataclasses.replace(CFG, mixture_or_task_name=f"{NAME}_mix")
-    assert not batches.check_dataset(cfg, trains=True)
+    assert not dataset_checks.check_dataset(cfg, trains=True)
     # One that SeqIO registered is checked where it is trained on, and may be evaluated.
     seqio.MixtureRegistry.add(f"{NAME}_zero", [(name, 0.0) for name in names])
     cfg = dataclasses.replace(CFG, mixture_or_task_name=f"{NAME}_zero")
-    assert not batches.check_dataset(cfg)
+    assert not dataset_checks.check_dataset(cfg)
     with pytest.raises(DataError, match=f"{NAME}_zero.*mix nothing"):
-        batches.check_dataset(cfg, trains=True)
+        dataset_checks.check_dataset(cfg, trains=True)
 
 
 def test_a_file_of_inputs_is_looked_at_alike(tmp_path, vocabulary, caplog):

@@ -13,8 +13,8 @@ import peft
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.method_files.write import write_set
-from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.models.methods.ia3 import IA3
 from prompt_tuning.run.method_start import arrays_of
 from prompt_tuning.tree import flatten, unflatten
 from tests.parity import huggingface

@@ -13,8 +13,8 @@ from prompt_tuning import tree
 from prompt_tuning.checkpoints.formats import huggingface
 from prompt_tuning.checkpoints.method_files.method_set import MethodSet
 from prompt_tuning.checkpoints.method_files.read import read_set
-from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.methods.ia3 import IA3
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params.names import is_method
 from tests.parity.rows import NotChecked, Row, largest

@@ -18,8 +18,8 @@ import optax
 
 from prompt_tuning import tree
 from prompt_tuning.data import choices
-from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.models.methods.ia3 import IA3
 from prompt_tuning.training.adafactor import Adafactor
 from prompt_tuning.training.choice_losses import ChoiceLosses
 from prompt_tuning.training.schedules import create_learning_rate_scheduler

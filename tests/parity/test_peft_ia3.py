@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="PyTorch comes with the extra [hf]")
 
 from prompt_tuning.checkpoints.method_files.read import read_set  # noqa: E402
 from prompt_tuning.errors import CheckpointError  # noqa: E402
-from prompt_tuning.methods.ia3 import IA3  # noqa: E402
+from prompt_tuning.models.methods.ia3 import IA3  # noqa: E402
 from prompt_tuning.run.method_start import arrays_of  # noqa: E402
 from tests.parity import huggingface  # noqa: E402
 from tests.parity import peft_ia3 as parity  # noqa: E402

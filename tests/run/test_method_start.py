@@ -14,7 +14,7 @@ from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.errors import CheckpointError
-from prompt_tuning.methods.ia3 import IA3
+from prompt_tuning.models.methods.ia3 import IA3
 from prompt_tuning.params.names import is_added
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run.inference import Inference

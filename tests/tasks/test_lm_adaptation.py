@@ -9,6 +9,7 @@ import pytest
 import seqio
 
 from prompt_tuning.data import batches as datasets
+from prompt_tuning.data import dataset_checks
 from prompt_tuning.tasks import lm_adaptation
 from tests.helpers import ENGLISH
 
@@ -42,7 +43,7 @@ def test_a_shard_of_c4_becomes_prefixes_and_continuations(tmp_path, vocabulary):
         module="prompt_tuning.tasks.lm_adaptation",
         data_dir=str(tmp_path),
     )
-    datasets.check_dataset(cfg)
+    dataset_checks.check_dataset(cfg)
     batches = list(datasets.eval_batches(cfg))
     sides = [
         np.concatenate([batch[name] for batch in batches])

@@ -3,7 +3,7 @@
 import pytest
 import seqio
 
-from prompt_tuning.data import batches
+from prompt_tuning.data import batches, dataset_checks
 from prompt_tuning.data.registry import texts
 from prompt_tuning.data.synthetic import benchmark
 from prompt_tuning.data.verbalizers import get_verbalizers
@@ -75,7 +75,7 @@ def test_a_run_reads_the_mixture_without_any_file():
         batch_size=16,
         shuffle=True,
     )
-    batches.check_dataset(cfg)
+    dataset_checks.check_dataset(cfg)
     batch = next(batches.train_batches(cfg, seed=0))
     assert batch["encoder_input_tokens"].shape == (16, 96)
     assert (batch["decoder_target_tokens"].sum(axis=1) > 0).all()

@@ -24,6 +24,7 @@ from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.commands.reproduce import released_prompts, t0
 from prompt_tuning.commands.reproduce.released_prompts import EVALUATIONS, Evaluation
 from prompt_tuning.config.flags import binding, command_parser, split
+from prompt_tuning.data import dataset_checks
 from prompt_tuning.errors import CheckpointError, ConfigError, DataError, PromptTuningError
 from prompt_tuning.run.text_table import aligned
 
@@ -222,7 +223,7 @@ def _check_data(run: _Run, flags: argparse.Namespace) -> int:
     vocabulary = run.arguments["model"].output_vocabulary
     context.set_context(vocabulary=vocabulary, data_dir=cfg.data_dir)
     try:
-        batches.check_dataset(cfg)
+        dataset_checks.check_dataset(cfg)
         return batches.get_task(cfg).num_input_examples(cfg.split) or 0
     except DataError as error:
         raise DataError(

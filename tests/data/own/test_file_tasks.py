@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import seqio
 
-from prompt_tuning.data import batches, verbalizers
+from prompt_tuning.data import dataset_checks, verbalizers
 from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.data.own import file_tasks
 from prompt_tuning.data.own.file_tasks import from_files
@@ -195,7 +195,7 @@ def test_labels_can_be_ranked_where_there_is_more_than_training_data(tmp_path):
 def test_check_dataset_names_the_line(tmp_path, row, words):
     register(tmp_path, [ROWS[0], row, ROWS[1]])
     with pytest.raises(DataError) as error:
-        batches.check_dataset(DatasetConfig(NAME, LENGTHS, "train", 4))
+        dataset_checks.check_dataset(DatasetConfig(NAME, LENGTHS, "train", 4))
     for word in [f"{tmp_path}/train.jsonl:2 ", "Fix: ", *words]:
         assert word in str(error.value)
 

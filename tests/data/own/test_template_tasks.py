@@ -6,7 +6,7 @@ import pytest
 import seqio
 
 from prompt_tuning import cli
-from prompt_tuning.data import batches
+from prompt_tuning.data import dataset_checks
 from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.data.own.file_tasks import from_files
 from prompt_tuning.data.sources import RecordFilesDataSource
@@ -61,7 +61,7 @@ def test_each_template_is_a_task_and_all_are_a_mixture(tmp_path):
     assert texts(write, "train")[0] == ("write bad", "song 0 ||| a")
     assert [t for _, t in texts(f"{liked}_score_eval")[:4]] == ["no", "yes", "no", "yes"]
     lengths = {"inputs": 16, "targets": 8}
-    assert batches.check_dataset(DatasetConfig(NAME, lengths, "train", 4)) is not None
+    assert dataset_checks.check_dataset(DatasetConfig(NAME, lengths, "train", 4)) is not None
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 import seqio
 
-from prompt_tuning.data import batches
+from prompt_tuning.data import batches, dataset_checks
 from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.data.t0.few_shot import few_shot
 from prompt_tuning.errors import DataError
@@ -32,7 +32,7 @@ def test_training_draws_a_template_and_evaluation_takes_each(places, vocabulary)
     # Of COPA's ten templates T-Few takes the first eight.
     names = [f"tfew_super_glue_copa_n{i}_score_eval" for i in range(8)]
     assert sorted(batches.eval_task_names(scored)) == names
-    assert batches.check_dataset(train, trains=True) == []
+    assert dataset_checks.check_dataset(train, trains=True) == []
     (example,) = (
         seqio.TaskRegistry.get("tfew_copa_seed_7")
         .get_dataset(None, split="train", shuffle=False, num_epochs=1, seed=0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import seqio
 
-from prompt_tuning.data import batches, evaluation, made_from
+from prompt_tuning.data import batches, dataset_checks, evaluation, made_from
 from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.data.t0.tasks import tasks
 from prompt_tuning.errors import ConfigError, DataError
@@ -98,7 +98,7 @@ def test_an_epoch_has_each_example_once_and_an_order_of_its_own(places, vocabula
 def test_a_mixture_goes_on_where_it_stopped(places, vocabulary):
     tasks("t0++_train", **places)
     cfg = DatasetConfig("t0++_train", LENGTHS, "train", 4, shuffle=True)
-    assert batches.check_dataset(cfg, trains=True) == []
+    assert dataset_checks.check_dataset(cfg, trains=True) == []
     whole = batches.train_batches(cfg, seed=1)
     skipped = [next(whole) for _ in range(6)][4]
     resumed = next(batches.train_batches(cfg, seed=1, start_example=16))
@@ -150,7 +150,7 @@ def test_a_wrong_record_is_named_before_the_run(places, vocabulary, tmp_path, li
     tasks("t0++_train", **places)
     cfg = DatasetConfig("super_glue_copa_n0", LENGTHS, "train", 4)
     with pytest.raises(DataError) as error:
-        batches.check_dataset(cfg, trains=True)
+        dataset_checks.check_dataset(cfg, trains=True)
     assert re.search(said, str(error.value))
 
 

@@ -3,7 +3,7 @@
 import pytest
 import seqio
 
-from prompt_tuning.data import batches
+from prompt_tuning.data import dataset_checks
 from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.data.t0.tasks import tasks
 from prompt_tuning.errors import ConfigError, DataError
@@ -47,14 +47,14 @@ def test_templates_that_fail_are_named_together_and_left_out_by_name(folders):
     dataset = DatasetConfig(MIXTURE, {"inputs": 16, "targets": 4}, "validation", 4)
     tasks(MIXTURE, skip_missing=True, **folders)
     with pytest.raises(DataError) as error:
-        batches.check_dataset(dataset)
+        dataset_checks.check_dataset(dataset)
     failing = [f"super_glue_rte_{name}_score_eval" for name in ("long", "lost", "three")]
     error.match("3 of the mixture's 4 tasks .*templates.yaml: template '")
     error.match(", ".join(failing))
     tasks(MIXTURE, skip_missing=True, leave_out=failing[:2], **folders)
     with pytest.raises(DataError, match="template 'three': jinja splits in 3"):
-        batches.check_dataset(dataset)
+        dataset_checks.check_dataset(dataset)
     tasks(MIXTURE, skip_missing=True, leave_out=failing, **folders)
-    batches.check_dataset(dataset)
+    dataset_checks.check_dataset(dataset)
     with pytest.raises(ConfigError, match=f"leave_out is unknown.*Closest matches: {failing[0]}"):
         tasks(MIXTURE, skip_missing=True, leave_out=["super_glue_rte_lng_score_eval"], **folders)

@@ -9,7 +9,7 @@ import pytest
 import seqio
 
 from prompt_tuning.data import batches as datasets
-from prompt_tuning.data import context, evaluation
+from prompt_tuning.data import context, dataset_checks, evaluation
 from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.data.registry import text_to_text_features
 from prompt_tuning.data.text import language_modeling, objectives
@@ -62,7 +62,7 @@ def take(cfg, count, **kwargs):
 
 def test_prefix_lm_on_text_of_ones_own(files, vocabulary):
     assert register(files, validation=f"{files}/dev.txt") == NAME
-    datasets.check_dataset(config())
+    dataset_checks.check_dataset(config())
     batches = list(datasets.eval_batches(config("validation")))
     encoder = np.concatenate([batch["encoder_input_tokens"] for batch in batches])
     decoder = np.concatenate([batch["decoder_target_tokens"] for batch in batches])
@@ -120,17 +120,17 @@ def test_a_malformed_line_stops_training_with_its_name(files):
 def test_checking_finds_a_wrong_field_and_targets_too_short(files):
     register(files, text_field="text")
     with pytest.raises(DataError, match=r"no text in 'text': got .*body.*text_field"):
-        datasets.check_dataset(config())
+        dataset_checks.check_dataset(config())
     register(files, objective="span_corruption")
     short = dataclasses.replace(config(), task_feature_lengths={"inputs": 512, "targets": 32})
     with pytest.raises(DataError, match=r"TASK_FEATURE_LENGTHS\['targets'\] to 114"):
-        datasets.check_dataset(short)
+        dataset_checks.check_dataset(short)
 
 
 def test_evaluation_by_decoding_leaves_such_tasks_out(files):
     register(files)
     cfg = config(task_feature_lengths=None)
-    datasets.check_dataset(cfg)
+    dataset_checks.check_dataset(cfg)
     assert evaluation.make_evaluator(cfg, log_dir=None) is None
 
 
@@ -212,7 +212,7 @@ def test_real_text_with_t5s_vocabulary():
             shuffle=False,
         )
         with context.overriding(vocabulary=vocabulary):
-            datasets.check_dataset(cfg)
+            dataset_checks.check_dataset(cfg)
             batch = next(datasets.train_batches(cfg, seed=0))
         assert batch["encoder_input_tokens"].shape == (4, 512)
         assert batch["decoder_target_tokens"].shape == (4, lengths[1])

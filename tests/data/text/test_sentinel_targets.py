@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import seqio
 
-from prompt_tuning.data import batches, context, verbalizers
+from prompt_tuning.data import batches, context, dataset_checks, verbalizers
 from prompt_tuning.data.text.sentinel_targets import register_with_sentinel, without_sentinel
 from prompt_tuning.data.vocabularies import sentencepiece_vocabulary
 from prompt_tuning.errors import DataError
@@ -60,9 +60,9 @@ def test_predictions_lose_the_sentinel_before_they_are_scored(vocabulary):
 def test_the_sentinel_counts_when_labels_are_fitted(tmp_path, vocabulary):
     data_dir = write_data(tmp_path)
     length = len(vocabulary.encode("not_entailment")) + 1
-    batches.check_dataset(config(data_dir, NAME, length))
+    dataset_checks.check_dataset(config(data_dir, NAME, length))
     with pytest.raises(DataError, match=f"TASK_FEATURE_LENGTHS..targets.. to {length + 1}"):
-        batches.check_dataset(config(data_dir, f"{NAME}_sentinel", length))
+        dataset_checks.check_dataset(config(data_dir, f"{NAME}_sentinel", length))
 
 
 def test_a_vocabulary_without_sentinels_is_refused(tmp_path, tiny_vocabulary):

@@ -9,8 +9,8 @@ from flax.linen import partitioning as nn_partitioning
 
 from prompt_tuning import tree
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.methods.ia3 import IA3
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params.names import ADDED_REGEX
 from prompt_tuning.partitioning import PjitPartitioner, standard_logical_axis_rules

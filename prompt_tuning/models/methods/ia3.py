@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from prompt_tuning.errors import ConfigError, check_choice
-from prompt_tuning.methods.method import Linear, Method
+from prompt_tuning.models.methods.method import Linear, Method
 from prompt_tuning.params.names import IA3_SCALING, LINEAR_MAPS
 from prompt_tuning.types import Array
 
