@@ -347,7 +347,8 @@ def check_dataset(
         raise tallies.several_fail(failed, len(names))
     for error in failed.values():
         raise error
-    return [text for warnings in found.values() for text in warnings]
+    warnings = [some for some in found.values() if not isinstance(some, DataError)]
+    return [text for some in warnings for text in some]
 
 
 def check_lengths(lengths: object, features: Iterable[str] = ()) -> dict[str, int]:

@@ -9,6 +9,7 @@ from tests.parity.rows import NotChecked
 
 @requires_shared
 def test_every_public_render_is_that_of_the_original_code():
+    assert SHARED is not None
     rows = list(t0_templates.comparisons(SHARED / "golden" / "t0", None))
     assert len(rows) > 0
     assert not [row for row in rows if isinstance(row, NotChecked) or not row.ok]

@@ -54,7 +54,8 @@ def joined_by(separator: Any, items: Iterable[Any]) -> list[Any]:
 
 @jinja2.pass_eval_context
 def _join(eval_ctx: Any, value: Any, d: str = "", attribute: Any = None) -> str:
-    return of_jinja.do_join(eval_ctx, joined_by(d, value), d, attribute)
+    # Jinja's filters have asynchronous forms too, which Jinja chooses where an environment asks for them.
+    return of_jinja.sync_do_join(eval_ctx, joined_by(d, value), d, attribute)
 
 
 @jinja2.pass_eval_context

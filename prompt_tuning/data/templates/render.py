@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jinja2
-from jinja2 import meta
+from jinja2 import meta, nodes
 
 from prompt_tuning.data.lines import shorten
 from prompt_tuning.data.templates import limits, sandbox
@@ -160,7 +160,7 @@ class _Program:
             tree = sandbox.parse(_ENVIRONMENT, text)
             self.names = frozenset(meta.find_undeclared_variables(tree))
             # (number of a `choice`, length of what it draws from), of each draw that promptsource makes as it compiles.
-            has_choice = any(node.name == "choice" for node in tree.find_all(jinja2.nodes.Filter))
+            has_choice = any(node.name == "choice" for node in tree.find_all(nodes.Filter))
             self._draws = draws_of(text) if has_choice else ()
             self._template = _ENVIRONMENT.from_string(tree)
         # Brackets or conditions may be nested too deeply for Jinja, or for Python.

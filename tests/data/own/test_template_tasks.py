@@ -1,5 +1,7 @@
 """A user's files in several templates: the tasks of a YAML file, and what is refused before a run."""
 
+from typing import cast
+
 import pytest
 import seqio
 
@@ -7,7 +9,7 @@ from prompt_tuning import cli
 from prompt_tuning.data import batches
 from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.data.own.file_tasks import from_files
-from prompt_tuning.data.own.template_tasks import RecordsFormat
+from prompt_tuning.data.sources import RecordFilesDataSource
 from prompt_tuning.errors import ConfigError, DataError
 from tests.data.local_data import write_jsonl
 
@@ -77,9 +79,10 @@ def test_each_template_is_a_task_and_all_are_a_mixture(tmp_path):
 def test_a_record_that_a_template_fails_on_is_named(tmp_path, text, rows, words):
     register(tmp_path, text, rows)
     path = str(tmp_path / "train.jsonl")
-    (template,) = [task.source.form.template for task in seqio.MixtureRegistry.get(NAME).tasks]
+    (task,) = seqio.MixtureRegistry.get(NAME).tasks
+    fmt = cast(RecordFilesDataSource, task.source).form
     with pytest.raises(DataError, match=f"train.jsonl{words}.*Fix: "):
-        RecordsFormat(template).read([path], "train")
+        fmt.read([path], "train")
 
 
 @pytest.mark.parametrize(
