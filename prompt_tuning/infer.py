@@ -55,7 +55,8 @@ def infer(
 
     Args:
       model: The model; its prompt initializer supplies the prompt where the checkpoint has none.
-      dataset_cfg: Task, split, lengths and batch size. With `input_file` only lengths and batch size are read.
+      dataset_cfg: Task, split, lengths and batch size. With `input_file` only lengths and batch size are read,
+        and, of a registered task that is named all the same, whether inputs end with EOS.
       restore_checkpoint_cfg: CHECKPOINT_PATH: frozen weights, or a checkpoint of a run, which names them.
       partitioner: Mesh and axis rules.
       output_dir: INFER_OUTPUT_DIR; what is compiled is kept there too.
@@ -192,6 +193,7 @@ def read_examples(
     names = list(prompts) if prompts else None
     examples = inference_examples.from_file(
         input_file,
+        inputs_end=inference_examples.inputs_end(cfg.mixture_or_task_name),
         input_vocabulary=model.input_vocabulary,
         output_vocabulary=model.output_vocabulary,
         lengths=cfg.task_feature_lengths,

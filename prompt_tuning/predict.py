@@ -25,6 +25,7 @@ class LoadedRun:
       step: Updates the prompt has had.
       lengths: TASK_FEATURE_LENGTHS, in tokens.
       inference: Compiled predicting and scoring.
+      inputs_end: Whether inputs end with EOS, as those of the run's task.
     """
 
     model: EncoderDecoderModel
@@ -32,6 +33,7 @@ class LoadedRun:
     step: int
     lengths: dict[str, int]
     inference: Inference
+    inputs_end: bool = True
 
     def predict(self, inputs: Sequence[str]) -> list[str]:
         """Returns the decoded answer to each input.
@@ -58,6 +60,7 @@ class LoadedRun:
             input_vocabulary=self.model.input_vocabulary,
             output_vocabulary=self.model.output_vocabulary,
             lengths=self.lengths,
+            inputs_end=self.inputs_end,
         )
         return list(enumerate(example.features for example in examples))
 
@@ -108,7 +111,8 @@ def load_run(
     loaded = load_for_inference(model, placed_by, restore, initial_checkpoint=initial_checkpoint)
     lengths = dict(run.train_dataset_cfg.task_feature_lengths or {})
     inference = Inference(model, placed_by, batch_size)
-    return LoadedRun(model, loaded.params, loaded.step, lengths, inference)
+    inputs_end = inference_examples.inputs_end(run.train_dataset_cfg.mixture_or_task_name)
+    return LoadedRun(model, loaded.params, loaded.step, lengths, inference, inputs_end)
 
 
 def _as_stored(model: EncoderDecoderModel) -> EncoderDecoderModel:

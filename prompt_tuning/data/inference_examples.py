@@ -70,6 +70,7 @@ def from_file(
     lengths: Mapping[str, int] | None,
     needs_targets: bool = False,
     task_names: Sequence[str] | None = None,
+    inputs_end: bool = True,
 ) -> Iterator[InferenceExample]:
     """Yields the examples of a JSONL, TSV, CSV or plain-text file in order.
 
@@ -80,6 +81,7 @@ def from_file(
       lengths: TASK_FEATURE_LENGTHS, in tokens.
       needs_targets: Whether an example without targets is an error (scoring).
       task_names: What the `task` of a row may be, which each must have then; None does not look for any.
+      inputs_end: Whether inputs end with EOS, as those of the task that the model learnt.
 
     Raises:
       DataError: If the file is malformed (file and line are named), lacks targets that are needed, names an unknown
@@ -102,6 +104,7 @@ def from_file(
     for row in rows[: tallies.SAMPLE]:
         texts = {name: row[name] for name in _FEATURES if name in row}
         ids = {name: [*vocabularies[name].encode(texts[name]), EOS_ID] for name in texts}
+        ids["inputs"] = ids["inputs"] if inputs_end else ids["inputs"][:-1]
         tally.add({**ids, **{name + PRETOKENIZED: text for name, text in texts.items()}})
     for warning in tally.check(needs_targets=needs_targets):
         logging.warning("%s", warning)
@@ -112,7 +115,20 @@ def from_file(
         output_vocabulary=output_vocabulary,
         lengths=lengths,
         tasks=tasks,
+        inputs_end=inputs_end,
     )
+
+
+def inputs_end(task_name: str | None) -> bool:
+    """Returns whether texts for a model that learnt a task end with EOS: as the task's inputs do; without a task, yes.
+
+    Args:
+      task_name: A task or mixture; one that is not registered counts as none.
+    """
+    if task_name not in [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]:
+        return True
+    features = seqio.get_mixture_or_task(task_name).output_features
+    return "inputs" not in features or features["inputs"].add_eos
 
 
 def from_strings(
@@ -123,6 +139,7 @@ def from_strings(
     output_vocabulary: seqio.Vocabulary,
     lengths: Mapping[str, int] | None,
     tasks: Sequence[str] | None = None,
+    inputs_end: bool = True,
 ) -> Iterator[InferenceExample]:
     """Yields one example an input; EOS is appended after trimming, as the tasks do.
 
@@ -133,6 +150,7 @@ def from_strings(
       output_vocabulary: Encodes the targets.
       lengths: TASK_FEATURE_LENGTHS, in tokens.
       tasks: As many names, or None where there is one task.
+      inputs_end: Whether inputs end with EOS; targets do.
     """
     checked = batches.check_lengths(lengths, _FEATURES)
     for index, text in enumerate(inputs):
@@ -143,7 +161,9 @@ def from_strings(
         if targets is not None:
             texts[f"targets{PRETOKENIZED}"] = targets[index]
             target_ids = _with_eos(output_vocabulary.encode(targets[index]), checked["targets"])
-        input_ids = _with_eos(input_vocabulary.encode(text), checked["inputs"])
+        input_ids = input_vocabulary.encode(text)
+        if inputs_end:
+            input_ids = _with_eos(input_ids, checked["inputs"])
         yield InferenceExample(texts, model_features(input_ids, target_ids, checked))
 
 
@@ -155,7 +175,7 @@ def model_features(
     """Returns what `seqio.EncDecFeatureConverter(pack=False)` makes of one example, int32.
 
     Args:
-      inputs: Token ids with EOS, at most `lengths["inputs"]`.
+      inputs: Token ids, at most `lengths["inputs"]`.
       targets: Token ids with EOS, at most `lengths["targets"]`; may be empty.
       lengths: Widths L and T, in tokens.
     """

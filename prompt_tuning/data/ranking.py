@@ -87,8 +87,8 @@ def ranked_choices(to_text: TextPreprocessor, *, length_normalized: bool = False
         if not is_target:
             return text
         length = len(example["targets"]) if length_normalized else 1
-        numbers = (int(example[name]) for name in (_EXAMPLE, _CLASS, _CHOICES))
-        return Choice(*numbers, bool(example[_RIGHT]), length)
+        number, index, num = (int(example[name]) for name in (_EXAMPLE, _CLASS, _CHOICES))
+        return Choice(number, index, num, bool(example[_RIGHT]), length)
 
     return {
         "to_text": with_every_label(to_text, None),
@@ -146,9 +146,9 @@ def with_every_label(
             choices = own.pop("answer_choices")
             own[_CHOICES] = tf.size(choices)
             is_right = tf.equal(choices, tf.strings.strip(example["targets"]))
-            rows = {"targets": choices, _RIGHT: is_right}
+            rows: Any = {"targets": choices, _RIGHT: is_right}
         return (
-            tf.data.Dataset.from_tensor_slices(rows)
+            tf.data.Dataset.from_tensor_slices(rows)  # pyright: ignore[reportArgumentType]
             .enumerate()
             .map(lambda index, row: {**own, **row, _CLASS: index})
         )

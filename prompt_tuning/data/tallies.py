@@ -63,7 +63,8 @@ class Tally:
         """Counts an example.
 
         Args:
-          example: Ids of each feature, whole, with EOS; and its text as `{feature}_pretokenized`, where it is kept.
+          example: Ids of each feature, whole, with EOS where it has one; its text as `{feature}_pretokenized`, where
+            it is kept.
         """
         self.num += 1
         for name, feature in self._features.items():
@@ -139,7 +140,8 @@ class _Feature:
         kept = ids
         if self.length is not None and len(ids) > self.length:
             self.num_cut += 1
-            kept = np.append(ids[: self.length - 1], EOS_ID)
+            ends = ids[-1] == EOS_ID
+            kept = np.append(ids[: self.length - 1], EOS_ID) if ends else ids[: self.length]
         self.num_unknown += self._unk_id is not None and self._unk_id in ids
         if text is not None and len(self.texts) < 2:
             self.texts.add(b" ".join(text.split()))

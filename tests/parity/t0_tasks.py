@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import seqio
+from seqio import dataset_providers
 
 from prompt_tuning import tree
 from prompt_tuning.checkpoints.load import load_params
@@ -113,8 +114,8 @@ def _tasks(reference: Mapping[str, Any], members: Mapping[str, mixtures.Member])
         parts = (*data.key, template.name, template.id)
         keys = ("dataset", "subset", "template_name", "template_id")
         if parts != tuple(theirs[key] for key in keys) or (
-            template.original_task != bool(theirs["original_task"])
-            or template.choices_in_prompt != bool(theirs["choices_in_prompt"])
+            template.original_task != theirs["original_task"]
+            or template.choices_in_prompt != theirs["choices_in_prompt"]
             or list(template.metrics) != list(theirs["template_metrics"] or ())
         ):
             wrong["templates"].append(name)
@@ -201,7 +202,7 @@ def _examples(task: seqio.Task, split: str) -> list[Mapping[str, Any]]:
 
 def _cached(folder: pathlib.Path, split: str) -> list[Mapping[str, Any]]:
     """The examples of a cache as SeqIO reads it."""
-    source: Any = seqio.dataset_providers._CachedDataSource(str(folder), split)
+    source: Any = dataset_providers._CachedDataSource(str(folder), split)
     return list(source.get_dataset(split, shuffle=False).as_numpy_iterator())
 
 

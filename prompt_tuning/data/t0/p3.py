@@ -83,7 +83,7 @@ class P3DataSource(FilesDataSource):
                 expected="SeqIO's record of the split, with `features` and `num_shards`",
                 fix="download the folder again",
             ) from error
-        files = self.list_shards(split)
+        files = list(self.list_shards(split))
         missing = {*self.form} - features
         if missing or len(files) != num_files:
             raise DataError(

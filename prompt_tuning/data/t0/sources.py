@@ -61,13 +61,10 @@ def _order(num: int, seed: int | None) -> tf.data.Dataset:
     if seed is None:
         return numbers
     # A permutation that is computed, not kept: the numbers of a large data set would take seconds to shuffle.
+    shuffled: Any = tf.random.experimental.index_shuffle  # pyright: ignore[reportAttributeAccessIssue]
     draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
     return draws.flat_map(
-        lambda draw: numbers.map(
-            lambda i: tf.random.experimental.index_shuffle(
-                i, seed=tf.stack([draw, 0]), max_index=num - 1
-            )
-        )
+        lambda draw: numbers.map(lambda i: shuffled(i, seed=tf.stack([draw, 0]), max_index=num - 1))
     )
 
 
