@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import inspect
-import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -114,7 +113,6 @@ def check(plan: Plan, *, starts: bool = True) -> list[str]:
     if reach.unset:
         raise _unset_error(plan, reach.unset)
     _check_types(plan, reach)
-    _check_objects(plan, reach)
     if starts and plan.command == "train":
         _check_start(plan)
     return _unread(plan, reach_of_all(plan))
@@ -183,38 +181,6 @@ def _check_types(plan: Plan, reach: Reach) -> None:
     for name in sorted(reach.macros):
         setting = plan.macros[name]
         values.check_value(name, plan.literal(setting.value), setting.binding.where)
-
-
-def _check_objects(plan: Plan, reach: Reach) -> None:
-    """Raises ConfigError for the first text, number or list where a parameter takes an object, by its annotation."""
-    for key in sorted(reach.settings):
-        _, selector, name = key
-        configurable, setting = plan.configurables[selector], plan.settings[key]
-        value = plan.literal(setting.value)
-        # Queries look at a run without importing its function.
-        is_known = configurable.is_ours and configurable.wrapped is not None
-        if not is_known or any(isinstance(x, Macro | Reference) for x in leaves(value)):
-            continue
-        annotation = configurable.parameters()[name].annotation
-        kinds = typing.get_args(annotation) or (annotation,)
-        if not _are_of_ours(kinds) or isinstance(value, kinds):
-            continue
-        shown = show(plan, key)
-        raise ConfigError(
-            f"{shown} is not an object of its class ({setting.binding.where})",
-            got=value,
-            expected=" or ".join(k.__name__ for k in kinds if k is not type(None))
-            + (", or None" if type(None) in kinds else ""),
-            fix=f"leave {shown} as the gin files of this package bind it, or bind a reference, @name()",
-        )
-
-
-def _are_of_ours(kinds: tuple[Any, ...]) -> bool:
-    """Whether all are classes of this package, whose objects gin makes by a call, or None."""
-    others = [kind for kind in kinds if kind is not type(None)]
-    return bool(others) and all(
-        isinstance(kind, type) and kind.__module__.startswith("prompt_tuning.") for kind in others
-    )
 
 
 def _check_start(plan: Plan) -> None:

@@ -50,6 +50,8 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value)),
         "a list of texts, like ['a', 'b'], none of them empty",
     ),
+    # References are not asked.
+    "object": (lambda value: False, "a reference to what makes it, @name()"),
     "lengths": (
         lambda value: (
             isinstance(value, dict)

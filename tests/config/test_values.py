@@ -38,6 +38,8 @@ def check(*bindings):
         ("TASK_FEATURE_LENGTHS", "{}", "{'inputs': 8}"),
         ("utils.SaveCheckpointConfig.period", "0", "%gin.REQUIRED"),
         ("infer.num_shards", "0", "3"),
+        ("train.train.trainer", "0", "@trainer.Trainer()"),
+        ("utils.CheckpointConfig.save", "'x'", "None"),
         ("trainer.Trainer.num_microbatches", "0", "None"),
     ],
 )
