@@ -5,6 +5,7 @@ A soak, which no CI runs, interrupts a run of one process and one of two, each a
 `PROMPT_TUNING_SOAK_SIGNAL=SIGTERM` sends that signal alone.
 """
 
+import itertools
 import os
 import pathlib
 import random
@@ -111,8 +112,10 @@ def _numbers(file: pathlib.Path) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.entry
 @pytest.mark.timeout(6000 if SOAK else 900)
-@pytest.mark.parametrize("tuned", TUNED)
-@pytest.mark.parametrize("processes", [1, 2] if SOAK else [2])
+@pytest.mark.parametrize(
+    ("processes", "tuned"),
+    itertools.product([1, 2], TUNED) if SOAK else [(2, "prompt"), (1, "ia3")],
+)
 def test_interruptions_at_random_moments_change_nothing(tmp_path, processes, tuned):
     inputs = tiny_run.make_inputs(tmp_path, validation=4)
     seed = random.randrange(2**32)
