@@ -1,6 +1,6 @@
 """SeqIO's endless stream of a task or mixture, from any position on, without preprocessing what comes before it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import seqio
@@ -8,6 +8,13 @@ import tensorflow as tf
 
 from prompt_tuning.data import mixing
 from prompt_tuning.data.preprocessors import is_of_each_example
+
+# SeqIO's own that read and write a task's features and nothing else, each example by itself.
+_READ_FEATURES_ALONE = (
+    seqio.preprocessors.tokenize,
+    seqio.preprocessors.append_eos,
+    seqio.preprocessors.append_eos_after_trim,
+)
 
 
 def endless(
@@ -41,24 +48,53 @@ def endless(
     form = form or (lambda task: task)
     how = {"split": split, "use_cached": use_cached, "shuffle": shuffle, "seed": seed}
     if type(provider) is seqio.Task:
-        return _of_task(form(provider), lengths, start=start, **how)
+        ds = _preprocessed(form(provider), lengths, start=start, **how)
+        return seqio.trim_dataset(ds, lengths, provider.output_features)
     if type(provider) is not seqio.Mixture:
         # A class of the user's may read its examples in a way of its own.
         return provider.get_dataset(lengths, num_epochs=None, **how).skip(start)
     tasks = [task for task in provider.tasks if split in task.splits]
     counts, turns = mixing.turns(provider, tasks, seed, start)
     features = tasks[0].output_features
+    formed = [form(task) for task in tasks]
+    shared = _shared_end(formed, use_cached=use_cached)
     streams = [
-        _of_task(form(task), lengths, start=int(count), **how).map(
-            lambda example: {name: x for name, x in example.items() if name in features},
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-        for task, count in zip(tasks, counts, strict=True)
+        _kept(_preprocessed(task, lengths, start=int(count), leave=len(shared), **how), features)
+        for task, count in zip(formed, counts, strict=True)
     ]
-    return tf.data.Dataset.choose_from_datasets(streams, turns)
+    ds = tf.data.Dataset.choose_from_datasets(streams, turns)
+    for preprocessor in shared:
+        ds = _bound(preprocessor, lengths, features)(ds)
+    return _kept(seqio.trim_dataset(ds, lengths, features), features)
 
 
-def _of_task(
+def _kept(ds: tf.data.Dataset, features: Mapping[str, Any]) -> tf.data.Dataset:
+    """Returns a dataset with certain features and no others."""
+    return ds.map(
+        lambda example: {name: x for name, x in example.items() if name in features},
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+
+
+def _shared_end(tasks: Sequence[seqio.Task], *, use_cached: bool) -> list[Any]:
+    """Returns the last preprocessors of all tasks that may run once, behind the mixing, instead of once a task.
+
+    A mixture has hundreds of tasks, and it takes most of a tenth of a second to make these for one of them.
+    """
+    features = tasks[0].output_features
+    if any(task.output_features != features for task in tasks):
+        return []
+    ends = [reversed(_split(task, use_cached=use_cached)[1]) for task in tasks]
+    shared: list[Any] = []
+    for steps in zip(*ends, strict=False):
+        # Of others it is not known whether they read what only their task's examples have.
+        if steps[0] not in _READ_FEATURES_ALONE or any(step != steps[0] for step in steps):
+            break
+        shared.insert(0, steps[0])
+    return shared
+
+
+def _preprocessed(
     task: seqio.Task,
     lengths: Mapping[str, int],
     *,
@@ -67,21 +103,19 @@ def _of_task(
     shuffle: bool,
     seed: int,
     start: int,
+    leave: int = 0,
 ) -> tf.data.Dataset:
-    """Returns the stream of one task; see `endless`."""
+    """Returns the stream of one task before it is trimmed; see `endless`.
+
+    `leave` is how many of its last preprocessors are left to the caller.
+    """
     before, behind = _split(task, use_cached=use_cached)
     features = task.output_features
-
-    def bound(preprocessor: Any) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
-        apply: Any = seqio.utils.add_kwargs_to_transform(
-            preprocessor, sequence_length=lengths, output_features=features
-        )
-        return lambda ds: apply(ds)
-
     is_place = [isinstance(step, seqio.CacheDatasetPlaceholder) for step in before]
     unfinished = task.replace(
         preprocessors=[
-            step if keeps else bound(step) for step, keeps in zip(before, is_place, strict=True)
+            step if keeps else _bound(step, lengths, features)
+            for step, keeps in zip(before, is_place, strict=True)
         ],
         # SeqIO would check and trim them, and what comes out may still be text.
         output_features={},
@@ -90,9 +124,19 @@ def _of_task(
     ds = unfinished.get_dataset(
         lengths, split=split, use_cached=use_cached, shuffle=shuffle, seed=seed, num_epochs=None
     ).skip(start)
-    for preprocessor in behind:
-        ds = bound(preprocessor)(ds)
-    return seqio.trim_dataset(ds, lengths, features)
+    for preprocessor in behind[: len(behind) - leave]:
+        ds = _bound(preprocessor, lengths, features)(ds)
+    return ds
+
+
+def _bound(
+    preprocessor: Any, lengths: Mapping[str, int], features: Mapping[str, Any]
+) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    """Returns a preprocessor with the arguments that SeqIO would give it."""
+    apply: Any = seqio.utils.add_kwargs_to_transform(
+        preprocessor, sequence_length=lengths, output_features=features
+    )
+    return lambda ds: apply(ds)
 
 
 def _split(task: seqio.Task, *, use_cached: bool) -> tuple[list, list]:

@@ -102,8 +102,13 @@ def test_a_task_is_seqios_own_from_any_position(name):
     assert len({tuple(example["targets"]) for example in whole}) in (EXAMPLES // 2, EXAMPLES)
 
 
-def test_a_mixture_is_seqios_own_from_any_position():
-    tasks = [task_of(p, f"{n.replace(' ', '_')}_task") for n, p in PIPELINES.items()]
+@pytest.mark.parametrize(
+    ("left_out", "shared"), [("", TAIL[2:]), ("drawn behind the cache", (TAIL[0], TAIL[2]))]
+)
+def test_a_mixture_is_seqios_own_from_any_position(left_out, shared):
+    pipelines_of = {n: p for n, p in PIPELINES.items() if n != left_out}
+    tasks = [task_of(p, f"{n.replace(' ', '_')}_task") for n, p in pipelines_of.items()]
+    assert tuple(stream._shared_end(tasks, use_cached=False)) == shared
     inner = seqio.Mixture("inner", [(tasks[0], 1), (tasks[1], 3)])
     mixture = seqio.Mixture("outer", [(inner, 1), *((task, 0.7) for task in tasks[2:])])
     whole = taken(seqios_own(mixture), 400)

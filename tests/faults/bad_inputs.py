@@ -171,8 +171,9 @@ def _value(choose: Choose, text: Callable[[], str]) -> str:
 
 def _set_flag(argv, world, names, choose, text, out) -> list[str]:
     """A flag with another value, once more, or with none."""
-    kind = f"tasks {argv[1]}" if argv[0] == "tasks" else argv[0]
-    flag = choose([*names.flags[kind], "--nonsense"])
+    # A view may have been dropped, and so may all that stands behind a command.
+    flags = names.flags.get(" ".join(argv[:2]), names.flags[argv[0]])
+    flag = choose([*flags, "--nonsense"])
     value = _value(choose, text)
     bad = choose((f"{flag}={value}", f"{flag}={value}", f"{flag}={value}", flag, value or "-"))
     return [*(arg for arg in argv if not arg.startswith(f"{flag}=")), bad]
