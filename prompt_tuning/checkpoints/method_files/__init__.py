@@ -1,1 +1,1 @@
-"""Every reader and writer of what a method added to a model (`methods/method.py`), once."""
+"""Every reader and writer of what a method added to a model (`models/methods/method.py`), once."""
