@@ -8,8 +8,10 @@ PROMPT_PATH = "encoder/prompt/prompt/prompt"
 PROMPT_REGEX = (".*/prompt/.*",)
 # How the paths of (IA)3's factors end: [width] of one layer, stacked [width, layers].
 IA3_SCALING = "ia3_scaling"
-# What a prompt or a method (`models/methods/method.py`) adds to a model: what no checkpoint of the model has.
-ADDED_REGEX = (*PROMPT_REGEX, f".*/{IA3_SCALING}")
+# How the paths end of all that a method (`models/methods/method.py`) adds.
+ADDED_NAMES = (IA3_SCALING,)
+# What a prompt or a method adds to a model: what no checkpoint of the model has.
+ADDED_REGEX = (*PROMPT_REGEX, *(f".*/{name}" for name in ADDED_NAMES))
 # The linear maps of a layer by name; `wi` is that of a block without a gate.
 LINEAR_MAPS = ("query", "key", "value", "out", "wi", "wi_0", "wi_1", "wo")
 # The token embeddings [V, H], of encoder and decoder alike.

@@ -1,7 +1,7 @@
 """Many tuned sets in one batch: a table of them beside the parameters, and in the batch a row of the table an example.
 
-A set is a prompt, what a method added to the model (`models/methods/method.py`), or both. A batch without `INDEX` takes the
-model's own: nothing is added to what is compiled for it.
+A set is a prompt, what a method added to the model (`models/methods/method.py`), or both. A batch without `INDEX` takes
+the model's own: nothing is added to what is compiled for it.
 """
 
 from collections.abc import Mapping, Sequence

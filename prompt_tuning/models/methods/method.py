@@ -3,8 +3,8 @@
 A new method is a file beside this one, with a frozen dataclass that extends `Method` and says
 
 - where it acts: it overrides a hook, which the model's modules call wherever they have such a place;
-- which parameters it adds: the hook declares them by `Linear.parameter`, so that stacking, partitioning and paths
-  follow from where it is called. How their paths end is a line of `params.names.ADDED_REGEX`, by which runs, files and
+- which parameters it adds: the hook declares them by `Place.parameter`, so that stacking, partitioning and paths
+  follow from where it is called. How their paths end is a line of `params.names.ADDED_NAMES`, by which runs, files and
   checkpoints know what was added to a model;
 - how they start: by the initializer that it passes there.
 
@@ -26,23 +26,14 @@ from prompt_tuning.types import Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear:
-    """The linear map from which a hook is called.
+class Place:
+    """A place of the model from which a hook is called.
 
     Attributes:
       module: Its Linen module, of which added parameters become parameters.
-      inputs: Width of its input, several axes of which count as one, and the logical name of that axis.
-      outputs: The same of its output.
     """
 
     module: nn.Module
-    inputs: tuple[int, str]
-    outputs: tuple[int, str]
-
-    @property
-    def name(self) -> str:
-        """The map's name in its layer: query, key, value, out, wi (wi_0 and wi_1 where gated) or wo."""
-        return self.module.name or ""
 
     def parameter(
         self,
@@ -56,7 +47,7 @@ class Linear:
         """Declares a parameter, float32, and returns it so that it broadcasts with [R, positions, *shape].
 
         Args:
-          name: Its name, by which `params.names.ADDED_REGEX` knows it.
+          name: Its name, by which `params.names.ADDED_NAMES` knows it.
           init: `(rng, shape, dtype) -> array`.
           shape: Its shape.
           axes: A logical name for each axis.
@@ -71,6 +62,24 @@ class Linear:
             name, init, shape, jnp.float32, axes=axes, module=self.module
         )
         return value[None, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(Place):
+    """The linear map from which a hook is called.
+
+    Attributes:
+      inputs: Width of its input, several axes of which count as one, and the logical name of that axis.
+      outputs: The same of its output.
+    """
+
+    inputs: tuple[int, str]
+    outputs: tuple[int, str]
+
+    @property
+    def name(self) -> str:
+        """The map's name in its layer: query, key, value, out, wi (wi_0 and wi_1 where gated) or wo."""
+        return self.module.name or ""
 
 
 @dataclasses.dataclass(frozen=True)
