@@ -98,11 +98,12 @@ ROWS = {
     "rank": Row(
         "rank classification of two labels, RTE's lengths", _evaluated(_RTE, "rank", 64), passes=1
     ),
-    "greedy": Row(
-        "64 tokens greedily, batch 8 x 256",
-        Work("decode", targets=64),
+    "greedy": Row("64 tokens greedily, batch 8 x 256", Work("decode", targets=64), passes=2),
+    "greedy_scanned": Row(
+        "64 tokens greedily, batch 8 x 256, scanned layers",
+        Work("decode", targets=64, scan_layers=True),
         passes=2,
-        variants={"": {}, ", scanned layers": {"scan_layers": True}},
+        is_extra=True,
     ),
     "beam": Row("64 tokens, 4 beams, batch 8 x 256", Work("decode", targets=64, beams=4), passes=1),
     "start": Row(
