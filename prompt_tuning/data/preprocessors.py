@@ -24,6 +24,10 @@ _OF_EACH_EXAMPLE: weakref.WeakSet[Callable[..., tf.data.Dataset]] = weakref.Weak
         seqio.preprocessors.append_eos_after_trim,
     ]
 )
+# Preprocessor -> what it makes of one example: the new one, or None where it drops it.
+_BY_ROW: weakref.WeakKeyDictionary[Callable[..., tf.data.Dataset], Callable[[Any], Any]] = (
+    weakref.WeakKeyDictionary()
+)
 _Preprocessor = TypeVar("_Preprocessor", bound=Callable[..., tf.data.Dataset])
 
 
@@ -53,9 +57,40 @@ def is_of_each_example(preprocessor: Callable[..., Any]) -> bool:
         return False
 
 
+def by_row(
+    preprocessor: _Preprocessor, function: Callable[[Any], Mapping[str, Any] | None]
+) -> _Preprocessor:
+    """Declares what a preprocessor makes of each example by itself, for those who have no dataset (`samples`).
+
+    Args:
+      preprocessor: A function over datasets, as SeqIO calls it.
+      function: Makes the new example of one at hand, or None where the preprocessor drops it.
+
+    Returns:
+      The preprocessor.
+    """
+    _BY_ROW[preprocessor] = function
+    return preprocessor
+
+
+def row_function(
+    preprocessor: Callable[..., Any],
+) -> Callable[[Any], Mapping[str, Any] | None] | None:
+    """Returns the function that `by_row` has declared of a preprocessor, if any."""
+    try:
+        return _BY_ROW.get(preprocessor)
+    # As of `is_of_each_example`.
+    except TypeError:
+        return None
+
+
 def mapped(to_example: Callable[[Any], Mapping[str, Any]]) -> TextPreprocessor:
     """Returns the preprocessor that makes each example of one, by `to_example`."""
-    return of_each_example(lambda ds: ds.map(to_example, num_parallel_calls=tf.data.AUTOTUNE))
+
+    def preprocess(ds: tf.data.Dataset) -> tf.data.Dataset:
+        return ds.map(to_example, num_parallel_calls=tf.data.AUTOTUNE)
+
+    return by_row(of_each_example(preprocess), to_example)
 
 
 def classification_text(

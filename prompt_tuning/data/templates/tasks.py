@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from prompt_tuning.data import pipelines, postprocessors, ranking
 from prompt_tuning.data.metric_names import CLASS_METRICS, TEXT_METRICS, find_metrics
-from prompt_tuning.data.preprocessors import NO_LABEL, TextPreprocessor
+from prompt_tuning.data.preprocessors import NO_LABEL, TextPreprocessor, by_row
 from prompt_tuning.data.registry import make_task
 from prompt_tuning.data.templates.check import render_record
 from prompt_tuning.data.templates.read import Template
@@ -143,10 +143,20 @@ def to_text(templates: Sequence[Template], *, seed: int) -> TextPreprocessor:
     else:
         mapped = functools.partial(_map, write)
 
-    return lambda ds: mapped(ds).filter(lambda example: example[_KEPT])
+    def preprocess(ds: tf.data.Dataset) -> tf.data.Dataset:
+        return mapped(ds).filter(lambda example: example[_KEPT])
+
+    def of_row(example: Mapping[str, Any]) -> dict[str, Any] | None:
+        values = [x.numpy() if tf.is_tensor(x) else x for x in tf.nest.flatten(example)]
+        written = _written(templates[0], _record(example, values), seed)
+        return dict(zip(_WRITTEN, written, strict=True)) if written[-1] else None
+
+    return by_row(preprocess, of_row) if len(templates) == 1 else preprocess
 
 
 _KEPT = "is_kept"
+# What `_written` returns.
+_WRITTEN = ("inputs", "targets", "answer_choices", "label", _KEPT)
 
 
 def _map(fn: Callable[..., Any], ds: tf.data.Dataset) -> tf.data.Dataset:
