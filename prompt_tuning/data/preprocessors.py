@@ -2,7 +2,7 @@
 
 import functools
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import seqio
@@ -24,8 +24,9 @@ _OF_EACH_EXAMPLE: weakref.WeakSet[Callable[..., tf.data.Dataset]] = weakref.Weak
         seqio.preprocessors.append_eos_after_trim,
     ]
 )
-# Preprocessor -> what it makes of one example: the new one, or None where it drops it.
-_BY_ROW: weakref.WeakKeyDictionary[Callable[..., tf.data.Dataset], Callable[[Any], Any]] = (
+Rows = Iterator[Mapping[str, Any]]
+# Preprocessor -> what it does, over examples at hand.
+_OVER_ROWS: weakref.WeakKeyDictionary[Callable[..., tf.data.Dataset], Callable[[Rows], Rows]] = (
     weakref.WeakKeyDictionary()
 )
 _Preprocessor = TypeVar("_Preprocessor", bound=Callable[..., tf.data.Dataset])
@@ -57,28 +58,24 @@ def is_of_each_example(preprocessor: Callable[..., Any]) -> bool:
         return False
 
 
-def by_row(
-    preprocessor: _Preprocessor, function: Callable[[Any], Mapping[str, Any] | None]
-) -> _Preprocessor:
-    """Declares what a preprocessor makes of each example by itself, for those who have no dataset (`samples`).
+def over_rows(preprocessor: _Preprocessor, function: Callable[[Rows], Rows]) -> _Preprocessor:
+    """Declares what a preprocessor does where there is no dataset but examples at hand (`samples`).
 
     Args:
       preprocessor: A function over datasets, as SeqIO calls it.
-      function: Makes the new example of one at hand, or None where the preprocessor drops it.
+      function: The same over iterators of examples; their values are tensors, or what TensorFlow makes tensors of.
 
     Returns:
       The preprocessor.
     """
-    _BY_ROW[preprocessor] = function
+    _OVER_ROWS[preprocessor] = function
     return preprocessor
 
 
-def row_function(
-    preprocessor: Callable[..., Any],
-) -> Callable[[Any], Mapping[str, Any] | None] | None:
-    """Returns the function that `by_row` has declared of a preprocessor, if any."""
+def rows_function(preprocessor: Callable[..., Any]) -> Callable[[Rows], Rows] | None:
+    """Returns the function that `over_rows` has declared of a preprocessor, if any."""
     try:
-        return _BY_ROW.get(preprocessor)
+        return _OVER_ROWS.get(preprocessor)
     # As of `is_of_each_example`.
     except TypeError:
         return None
@@ -90,7 +87,7 @@ def mapped(to_example: Callable[[Any], Mapping[str, Any]]) -> TextPreprocessor:
     def preprocess(ds: tf.data.Dataset) -> tf.data.Dataset:
         return ds.map(to_example, num_parallel_calls=tf.data.AUTOTUNE)
 
-    return by_row(of_each_example(preprocess), to_example)
+    return over_rows(of_each_example(preprocess), lambda rows: map(to_example, rows))
 
 
 def classification_text(

@@ -9,17 +9,17 @@ from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.data.own.file_tasks import from_files
 from prompt_tuning.data.t0.sources import JsonlDataSource
 from prompt_tuning.data.t0.tasks import tasks
-from prompt_tuning.data.templates.tasks import template_task
+from prompt_tuning.data.templates.tasks import score_task, template_task
 from prompt_tuning.errors import DataError
 from tests.data.local_data import write_jsonl
 from tests.data.t0 import written
 from tests.data.templates import making
 
 
-def same(task):
-    found = samples.first(task, "train")
+def same(task, split="train"):
+    found = samples.first(task, split)
     assert found is not None
-    expected = task.get_dataset(None, split="train", shuffle=False, num_epochs=1)
+    expected = task.get_dataset(None, split=split, shuffle=False, num_epochs=1)
     pairs = list(zip(found, expected.as_numpy_iterator(), strict=True))
     for ours, theirs in pairs:
         assert ours.keys() == theirs.keys()
@@ -40,34 +40,24 @@ def test_records_written_by_templates_are_the_pipelines(tmp_path, vocabulary):
     for choices in ("yes ||| no", "{{q}} ||| no"):
         template = making.make(asked, choices)
         assert same(template_task("samples_test", source, template, seed=3, inputs_end=False)) == 2
+        assert same(score_task("samples_test", source, template, seed=3, inputs_end=False)) == 4
 
 
-@pytest.mark.parametrize("labels", [None, {"0": "negative", "1": "positive"}])
-def test_files_of_ones_own_are_the_pipelines(tmp_path, vocabulary, labels):
+def test_files_of_ones_own_are_the_pipelines(tmp_path, vocabulary):
     rows = [{"q": "a river", "a": "1"}, {"q": "Émile's mill", "a": "0"}]
     path = str(write_jsonl(tmp_path / "a.jsonl", rows))
-    from_files("samples_test", inputs="q: {q}", targets="{a}", train=path, label_map=labels)
-    assert same(seqio.TaskRegistry.get("samples_test")) == 2
-
-
-def test_what_needs_a_pipeline_has_none(tmp_path, vocabulary):
-    path = str(write_jsonl(tmp_path / "a.jsonl", [{"q": "a", "a": "x"}, {"q": "b", "a": "y"}]))
-    from_files(
-        "samples_test",
-        inputs="{q}",
-        targets="{a}",
-        validation=path,
-        label_map={"x": "negative", "y": "positive"},
-    )
-    task = seqio.TaskRegistry.get("samples_test_rank")
-    assert samples.first(task, "validation") is None
+    for labels in (None, {"0": "negative", "1": "positive"}):
+        files = {"train": path, "validation": path}
+        from_files("samples_test", inputs="q: {q}", targets="{a}", label_map=labels, **files)
+        assert same(seqio.TaskRegistry.get("samples_test")) == 2
+    assert same(seqio.TaskRegistry.get("samples_test_rank"), "validation") == 4
 
     class Own(seqio.Task):
-        pass
+        """Which may read its examples in a way of its own."""
 
     task = seqio.TaskRegistry.get("samples_test")
     task.__class__ = Own
-    assert samples.first(task, "validation") is None
+    assert samples.first(task, "train") is None
 
 
 def test_what_is_wrong_is_told_as_the_pipeline_tells_it(tmp_path, vocabulary):
