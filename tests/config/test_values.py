@@ -58,7 +58,7 @@ def test_a_value_that_means_nothing_is_refused(name, bad, good):
 
 @pytest.mark.parametrize(
     ("name", "bad", "good"),
-    [("ACTIVATION_DTYPE", "'float7'", "'bfloat16'"), ("infer.mode", "'predictt'", "'predict'")],
+    [("ACTIVATION_DTYPE", "'bfloat61'", "'bfloat16'"), ("infer.mode", "'predictt'", "'predict'")],
 )
 def test_what_is_none_of_a_few_texts_is_refused(name, bad, good):
     check(f"{name} = {bad}", f"{name} = {good}")
