@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO_STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 BENCH_STAMP := $(VENV)/.installed-bench
-# Python compiles a module when it is first imported: of all that is installed few are, and pip would take a minute.
+# Python compiles a module when it is first imported: a demo imports few, and pip would compile all on one core.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
 INSTALL_INPUTS := setup.py pyproject.toml constraints.txt
 
@@ -22,6 +22,8 @@ $(DEMO_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
 
 $(TEST_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
 	$(INSTALL) -e ".[test,hf,sweep,tpu]"
+# Tests take warnings for errors, such as those that compiling other people's modules gives.
+	-$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib
 	touch $@ $(DEMO_STAMP)
 
 $(BENCH_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
