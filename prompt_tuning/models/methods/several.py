@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 from flax.errors import NameInUseError
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.methods.method import Linear, Method, Place
@@ -56,9 +56,44 @@ class Several(Method):
         """The methods."""
         return self.methods
 
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks that one of the methods tells apart."""
+        return self._said(lambda method: method.task_names)
+
+    @property
+    def differs_by_example(self) -> bool:
+        """Whether examples have prompts of their own with one of the methods."""
+        return self._said(lambda method: method.differs_by_example)
+
+    @property
+    def prompt_sees(self) -> tuple[str, ...] | None:
+        """What the rows of the prompt see, as one of the methods has it."""
+        return self._said(lambda method: method.prompt_sees)
+
+    def prompt_length(self, length: int) -> int:
+        """Returns how many rows stand in front of the tokens where the model's own prompt has `length`."""
+        return self._said(lambda method: method.prompt_length(length))
+
     def describe(self) -> dict[str, Any]:
         """Returns what each of them says of itself."""
         return {**super().describe(), "methods": [method.describe() for method in self.methods]}
+
+    def prompt_of(
+        self,
+        place: Place,
+        prompt: Float[Array, "*B P H"] | None,
+        embedded: Float[Array, "B L H"],
+        *,
+        is_token: Bool[Array, "B L"],
+        task: Int[Array, " B"] | None,
+    ) -> Float[Array, "*B Q H"] | None:
+        """Returns `prompt` as one of the methods makes it."""
+        return self._one_of(
+            place,
+            prompt,
+            lambda method: method.prompt_of(place, prompt, embedded, is_token=is_token, task=task),
+        )
 
     def input_of(self, linear: Linear, x: Float[Array, "R L ..."]) -> Float[Array, "R L ..."]:
         """Returns `x` as one of the methods makes it."""
@@ -69,6 +104,11 @@ class Several(Method):
     ) -> Float[jax.Array, "R L ..."]:
         """Returns `y` as one of the methods makes it."""
         return self._one_of(linear, y, lambda method: method.output_of(linear, x, y))
+
+    def _said(self, ask: Callable[[Method], Any]) -> Any:
+        """What the method says of prompts that has something to say: no two change the same prompt."""
+        nothing = ask(Method())
+        return next((said for m in self.methods if (said := ask(m)) != nothing), nothing)
 
     def _one_of(self, place: Place, x: Any, act: Callable[[Method], Any]) -> Any:
         """What the one method that acts here makes of `x`; `x` itself where none does."""
