@@ -300,7 +300,12 @@ def compile_step(
     began = time.perf_counter()
     with partitioner.activate():
         compiled = steps.compiled(jitted_step, run.state, run.frozen, batch)
-    run.log.compiled(int(run.state.step), time.perf_counter() - began, shape)
+    run.log.compiled(
+        int(run.state.step),
+        time.perf_counter() - began,
+        shape,
+        peak_bytes=steps.peak_bytes(compiled),
+    )
     return compiled
 
 

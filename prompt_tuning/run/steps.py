@@ -70,6 +70,11 @@ def compiled(jitted: Any, *args: Any) -> Any:
     return program
 
 
+def peak_bytes(compiled: Any) -> int:
+    """Returns the most memory that a compiled program has in use at once on a device, its arguments included."""
+    return compiled.memory_analysis().peak_memory_in_bytes
+
+
 def eval_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> Any:
     """Returns the jitted `eval_step(params, batch) -> metric sums` under teacher forcing."""
     step = make_eval_step(model.apply, loss_config=model.loss_config)
