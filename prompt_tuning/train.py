@@ -301,10 +301,7 @@ def compile_step(
     with partitioner.activate():
         compiled = steps.compiled(jitted_step, run.state, run.frozen, batch)
     run.log.compiled(
-        int(run.state.step),
-        time.perf_counter() - began,
-        shape,
-        peak_bytes=steps.peak_bytes(compiled),
+        int(run.state.step), time.perf_counter() - began, shape, num_bytes=steps.bytes_of(compiled)
     )
     return compiled
 
