@@ -8,8 +8,14 @@ PROMPT_PATH = "encoder/prompt/prompt/prompt"
 PROMPT_REGEX = (".*/prompt/.*",)
 # How the paths of (IA)3's factors end: [width] of one layer, stacked [width, layers].
 IA3_SCALING = "ia3_scaling"
+# How the paths of LoRA's two matrices end: [inputs, rank] and [rank, outputs] of one layer, stacked on the second axis.
+LORA_A, LORA_B = "lora_a", "lora_b"
 # How the paths end of all that a method (`models/methods/method.py`) adds.
-ADDED_NAMES = (IA3_SCALING,)
+ADDED_NAMES = (
+    IA3_SCALING,
+    LORA_A,
+    LORA_B,
+)
 # What a prompt or a method adds to a model: what no checkpoint of the model has.
 ADDED_REGEX = (*PROMPT_REGEX, *(f".*/{name}" for name in ADDED_NAMES))
 # The linear maps of a layer by name; `wi` is that of a block without a gate.
@@ -26,3 +32,9 @@ is_added = tree.match_any(ADDED_REGEX)
 def is_method(path: str) -> bool:
     """Returns whether a method added the parameter of this path."""
     return is_added(path) and not is_prompt(path)
+
+
+def place_of(path: str) -> str:
+    """Returns a path inside a layer without its layer: `encoder/attention/query` in either layout."""
+    stack, _, rest = path.split("/", 2)
+    return f"{stack}/{rest}"
