@@ -105,6 +105,7 @@ def _mpt(
     method = MPT(tasks=tasks, rank=config["num_ranks"])
     model, frozen = _with(base, prompt=PromptConfig(length=length), method=method)
     params = {**frozen, **found.params, PROMPT_PATH: prompt}
+    whole = MethodSet({**found.params, PROMPT_PATH: prompt}, {METHOD: method.describe()})
     batch = {**family_folder.features(arrays), TASK: arrays["task_ids"].astype(np.int32)}
     of_peft = {
         names.TASK_COLUMNS: "prefix_task_cols",
@@ -120,6 +121,8 @@ def _mpt(
             name, model, params, arrays, gradients=gradients, batch=batch
         )
         yield from rows
+        write = lambda target: write_set(target, whole, file_format="peft")  # noqa: E731
+        yield from family_folder.read_back(name, base, arrays, write)
     else:
         # What decodes: PEFT's `generate` leaves the decoder's rows out, which its `forward` puts before the targets.
         encode = jax.jit(lambda p, b: _encode(model, p, b))
@@ -139,9 +142,7 @@ def _mpt(
         for part in ("logits, loss and gradients", "greedy_forward"):
             reason = "PEFT's forward with rows in front of the decoder, which its generate has not"
             yield NotChecked(f"{name.removeprefix('family/')}/{part}", reason)
-    yield from _mpt_files(
-        name, MethodSet({**found.params, PROMPT_PATH: prompt}, {METHOD: method.describe()})
-    )
+    yield from _mpt_files(name, whole)
 
 
 def _encode(model: EncoderDecoderModel, params: Any, batch: Mapping[str, Any]) -> Any:

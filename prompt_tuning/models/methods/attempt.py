@@ -113,7 +113,9 @@ class Attempt(Method):
             wide = jnp.broadcast_to(mixed, (own.shape[0], *mixed.shape[1:]))
             mixed = jnp.concatenate([wide, own[:, None]], axis=1)
         if self.bottleneck is None:
-            return jnp.mean(mixed, axis=1) + own
+            mean = jnp.mean(mixed, axis=1) + own
+            # The same for all rows, as a prompt is.
+            return mean[0] if len(mean) == 1 else mean
         precise = jax.lax.Precision.HIGHEST
         query = self._query(place, embedded, is_token)
         keys = jnp.max(mixed, axis=2)
