@@ -179,7 +179,7 @@ def train(
     metadata[identity.MADE_FROM] = identity.describe_training(model, data, trainer, trainable_regex)
     identity.check_same_run(checkpointer, metadata)
     identity.say_what_is_left(checkpointer.latest_step(), num_steps)
-    tx = trainer.optimizer.make(trainer.learning_rate_fn)
+    tx = trainer.make_tx()
     start = initialize(
         model,
         partitioner,
@@ -305,7 +305,12 @@ def compile_step(
     began = time.perf_counter()
     with partitioner.activate():
         compiled = steps.compiled(jitted_step, run.state, run.frozen, batch)
-    run.log.compiled(int(run.state.step), time.perf_counter() - began, shape)
+    run.log.compiled(
+        int(run.state.step),
+        time.perf_counter() - began,
+        shape,
+        peak_bytes=steps.peak_bytes(compiled),
+    )
     return compiled
 
 

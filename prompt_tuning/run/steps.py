@@ -34,7 +34,7 @@ def train_step(
     Args:
       model: The model.
       partitioner: The mesh that the step runs on.
-      trainer: Learning rate and microbatches.
+      trainer: Learning rates and microbatches.
       tx: The trainer's optimizer.
       state: The state, or its abstract arrays; the new one has the same shardings.
       shapes: What cuts the batches; None for batches that are not cut.
@@ -43,6 +43,7 @@ def train_step(
         functools.partial(model.apply, widths=shapes and shapes.widths),
         tx,
         learning_rate_fn=trainer.learning_rate_fn,
+        learning_rates_by_regex=trainer.learning_rates_by_regex,
         loss_config=model.loss_config,
         num_microbatches=trainer.num_microbatches or 1,
         num_targets=shapes and shapes.num_targets,
@@ -67,6 +68,11 @@ def compiled(jitted: Any, *args: Any) -> Any:
     if trim is not None:
         trim(0)
     return program
+
+
+def peak_bytes(compiled: Any) -> int:
+    """Returns the most memory that a compiled program has in use at once on a device, its arguments included."""
+    return compiled.memory_analysis().peak_memory_in_bytes
 
 
 def eval_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> Any:
