@@ -138,6 +138,11 @@ def train(
     train_dataset_cfg = checks.with_choices(model, train_dataset_cfg)
     if train_eval_dataset_cfg:
         train_eval_dataset_cfg = checks.with_choices(model, train_eval_dataset_cfg)
+    train_dataset_cfg = checks.with_tasks(model, train_dataset_cfg)
+    if train_eval_dataset_cfg:
+        train_eval_dataset_cfg = checks.with_tasks(model, train_eval_dataset_cfg)
+    if infer_eval_dataset_cfg:
+        infer_eval_dataset_cfg = checks.with_tasks(model, infer_eval_dataset_cfg)
     # With a prompt, packing is not SeqIO's: the stream stays that of single examples, and evaluation is not packed.
     packs = train_dataset_cfg.pack and model.prompt is not None
     if model.prompt is not None:
@@ -193,7 +198,7 @@ def train(
     shapes = BatchShapes(
         train_dataset_cfg.batch_size,
         batches.check_lengths(train_dataset_cfg.task_feature_lengths),
-        prompt_length=metadata["prompt_length"],
+        prompt_length=model.num_prompt_positions,
         packs=packs,
         width_multiple=partitioner.num_parts("length"),
         row_multiple=partitioner.mesh.shape["data"] * (trainer.num_microbatches or 1),

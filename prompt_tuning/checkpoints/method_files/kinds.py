@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints.method_files import ia3, lora
+from prompt_tuning.checkpoints.method_files import ia3, lora, mpt
 from prompt_tuning.checkpoints.method_files.kernel_change import KernelChange
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
 
@@ -33,6 +33,7 @@ class Kind:
       peft_type: The `peft_type` of its adapters in PEFT.
       read_adapter: Reads an adapter's directory.
       encode_adapter: See `EncodeAdapter`.
+      with_prompt: Whether its adapters hold the prompt as well, which the method changes.
       read_torch: Reads a file of PyTorch's, local.
       change_kernel: `(name -> parameter at one linear map of one layer, the map's path, settings) -> KernelChange`.
     """
@@ -41,6 +42,7 @@ class Kind:
     peft_type: str | None = None
     read_adapter: Callable[[epath.Path], MethodSet] | None = None
     encode_adapter: EncodeAdapter | None = None
+    with_prompt: bool = False
     read_torch: Callable[[epath.Path], MethodSet] | None = None
     change_kernel: (
         Callable[[Mapping[str, np.ndarray], str, Mapping[str, Any]], KernelChange] | None
@@ -62,6 +64,13 @@ KINDS = (
         read_adapter=lora.read_adapter,
         encode_adapter=lora.encode_adapter,
         change_kernel=lora.change_kernel,
+    ),
+    Kind(
+        mpt.NAME,
+        peft_type=mpt.PEFT_KIND,
+        read_adapter=mpt.read_adapter,
+        encode_adapter=mpt.encode_adapter,
+        with_prompt=True,
     ),
 )
 
