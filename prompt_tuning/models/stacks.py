@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.models import attention, layers, masks
 from prompt_tuning.models.config import REMAT_POLICIES, T5Config
-from prompt_tuning.models.methods.method import Around, Layer, Method, Stack
+from prompt_tuning.models.methods.method import Around, Layer, Method, Place, Stack
 from prompt_tuning.prompts.config import PromptConfig
-from prompt_tuning.prompts.prompt import PromptPrefix
+from prompt_tuning.prompts.prompt import PromptPrefix, join_prompt
 from prompt_tuning.types import Array
 
 
@@ -134,16 +134,6 @@ class DecoderLayer(nn.Module):
         return add("pre_mlp_layer_norm", mlp, x), None
 
 
-def _prompt_rows(
-    x: jax.Array, tokens: Array, prompt: Array | None, config: PromptConfig | None
-) -> int:
-    """Returns how many rows the prompt in `x` has, in front of the tokens or, packed, among them."""
-    in_front = masks.prompt_length(x, tokens)
-    if in_front or (prompt is None and config is None):
-        return in_front
-    return config.length if prompt is None and config is not None else jnp.shape(prompt)[-2]
-
-
 def _run_layers(
     layer: type[nn.Module],
     stack: nn.Module,
@@ -219,6 +209,7 @@ class Encoder(nn.Module):
         prompt: Float[Array, "*B P H"] | None = None,
         prompt_mask: Array | None = None,
         prompt_positions: Int[Array, "B L"] | None = None,
+        task: Int[Array, " B"] | None = None,
         deterministic: bool,
         trimmed: int = 0,
     ) -> Float[jax.Array, "B S H"]:
@@ -232,14 +223,20 @@ class Encoder(nn.Module):
           prompt_mask: [B, P], nonzero where a prompt position is real; None if all are.
           prompt_positions: [B, L] row of the prompt at each position, from 1, where packed examples have prompts of
             their own between the tokens; 0 elsewhere.
+          task: [B] which of the method's tasks each row is of; None where it tells none apart.
           deterministic: Whether dropout is off.
           trimmed: Positions that were cut off the row as padding.
         """
         cfg = self.config
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
         x = jnp.asarray(embedded)
-        if prompt is not None or self.prompt is not None:
-            x = PromptPrefix(self.prompt, name="prompt")(x, prompt, prompt_positions)
+        if prompt is None and self.prompt is not None:
+            prompt = PromptPrefix(self.prompt, x.shape[-1], name="prompt")()
+        if self.method is not None:
+            is_token = jnp.asarray(tokens) > 0
+            prompt = self.method.prompt_of(Place(self), prompt, x, is_token=is_token, task=task)
+        if prompt is not None:
+            x = join_prompt(x, prompt, prompt_positions)
         length = masks.prompt_length(x, tokens)
         is_real = masks.is_real_position(tokens, length, prompt_mask, segment_ids)
         mask = masks.key_mask(is_real)
@@ -252,6 +249,8 @@ class Encoder(nn.Module):
             around = Around(
                 self.method.shared_of(Stack(self, cfg.emb_dim)), starts, prompt_positions
             )
+            if (sees := self.method.prompt_sees) is not None:
+                mask = masks.with_prompt_visibility(mask, length, sees)
         x = _run_layers(
             EncoderLayer,
             self,
@@ -264,7 +263,7 @@ class Encoder(nn.Module):
             deterministic=deterministic,
             trimmed=trimmed,
             method=self.method,
-            prompt_length=_prompt_rows(x, tokens, prompt, self.prompt),
+            prompt_length=0 if prompt is None else prompt.shape[-2],
         )
         return dropout(layers.RMSNorm(cfg, name="encoder_norm")(x))
 

@@ -13,11 +13,26 @@ IA3_SCALING = "ia3_scaling"
 PREFIX = "prefix_[a-z_]+"
 # How those of prompts of one layer end: [P, H], stacked [P, layers, H].
 DEEP_PROMPT = "deep_prompt"
+# Of multitask prompts: each task's part [tasks, n], and a shared part [P, H_s] that is narrower than the model.
+TASK_PROMPTS, SHARED_PROMPT = "task_prompts", "shared_prompt"
+# Of MPT: columns [tasks, P, rank] and rows [tasks, rank, H].
+TASK_COLUMNS, TASK_ROWS = "task_columns", "task_rows"
+# Of ATTEMPT: W_down [H, b], W_up [b, H], the norm's scale and bias [H].
+ATTEMPT_DOWN, ATTEMPT_UP = "attempt_down", "attempt_up"
+ATTEMPT_SCALE, ATTEMPT_BIAS = "attempt_norm_scale", "attempt_norm_bias"
 # How the paths end of all that a method (`models/methods/method.py`) adds: regular expressions.
 ADDED_NAMES = (
     IA3_SCALING,
     PREFIX,
     DEEP_PROMPT,
+    TASK_PROMPTS,
+    SHARED_PROMPT,
+    TASK_COLUMNS,
+    TASK_ROWS,
+    ATTEMPT_DOWN,
+    ATTEMPT_UP,
+    ATTEMPT_SCALE,
+    ATTEMPT_BIAS,
 )
 # What a prompt or a method adds to a model: what no checkpoint of the model has.
 ADDED_REGEX = (*PROMPT_REGEX, *(f".*/{name}" for name in ADDED_NAMES))
