@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.models import attention, layers, masks
 from prompt_tuning.models.config import REMAT_POLICIES, T5Config
-from prompt_tuning.models.methods.method import Method
+from prompt_tuning.models.methods.method import Method, Tokens
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.prompts.prompt import PromptPrefix
 from prompt_tuning.types import Array
@@ -179,7 +179,7 @@ class Encoder(nn.Module):
     Attributes:
       config: The architecture.
       prompt: Length and initializer of the prompt parameter; None declares none.
-      method: What acts on the layers' linear maps; None for nothing.
+      method: What acts on the embedded tokens and in the layers; None for nothing.
     """
 
     config: T5Config
@@ -215,6 +215,8 @@ class Encoder(nn.Module):
         cfg = self.config
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
         x = jnp.asarray(embedded)
+        if self.method is not None:
+            x = self.method.embedded_of(Tokens(self, segment_ids, prompt_positions), x)
         if prompt is not None or self.prompt is not None:
             x = PromptPrefix(self.prompt, name="prompt")(x, prompt, prompt_positions)
         length = masks.prompt_length(x, tokens)

@@ -8,8 +8,14 @@ PROMPT_PATH = "encoder/prompt/prompt/prompt"
 PROMPT_REGEX = (".*/prompt/.*",)
 # How the paths of (IA)3's factors end: [width] of one layer, stacked [width, layers].
 IA3_SCALING = "ia3_scaling"
+# DePT's: A [inputs, rank], a row for each position of the input, and B [rank, H].
+DEPT_A, DEPT_B = "dept_a", "dept_b"
 # How the paths end of all that a method (`models/methods/method.py`) adds.
-ADDED_NAMES = (IA3_SCALING,)
+ADDED_NAMES = (
+    IA3_SCALING,
+    DEPT_A,
+    DEPT_B,
+)
 # What a prompt or a method adds to a model: what no checkpoint of the model has.
 ADDED_REGEX = (*PROMPT_REGEX, *(f".*/{name}" for name in ADDED_NAMES))
 # The linear maps of a layer by name; `wi` is that of a block without a gate.

@@ -15,6 +15,7 @@ from prompt_tuning.data import content
 from prompt_tuning.data.inference_examples import TASK_KEY, InferenceExample
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params import layouts
+from prompt_tuning.params.names import is_method
 from prompt_tuning.prompts import table
 from prompt_tuning.run.method_start import arrays_of
 
@@ -58,7 +59,7 @@ def read(path: str, model: EncoderDecoderModel) -> TunedSet:
         prompt = matrices.check_matrix(
             found, epath.Path(path), what="prompt", setting=_SETTING, width=model.config.emb_dim
         )
-    if model.method is not None:
+    if any(map(is_method, model.param_shapes)):
         read = read_set(path, setting=_SETTING)
         info = {**read.info, **info}
         added = {
