@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.models import attention, layers, masks
 from prompt_tuning.models.config import REMAT_POLICIES, T5Config
-from prompt_tuning.models.methods.method import Method, Tokens
+from prompt_tuning.models.methods.method import Method, Place, Tokens
 from prompt_tuning.prompts.config import PromptConfig
-from prompt_tuning.prompts.prompt import PromptPrefix
+from prompt_tuning.prompts.prompt import PromptPrefix, join_prompt
 from prompt_tuning.types import Array
 
 
@@ -196,6 +196,7 @@ class Encoder(nn.Module):
         prompt: Float[Array, "*B P H"] | None = None,
         prompt_mask: Array | None = None,
         prompt_positions: Int[Array, "B L"] | None = None,
+        task: Int[Array, " B"] | None = None,
         deterministic: bool,
         trimmed: int = 0,
     ) -> Float[jax.Array, "B S H"]:
@@ -209,19 +210,26 @@ class Encoder(nn.Module):
           prompt_mask: [B, P], nonzero where a prompt position is real; None if all are.
           prompt_positions: [B, L] row of the prompt at each position, from 1, where packed examples have prompts of
             their own between the tokens; 0 elsewhere.
+          task: [B] which of the method's tasks each row is of; None where it tells none apart.
           deterministic: Whether dropout is off.
           trimmed: Positions that were cut off the row as padding.
         """
         cfg = self.config
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
         x = jnp.asarray(embedded)
+        if prompt is None and self.prompt is not None:
+            prompt = PromptPrefix(self.prompt, x.shape[-1], name="prompt")()
         if self.method is not None:
             x = self.method.embedded_of(Tokens(self, segment_ids, prompt_positions), x)
-        if prompt is not None or self.prompt is not None:
-            x = PromptPrefix(self.prompt, name="prompt")(x, prompt, prompt_positions)
+            is_token = jnp.asarray(tokens) > 0
+            prompt = self.method.prompt_of(Place(self), prompt, x, is_token=is_token, task=task)
+        if prompt is not None:
+            x = join_prompt(x, prompt, prompt_positions)
         length = masks.prompt_length(x, tokens)
         is_real = masks.is_real_position(tokens, length, prompt_mask, segment_ids)
         mask = masks.key_mask(is_real)
+        if self.method is not None and (sees := self.method.prompt_sees) is not None:
+            mask = masks.with_prompt_visibility(mask, length, sees)
         if segment_ids is not None:
             mask = masks.pairwise_mask(is_real, is_real, segment_ids, segment_ids)
         x = _run_layers(

@@ -86,6 +86,9 @@ def check_data(
     """
     check_model(model, partitioner, [cfg.batch_size for cfg in cfgs])
     check_inputs(model, cfgs)
+    if trains:
+        # What the method adds to the loss is traced for its errors.
+        jax.eval_shape(model.penalty, tree.unflatten(model.param_shapes))
     found = [dataset_checks.check_dataset(cfg, trains=trains and cfg is cfgs[0]) for cfg in cfgs]
     for cfg in cfgs:
         made_from.check_cache(cfg)
@@ -123,8 +126,6 @@ def check_training(
     for cfg in cfgs[1:]:
         _check_evaluated(cfg)
     check_data(model, partitioner, cfgs, trains=True)
-    # What the method adds to the loss is traced for its errors.
-    jax.eval_shape(model.penalty, tree.unflatten(model.param_shapes))
 
 
 def _check_evaluated(cfg: batches.DatasetConfig) -> None:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.types import Array, EncodeText, PyTree
@@ -117,6 +117,25 @@ class Method:
 
     path: str | None = None
 
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks that it tells apart: the batch then says which one each row is of (`types.TASK`)."""
+        return ()
+
+    @property
+    def differs_by_example(self) -> bool:
+        """Whether examples of one batch have prompts of their own, behind which they cannot be packed."""
+        return bool(self.task_names)
+
+    @property
+    def prompt_sees(self) -> tuple[str, ...] | None:
+        """What the rows of the prompt see, as `masks.with_prompt_visibility` takes it; None for everything."""
+        return None
+
+    def prompt_length(self, length: int) -> int:
+        """Returns how many rows stand in front of the tokens where the model's own prompt has `length`."""
+        return length
+
     def describe(self) -> dict[str, Any]:
         """Returns its name and settings, JSON values, without the file that it starts from."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -141,6 +160,27 @@ class Method:
     def check_inputs(self, length: int) -> None:
         """Raises ConfigError if it cannot take inputs of so many tokens."""
         del length
+
+    def prompt_of(
+        self,
+        place: Place,
+        prompt: Float[Array, "*B P H"] | None,
+        embedded: Float[Array, "B L H"],
+        *,
+        is_token: Bool[Array, "B L"],
+        task: Int[Array, " B"] | None,
+    ) -> Float[Array, "*B Q H"] | None:
+        """Returns what stands in front of the tokens: [Q, H], or [B, Q, H] where rows differ; None for nothing.
+
+        Args:
+          place: The encoder.
+          prompt: The prompt that was passed, or else the model's own; None where there is none.
+          embedded: The tokens.
+          is_token: Where these are no padding, of which there may be more or less.
+          task: See `types.TASK`; None where there is no such feature.
+        """
+        del place, embedded, is_token, task
+        return prompt
 
     def input_of(self, linear: Linear, x: Float[Array, "R L ..."]) -> Float[Array, "R L ..."]:
         """Returns what a linear map takes for the input `x`."""
