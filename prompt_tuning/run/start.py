@@ -21,6 +21,7 @@ from prompt_tuning.checkpoints import digest, load
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.method_files.folded import FOLDED, is_folded
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.prompt_files import read
@@ -291,6 +292,13 @@ def _read_named(model: EncoderDecoderModel) -> dict[str, tuple[str, dict[str, An
     named: dict[str, tuple[str, dict[str, Any]]] = {}
     if (path := prompt_file_of(model.prompt)) is not None:
         _, info = read.load_prompt(path, width=model.config.emb_dim)
+        if FOLDED in (info or {}) and model.method and is_folded(model.method.describe()):
+            raise ConfigError(
+                f"PROMPT_FILE holds what {type(model.method).__name__} made of a prompt, and would be changed again",
+                got=path,
+                expected="METHOD = None for a prompt that is trained",
+                fix="leave the file of methods/ out",
+            )
         named["PROMPT_FILE"] = (f"prompt file {path}", info or {})
     if model.method is not None and (path := model.method.path) is not None:
         named["METHOD_FILE"] = (f"method file {path}", dict(read_set(path).info))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from jaxtyping import Float
 
 from prompt_tuning.errors import ConfigError, check_count, check_number
 from prompt_tuning.models.methods.method import Method, Tokens
+from prompt_tuning.models.methods.starts import as_pytorch
 from prompt_tuning.params.names import DEPT_A, DEPT_B
 from prompt_tuning.prompts.prompt import PROMPT_AXES
 from prompt_tuning.types import Array
@@ -63,7 +63,7 @@ class DePT(Method):
         """Returns the tokens with the update of their positions."""
         rows, length, width = embedded.shape
         a = tokens.parameter(
-            DEPT_A, _uniform, (self.max_length, self.rank), PROMPT_AXES, rows=rows
+            DEPT_A, as_pytorch(self.rank), (self.max_length, self.rank), PROMPT_AXES, rows=rows
         )[:, 0]
         b = tokens.parameter(
             DEPT_B, nn.initializers.zeros, (self.rank, width), PROMPT_AXES, rows=rows
@@ -82,9 +82,3 @@ class DePT(Method):
 def _product(x: Array, y: Array) -> jax.Array:
     """The product of stacked matrices, exact to float32 on every device."""
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
-
-
-def _uniform(rng: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-    """PyTorch's start of a linear map's weight [outputs, inputs]: U[-1 / sqrt(inputs), 1 / sqrt(inputs))."""
-    bound = 1.0 / math.sqrt(shape[-1])
-    return jax.random.uniform(rng, tuple(shape), dtype, -bound, bound)
