@@ -249,6 +249,7 @@ def check(
                 fix=f"leave {name} out, or add it to --prompts under a name",
             )
     checks.check_model(model, partitioner, [cfg.batch_size])
+    checks.check_inputs(model, [cfg])
 
 
 def in_chunks(

@@ -18,6 +18,7 @@ from prompt_tuning import tree
 from prompt_tuning.checkpoints import json_files, one_writer
 from prompt_tuning.checkpoints.config import CheckpointConfig
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.method_files import folded
 from prompt_tuning.checkpoints.prompt_files.write import save_prompts, update_info
 from prompt_tuning.data import batches, evaluation
 from prompt_tuning.data.batch_shapes import BatchShapes
@@ -319,7 +320,7 @@ def save(run: Run, step: int, cfg: batches.DatasetConfig) -> None:
         if added:
             # What the run was made from is for those who go on with it.
             info = {name: x for name, x in metadata.items() if name != identity.MADE_FROM}
-            save_prompts(str(run.model_dir), step, added, info)
+            save_prompts(str(run.model_dir), step, *folded.as_used(added, info))
         run.checkpointer.save(step, run.state, metadata)
 
 

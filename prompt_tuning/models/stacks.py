@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.models import attention, layers, masks
 from prompt_tuning.models.config import REMAT_POLICIES, T5Config
-from prompt_tuning.models.methods.method import Around, Layer, Method, Place, Stack
+from prompt_tuning.models.methods.method import Around, Layer, Method, Place, Stack, Tokens
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.prompts.prompt import PromptPrefix, join_prompt
 from prompt_tuning.types import Array
@@ -233,6 +233,7 @@ class Encoder(nn.Module):
         if prompt is None and self.prompt is not None:
             prompt = PromptPrefix(self.prompt, x.shape[-1], name="prompt")()
         if self.method is not None:
+            x = self.method.embedded_of(Tokens(self, segment_ids, prompt_positions), x)
             is_token = jnp.asarray(tokens) > 0
             prompt = self.method.prompt_of(Place(self), prompt, x, is_token=is_token, task=task)
         if prompt is not None:

@@ -20,6 +20,8 @@ TASK_COLUMNS, TASK_ROWS = "task_columns", "task_rows"
 # Of ATTEMPT: W_down [H, b], W_up [b, H], the norm's scale and bias [H].
 ATTEMPT_DOWN, ATTEMPT_UP = "attempt_down", "attempt_up"
 ATTEMPT_SCALE, ATTEMPT_BIAS = "attempt_norm_scale", "attempt_norm_bias"
+# DePT's: A [inputs, rank], a row for each position of the input, and B [rank, H].
+DEPT_A, DEPT_B = "dept_a", "dept_b"
 # How the paths end of all that a method (`models/methods/method.py`) adds: regular expressions.
 ADDED_NAMES = (
     IA3_SCALING,
@@ -33,6 +35,10 @@ ADDED_NAMES = (
     ATTEMPT_UP,
     ATTEMPT_SCALE,
     ATTEMPT_BIAS,
+    DEPT_A,
+    DEPT_B,
+    # `params/residual.py` names them.
+    r"residual_\w+",
 )
 # What a prompt or a method adds to a model: what no checkpoint of the model has.
 ADDED_REGEX = (*PROMPT_REGEX, *(f".*/{name}" for name in ADDED_NAMES))

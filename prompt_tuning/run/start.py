@@ -23,7 +23,6 @@ from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.open import open_source
-from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
@@ -35,7 +34,12 @@ from prompt_tuning.run import many_prompts
 from prompt_tuning.run.arrays import abstract_state, held_shapes, put_in_order, shardings_of
 from prompt_tuning.run.method_start import make_method, method_origin
 from prompt_tuning.run.optimizer_start import OptimizerState, restore_moments
-from prompt_tuning.run.prompt_start import make_prompt, prompt_file_of, prompt_origin
+from prompt_tuning.run.prompt_start import (
+    make_prompt,
+    prompt_file_of,
+    prompt_origin,
+    read_prompt_info,
+)
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.types import PyTree
 
@@ -290,8 +294,7 @@ def _read_named(model: EncoderDecoderModel) -> dict[str, tuple[str, dict[str, An
     """Of PROMPT_FILE and METHOD_FILE, those that the config names: what errors call it, and what is recorded of it."""
     named: dict[str, tuple[str, dict[str, Any]]] = {}
     if (path := prompt_file_of(model.prompt)) is not None:
-        _, info = read.load_prompt(path, width=model.config.emb_dim)
-        named["PROMPT_FILE"] = (f"prompt file {path}", info or {})
+        named["PROMPT_FILE"] = (f"prompt file {path}", read_prompt_info(model, path))
     if model.method is not None and (path := model.method.path) is not None:
         named["METHOD_FILE"] = (f"method file {path}", dict(read_set(path).info))
     return named

@@ -44,6 +44,7 @@ def train_step(
         tx,
         learning_rate_fn=trainer.learning_rate_fn,
         loss_config=model.loss_config,
+        penalty_fn=model.penalty,
         num_microbatches=trainer.num_microbatches or 1,
         num_targets=shapes and shapes.num_targets,
     )

@@ -22,7 +22,7 @@ from flax.linen import partitioning as nn_partitioning
 from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.types import Array
+from prompt_tuning.types import Array, EncodeText, PyTree
 
 KeysAndValues = tuple[Float[jax.Array, "R K N D"], Float[jax.Array, "R K N D"]]
 
@@ -137,6 +137,31 @@ class Layer(Place):
 
 
 @dataclasses.dataclass(frozen=True)
+class Tokens(Place):
+    """The encoder's embedded tokens, before a prompt joins them.
+
+    Attributes:
+      segment_ids: [B, L] packed example of each position, 0 is padding; None where a row is one example.
+      prompt_positions: [B, L], above 0 at the places that packed examples keep for their prompts; None without any.
+    """
+
+    segment_ids: Int[Array, "B L"] | None = None
+    prompt_positions: Int[Array, "B L"] | None = None
+
+    def positions(self) -> Int[jax.Array, "B L"]:
+        """Returns which token of its packed example stands at each position, from 0; prompts do not count."""
+        assert self.segment_ids is not None, "a row that is one example counts from its start"
+        segments = jnp.asarray(self.segment_ids)
+        is_token = segments > 0
+        if self.prompt_positions is not None:
+            is_token &= jnp.asarray(self.prompt_positions) == 0
+        count = is_token.astype(jnp.int32)
+        before = jnp.cumsum(count, axis=1) - count
+        is_first = segments != jnp.pad(segments, ((0, 0), (1, 0)))[:, :-1]
+        return before - jax.lax.cummax(jnp.where(is_first, before, 0), axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """A method that leaves everything as it is; others override what they change.
 
@@ -186,6 +211,10 @@ class Method:
                 fix="bind other settings of the method, or METHOD = None",
             )
 
+    def check_inputs(self, length: int) -> None:
+        """Raises ConfigError if it cannot take inputs of so many tokens."""
+        del length
+
     def prompt_of(
         self,
         place: Place,
@@ -234,3 +263,20 @@ class Method:
         """Returns what a layer of the encoder takes for the input `x`."""
         del layer
         return x
+
+    def embedded_of(
+        self, tokens: Tokens, embedded: Float[jax.Array, "B L H"]
+    ) -> Float[jax.Array, "B L H"]:
+        """Returns what the encoder takes for its embedded tokens, before a prompt joins them."""
+        del tokens
+        return embedded
+
+    def penalty(self, params: PyTree, encode_text: EncodeText) -> Float[jax.Array, ""] | None:
+        """Returns what is added to the loss of a training step, once a step; None for nothing.
+
+        Args:
+          params: All parameters of the model.
+          encode_text: Text to token ids without EOS, as the model's inputs have them.
+        """
+        del params, encode_text
+        return None
