@@ -45,6 +45,7 @@ def train_step(
         learning_rate_fn=trainer.learning_rate_fn,
         learning_rates_by_regex=trainer.learning_rates_by_regex,
         loss_config=model.loss_config,
+        penalty_fn=model.penalty,
         num_microbatches=trainer.num_microbatches or 1,
         num_targets=shapes and shapes.num_targets,
     )

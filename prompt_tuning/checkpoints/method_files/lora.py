@@ -2,7 +2,7 @@
 
 | here | PEFT |
 |---|---|
-| `encoder/layers_0/attention/query/lora_a` [inputs, rank] | `….block.0.layer.0.SelfAttention.q.lora_A.weight` [rank, inputs] |
+| `…/attention/query/lora_a` [inputs, rank] | `….block.0.layer.0.SelfAttention.q.lora_A.weight` [rank, inputs] |
 | `…/lora_b` [rank, outputs] | `….lora_B.weight` [outputs, rank] |
 
 PEFT names modules by a list of endings or by one expression for whole names, and gives some a rank or an alpha of their
