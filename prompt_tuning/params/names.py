@@ -70,5 +70,5 @@ def is_method(path: str) -> bool:
 
 def place_of(path: str) -> str:
     """Returns a path inside a layer without its layer: `encoder/attention/query` in either layout."""
-    stack, _, rest = path.split("/", 2)
-    return f"{stack}/{rest}"
+    stack, *rest = path.split("/")
+    return "/".join((stack, *rest[1:]))
