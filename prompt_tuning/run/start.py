@@ -35,7 +35,7 @@ from prompt_tuning.run import many_prompts
 from prompt_tuning.run.arrays import abstract_state, held_shapes, put_in_order, shardings_of
 from prompt_tuning.run.method_start import make_method, method_origin
 from prompt_tuning.run.optimizer_start import OptimizerState, restore_moments
-from prompt_tuning.run.prompt_start import make_prompt, prompt_file_of, prompt_origin
+from prompt_tuning.run.prompt_start import check_whole, make_prompt, prompt_file_of, prompt_origin
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.types import PyTree
 
@@ -268,6 +268,7 @@ def load_for_inference(
     # What the checkpoint was trained on does not matter to what comes from elsewhere.
     comes_along = any(is_added(path) and not _is_named(path, named) for path in model.param_shapes)
     records = [*(records if comes_along or not named else []), *named.values()]
+    check_whole(model, records)
 
     frozen = [path for path in model.param_shapes if not is_added(path)]
     params = _load(source, model, held_shapes(model, partitioner, frozen, restore.dtype))
