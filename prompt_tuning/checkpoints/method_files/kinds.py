@@ -33,7 +33,7 @@ class Kind:
       peft_type: The `peft_type` of its adapters in PEFT.
       read_adapter: Reads an adapter's directory.
       encode_adapter: See `EncodeAdapter`.
-      with_prompt: Whether its adapters hold the prompt as well, which the method changes.
+      changes_prompt: Whether it makes something else of the model's own prompt, which its adapters then hold as well.
       read_torch: Reads a file of PyTorch's, local.
       change_kernel: `(name -> parameter at one linear map of one layer, the map's path, settings) -> KernelChange`.
     """
@@ -42,7 +42,7 @@ class Kind:
     peft_type: str | None = None
     read_adapter: Callable[[epath.Path], MethodSet] | None = None
     encode_adapter: EncodeAdapter | None = None
-    with_prompt: bool = False
+    changes_prompt: bool = False
     read_torch: Callable[[epath.Path], MethodSet] | None = None
     change_kernel: (
         Callable[[Mapping[str, np.ndarray], str, Mapping[str, Any]], KernelChange] | None
@@ -70,8 +70,10 @@ KINDS = (
         peft_type=mpt.PEFT_KIND,
         read_adapter=mpt.read_adapter,
         encode_adapter=mpt.encode_adapter,
-        with_prompt=True,
+        changes_prompt=True,
     ),
+    Kind("MultitaskPrompt", changes_prompt=True),
+    Kind("Attempt", changes_prompt=True),
 )
 
 
@@ -84,6 +86,12 @@ def of_set(found: MethodSet) -> Kind | None:
 def of_adapter(peft_type: str | None) -> Kind | None:
     """Returns the kind whose adapters PEFT calls this; None if no row has it."""
     return next((kind for kind in KINDS if kind.peft_type and kind.peft_type == peft_type), None)
+
+
+def changes_prompt(info: Mapping[str, Any]) -> bool:
+    """Returns whether a prompt is only a part of what stood in front of the input, by what is recorded of it."""
+    kind = of_set(MethodSet({}, info))
+    return kind is not None and kind.changes_prompt
 
 
 def names_of(field: str) -> str:
