@@ -175,7 +175,7 @@ def train(
     metadata[identity.MADE_FROM] = identity.describe_training(model, data, trainer, trainable_regex)
     identity.check_same_run(checkpointer, metadata)
     identity.say_what_is_left(checkpointer.latest_step(), num_steps)
-    tx = trainer.optimizer.make(trainer.learning_rate_fn)
+    tx = trainer.make_tx()
     start = initialize(
         model,
         partitioner,

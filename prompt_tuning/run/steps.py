@@ -34,7 +34,7 @@ def train_step(
     Args:
       model: The model.
       partitioner: The mesh that the step runs on.
-      trainer: Learning rate and microbatches.
+      trainer: Learning rates and microbatches.
       tx: The trainer's optimizer.
       state: The state, or its abstract arrays; the new one has the same shardings.
       shapes: What cuts the batches; None for batches that are not cut.
@@ -43,6 +43,7 @@ def train_step(
         functools.partial(model.apply, widths=shapes and shapes.widths),
         tx,
         learning_rate_fn=trainer.learning_rate_fn,
+        learning_rates_by_regex=trainer.learning_rates_by_regex,
         loss_config=model.loss_config,
         penalty_fn=model.penalty,
         num_microbatches=trainer.num_microbatches or 1,

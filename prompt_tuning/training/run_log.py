@@ -96,9 +96,9 @@ class RunLog:
         }
         tags = summarize(totals, len(steps))
         # Of the last step: they do not add up.
-        for name in ("learning_rate", "grad_norm", "param_norm"):
-            if name in metrics[-1]:
-                tags[name] = float(metrics[-1][name])
+        for name, value in metrics[-1].items():
+            if name.split("/")[0] in ("learning_rate", "grad_norm", "param_norm"):
+                tags[name] = float(value)
         seconds = time.perf_counter() - self._since
         self._since = time.perf_counter()
         tags |= timing(totals, len(steps), seconds, jax.device_count())

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints.method_files import ia3
+from prompt_tuning.checkpoints.method_files import ia3, residual
 from prompt_tuning.checkpoints.method_files.kernel_change import KernelChange
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
+from prompt_tuning.types import Array
 
 
 class EncodeAdapter(Protocol):
@@ -34,6 +35,8 @@ class Kind:
       read_adapter: Reads an adapter's directory.
       encode_adapter: See `EncodeAdapter`.
       read_torch: Reads a file of PyTorch's, local.
+      fold: `(path -> array, settings) -> path -> array`: what a run trained, prompt and all, without the parts that are
+        discarded after training.
       change_kernel: `(name -> parameter at one linear map of one layer, the map's path, settings) -> KernelChange`.
     """
 
@@ -42,6 +45,7 @@ class Kind:
     read_adapter: Callable[[epath.Path], MethodSet] | None = None
     encode_adapter: EncodeAdapter | None = None
     read_torch: Callable[[epath.Path], MethodSet] | None = None
+    fold: Callable[[Mapping[str, Array], Mapping[str, Any]], dict[str, Array]] | None = None
     change_kernel: (
         Callable[[Mapping[str, np.ndarray], str, Mapping[str, Any]], KernelChange] | None
     ) = None
@@ -56,6 +60,7 @@ KINDS = (
         read_torch=ia3.read_t_few,
         change_kernel=ia3.change_kernel,
     ),
+    Kind("Residual", fold=residual.fold),
 )
 
 

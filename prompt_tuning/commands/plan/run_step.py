@@ -223,8 +223,9 @@ def abstract_training(run: PlannedRun, partitioner: PjitPartitioner) -> tuple[An
     assert run.trainer is not None
     model = run.model
     trainable, frozen = split_paths(model, run.trainable_regex)
+    run.trainer.check_paths(trainable)
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
-    tx = run.trainer.optimizer.make(run.trainer.learning_rate_fn)
+    tx = run.trainer.make_tx()
     shapes = {path: model.param_shapes[path] for path in trainable}
     state = abstract_state(tx, shapes, shardings, partitioner)
     held = held_shapes(model, partitioner, frozen, run.frozen_dtype)

@@ -111,11 +111,19 @@ class Tokens(Place):
 class Method:
     """A method that leaves everything as it is; others override what they change.
 
+    A hook returns what it got, and no copy of it, where the method does not act: several methods at once
+    (`several.py`) are told apart by that.
+
     Attributes:
       path: File to start from, in any form that `checkpoints.method_files.read` knows; None for the initializers.
     """
 
     path: str | None = None
+
+    @property
+    def parts(self) -> tuple["Method", ...]:
+        """The methods that it consists of."""
+        return (self,)
 
     @property
     def task_names(self) -> tuple[str, ...]:
