@@ -12,7 +12,7 @@ from prompt_tuning.run import checks
 
 def test_a_task_without_a_validation_split_is_told_how_to_train(monkeypatch):
     for name in ("split_paths", "check_microbatches", "check_data"):
-        monkeypatch.setattr(checks, name, lambda *args, **kwargs: None)
+        monkeypatch.setattr(checks, name, lambda *args, **kwargs: ([], []))
     monkeypatch.setattr(batches, "splits_of", lambda cfg: cfg.has)
     any_of: Any = types.SimpleNamespace
     trainer = any_of(check_paths=lambda paths: None)
