@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     """
     flags = _parser().parse_args(list(argv))
     target = epath.Path(flags.target)
-    file_format = flags.format or _format_of(target)
+    file_format = flags.format or format_of(target)
     if method_read.is_there(flags.source, step=flags.step):
         found = method_read.read_set(flags.source, step=flags.step, setting="SOURCE")
         method_write.write_set(target, found, file_format=file_format, base_model=flags.base_model)
@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _format_of(target: epath.Path) -> str:
-    """The format that the ending of TARGET means."""
+def format_of(target: epath.Path) -> str:
+    """Returns the format that the ending of TARGET means; ConfigError if it means none."""
     ending = target.suffix.removeprefix(".")
     if ending not in ("npy", "safetensors"):
         raise ConfigError(
