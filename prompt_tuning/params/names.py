@@ -8,8 +8,8 @@ PROMPT_PATH = "encoder/prompt/prompt/prompt"
 PROMPT_REGEX = (".*/prompt/.*",)
 # How the paths of (IA)3's factors end: [width] of one layer, stacked [width, layers].
 IA3_SCALING = "ia3_scaling"
-# How those of prefixes end: `prefix_key`, `prefix_value` [P, N*D], stacked [P, layers, N*D], and the network that makes
-# them.
+# How those of prefixes end: `prefix_key`, `prefix_value` [P, N*D], stacked [P, layers, N*D], or what makes them
+# (`params/prefix.py`).
 PREFIX = "prefix_[a-z_]+"
 # How those of prompts of one layer end: [P, H], stacked [P, layers, H].
 DEEP_PROMPT = "deep_prompt"
@@ -44,12 +44,6 @@ ADDED_NAMES = (
 ADDED_REGEX = (*PROMPT_REGEX, *(f".*/{name}" for name in ADDED_NAMES))
 # The linear maps of a layer by name; `wi` is that of a block without a gate.
 LINEAR_MAPS = ("query", "key", "value", "out", "wi", "wi_0", "wi_1", "wo")
-# Where a prefix may be -> the stack and its attention.
-PREFIX_PLACES = {
-    "encoder": ("encoder", "attention"),
-    "decoder": ("decoder", "self_attention"),
-    "cross": ("decoder", "encoder_decoder_attention"),
-}
 # The token embeddings [V, H], of encoder and decoder alike.
 EMBEDDING = "token_embedder/embedding"
 # How the paths of relative position tables end: [N, buckets] of a stack or of one layer, stacked [N, layers, buckets].

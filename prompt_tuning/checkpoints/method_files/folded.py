@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prompt_tuning.checkpoints.method_files.method_set import METHOD
-from prompt_tuning.params import residual
+from prompt_tuning.params import prefix, residual
 from prompt_tuning.params.names import PROMPT_PATH, PROMPT_REGEX
 from prompt_tuning.types import Array
 
@@ -34,8 +34,19 @@ def as_used(
     """
     method = info.get(METHOD)
     if not is_folded(method):
-        return dict(arrays), dict(info)
+        return without_network(arrays, info)
     by_name = {path.rpartition("/")[2]: x for path, x in arrays.items()}
     kept = {name: x for name, x in info.items() if name != METHOD}
     recorded = {**kept, FOLDED: method, "trainable_regex": [*PROMPT_REGEX]}
     return {PROMPT_PATH: _FOLDS[method["name"]](by_name, method)}, recorded
+
+
+def without_network(
+    arrays: Mapping[str, Array], info: Mapping[str, Any]
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Returns what a method added without the network that made it, where one did; as `as_used`."""
+    method = info.get(METHOD)
+    if not prefix.is_made(method):
+        return dict(arrays), dict(info)
+    used, description = prefix.fold(arrays, method or {})
+    return used, {**info, METHOD: description}

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints.method_files import ia3, mpt
+from prompt_tuning.checkpoints.method_files import ia3, mpt, prefix
 from prompt_tuning.checkpoints.method_files.kernel_change import KernelChange
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
 
@@ -64,6 +64,12 @@ KINDS = (
         read_adapter=mpt.read_adapter,
         encode_adapter=mpt.encode_adapter,
         with_prompt=True,
+    ),
+    Kind(
+        prefix.NAME,
+        peft_type=prefix.PEFT_KIND,
+        read_adapter=prefix.read_adapter,
+        encode_adapter=prefix.encode_adapter,
     ),
 )
 
