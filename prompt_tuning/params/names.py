@@ -10,8 +10,8 @@ PROMPT_REGEX = (".*/prompt/.*",)
 IA3_SCALING = "ia3_scaling"
 # How the paths of LoRA's two matrices end: [inputs, rank] and [rank, outputs] of one layer, stacked on the second axis.
 LORA_A, LORA_B = "lora_a", "lora_b"
-# How those of prefixes end: `prefix_key`, `prefix_value` [P, N*D], stacked [P, layers, N*D], and the network that makes
-# them.
+# How those of prefixes end: `prefix_key`, `prefix_value` [P, N*D], stacked [P, layers, N*D], or what makes them
+# (`params/prefix.py`).
 PREFIX = "prefix_[a-z_]+"
 # How those of prompts of one layer end: [P, H], stacked [P, layers, H].
 DEEP_PROMPT = "deep_prompt"
@@ -48,12 +48,6 @@ ADDED_NAMES = (
 ADDED_REGEX = (*PROMPT_REGEX, *(f".*/{name}" for name in ADDED_NAMES))
 # The linear maps of a layer by name; `wi` is that of a block without a gate.
 LINEAR_MAPS = ("query", "key", "value", "out", "wi", "wi_0", "wi_1", "wo")
-# Where a prefix may be -> the stack and its attention.
-PREFIX_PLACES = {
-    "encoder": ("encoder", "attention"),
-    "decoder": ("decoder", "self_attention"),
-    "cross": ("decoder", "encoder_decoder_attention"),
-}
 # The token embeddings [V, H], of encoder and decoder alike.
 EMBEDDING = "token_embedder/embedding"
 # How the paths of relative position tables end: [N, buckets] of a stack or of one layer, stacked [N, layers, buckets].

@@ -5,6 +5,7 @@ from typing import Any
 
 from prompt_tuning.checkpoints.method_files import kinds
 from prompt_tuning.checkpoints.method_files.method_set import METHOD
+from prompt_tuning.params import prefix
 from prompt_tuning.params.names import PROMPT_REGEX
 from prompt_tuning.types import Array
 
@@ -30,25 +31,40 @@ def as_used(
       arrays: Path -> what the prompt and the method added.
       info: What the run records of them.
     """
-    used, recorded = dict(arrays), dict(info)
-    parts = _parts(info.get(METHOD))
+    used, recorded = without_network(arrays, info)
+    parts = _parts(recorded.get(METHOD))
     rest = [part for part in parts if not _fold_of(part)]
     if len(rest) == len(parts):
         return used, recorded
     for part in parts:
         if fold := _fold_of(part):
             used = fold(used, part)
-    recorded[FOLDED] = recorded.pop(METHOD)
+    recorded[FOLDED] = info[METHOD]
+    whole = recorded.pop(METHOD)
     if not rest:
         recorded["trainable_regex"] = [*PROMPT_REGEX]
     else:
-        recorded[METHOD] = {**info[METHOD], "methods": rest} if len(rest) > 1 else rest[0]
+        recorded[METHOD] = {**whole, "methods": rest} if len(rest) > 1 else rest[0]
     return used, recorded
+
+
+def without_network(
+    arrays: Mapping[str, Array], info: Mapping[str, Any]
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Returns what methods added without the network that made a prefix, where one did; as `as_used`."""
+    whole = info.get(METHOD) or {}
+    used, parts = dict(arrays), _parts(whole)
+    if not any(map(prefix.is_made, parts)):
+        return used, dict(info)
+    for i, part in enumerate(parts):
+        if prefix.is_made(part):
+            used, parts[i] = prefix.fold(used, part)
+    return used, {**info, METHOD: {**whole, "methods": parts} if "methods" in whole else parts[0]}
 
 
 def _parts(method: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     """The methods that a method consists of."""
-    return (method or {}).get("methods") or [method or {}]
+    return list((method or {}).get("methods") or [method or {}])
 
 
 def _fold_of(method: Mapping[str, Any]) -> Callable[..., dict[str, Array]] | None:

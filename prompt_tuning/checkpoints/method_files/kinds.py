@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints.method_files import ia3, lora, mpt, residual
+from prompt_tuning.checkpoints.method_files import ia3, lora, mpt, prefix, residual
 from prompt_tuning.checkpoints.method_files.kernel_change import KernelChange
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
 from prompt_tuning.types import Array
@@ -79,6 +79,12 @@ KINDS = (
     Kind("MultitaskPrompt", changes_prompt=True),
     Kind("Attempt", changes_prompt=True),
     Kind("Residual", fold=residual.fold),
+    Kind(
+        prefix.NAME,
+        peft_type=prefix.PEFT_KIND,
+        read_adapter=prefix.read_adapter,
+        encode_adapter=prefix.encode_adapter,
+    ),
 )
 
 

@@ -13,7 +13,7 @@ from prompt_tuning.models.methods.method import Layer, Method
 from prompt_tuning.params.names import DEEP_PROMPT
 from prompt_tuning.prompts.prompt import place_prompt, prepend_prompt
 
-_MODES = ("replace", "add")
+MODES = ("replace", "add")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class DeepPrompt(Method):
 
     def __post_init__(self) -> None:
         """Checks the mode."""
-        check_choice("methods.DeepPrompt.mode", self.mode, _MODES)
+        check_choice("methods.DeepPrompt.mode", self.mode, MODES)
 
     def check(self, added: Sequence[str]) -> None:
         """Raises ConfigError if the model has no prompt; see `Method`."""

@@ -17,7 +17,7 @@ from prompt_tuning.models.methods.method import (
     Place,
     Stack,
 )
-from prompt_tuning.params.names import PREFIX_PLACES
+from prompt_tuning.params import prefix
 
 _NORMAL, _ZEROS = nn.initializers.normal(1.0), nn.initializers.zeros
 # As PyTorch's `Linear` starts: uniform in +-1 / sqrt(inputs).
@@ -52,7 +52,7 @@ class Prefix(Method):
     """
 
     length: int = 10
-    places: tuple[str, ...] = tuple(PREFIX_PLACES)
+    places: tuple[str, ...] = tuple(prefix.PLACES)
     hidden: int | None = None
 
     def __post_init__(self) -> None:
@@ -61,19 +61,19 @@ class Prefix(Method):
         check_count("methods.Prefix.hidden", self.hidden, "features", none_means="no network")
         places = tuple(self.places)
         for place in places or ("",):
-            check_choice("methods.Prefix.places", place, PREFIX_PLACES)
+            check_choice("methods.Prefix.places", place, prefix.PLACES)
         # In one order, so that equal settings are the same value.
-        ordered = tuple(place for place in PREFIX_PLACES if place in places)
+        ordered = tuple(place for place in prefix.PLACES if place in places)
         object.__setattr__(self, "places", ordered)
 
     def shared_of(self, stack: Stack) -> dict[str, jax.Array]:
         """Returns of each place the features [P, hidden] from which its layers make keys and values."""
-        of_stack = [p for p in self.places if PREFIX_PLACES[p][0] == stack.name]
+        of_stack = [p for p in self.places if prefix.PLACES[p][0] == stack.name]
         return {place: self._features(stack, place) for place in of_stack if self.hidden}
 
     def keys_and_values_of(self, attention: Attended, own: KeysAndValues) -> KeysAndValues:
         """Returns the prefix and `own` keys and values behind it, where `places` says so."""
-        place = next((p for p in self.places if PREFIX_PLACES[p][1] == attention.name), None)
+        place = next((p for p in self.places if prefix.PLACES[p][1] == attention.name), None)
         if place is None:
             return own
         if self.length > attention.window:
@@ -101,7 +101,7 @@ class Prefix(Method):
             f"{name}_kernel", _KERNEL, (stack.width, self.hidden), ("embed", "prompt_embed")
         )
         bias = declare(f"{name}_bias", _ZEROS, (self.hidden,), ("prompt_embed",))
-        return jnp.tanh(_product(embedding[0], kernel[0]) + bias)
+        return prefix.features(embedding[0], kernel[0], bias[0])
 
     def _in_front(
         self, attention: Attended, name: str, own: jax.Array, features: jax.Array | None
@@ -119,7 +119,7 @@ class Prefix(Method):
                 ("prompt_embed", "joined_kv"),
             )
             bias = declare(f"{name}_bias", _ZEROS, (width,), ("joined_kv",))
-            made = (_product(features, kernel[0]) + bias)[None]
+            made = prefix.made(features, kernel[0], bias[0])[None]
         made = jnp.broadcast_to(made, (rows, self.length, width)).astype(own.dtype)
         return jnp.concatenate([made.reshape(rows, self.length, heads, depth), own], axis=1)
 
@@ -135,8 +135,3 @@ def _declare(
 ) -> Float[jax.Array, "#R *shape"]:
     """A parameter, once or for each row."""
     return place.parameter(name, init, shape, axes, rows=rows)[:, 0]
-
-
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """A product at full precision on every device, so that what is exported computes what was trained."""
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
