@@ -167,7 +167,8 @@ def train(
     seed = identity.agree_on_seed(random_seed, checkpointer)
     metadata = identity.describe(model, train_dataset_cfg, model_dir, seed, config_text)
     metadata["restored_step"] = trainer.optimizer.restored_step
-    data = dict(zip(("training data", *identity.EVALUATIONS), cfgs, strict=True))
+    names: list[str] = ["training data", *identity.EVALUATIONS]
+    data = dict(zip(names, cfgs, strict=True))
     metadata[identity.MADE_FROM] = identity.describe_training(model, data, trainer, trainable_regex)
     identity.check_same_run(checkpointer, metadata)
     identity.say_what_is_left(checkpointer.latest_step(), num_steps)
