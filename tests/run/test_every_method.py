@@ -31,7 +31,7 @@ WITHOUT_EVALUATION = {
 # Gin file of `configs/methods` -> bindings.
 CASES: dict[str, dict[str, Any]] = {
     "lora": {
-        "methods.LoRA.targets": (".*",),
+        "methods.LoRA.targets": ("encoder/.*/query", ".*/wo"),
         "methods.LoRA.rank": 2,
         "methods.LoRA.alpha_pattern": ((".*/wo", 3.0),),
         "methods.LoRA.dropout": 0.1,
