@@ -79,7 +79,7 @@ def case_rows(
     """
     batch = dict(batch or features(arrays))
     trained = {path: jnp.asarray(params[path]) for path in gradients}
-    loss, logits, ours = _loss_and_gradients(model, dict(params), trained, batch)
+    loss, logits, ours = loss_and_gradients(model, dict(params), trained, batch)
     real = batch["decoder_loss_weights"] != 0
     yield Row(f"{name}/logits", largest(logits[real], arrays["logits"][real]), LOGITS)
     yield Row(f"{name}/loss", largest(loss, arrays["loss"]), LOSS)
@@ -108,10 +108,10 @@ def _nested(params: Mapping[str, Any]) -> dict[str, Any]:
     return tree.unflatten(dict(params))
 
 
-def _loss_and_gradients(
+def loss_and_gradients(
     model: EncoderDecoderModel, params: dict, trained: dict, batch: dict
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Loss, logits [B, T, V] and gradient by path."""
+    """Returns loss, logits [B, T, V] and the gradient of what is `trained`, by path."""
 
     def loss_fn(trained, params, batch):
         logits = model.apply(_nested({**params, **trained}), batch)
@@ -164,7 +164,8 @@ def read_back(
         adapted = peft.PeftModel.from_pretrained(their_model(base), str(target)).eval()
         given = {
             key: torch.from_numpy(arrays[key]).long()
-            for key in ("input_ids", "attention_mask", "decoder_input_ids")
+            for key in ("input_ids", "attention_mask", "decoder_input_ids", "task_ids")
+            if key in arrays
         }
         with torch.no_grad():
             logits = adapted(**given).logits.numpy()
