@@ -8,6 +8,8 @@ PROMPT_PATH = "encoder/prompt/prompt/prompt"
 PROMPT_REGEX = (".*/prompt/.*",)
 # How the paths of (IA)3's factors end: [width] of one layer, stacked [width, layers].
 IA3_SCALING = "ia3_scaling"
+# How the paths of LoRA's two matrices end: [inputs, rank] and [rank, outputs] of one layer, stacked on the second axis.
+LORA_A, LORA_B = "lora_a", "lora_b"
 # Of multitask prompts: each task's part [tasks, n], and a shared part [P, H_s] that is narrower than the model.
 TASK_PROMPTS, SHARED_PROMPT = "task_prompts", "shared_prompt"
 # Of MPT: columns [tasks, P, rank] and rows [tasks, rank, H].
@@ -18,6 +20,8 @@ ATTEMPT_SCALE, ATTEMPT_BIAS = "attempt_norm_scale", "attempt_norm_bias"
 # How the paths end of all that a method (`models/methods/method.py`) adds.
 ADDED_NAMES = (
     IA3_SCALING,
+    LORA_A,
+    LORA_B,
     TASK_PROMPTS,
     SHARED_PROMPT,
     TASK_COLUMNS,
@@ -43,3 +47,9 @@ is_added = tree.match_any(ADDED_REGEX)
 def is_method(path: str) -> bool:
     """Returns whether a method added the parameter of this path."""
     return is_added(path) and not is_prompt(path)
+
+
+def place_of(path: str) -> str:
+    """Returns a path inside a layer without its layer: `encoder/attention/query` in either layout."""
+    stack, *rest = path.split("/")
+    return "/".join((stack, *rest[1:]))
