@@ -136,18 +136,12 @@ def train(
     """
     times = startup_times.take()
     compilation_cache.keep_in(model_dir)
-    train_dataset_cfg = checks.with_tasks(model, checks.with_choices(model, train_dataset_cfg))
+    packs = train_dataset_cfg.pack and model.prompt is not None
+    train_dataset_cfg = checks.as_trained(model, train_dataset_cfg)
     if train_eval_dataset_cfg:
-        with_all = checks.with_choices(model, train_eval_dataset_cfg)
-        train_eval_dataset_cfg = checks.with_tasks(model, with_all)
+        train_eval_dataset_cfg = checks.as_trained(model, train_eval_dataset_cfg)
     if infer_eval_dataset_cfg:
         infer_eval_dataset_cfg = checks.with_tasks(model, infer_eval_dataset_cfg)
-    # With a prompt, packing is not SeqIO's: the stream stays that of single examples, and evaluation is not packed.
-    packs = train_dataset_cfg.pack and model.prompt is not None
-    if model.prompt is not None:
-        train_dataset_cfg = dataclasses.replace(train_dataset_cfg, pack=False)
-        if train_eval_dataset_cfg:
-            train_eval_dataset_cfg = dataclasses.replace(train_eval_dataset_cfg, pack=False)
     # 1. Refuse what cannot work before anything is loaded or compiled.
     checks.enter(model, train_dataset_cfg)
     cfgs = (train_dataset_cfg, train_eval_dataset_cfg, infer_eval_dataset_cfg)

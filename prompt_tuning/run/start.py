@@ -282,8 +282,7 @@ def load_for_inference(
     check_recorded(records, params, restore.dtype)
     nested = tree.unflatten(params)
     if sets:
-        made = many_prompts.make_table(sets)
-        nested[table.TABLE] = jax.device_put(made, partitioner.replicated)
+        nested[table.TABLE] = jax.device_put(many_prompts.make_table(sets), partitioner.replicated)
     return Loaded(nested, source.step or 0)
 
 
