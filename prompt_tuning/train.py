@@ -139,6 +139,11 @@ def train(
     train_dataset_cfg = checks.with_choices(model, train_dataset_cfg)
     if train_eval_dataset_cfg:
         train_eval_dataset_cfg = checks.with_choices(model, train_eval_dataset_cfg)
+    train_dataset_cfg = checks.with_tasks(model, train_dataset_cfg)
+    if train_eval_dataset_cfg:
+        train_eval_dataset_cfg = checks.with_tasks(model, train_eval_dataset_cfg)
+    if infer_eval_dataset_cfg:
+        infer_eval_dataset_cfg = checks.with_tasks(model, infer_eval_dataset_cfg)
     # With a prompt, packing is not SeqIO's: the stream stays that of single examples, and evaluation is not packed.
     packs = train_dataset_cfg.pack and model.prompt is not None
     if model.prompt is not None:
@@ -194,7 +199,7 @@ def train(
     shapes = BatchShapes(
         train_dataset_cfg.batch_size,
         batches.check_lengths(train_dataset_cfg.task_feature_lengths),
-        prompt_length=metadata["prompt_length"],
+        prompt_length=model.num_prompt_positions,
         packs=packs,
         width_multiple=partitioner.num_parts("length"),
         row_multiple=partitioner.mesh.shape["data"] * (trainer.num_microbatches or 1),
@@ -301,7 +306,9 @@ def compile_step(
     began = time.perf_counter()
     with partitioner.activate():
         compiled = steps.compiled(jitted_step, run.state, run.frozen, batch)
-    run.log.compiled(int(run.state.step), time.perf_counter() - began, shape)
+    run.log.compiled(
+        int(run.state.step), time.perf_counter() - began, shape, num_bytes=steps.bytes_of(compiled)
+    )
     return compiled
 
 

@@ -10,9 +10,28 @@ PROMPT_REGEX = (".*/prompt/.*",)
 IA3_SCALING = "ia3_scaling"
 # DePT's: A [inputs, rank], a row for each position of the input, and B [rank, H].
 DEPT_A, DEPT_B = "dept_a", "dept_b"
+# How the paths of LoRA's two matrices end: [inputs, rank] and [rank, outputs] of one layer, stacked on the second axis.
+LORA_A, LORA_B = "lora_a", "lora_b"
+# Of multitask prompts: each task's part [tasks, n], and a shared part [P, H_s] that is narrower than the model.
+TASK_PROMPTS, SHARED_PROMPT = "task_prompts", "shared_prompt"
+# Of MPT: columns [tasks, P, rank] and rows [tasks, rank, H].
+TASK_COLUMNS, TASK_ROWS = "task_columns", "task_rows"
+# Of ATTEMPT: W_down [H, b], W_up [b, H], the norm's scale and bias [H].
+ATTEMPT_DOWN, ATTEMPT_UP = "attempt_down", "attempt_up"
+ATTEMPT_SCALE, ATTEMPT_BIAS = "attempt_norm_scale", "attempt_norm_bias"
 # How the paths end of all that a method (`models/methods/method.py`) adds.
 ADDED_NAMES = (
     IA3_SCALING,
+    LORA_A,
+    LORA_B,
+    TASK_PROMPTS,
+    SHARED_PROMPT,
+    TASK_COLUMNS,
+    TASK_ROWS,
+    ATTEMPT_DOWN,
+    ATTEMPT_UP,
+    ATTEMPT_SCALE,
+    ATTEMPT_BIAS,
     DEPT_A,
     DEPT_B,
     # `params/residual.py` names them.
@@ -34,3 +53,9 @@ is_added = tree.match_any(ADDED_REGEX)
 def is_method(path: str) -> bool:
     """Returns whether a method added the parameter of this path."""
     return is_added(path) and not is_prompt(path)
+
+
+def place_of(path: str) -> str:
+    """Returns a path inside a layer without its layer: `encoder/attention/query` in either layout."""
+    stack, _, rest = path.split("/", 2)
+    return f"{stack}/{rest}"

@@ -39,6 +39,25 @@ def with_choices(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> batc
     return dataclasses.replace(cfg, choices=True)
 
 
+def with_tasks(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> batches.DatasetConfig:
+    """Returns what is read, each example with its task's number where the model's method tells tasks apart.
+
+    Raises:
+      ConfigError: If examples with prompts of their own are to be packed.
+    """
+    method = model.method
+    if method is None:
+        return cfg
+    if cfg.pack and method.differs_by_example:
+        raise ConfigError(
+            "Examples with prompts of their own cannot be packed",
+            got=f"utils.DatasetConfig.pack = True with methods.{type(method).__name__}",
+            expected="an example a row",
+            fix="bind utils.DatasetConfig.pack = False",
+        )
+    return dataclasses.replace(cfg, tasks=method.task_names)
+
+
 def check_model(
     model: EncoderDecoderModel, partitioner: PjitPartitioner, batch_sizes: Sequence[int]
 ) -> None:

@@ -71,6 +71,16 @@ def compiled(jitted: Any, *args: Any) -> Any:
     return program
 
 
+def bytes_of(compiled: Any) -> int:
+    """Returns the memory that a compiled program takes on a device: arguments, results and what lies between.
+
+    Arguments that it reuses count once. What it has in use at most at once is less; not every backend tells that.
+    """
+    memory = compiled.memory_analysis()
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return kept + memory.temp_size_in_bytes
+
+
 def eval_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> Any:
     """Returns the jitted `eval_step(params, batch) -> metric sums` under teacher forcing."""
     step = make_eval_step(model.apply, loss_config=model.loss_config)

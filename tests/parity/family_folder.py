@@ -156,7 +156,8 @@ def read_back(
         adapted = peft.PeftModel.from_pretrained(their_model(base), str(target)).eval()
         given = {
             key: torch.from_numpy(arrays[key]).long()
-            for key in ("input_ids", "attention_mask", "decoder_input_ids")
+            for key in ("input_ids", "attention_mask", "decoder_input_ids", "task_ids")
+            if key in arrays
         }
         with torch.no_grad():
             logits = adapted(**given).logits.numpy()

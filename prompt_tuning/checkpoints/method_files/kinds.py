@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints.method_files import ia3, residual
+from prompt_tuning.checkpoints.method_files import ia3, lora, mpt, residual
 from prompt_tuning.checkpoints.method_files.kernel_change import KernelChange
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
 from prompt_tuning.types import Array
@@ -34,6 +34,7 @@ class Kind:
       peft_type: The `peft_type` of its adapters in PEFT.
       read_adapter: Reads an adapter's directory.
       encode_adapter: See `EncodeAdapter`.
+      with_prompt: Whether its adapters hold the prompt as well, which the method changes.
       read_torch: Reads a file of PyTorch's, local.
       fold: `(path -> array, settings) -> path -> array`: what a run trained, prompt and all, without the parts that are
         discarded after training.
@@ -44,6 +45,7 @@ class Kind:
     peft_type: str | None = None
     read_adapter: Callable[[epath.Path], MethodSet] | None = None
     encode_adapter: EncodeAdapter | None = None
+    with_prompt: bool = False
     read_torch: Callable[[epath.Path], MethodSet] | None = None
     fold: Callable[[Mapping[str, Array], Mapping[str, Any]], dict[str, Array]] | None = None
     change_kernel: (
@@ -61,6 +63,20 @@ KINDS = (
         change_kernel=ia3.change_kernel,
     ),
     Kind("Residual", fold=residual.fold),
+    Kind(
+        "LoRA",
+        peft_type=lora.PEFT_KIND,
+        read_adapter=lora.read_adapter,
+        encode_adapter=lora.encode_adapter,
+        change_kernel=lora.change_kernel,
+    ),
+    Kind(
+        mpt.NAME,
+        peft_type=mpt.PEFT_KIND,
+        read_adapter=mpt.read_adapter,
+        encode_adapter=mpt.encode_adapter,
+        with_prompt=True,
+    ),
 )
 
 

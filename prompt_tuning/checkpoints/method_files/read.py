@@ -20,7 +20,8 @@ def is_there(path: epath.PathLike, *, step: str | None = None) -> bool:
         names = run.trainable_shapes(run.open_state(found))
         return any(map(is_method, names)) and not any(map(is_prompt, names))
     if peft.is_adapter(found):
-        return kinds.of_adapter(peft.kind_of(found)) is not None
+        kind = kinds.of_adapter(peft.kind_of(found))
+        return kind is not None and not kind.with_prompt
     if found.suffix == ".safetensors" and found.is_file():
         return METHOD in (matrices.read_safetensors(found)[1] or {})
     return found.suffix == ".pt"

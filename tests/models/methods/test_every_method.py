@@ -20,6 +20,7 @@ import prompt_tuning
 from prompt_tuning import tree
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.methods.ia3 import IA3
+from prompt_tuning.models.methods.lora import LoRA
 from prompt_tuning.models.methods.method import Method
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import layouts
@@ -44,6 +45,7 @@ class Case:
 
 CASES = {
     "ia3": Case(IA3()),
+    "lora": Case(LoRA(targets=(".*",), rank=3, rank_pattern=((".*/key", 2),))),
 }
 
 
