@@ -8,6 +8,8 @@ PROMPT_PATH = "encoder/prompt/prompt/prompt"
 PROMPT_REGEX = (".*/prompt/.*",)
 # How the paths of (IA)3's factors end: [width] of one layer, stacked [width, layers].
 IA3_SCALING = "ia3_scaling"
+# How the paths of LoRA's two matrices end: [inputs, rank] and [rank, outputs] of one layer, stacked on the second axis.
+LORA_A, LORA_B = "lora_a", "lora_b"
 # How those of prefixes end: `prefix_key`, `prefix_value` [P, N*D], stacked [P, layers, N*D], or what makes them
 # (`params/prefix.py`).
 PREFIX = "prefix_[a-z_]+"
@@ -25,6 +27,8 @@ DEPT_A, DEPT_B = "dept_a", "dept_b"
 # How the paths end of all that a method (`models/methods/method.py`) adds: regular expressions.
 ADDED_NAMES = (
     IA3_SCALING,
+    LORA_A,
+    LORA_B,
     PREFIX,
     DEEP_PROMPT,
     TASK_PROMPTS,
@@ -56,3 +60,9 @@ is_added = tree.match_any(ADDED_REGEX)
 def is_method(path: str) -> bool:
     """Returns whether a method added the parameter of this path."""
     return is_added(path) and not is_prompt(path)
+
+
+def place_of(path: str) -> str:
+    """Returns a path inside a layer without its layer: `encoder/attention/query` in either layout."""
+    stack, *rest = path.split("/")
+    return "/".join((stack, *rest[1:]))

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints.method_files import ia3, mpt, prefix
+from prompt_tuning.checkpoints.method_files import ia3, lora, mpt, prefix
 from prompt_tuning.checkpoints.method_files.kernel_change import KernelChange
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
 
@@ -57,6 +57,13 @@ KINDS = (
         encode_adapter=ia3.encode_adapter,
         read_torch=ia3.read_t_few,
         change_kernel=ia3.change_kernel,
+    ),
+    Kind(
+        "LoRA",
+        peft_type=lora.PEFT_KIND,
+        read_adapter=lora.read_adapter,
+        encode_adapter=lora.encode_adapter,
+        change_kernel=lora.change_kernel,
     ),
     Kind(
         mpt.NAME,

@@ -12,7 +12,7 @@ Then come a gin name and a file of `configs/methods/`. The models know no method
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,7 @@ from flax.linen import partitioning as nn_partitioning
 from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.errors import ConfigError
+from prompt_tuning.params.names import place_of
 from prompt_tuning.types import Array, EncodeText, PyTree
 
 KeysAndValues = tuple[Float[jax.Array, "R K N D"], Float[jax.Array, "R K N D"]]
@@ -47,7 +48,7 @@ class Place:
         name: str,
         init: Callable[..., jax.Array],
         shape: tuple[int, ...],
-        axes: tuple[str, ...],
+        axes: tuple[str | None, ...],
         *,
         rows: int,
     ) -> Float[jax.Array, "#R 1 *shape"]:
@@ -57,7 +58,7 @@ class Place:
           name: Its name, by which `params.names.ADDED_NAMES` knows it.
           init: `(rng, shape, dtype) -> array`.
           shape: Its shape.
-          axes: A logical name for each axis.
+          axes: A logical name for each axis; None for one that is whole on every device.
           rows: R of what it is used on. Where each of B rows of a batch has a value of its own (`prompts/table.py`),
             R is B, or a multiple of it while several sequences are decoded for each row.
         """
@@ -69,6 +70,15 @@ class Place:
             name, init, shape, jnp.float32, axes=axes, module=self.module
         )
         return value[None, None]
+
+    def dropout(self, x: Float[Array, "R L ..."], rate: float) -> Float[Array, "R L ..."]:
+        """Returns `x` with a share `rate` of it dropped out, in training: where the module has the rng `dropout`.
+
+        All positions of a row share a mask, as T5's dropout has it: nothing depends on how far rows are padded.
+        """
+        if not rate or not self.module.has_rng("dropout"):
+            return x
+        return nn.Dropout(rate, broadcast_dims=(1,), deterministic=False)(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +92,11 @@ class Linear(Place):
 
     inputs: tuple[int, str]
     outputs: tuple[int, str]
+
+    @property
+    def place(self) -> str:
+        """Where it is in every layer, `STACK/MODULE/MAP`, the same in both layouts: encoder/attention/query."""
+        return place_of("/".join(self.module.path))
 
 
 class Around(NamedTuple):
@@ -194,8 +209,18 @@ class Method:
         """Returns its name and settings, JSON values, without the file that it starts from."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["path"]
-        listed = {name: list(x) if isinstance(x, tuple) else x for name, x in fields.items()}
-        return {"name": type(self).__name__, **listed}
+        return {"name": type(self).__name__, **{name: _listed(x) for name, x in fields.items()}}
+
+    def differences(self, recorded: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+        """Returns the settings, of those recorded with a file, by which it is not this method's.
+
+        Args:
+          recorded: What `describe` said when the file was made.
+          paths: The parameters in the file and in the model.
+        """
+        del paths
+        ours = self.describe()
+        return {name: x for name, x in recorded.items() if ours.get(name) != x}
 
     def check(self, added: Sequence[str]) -> None:
         """Raises ConfigError if some of it finds no place in a model.
@@ -280,3 +305,8 @@ class Method:
         """
         del params, encode_text
         return None
+
+
+def _listed(x: Any) -> Any:
+    """A value with lists in place of tuples, as it is read from JSON."""
+    return [_listed(item) for item in x] if isinstance(x, tuple) else x

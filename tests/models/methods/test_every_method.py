@@ -21,6 +21,7 @@ from prompt_tuning import tree
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.methods.deep_prompt import DeepPrompt
 from prompt_tuning.models.methods.ia3 import IA3
+from prompt_tuning.models.methods.lora import LoRA
 from prompt_tuning.models.methods.method import Method
 from prompt_tuning.models.methods.prefix import Prefix
 from prompt_tuning.models.t5 import T5
@@ -46,6 +47,7 @@ class Case:
 
 CASES = {
     "ia3": Case(IA3()),
+    "lora": Case(LoRA(targets=(".*",), rank=3, rank_pattern=((".*/key", 2),))),
     "prefix": Case(Prefix(length=3)),
     "deep prompt": Case(DeepPrompt(mode="add"), prompt_length=3),
 }
