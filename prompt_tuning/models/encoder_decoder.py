@@ -76,6 +76,12 @@ class EncoderDecoderModel:
         return self.module.method
 
     @property
+    def num_prompt_positions(self) -> int:
+        """Rows that stand in front of the tokens of each example."""
+        own = self.prompt.length if self.prompt else 0
+        return self.method.prompt_length(own) if self.method else own
+
+    @property
     def loss_config(self) -> LossConfig:
         """The loss terms."""
         return LossConfig(

@@ -42,7 +42,7 @@ ADDED_NAMES = (
     DEPT_A,
     DEPT_B,
     # `params/residual.py` names them.
-    r"residual_\w+",
+    "residual_.*",
 )
 # What a prompt or a method adds to a model: what no checkpoint of the model has.
 ADDED_REGEX = (*PROMPT_REGEX, *(f".*/{name}" for name in ADDED_NAMES))

@@ -1,7 +1,6 @@
 """The residual reparametrization of a prompt: what training computes, and what it is folded into."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ DOWN, DOWN_BIAS = "residual_down", "residual_down_bias"
 UP, UP_BIAS = "residual_up", "residual_up_bias"
 NORM, NORM_BIAS = "residual_norm", "residual_norm_bias"
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}
+NAMES = (DOWN, DOWN_BIAS, UP, UP_BIAS, NORM, NORM_BIAS)
 # PyTorch's.
 _EPSILON = 1e-5
 
@@ -42,20 +42,6 @@ def reparametrized(
         if NORM in of_rows:
             x = _standardized(x) * of_rows[NORM] + of_rows[NORM_BIAS]
     return prompt + x
-
-
-def fold(arrays: Mapping[str, Array], settings: Mapping[str, Any]) -> Float[jax.Array, "P H"]:
-    """Returns the plain prompt that the encoder computes from a prompt and these weights.
-
-    Args:
-      arrays: The prompt and the weights, each by the last part of its path.
-      settings: The method's (`Method.describe`).
-    """
-    weights = {name: jnp.asarray(x) for name, x in arrays.items()}
-    prompt = weights.pop("prompt")
-    static = ("activation", "repeats")
-    compute = jax.jit(reparametrized, static_argnames=static)
-    return compute(prompt, weights, **{name: settings[name] for name in static})
 
 
 def _product(x: Array, kernel: Array) -> jax.Array:

@@ -39,6 +39,25 @@ def with_choices(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> batc
     return dataclasses.replace(cfg, choices=True)
 
 
+def with_tasks(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> batches.DatasetConfig:
+    """Returns what is read, each example with its task's number where the model's method tells tasks apart.
+
+    Raises:
+      ConfigError: If examples with prompts of their own are to be packed.
+    """
+    method = model.method
+    if method is None:
+        return cfg
+    if cfg.pack and method.differs_by_example:
+        raise ConfigError(
+            "Examples with prompts of their own cannot be packed",
+            got=f"utils.DatasetConfig.pack = True with methods.{type(method).__name__}",
+            expected="an example a row",
+            fix="bind utils.DatasetConfig.pack = False",
+        )
+    return dataclasses.replace(cfg, tasks=method.task_names)
+
+
 def check_model(
     model: EncoderDecoderModel, partitioner: PjitPartitioner, batch_sizes: Sequence[int]
 ) -> None:
@@ -51,8 +70,11 @@ def check_model(
     vocabularies.check_vocabulary(model.input_vocabulary)
     vocabularies.check_vocabulary(model.output_vocabulary)
     model.check_vocabulary_size()
-    if model.method is not None:
-        model.method.check([path for path in model.param_shapes if is_method(path)])
+    # Methods that act on the same thing are told by tracing the model with all of them.
+    model.param_shapes  # noqa: B018
+    for method in model.method.parts if model.method else ():
+        alone = dataclasses.replace(model, module=model.module.clone(method=method))
+        method.check([path for path in alone.param_shapes if is_method(path)])
     for batch_size in batch_sizes:
         partitioner.check_batch_size(batch_size)
 
@@ -114,14 +136,15 @@ def check_training(
     Args:
       model: The model.
       partitioner: Mesh and axis rules.
-      trainer: Optimizer, learning rate and microbatches.
+      trainer: Optimizer, learning rates and microbatches.
       cfgs: Training data, then those of evaluations.
       trainable_regex: Regular expressions over whole parameter paths.
 
     Raises:
-      ConfigError, DataError: As `check_data`; or if nothing is trainable or a microbatch does not divide.
+      ConfigError, DataError: As `check_data`; or if nothing is trainable, a microbatch does not divide or a
+        learning rate has no parameters of its own.
     """
-    split_paths(model, trainable_regex)
+    trainer.check_paths(split_paths(model, trainable_regex)[0])
     check_microbatches(partitioner, trainer, cfgs[0].batch_size)
     for cfg in cfgs[1:]:
         _check_evaluated(cfg)

@@ -98,7 +98,9 @@ def by_length(
     chosen = widths.batches_by_size(sizes, len(inputs) // len(read), in_order=in_order)
     return [
         {
-            name: x[positions, : size.inputs] if name.startswith("encoder_") else x[positions]
+            name: x[positions, : size.inputs]
+            if name.startswith("encoder_") and x.ndim > 1
+            else x[positions]
             for name, x in rows.items()
         }
         for positions, size in chosen

@@ -1,6 +1,6 @@
 """The training step: gradients by the trainable parameters only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ def make_train_step(
     penalty_fn: Callable[[PyTree], jax.Array | None] = lambda params: None,
     num_microbatches: int = 1,
     num_targets: int | None = None,
+    learning_rates_by_regex: Mapping[str, Schedule] | None = None,
 ) -> TrainStep:
     """Returns the function `train_step(state, frozen, batch) -> (state, metrics)`; the caller compiles it.
 
@@ -45,11 +46,14 @@ def make_train_step(
       num_microbatches: Parts the batch is cut into; their gradients are added. Divides the batch size.
       num_targets: Target positions of a batch before its padding was cut off, which normalisers and metrics count;
         None for those that it has.
+      learning_rates_by_regex: Logged as `learning_rate_fn` is.
 
     Returns:
       The step. Its metrics are the sums of `loss_and_metric_sums` and `with_penalty` plus `grad_norm`, `param_norm` (of
-      the updated trainable parameters) and `learning_rate`.
+      the updated trainable parameters), `learning_rate` and `learning_rate/REGEX` of each regular expression.
     """
+    rates = {f"learning_rate/{r}": fn for r, fn in (learning_rates_by_regex or {}).items()}
+    rates["learning_rate"] = learning_rate_fn
 
     def train_step(state: TrainState, frozen: PyTree, batch: Batch) -> tuple[TrainState, Metrics]:
         weights, normalizer = weights_and_normalizer(batch, loss_config, num_targets)
@@ -85,7 +89,7 @@ def make_train_step(
             **sums,
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(trainable),
-            "learning_rate": jnp.asarray(learning_rate_fn(state.step), jnp.float32),
+            **{name: jnp.asarray(fn(state.step), jnp.float32) for name, fn in rates.items()},
         }
         if num_targets is not None:
             metrics["all_tokens"] = jnp.float32(num_targets)

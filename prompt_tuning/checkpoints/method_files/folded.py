@@ -1,26 +1,24 @@
 """What a run trained, as it is used: without the parts of its method that are discarded after training."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from prompt_tuning.checkpoints.method_files import kinds
 from prompt_tuning.checkpoints.method_files.method_set import METHOD
-from prompt_tuning.params import prefix, residual
-from prompt_tuning.params.names import PROMPT_PATH, PROMPT_REGEX
+from prompt_tuning.params.names import PROMPT_REGEX
 from prompt_tuning.types import Array
 
-# In what is recorded of a prompt: the method, with its settings, that it was folded from.
+# In what is recorded of a prompt: the methods, with their settings, that it was folded from.
 FOLDED = "folded_from"
-# Method -> (arrays by the last part of their path, settings) -> the plain prompt.
-_FOLDS = {"Residual": residual.fold}
 
 
 def is_folded(method: Mapping[str, Any] | None) -> bool:
-    """Returns whether what a method trains is used as a plain prompt.
+    """Returns whether a part of what a method trains is discarded after training.
 
     Args:
       method: As `Method.describe` has it; None for no method.
     """
-    return (method or {}).get("name") in _FOLDS
+    return any(map(_fold_of, _parts(method)))
 
 
 def as_used(
@@ -32,21 +30,49 @@ def as_used(
       arrays: Path -> what the prompt and the method added.
       info: What the run records of them.
     """
-    method = info.get(METHOD)
-    if not is_folded(method):
-        return without_network(arrays, info)
-    by_name = {path.rpartition("/")[2]: x for path, x in arrays.items()}
-    kept = {name: x for name, x in info.items() if name != METHOD}
-    recorded = {**kept, FOLDED: method, "trainable_regex": [*PROMPT_REGEX]}
-    return {PROMPT_PATH: _FOLDS[method["name"]](by_name, method)}, recorded
+    used, recorded = without_networks(arrays, info)
+    parts = _parts(recorded.get(METHOD))
+    rest = [part for part in parts if not _fold_of(part)]
+    if len(rest) == len(parts):
+        return used, recorded
+    for part in parts:
+        if fold := _fold_of(part):
+            used = fold(used, part)
+    recorded[FOLDED] = recorded.pop(METHOD)
+    if not rest:
+        recorded["trainable_regex"] = [*PROMPT_REGEX]
+    else:
+        recorded[METHOD] = {**info[METHOD], "methods": rest} if len(rest) > 1 else rest[0]
+    return used, recorded
 
 
-def without_network(
+def without_networks(
     arrays: Mapping[str, Array], info: Mapping[str, Any]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Returns what a method added without the network that made it, where one did; as `as_used`."""
-    method = info.get(METHOD)
-    if not prefix.is_made(method):
-        return dict(arrays), dict(info)
-    used, description = prefix.fold(arrays, method or {})
-    return used, {**info, METHOD: description}
+    """Returns what methods added without the networks that made it, and what is recorded of that; see `as_used`."""
+    used, recorded = dict(arrays), dict(info)
+    parts = [dict(part) for part in _parts(info.get(METHOD))]
+    for number, part in enumerate(parts):
+        kind = _kind_of(part)
+        if kind is not None and kind.without_network is not None:
+            used, parts[number] = kind.without_network(used, part)
+    if info.get(METHOD):
+        is_one = "methods" not in info[METHOD]
+        recorded[METHOD] = parts[0] if is_one else {**info[METHOD], "methods": parts}
+    return used, recorded
+
+
+def _parts(method: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """The methods that a method consists of."""
+    return (method or {}).get("methods") or [method or {}]
+
+
+def _kind_of(method: Mapping[str, Any]) -> kinds.Kind | None:
+    """What can be done with the results of one method."""
+    return next((kind for kind in kinds.KINDS if kind.name == method.get("name")), None)
+
+
+def _fold_of(method: Mapping[str, Any]) -> Callable[..., dict[str, Array]] | None:
+    """How the results of one method are folded; None where they are not."""
+    kind = _kind_of(method)
+    return kind and kind.fold

@@ -180,11 +180,19 @@ class Tokens(Place):
 class Method:
     """A method that leaves everything as it is; others override what they change.
 
+    A hook returns what it got, and no copy of it, where the method does not act: several methods at once
+    (`several.py`) are told apart by that.
+
     Attributes:
       path: File to start from, in any form that `checkpoints.method_files.read` knows; None for the initializers.
     """
 
     path: str | None = None
+
+    @property
+    def parts(self) -> tuple["Method", ...]:
+        """The methods that it consists of."""
+        return (self,)
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -212,7 +220,9 @@ class Method:
         return {"name": type(self).__name__, **{name: _listed(x) for name, x in fields.items()}}
 
     def differences(self, recorded: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
-        """Returns the settings, of those recorded with a file, by which it is not this method's.
+        """Returns the settings, by their gin names, of those recorded with a file by which it is not this method's.
+
+        Of another method it is `name` that differs.
 
         Args:
           recorded: What `describe` said when the file was made.
@@ -220,7 +230,10 @@ class Method:
         """
         del paths
         ours = self.describe()
-        return {name: x for name, x in recorded.items() if ours.get(name) != x}
+        if recorded.get("name") != ours["name"]:
+            return {"name": recorded.get("name")}
+        differ = {name: x for name, x in recorded.items() if ours.get(name) != x}
+        return {f"methods.{ours['name']}.{name}": x for name, x in differ.items()}
 
     def check(self, added: Sequence[str]) -> None:
         """Raises ConfigError if some of it finds no place in a model.
