@@ -106,5 +106,5 @@ def _of_run(path: epath.Path) -> MethodSet:
     state = run.open_state(path)
     stored = {p: state.read(run.TRAINABLE + p) for p in run.trainable_shapes(state) if is_method(p)}
     apart, info = layouts.take_apart(stored), run.read_metadata(path)
-    used, info = folded.without_network(apart, info)
+    used, info = folded.without_networks(apart, info)
     return MethodSet({p: np.asarray(x) for p, x in used.items()}, info)
