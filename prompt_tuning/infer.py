@@ -99,8 +99,7 @@ def infer(
     )
     # Shards share the folder; each is somebody's.
     with one_writer.holding(shard.directory, "INFER_OUTPUT_DIR", shard.name):
-        num_done = shard.open()
-        if num_done is None:
+        if (num_done := shard.open()) is None:
             logging.info("%s is complete already", shard.final)
         else:
             shard.write_config(config_text)
@@ -252,6 +251,7 @@ def check(
                 fix=f"leave {name} out, or add it to --prompts under a name",
             )
     checks.check_model(model, partitioner, [cfg.batch_size])
+    checks.check_inputs(model, [cfg])
 
 
 def in_chunks(

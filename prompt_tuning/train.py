@@ -18,6 +18,7 @@ from prompt_tuning import tree
 from prompt_tuning.checkpoints import json_files, one_writer
 from prompt_tuning.checkpoints.config import CheckpointConfig
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.method_files import folded
 from prompt_tuning.checkpoints.prompt_files.write import save_prompts, update_info
 from prompt_tuning.data import batches, evaluation
 from prompt_tuning.data.batch_shapes import BatchShapes
@@ -143,10 +144,8 @@ def train(
         infer_eval_dataset_cfg = checks.with_tasks(model, infer_eval_dataset_cfg)
     # 1. Refuse what cannot work before anything is loaded or compiled.
     checks.enter(model, train_dataset_cfg)
-    eval_cfgs = [cfg for cfg in (train_eval_dataset_cfg, infer_eval_dataset_cfg) if cfg]
-    checks.check_training(
-        model, partitioner, trainer, [train_dataset_cfg, *eval_cfgs], trainable_regex
-    )
+    cfgs = (train_dataset_cfg, train_eval_dataset_cfg, infer_eval_dataset_cfg)
+    checks.check_training(model, partitioner, trainer, list(filter(None, cfgs)), trainable_regex)
     source = open_initial(checkpoint_cfg.restore, from_scratch=initialize_from_scratch)
     num_steps = identity.steps_of_this_run(total_steps, relative_steps, source)
     times.end("checks")
@@ -162,12 +161,8 @@ def train(
     seed = identity.agree_on_seed(random_seed, checkpointer)
     metadata = identity.describe(model, train_dataset_cfg, model_dir, seed, config_text)
     metadata["restored_step"] = trainer.optimizer.restored_step
-    data = {
-        "training data": train_dataset_cfg,
-        **dict(
-            zip(identity.EVALUATIONS, (train_eval_dataset_cfg, infer_eval_dataset_cfg), strict=True)
-        ),
-    }
+    names: list[str] = ["training data", *identity.EVALUATIONS]
+    data = dict(zip(names, cfgs, strict=True))
     metadata[identity.MADE_FROM] = identity.describe_training(model, data, trainer, trainable_regex)
     identity.check_same_run(checkpointer, metadata)
     identity.say_what_is_left(checkpointer.latest_step(), num_steps)
@@ -298,10 +293,7 @@ def compile_step(
     with partitioner.activate():
         compiled = steps.compiled(jitted_step, run.state, run.frozen, batch)
     run.log.compiled(
-        int(run.state.step),
-        time.perf_counter() - began,
-        shape,
-        peak_bytes=steps.peak_bytes(compiled),
+        int(run.state.step), time.perf_counter() - began, shape, num_bytes=steps.bytes_of(compiled)
     )
     return compiled
 
@@ -321,7 +313,7 @@ def save(run: Run, step: int, cfg: batches.DatasetConfig) -> None:
         if added:
             # What the run was made from is for those who go on with it.
             info = {name: x for name, x in metadata.items() if name != identity.MADE_FROM}
-            save_prompts(str(run.model_dir), step, added, info)
+            save_prompts(str(run.model_dir), step, *folded.as_used(added, info))
         run.checkpointer.save(step, run.state, metadata)
 
 

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     """
     flags = _parser().parse_args(list(argv))
     target = epath.Path(flags.target)
-    file_format = flags.format or _format_of(target)
+    file_format = flags.format or format_of(target)
     if flags.task is not None:
         prompt, info = read_task_prompt(
             flags.source, flags.task, recorded.build_method, step=flags.step
@@ -95,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _format_of(target: epath.Path) -> str:
-    """The format that the ending of TARGET means."""
+def format_of(target: epath.Path) -> str:
+    """Returns the format that the ending of TARGET means; ConfigError if it means none."""
     ending = target.suffix.removeprefix(".")
     if ending not in ("npy", "safetensors"):
         raise ConfigError(

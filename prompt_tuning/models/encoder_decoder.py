@@ -173,6 +173,10 @@ class EncoderDecoderModel:
         assert isinstance(logits, jax.Array), "no collection is mutable"
         return logits
 
+    def penalty(self, params: PyTree) -> jax.Array | None:
+        """Returns what the method adds to the loss of a training step, whatever its batch is; None for nothing."""
+        return self.method and self.method.penalty(params, self.input_vocabulary.encode)
+
     def score(self, params: PyTree, batch: Batch) -> jax.Array:
         """Returns the log-likelihood [B] float32 (nats, summed over target tokens) of each example's targets.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import jax
 from absl import logging
 
+from prompt_tuning import tree
 from prompt_tuning.data import batches, context, dataset_checks, made_from, vocabularies
 from prompt_tuning.errors import ConfigError, DataError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
@@ -85,6 +86,14 @@ def check_model(
         partitioner.check_batch_size(batch_size)
 
 
+def check_inputs(model: EncoderDecoderModel, cfgs: Iterable[batches.DatasetConfig]) -> None:
+    """Raises ConfigError if the method cannot take inputs as long as TASK_FEATURE_LENGTHS let them be."""
+    for cfg in cfgs:
+        length = (cfg.task_feature_lengths or {}).get("inputs")
+        if model.method is not None and length is not None:
+            model.method.check_inputs(length)
+
+
 def check_data(
     model: EncoderDecoderModel,
     partitioner: PjitPartitioner,
@@ -101,10 +110,14 @@ def check_data(
       trains: Whether the first of them is trained on.
 
     Raises:
-      ConfigError: As `check_model`.
+      ConfigError: As `check_model` and `check_inputs`.
       DataError: If a task is unknown or a split empty.
     """
     check_model(model, partitioner, [cfg.batch_size for cfg in cfgs])
+    check_inputs(model, cfgs)
+    if trains:
+        # What the method adds to the loss is traced for its errors.
+        jax.eval_shape(model.penalty, tree.unflatten(model.param_shapes))
     found = [dataset_checks.check_dataset(cfg, trains=trains and cfg is cfgs[0]) for cfg in cfgs]
     for cfg in cfgs:
         made_from.check_cache(cfg)

@@ -8,6 +8,7 @@ import jax
 
 from prompt_tuning.checkpoints import paths
 from prompt_tuning.checkpoints.method_files import kinds
+from prompt_tuning.checkpoints.method_files.folded import FOLDED, is_folded
 from prompt_tuning.checkpoints.method_files.method_set import METHOD
 from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.errors import CheckpointError
@@ -80,3 +81,26 @@ def prompt_origin(prompt: PromptConfig | None) -> dict[str, Any] | None:
     kept = {name: (info or {}).get(name) for name in ("task", "step", "frozen_digest")}
     content = hashlib.sha256(array.tobytes()).hexdigest()
     return {"path": str(paths.absolute(path)), "sha256": content, **kept}
+
+
+def read_prompt_info(model: EncoderDecoderModel, path: str) -> dict[str, Any]:
+    """Returns what is recorded of the prompt that a model is evaluated with.
+
+    Args:
+      model: The model.
+      path: PROMPT_FILE.
+
+    Raises:
+      CheckpointError: If the prompt cannot be read, is of another width, or would be changed by the model's method,
+        which made it what it is.
+    """
+    _, info = read.load_prompt(path, width=model.config.emb_dim)
+    if FOLDED in (info or {}) and model.method and is_folded(model.method.describe()):
+        name = type(model.method).__name__
+        raise CheckpointError(
+            f"PROMPT_FILE holds what {name} made of a prompt, and {name} would change it again",
+            got=path,
+            expected="METHOD = None for a prompt that is trained",
+            fix="leave the file of methods/ out",
+        )
+    return info or {}

@@ -45,6 +45,7 @@ def train_step(
         learning_rate_fn=trainer.learning_rate_fn,
         learning_rates_by_regex=trainer.learning_rates_by_regex,
         loss_config=model.loss_config,
+        penalty_fn=model.penalty,
         num_microbatches=trainer.num_microbatches or 1,
         num_targets=shapes and shapes.num_targets,
     )
@@ -70,9 +71,14 @@ def compiled(jitted: Any, *args: Any) -> Any:
     return program
 
 
-def peak_bytes(compiled: Any) -> int:
-    """Returns the most memory that a compiled program has in use at once on a device, its arguments included."""
-    return compiled.memory_analysis().peak_memory_in_bytes
+def bytes_of(compiled: Any) -> int:
+    """Returns the memory that a compiled program takes on a device: arguments, results and what lies between.
+
+    Arguments that it reuses count once. What it has in use at most at once is less; not every backend tells that.
+    """
+    memory = compiled.memory_analysis()
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return kept + memory.temp_size_in_bytes
 
 
 def eval_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> Any:

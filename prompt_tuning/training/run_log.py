@@ -18,7 +18,7 @@ from prompt_tuning.training.summary import SummaryWriter
 STEPS_PER_SUMMARY = 100
 # Tags by which the results of a sweep are made.
 STEPS_PER_SECOND = "timing/steps_per_second"
-PEAK_BYTES = "memory/update_peak_bytes"
+UPDATE_BYTES = "memory/update_bytes"
 
 
 class RunLog:
@@ -42,16 +42,16 @@ class RunLog:
         self._metrics: list[Mapping[str, Any]] = []
         self._since = time.perf_counter()
 
-    def compiled(self, step: int, seconds: float, shapes: str, *, peak_bytes: int) -> None:
+    def compiled(self, step: int, seconds: float, shapes: str, *, num_bytes: int) -> None:
         """Logs how long a compilation took; its time is kept out of `steps_per_second`.
 
         Args:
           step: Updates applied before it.
           seconds: How long it took.
           shapes: What it was compiled for, in words.
-          peak_bytes: The most memory that an update takes on a device, by the compiler.
+          num_bytes: Memory that an update takes on a device, by the compiler.
         """
-        tags = {"timing/compilation_seconds": seconds, PEAK_BYTES: peak_bytes}
+        tags = {"timing/compilation_seconds": seconds, UPDATE_BYTES: num_bytes}
         self._writer.scalars(step, tags)
         self.write(f"Compiled the step for {shapes} in {seconds:.1f} s")
         if self._metrics:

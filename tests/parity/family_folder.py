@@ -79,7 +79,7 @@ def case_rows(
     """
     batch = dict(batch or features(arrays))
     trained = {path: jnp.asarray(params[path]) for path in gradients}
-    loss, logits, ours = _loss_and_gradients(model, dict(params), trained, batch)
+    loss, logits, ours = loss_and_gradients(model, dict(params), trained, batch)
     real = batch["decoder_loss_weights"] != 0
     yield Row(f"{name}/logits", largest(logits[real], arrays["logits"][real]), LOGITS)
     yield Row(f"{name}/loss", largest(loss, arrays["loss"]), LOSS)
@@ -108,10 +108,10 @@ def _nested(params: Mapping[str, Any]) -> dict[str, Any]:
     return tree.unflatten(dict(params))
 
 
-def _loss_and_gradients(
+def loss_and_gradients(
     model: EncoderDecoderModel, params: dict, trained: dict, batch: dict
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Loss, logits [B, T, V] and gradient by path."""
+    """Returns loss, logits [B, T, V] and the gradient of what is `trained`, by path."""
 
     def loss_fn(trained, params, batch):
         logits = model.apply(_nested({**params, **trained}), batch)

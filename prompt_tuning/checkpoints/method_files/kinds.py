@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints.method_files import ia3, lora, mpt
+from prompt_tuning.checkpoints.method_files import ia3, lora, mpt, prefix, residual
 from prompt_tuning.checkpoints.method_files.kernel_change import KernelChange
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
+from prompt_tuning.types import Array
 
 
 class EncodeAdapter(Protocol):
@@ -35,6 +36,8 @@ class Kind:
       encode_adapter: See `EncodeAdapter`.
       changes_prompt: Whether it makes something else of the model's own prompt, which its adapters then hold as well.
       read_torch: Reads a file of PyTorch's, local.
+      fold: `(path -> array, settings) -> path -> array`: what a run trained, prompt and all, without the parts that are
+        discarded after training.
       change_kernel: `(name -> parameter at one linear map of one layer, the map's path, settings) -> KernelChange`.
     """
 
@@ -44,6 +47,7 @@ class Kind:
     encode_adapter: EncodeAdapter | None = None
     changes_prompt: bool = False
     read_torch: Callable[[epath.Path], MethodSet] | None = None
+    fold: Callable[[Mapping[str, Array], Mapping[str, Any]], dict[str, Array]] | None = None
     change_kernel: (
         Callable[[Mapping[str, np.ndarray], str, Mapping[str, Any]], KernelChange] | None
     ) = None
@@ -74,6 +78,13 @@ KINDS = (
     ),
     Kind("MultitaskPrompt", changes_prompt=True),
     Kind("Attempt", changes_prompt=True),
+    Kind("Residual", fold=residual.fold),
+    Kind(
+        prefix.NAME,
+        peft_type=prefix.PEFT_KIND,
+        read_adapter=prefix.read_adapter,
+        encode_adapter=prefix.encode_adapter,
+    ),
 )
 
 

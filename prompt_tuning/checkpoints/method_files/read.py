@@ -4,7 +4,7 @@ import numpy as np
 from etils import epath
 
 from prompt_tuning.checkpoints.formats import run
-from prompt_tuning.checkpoints.method_files import kinds
+from prompt_tuning.checkpoints.method_files import folded, kinds
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
 from prompt_tuning.checkpoints.prompt_files import matrices, peft, source
 from prompt_tuning.checkpoints.prompt_files.read import METHOD_FILE
@@ -101,9 +101,10 @@ def _of_adapter(path: epath.Path) -> MethodSet:
 
 
 def _of_run(path: epath.Path) -> MethodSet:
-    """What the checkpoint of a run holds."""
+    """What the checkpoint of a run holds, as it is used."""
     run.check_digests(path)
     state = run.open_state(path)
     stored = {p: state.read(run.TRAINABLE + p) for p in run.trainable_shapes(state) if is_method(p)}
-    apart = {p: np.asarray(x) for p, x in layouts.take_apart(stored).items()}
-    return MethodSet(apart, run.read_metadata(path))
+    apart, info = layouts.take_apart(stored), run.read_metadata(path)
+    used, info = folded.without_network(apart, info)
+    return MethodSet({p: np.asarray(x) for p, x in used.items()}, info)

@@ -7,7 +7,6 @@ from typing import Any
 from prompt_tuning.commands.plan import hlo, hlo_costs, slices
 from prompt_tuning.commands.plan.generations import Generation
 from prompt_tuning.commands.plan.run_step import PlannedRun, StepOnCores, step_on
-from prompt_tuning.run.steps import peak_bytes
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TOO_LARGE = "RESOURCE_EXHAUSTED"
@@ -114,7 +113,7 @@ def measure(run: PlannedRun, name: str) -> Figures:
     return Figures(
         fits=True,
         hbm_bytes_per_core=where.generation.hbm_bytes,
-        peak_bytes_per_core=peak_bytes(compiled),
+        peak_bytes_per_core=memory.peak_memory_in_bytes,
         temp_bytes_per_core=memory.temp_size_in_bytes,
         **known,
         **cost_figures(compiled, where, known["num_steps"]),

@@ -30,7 +30,7 @@ from prompt_tuning.commands.sweep.sweep import ENSEMBLE, Cell
 from prompt_tuning.config import resolve
 from prompt_tuning.data import evaluation
 from prompt_tuning.run import measured, start
-from prompt_tuning.training.run_log import PEAK_BYTES, STEPS_PER_SECOND
+from prompt_tuning.training.run_log import STEPS_PER_SECOND, UPDATE_BYTES
 
 _MAX_ERROR_CHARACTERS = 2000
 _LIBRARIES = ("jax", "flax", "optax")
@@ -242,7 +242,7 @@ def _counts(model: Any, trainable_regex: Sequence[str]) -> Row:
 
 
 def _costs(run_dir: str) -> Row:
-    """Seconds that the updates took over all starts of a run, and the most memory that one takes, by the compiler.
+    """Seconds that the updates took over all starts of a run, and the memory that one takes, by the compiler.
 
     Compiling, evaluating and saving is left out. What a run that was killed had to do again counts once, as it went the
     last time.
@@ -259,14 +259,15 @@ def _costs(run_dir: str) -> Row:
         tag: [
             (e.step, float(tensor_util.make_ndarray(e.tensor_proto))) for e in events.Tensors(tag)
         ]
-        for tag in {STEPS_PER_SECOND, PEAK_BYTES} & {*events.Tags()["tensors"]}
+        for tag in {STEPS_PER_SECOND, UPDATE_BYTES} & {*events.Tags()["tensors"]}
     }
     rates = dict(sorted(logged.get(STEPS_PER_SECOND, ())))
     seconds = sum((b - a) / rates[b] for a, b in itertools.pairwise([0, *rates]))
-    peak = max((size for _, size in logged.get(PEAK_BYTES, ())), default=None)
+    # Rows of different lengths are compiled apart.
+    largest = max((size for _, size in logged.get(UPDATE_BYTES, ())), default=None)
     return {
         "train_seconds": round(seconds, 3) if rates else None,
-        "update_bytes": peak and round(peak),
+        "update_bytes": largest and round(largest),
     }
 
 

@@ -114,7 +114,7 @@ class LoRA(Method):
         Expressions may be written in other ways, and dropout is of training alone.
         """
         differ = super().differences(recorded, paths)
-        differ.pop("dropout", None)
+        differ.pop("methods.LoRA.dropout", None)
         if "name" in differ:
             return differ
         try:
