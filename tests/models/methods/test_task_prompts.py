@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_refused_by_name_before_anything_loads(sources):
     paths, _ = sources
     for make, text in (
         (lambda: MPT(), r"methods.MPT.tasks are no tasks.*got \(\).*METHOD_TASKS"),
-        (lambda: MPT(tasks=("a", "a")), r"got \('a', 'a'\)"),
+        (lambda: MPT(tasks=("a", ("b", "a"))), r"got \('a', \('b', 'a'\)\)"),
         (
             lambda: MultitaskPrompt(tasks=TASKS, combination="sum"),
             "combination is unknown: got 'sum'",
