@@ -23,7 +23,10 @@ def is_there(path: epath.PathLike, *, step: str | None = None) -> bool:
         kind = kinds.of_adapter(peft.kind_of(found))
         return kind is not None and not kind.with_prompt
     if found.suffix == ".safetensors" and found.is_file():
-        return METHOD in (matrices.read_safetensors(found)[1] or {})
+        # A prompt that was tuned beside a method tells of it too.
+        return any(
+            is_method(name.replace(".", "/")) for name in matrices.read_safetensors(found)[0]
+        )
     return found.suffix == ".pt"
 
 

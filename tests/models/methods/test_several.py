@@ -63,7 +63,7 @@ def test_two_that_change_the_same_are_refused_by_name_and_place(other, scan_laye
 
 
 def test_every_hook_is_passed_on():
-    own = {"path", "parts", "describe", "check"}
+    own = {"path", "parts", "describe", "check", "differences"}
     hooks = {name for name in vars(Method) if not name.startswith("_")} - own
     assert hooks >= {"input_of", "output_of", "prompt_of"}
     assert hooks <= set(vars(Several))
