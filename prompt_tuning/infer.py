@@ -80,8 +80,7 @@ def infer(
     Source: T5X `infer.py`: file names, keys and modes. Differs: shards resume at whole chunks by re-reading the input.
     """
     compilation_cache.keep_in(output_dir)
-    dataset_cfg = checks.with_tasks(model, dataset_cfg)
-    checks.enter(model, dataset_cfg)
+    dataset_cfg = checks.enter(model, dataset_cfg)
     check(model, partitioner, dataset_cfg, input_file, mode, num_shards, shard_id, prompts)
     examples = read_examples(model, dataset_cfg, input_file, mode, prompts)
     source = open_source(restore_checkpoint_cfg.path or "", mode=restore_checkpoint_cfg.mode)
@@ -100,8 +99,7 @@ def infer(
     )
     # Shards share the folder; each is somebody's.
     with one_writer.holding(shard.directory, "INFER_OUTPUT_DIR", shard.name):
-        num_done = shard.open()
-        if num_done is None:
+        if (num_done := shard.open()) is None:
             logging.info("%s is complete already", shard.final)
         else:
             shard.write_config(config_text)

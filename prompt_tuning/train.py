@@ -136,26 +136,16 @@ def train(
     """
     times = startup_times.take()
     compilation_cache.keep_in(model_dir)
-    train_dataset_cfg = checks.with_choices(model, train_dataset_cfg)
+    packs = train_dataset_cfg.pack and model.prompt is not None
+    train_dataset_cfg = checks.as_trained(model, train_dataset_cfg)
     if train_eval_dataset_cfg:
-        train_eval_dataset_cfg = checks.with_choices(model, train_eval_dataset_cfg)
-    train_dataset_cfg = checks.with_tasks(model, train_dataset_cfg)
-    if train_eval_dataset_cfg:
-        train_eval_dataset_cfg = checks.with_tasks(model, train_eval_dataset_cfg)
+        train_eval_dataset_cfg = checks.as_trained(model, train_eval_dataset_cfg)
     if infer_eval_dataset_cfg:
         infer_eval_dataset_cfg = checks.with_tasks(model, infer_eval_dataset_cfg)
-    # With a prompt, packing is not SeqIO's: the stream stays that of single examples, and evaluation is not packed.
-    packs = train_dataset_cfg.pack and model.prompt is not None
-    if model.prompt is not None:
-        train_dataset_cfg = dataclasses.replace(train_dataset_cfg, pack=False)
-    if train_eval_dataset_cfg and model.prompt is not None:
-        train_eval_dataset_cfg = dataclasses.replace(train_eval_dataset_cfg, pack=False)
     # 1. Refuse what cannot work before anything is loaded or compiled.
     checks.enter(model, train_dataset_cfg)
-    eval_cfgs = [cfg for cfg in (train_eval_dataset_cfg, infer_eval_dataset_cfg) if cfg]
-    checks.check_training(
-        model, partitioner, trainer, [train_dataset_cfg, *eval_cfgs], trainable_regex
-    )
+    cfgs = (train_dataset_cfg, train_eval_dataset_cfg, infer_eval_dataset_cfg)
+    checks.check_training(model, partitioner, trainer, list(filter(None, cfgs)), trainable_regex)
     source = open_initial(checkpoint_cfg.restore, from_scratch=initialize_from_scratch)
     num_steps = identity.steps_of_this_run(total_steps, relative_steps, source)
     times.end("checks")
@@ -171,12 +161,8 @@ def train(
     seed = identity.agree_on_seed(random_seed, checkpointer)
     metadata = identity.describe(model, train_dataset_cfg, model_dir, seed, config_text)
     metadata["restored_step"] = trainer.optimizer.restored_step
-    data = {
-        "training data": train_dataset_cfg,
-        **dict(
-            zip(identity.EVALUATIONS, (train_eval_dataset_cfg, infer_eval_dataset_cfg), strict=True)
-        ),
-    }
+    names: list[str] = ["training data", *identity.EVALUATIONS]
+    data = dict(zip(names, cfgs, strict=True))
     metadata[identity.MADE_FROM] = identity.describe_training(model, data, trainer, trainable_regex)
     identity.check_same_run(checkpointer, metadata)
     identity.say_what_is_left(checkpointer.latest_step(), num_steps)

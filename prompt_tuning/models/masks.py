@@ -97,6 +97,21 @@ def pairwise_mask(
     return jnp.logical_and(mask, queries[:, None, :, None] == keys[:, None, None, :])
 
 
+def with_keys_in_front(
+    mask: Bool[Array, "#B 1 _ L"] | None, num_keys: int
+) -> Bool[jax.Array, "#B 1 _ K"] | None:
+    """Returns the mask of `num_keys` keys, of which every query sees those in front that `mask` does not know of."""
+    if mask is None or mask.shape[-1] == num_keys:
+        return mask  # pyright: ignore[reportReturnType]
+    width = [(0, 0)] * 3 + [(num_keys - mask.shape[-1], 0)]
+    return jnp.pad(jnp.asarray(mask), width, constant_values=True)
+
+
+def first_key(mask: Bool[Array, "B 1 Q K"]) -> Int[jax.Array, "B Q"]:
+    """Returns the first key that each query sees: where the example that it belongs to begins in its row."""
+    return jnp.argmax(mask[:, 0], axis=-1).astype(jnp.int32)
+
+
 def decoder_mask(
     target_tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None = None
 ) -> Bool[jax.Array, "B 1 T T"]:

@@ -218,6 +218,7 @@ class T5(nn.Module):
             cross_mask,
             deterministic=not enable_dropout,
             decode=decode,
+            packed=decoder_segment_ids is not None,
             trimmed=trimmed,
         )
         if not self.config.logits_via_embedding:

@@ -16,27 +16,34 @@ from prompt_tuning.run.start import split_paths
 from prompt_tuning.training.trainer import Trainer
 
 
-def enter(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> None:
-    """Shows registered tasks this run's vocabulary and folder of data; the first thing that a run does."""
+def enter(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> batches.DatasetConfig:
+    """Shows registered tasks this run's vocabulary and folder of data; the first thing that a run does.
+
+    Returns:
+      `with_tasks`.
+    """
     context.set_context(vocabulary=model.output_vocabulary, data_dir=cfg.data_dir)
+    return with_tasks(model, cfg)
 
 
-def with_choices(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> batches.DatasetConfig:
-    """Returns what is trained on, with all answer choices of an example where the model's losses compare them.
+def as_trained(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> batches.DatasetConfig:
+    """Returns what losses are computed of: `with_tasks`, with all answer choices of an example where they are compared.
+
+    With a prompt, packing is not SeqIO's: the stream stays that of single examples, and evaluation is not packed.
 
     Raises:
       ConfigError: If such examples are to be packed.
     """
-    if model.choice_losses is None:
-        return cfg
-    if cfg.pack:
+    cfg = with_tasks(model, cfg)
+    if cfg.pack and model.choice_losses is not None:
         raise ConfigError(
             "Examples with all their choices cannot be packed",
             got="utils.DatasetConfig.pack = True with choice_losses",
             expected="an example a row",
             fix="bind utils.DatasetConfig.pack = False, or models.EncoderDecoderModel.choice_losses = None",
         )
-    return dataclasses.replace(cfg, choices=True)
+    is_packed = cfg.pack and model.prompt is None
+    return dataclasses.replace(cfg, pack=is_packed, choices=model.choice_losses is not None)
 
 
 def with_tasks(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> batches.DatasetConfig:

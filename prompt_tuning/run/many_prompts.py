@@ -55,19 +55,19 @@ def read(path: str, model: EncoderDecoderModel) -> TunedSet:
       CheckpointError: If there is none, it is damaged, or of another model.
       ConfigError: If the model's method leaves plain prompts, or has a prompt for each task by itself.
     """
-    if model.method is not None and is_folded(model.method.describe()):
-        raise ConfigError(
-            f"{_SETTING} takes prompts, and what {type(model.method).__name__} trains is one once it is trained",
-            got="a model with this method",
-            expected="one without",
-            fix="bind METHOD = None",
-        )
     if model.method is not None and model.method.task_names:
         raise ConfigError(
             f"{_SETTING} gives rows prompts of their own, and so does methods.{type(model.method).__name__}",
             got=f"{_SETTING} beside a method of {len(model.method.task_names)} tasks",
             expected="one or the other",
             fix=f"leave {_SETTING} out and name the task of each example, or export each task's prompt as a plain one",
+        )
+    if model.method is not None and is_folded(model.method.describe()):
+        raise ConfigError(
+            f"{_SETTING} takes prompts, and what {type(model.method).__name__} trains is one once it is trained",
+            got="a model with this method",
+            expected="one without",
+            fix="bind METHOD = None",
         )
     prompt, added, info = None, {}, {}
     if model.prompt is not None or model.method is None:

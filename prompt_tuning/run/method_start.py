@@ -128,11 +128,9 @@ def _check_settings(model: EncoderDecoderModel, found: MethodSet, paths: Sequenc
         differ, fix = recorded or {}, "add a file of methods/ to the gin files"
     else:
         differ = model.method.differences(recorded, paths) if recorded else {}
-        name = (recorded or {}).get("name")
-        binds = (f"methods.{name}.{n} = {x}" for n, x in differ.items() if n != "name")
-        fix = f"bind {' and '.join(binds)}"
+        fix = f"bind {' and '.join(f'{name} = {x}' for name, x in differ.items())}"
         if "name" in differ:
-            fix = f"bind METHOD = @methods.{name}(), or name another file"
+            fix = f"bind METHOD = @methods.{differ['name']}(), or name another file"
     if model.method is None or differ:
         raise CheckpointError(
             f"What {found.info.get('exported_from')} holds is not what the model's method adds",

@@ -1,12 +1,15 @@
 """Where a prompt comes from that no checkpoint holds: its initializer, or the file that the config names."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
 from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints.method_files import kinds
 from prompt_tuning.checkpoints.method_files.folded import FOLDED, is_folded
+from prompt_tuning.checkpoints.method_files.method_set import METHOD
 from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
@@ -25,6 +28,8 @@ def make_prompt(
     """Returns the prompt [P, H] float32 that the model's initializer makes from the frozen embedding table."""
     prompt = model.prompt
     assert prompt is not None, "a prompt path exists only in a model with a prompt"
+    if (path := prompt_file_of(prompt)) is not None:
+        check_whole(model, [(f"prompt file {path}", read.load_prompt(path)[1] or {})])
     with partitioner.activate():
         array = initializers.build_prompt(
             prompt.prompt_init,
@@ -40,6 +45,31 @@ def prompt_file_of(prompt: PromptConfig | None) -> str | None:
     """Returns PROMPT_FILE if the prompt comes from a file that the config names."""
     spec = prompt.prompt_init if prompt else None
     return spec.path if isinstance(spec, initializers.FromFile) else None
+
+
+def check_whole(
+    model: EncoderDecoderModel, records: Sequence[tuple[str, Mapping[str, Any]]]
+) -> None:
+    """Checks that no prompt which a method made something else of is taken for all that it was.
+
+    Args:
+      model: The model that takes prompts.
+      records: What the runs recorded that left them, `(of what, record)`.
+
+    Raises:
+      CheckpointError: If the model has no such method.
+    """
+    parts = model.method.parts if model.method else ()
+    ours = [type(part).__name__ for part in parts]
+    for what, recorded in records:
+        name = (recorded.get(METHOD) or {}).get("name")
+        if model.prompt is not None and kinds.changes_prompt(recorded) and name not in ours:
+            raise CheckpointError(
+                f"The prompt of {what} is a part of what methods.{name} puts in front of inputs",
+                got=f"a model with METHOD = {ours or None}",
+                expected=f"methods.{name}",
+                fix="add its file of methods/ to the gin files, or use what `prompt-tuning export --task` makes of it",
+            )
 
 
 def prompt_origin(prompt: PromptConfig | None) -> dict[str, Any] | None:

@@ -268,6 +268,7 @@ def load_for_inference(
     # What the checkpoint was trained on does not matter to what comes from elsewhere.
     comes_along = any(is_added(path) and not _is_named(path, named) for path in model.param_shapes)
     records = [*(records if comes_along or not named else []), *named.values()]
+    prompt_start.check_whole(model, records)
 
     frozen = [path for path in model.param_shapes if not is_added(path)]
     params = _load(source, model, held_shapes(model, partitioner, frozen, restore.dtype))
@@ -281,8 +282,7 @@ def load_for_inference(
     check_recorded(records, params, restore.dtype)
     nested = tree.unflatten(params)
     if sets:
-        made = many_prompts.make_table(sets)
-        nested[table.TABLE] = jax.device_put(made, partitioner.replicated)
+        nested[table.TABLE] = jax.device_put(many_prompts.make_table(sets), partitioner.replicated)
     return Loaded(nested, source.step or 0)
 
 

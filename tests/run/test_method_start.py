@@ -98,7 +98,7 @@ def _added(run):
     return {p: np.asarray(x) for p, x in tree.flatten(run.params).items() if is_added(p)}
 
 
-def _over(folder, run, method=None, **config):
+def over(folder, run, method=None, **config):
     """The run's model over the weights in another folder, with another method or architecture."""
     config = dataclasses.replace(run.model.config, **config)
     module = run.model.module.clone(method=method, config=config)
@@ -131,22 +131,22 @@ def test_what_it_left_answers_alike_exported_merged_and_in_the_other_layout(
         assert cli.main(["convert", argv[0], str(tmp_path / name), *argv[1:]]) == 0
         assert not [path for path in open_source(tmp_path / name).shapes() if is_added(path)]
     runs = [
-        _over(tmp_path / "own", run),
-        _over(tmp_path / "file", run),
-        _over(source, run, IA3(), scan_layers=True),
-        _over(base, run, IA3(path=str(tmp_path / "set.safetensors")), scan_layers=True),
+        over(tmp_path / "own", run),
+        over(tmp_path / "file", run),
+        over(source, run, IA3(), scan_layers=True),
+        over(base, run, IA3(path=str(tmp_path / "set.safetensors")), scan_layers=True),
     ]
     for other in runs:
         np.testing.assert_allclose(other.score(TEXTS, TARGETS), expected, rtol=0, atol=1e-4)
-    untuned = _over(base, run, IA3()).score(TEXTS, TARGETS)
+    untuned = over(base, run, IA3()).score(TEXTS, TARGETS)
     assert np.abs(np.subtract(untuned, expected)).max() > 0.01
 
     # What does not fit is refused, by name.
     set_file = str(tmp_path / "set.safetensors")
     with pytest.raises(CheckpointError, match="not those that method file .*set.safetensors"):
-        _over(tmp_path / "file", run, IA3(path=set_file))
+        over(tmp_path / "file", run, IA3(path=set_file))
     with pytest.raises(CheckpointError, match=r"bind methods.IA3.outputs = \['key', 'value'\]"):
-        _over(base, run, IA3(path=set_file, outputs=("key",)))
+        over(base, run, IA3(path=set_file, outputs=("key",)))
     assert cli.main(["convert", base, str(tmp_path / "int8"), "--dtype=int8"]) == 0
     for argv, text in (
         (["export", str(model_dir), str(tmp_path / "set.npy")], "A .npy file holds one array"),

@@ -1,9 +1,9 @@
 """LoRA as adapters of Hugging Face's PEFT have it.
 
-| here | PEFT |
+| here, of `encoder/layers_0/attention/query` | PEFT, of `….encoder.block.0.layer.0.SelfAttention.q` |
 |---|---|
-| `encoder/layers_0/attention/query/lora_a` [inputs, rank] | `….block.0.layer.0.SelfAttention.q.lora_A.weight` [rank, inputs] |
-| `…/lora_b` [rank, outputs] | `….lora_B.weight` [outputs, rank] |
+| `lora_a` [inputs, rank] | `lora_A.weight` [rank, inputs] |
+| `lora_b` [rank, outputs] | `lora_B.weight` [outputs, rank] |
 
 PEFT names modules by a list of endings or by one expression for whole names, and gives some a rank or an alpha of their
 own by `rank_pattern` and `alpha_pattern`. Here a place is the same in every layer, so settings are made from the

@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
+from prompt_tuning.checkpoints.method_files.method_set import MethodSet
 from prompt_tuning.checkpoints.prompt_files import matrices, peft
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params.names import PROMPT_PATH, TASK_COLUMNS, TASK_ROWS
@@ -68,6 +68,14 @@ def read_adapter(path: epath.Path) -> MethodSet:
     return MethodSet({_COLUMNS: columns[:, :length], _ROWS: of_rows}, info or {})
 
 
+def describe(found: MethodSet) -> dict[str, Any]:
+    """Returns name and settings of what is of MPT, its tasks by their numbers, as PEFT knows them; else nothing."""
+    if set(found.params) != {_COLUMNS, _ROWS}:
+        return {}
+    tasks, rank, _ = found.params[_ROWS].shape
+    return {"name": NAME, "tasks": [str(number) for number in range(tasks)], "rank": rank}
+
+
 def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, bytes]:
     """Returns the files of an adapter, by name, that `peft.PeftModel.from_pretrained` loads, the configuration last.
 
@@ -93,9 +101,3 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
         peft.WEIGHTS_FILE: matrices.encode_safetensors(tensors, found.info),
         peft.CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
     }
-
-
-def task_names(found: MethodSet) -> list[str]:
-    """Returns the names of the tasks that a set is of; numbers, from 0, where it does not say them."""
-    recorded = (found.info.get(METHOD) or {}).get("tasks")
-    return recorded or [str(number) for number in range(len(found.params[_ROWS]))]

@@ -23,6 +23,7 @@ from jaxtyping import Float
 
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.checkpoints.formats import torch_files
+from prompt_tuning.checkpoints.method_files.method_set import METHOD
 from prompt_tuning.checkpoints.prompt_files import matrices
 from prompt_tuning.errors import CheckpointError
 
@@ -93,6 +94,9 @@ def read_adapter(
     prompt = matrices.check_matrix(
         tensors[TENSOR][:rows], path, what="prompt", setting=setting, width=width
     )
+    if kind == MULTITASK:
+        # Without what tasks multiply it with it is no prompt to put in front.
+        info = {METHOD: {"name": "MPT"}, **(info or {})}
     return prompt, info
 
 

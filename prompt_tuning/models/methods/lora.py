@@ -59,7 +59,7 @@ class LoRA(Method):
         """Makes the settings hashable and checks them."""
         targets = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
         patterns = {
-            field: tuple((regex, value) for regex, value in getattr(self, field))
+            field: _pairs(f"methods.LoRA.{field}", getattr(self, field))
             for field in ("rank_pattern", "alpha_pattern")
         }
         for field, regexes in (
@@ -114,7 +114,7 @@ class LoRA(Method):
         Expressions may be written in other ways, and dropout is of training alone.
         """
         differ = super().differences(recorded, paths)
-        differ.pop("dropout", None)
+        differ.pop("methods.LoRA.dropout", None)
         if "name" in differ:
             return differ
         try:
@@ -167,6 +167,19 @@ def _setting(field: str, name: str) -> str:
 def _first(pairs: _Pattern, place: str, default: Any) -> Any:
     """The value of the first expression that matches a place."""
     return next((value for regex, value in pairs if re.fullmatch(regex, place)), default)
+
+
+def _pairs(setting: str, value: Any) -> _Pattern:
+    """The pairs of a pattern."""
+    try:
+        return tuple((regex, x) for regex, x in value)
+    except (TypeError, ValueError) as e:
+        raise ConfigError(
+            f"{setting} is no list of pairs",
+            got=value,
+            expected="pairs of an expression and a number, as (('.*/key', 2),)",
+            fix=f"correct {setting}",
+        ) from e
 
 
 def _check_expressions(setting: str, regexes: Iterable[Any]) -> None:

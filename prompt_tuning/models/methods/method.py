@@ -13,7 +13,7 @@ Then come a gin name and a file of `configs/methods/`. The models know no method
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ from prompt_tuning.errors import ConfigError
 from prompt_tuning.params.names import place_of
 from prompt_tuning.types import Array, EncodeText, PyTree
 
+KeysAndValues = tuple[Float[jax.Array, "R K N D"], Float[jax.Array, "R K N D"]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Place:
@@ -35,6 +37,11 @@ class Place:
     """
 
     module: nn.Module
+
+    @property
+    def name(self) -> str:
+        """The module's name."""
+        return self.module.name or ""
 
     def parameter(
         self,
@@ -76,7 +83,7 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Linear(Place):
-    """The linear map from which a hook is called.
+    """The linear map from which a hook is called, by name: query, key, value, out, wi (wi_0, wi_1 if gated) or wo.
 
     Attributes:
       inputs: Width of its input, several axes of which count as one, and the logical name of that axis.
@@ -87,14 +94,61 @@ class Linear(Place):
     outputs: tuple[int, str]
 
     @property
-    def name(self) -> str:
-        """The map's name in its layer: query, key, value, out, wi (wi_0 and wi_1 where gated) or wo."""
-        return self.module.name or ""
-
-    @property
     def place(self) -> str:
         """Where it is in every layer, `STACK/MODULE/MAP`, the same in both layouts: encoder/attention/query."""
         return place_of("/".join(self.module.path))
+
+
+class Around(NamedTuple):
+    """What hooks inside the layers of a stack are told of it; a tree of arrays, the same for each layer.
+
+    Attributes:
+      shared: What `Method.shared_of` returned.
+      starts: [B, L] or [B, 1] int32, where in its row the example of each position begins; None where all begin at 0.
+      prompt_positions: [B, L] int32, row of the prompt at each position, from 1, where packed examples have prompts of
+        their own; None where the prompt, if there is one, stands in front.
+    """
+
+    shared: Any
+    starts: Array | None = None
+    prompt_positions: Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack(Place):
+    """The stack from which a hook is called, by name: encoder or decoder.
+
+    Attributes:
+      width: H.
+    """
+
+    width: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Attended(Place):
+    """The attention from which a hook is called, by name: attention, self_attention or encoder_decoder_attention.
+
+    Attributes:
+      window: Positions that the model tells apart: farther ones are alike to it.
+      shared: What `Method.shared_of` returned.
+    """
+
+    window: int
+    shared: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer(Place):
+    """The layer of the encoder from which a hook is called.
+
+    Attributes:
+      prompt_length: P, the rows of the prompt; 0 without one.
+      prompt_positions: See `Around`.
+    """
+
+    prompt_length: int
+    prompt_positions: Array | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +220,9 @@ class Method:
         return {"name": type(self).__name__, **{name: _listed(x) for name, x in fields.items()}}
 
     def differences(self, recorded: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
-        """Returns the settings, of those recorded with a file, by which it is not this method's.
+        """Returns the settings, by their gin names, of those recorded with a file by which it is not this method's.
+
+        Of another method it is `name` that differs.
 
         Args:
           recorded: What `describe` said when the file was made.
@@ -174,7 +230,10 @@ class Method:
         """
         del paths
         ours = self.describe()
-        return {name: x for name, x in recorded.items() if ours.get(name) != x}
+        if recorded.get("name") != ours["name"]:
+            return {"name": recorded.get("name")}
+        differ = {name: x for name, x in recorded.items() if ours.get(name) != x}
+        return {f"methods.{ours['name']}.{name}": x for name, x in differ.items()}
 
     def check(self, added: Sequence[str]) -> None:
         """Raises ConfigError if some of it finds no place in a model.
@@ -226,6 +285,22 @@ class Method:
         """Returns what a linear map gives for its output `y`, given the input `x`."""
         del linear, x
         return y
+
+    def shared_of(self, stack: Stack) -> Any:
+        """Returns what the hooks of a stack's layers share: a tree of arrays, computed once for all of them."""
+        del stack
+
+    def keys_and_values_of(self, attention: Attended, own: KeysAndValues) -> KeysAndValues:
+        """Returns what an attention takes for its `own` keys and values, each [R, K, N, D]: more, put in front."""
+        del attention
+        return own
+
+    def layer_input_of(
+        self, layer: Layer, x: Float[jax.Array, "B S H"]
+    ) -> Float[jax.Array, "B S H"]:
+        """Returns what a layer of the encoder takes for the input `x`."""
+        del layer
+        return x
 
     def embedded_of(
         self, tokens: Tokens, embedded: Float[jax.Array, "B L H"]

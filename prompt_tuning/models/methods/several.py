@@ -1,17 +1,24 @@
 """Several methods at once, each with parameters of its own."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax.errors import NameInUseError
 from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.models.methods.method import Linear, Method, Place, Tokens
+from prompt_tuning.models.methods.method import (
+    Attended,
+    KeysAndValues,
+    Layer,
+    Linear,
+    Method,
+    Place,
+    Stack,
+    Tokens,
+)
 from prompt_tuning.types import Array, EncodeText, PyTree
 
 
@@ -81,6 +88,19 @@ class Several(Method):
         """Returns what each of them says of itself."""
         return {**super().describe(), "methods": [method.describe() for method in self.methods]}
 
+    def differences(self, recorded: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+        """Returns what differs of each of them, if the file is of the same methods; see `Method`."""
+        theirs = recorded.get("methods", ())
+        if [part.get("name") for part in theirs] != [type(m).__name__ for m in self.methods]:
+            return super().differences(recorded, paths)
+        pairs = zip(self.methods, theirs, strict=True)
+        return {name: x for m, part in pairs for name, x in m.differences(part, paths).items()}
+
+    def check_inputs(self, length: int) -> None:
+        """Raises ConfigError if one of them cannot take inputs of so many tokens."""
+        for method in self.methods:
+            method.check_inputs(length)
+
     def prompt_of(
         self,
         place: Place,
@@ -107,21 +127,37 @@ class Several(Method):
         """Returns `y` as one of the methods makes it."""
         return self._one_of(linear, y, lambda method: method.output_of(linear, x, y))
 
+    def shared_of(self, stack: Stack) -> tuple[Any, ...]:
+        """Returns what each of them shares."""
+        return tuple(method.shared_of(stack) for method in self.methods)
+
+    def keys_and_values_of(self, attention: Attended, own: KeysAndValues) -> KeysAndValues:
+        """Returns keys and values as one of the methods makes them."""
+        shared = dict(zip(self.methods, attention.shared, strict=True))
+
+        def of(method: Method) -> KeysAndValues:
+            its_own = dataclasses.replace(attention, shared=shared[method])
+            return method.keys_and_values_of(its_own, own)
+
+        return self._one_of(attention, own, of)
+
+    def layer_input_of(
+        self, layer: Layer, x: Float[jax.Array, "B S H"]
+    ) -> Float[jax.Array, "B S H"]:
+        """Returns `x` as one of the methods makes it."""
+        return self._one_of(layer, x, lambda method: method.layer_input_of(layer, x))
+
     def embedded_of(
         self, tokens: Tokens, embedded: Float[jax.Array, "B L H"]
     ) -> Float[jax.Array, "B L H"]:
-        """Returns `embedded` as one of the methods makes it."""
+        """Returns the embedded tokens as one of the methods makes them."""
         return self._one_of(tokens, embedded, lambda method: method.embedded_of(tokens, embedded))
 
-    def check_inputs(self, length: int) -> None:
-        """Raises ConfigError if one of the methods cannot take inputs of so many tokens."""
-        for method in self.methods:
-            method.check_inputs(length)
-
     def penalty(self, params: PyTree, encode_text: EncodeText) -> Float[jax.Array, ""] | None:
-        """Returns the sum of what the methods add to the loss."""
+        """Returns what all of them add to the loss."""
         terms = [method.penalty(params, encode_text) for method in self.methods]
-        return functools.reduce(jnp.add, [x for x in terms if x is not None] or [None])
+        there = [term for term in terms if term is not None]
+        return sum(there[1:], start=there[0]) if there else None
 
     def _said(self, ask: Callable[[Method], Any]) -> Any:
         """What the method says of prompts that has something to say: no two change the same prompt."""
