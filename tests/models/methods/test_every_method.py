@@ -18,15 +18,18 @@ from flax.linen import partitioning as nn_partitioning
 
 import prompt_tuning
 from prompt_tuning import tree
+from prompt_tuning.checkpoints.method_files.folded import is_folded
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.methods.attempt import Attempt
 from prompt_tuning.models.methods.deep_prompt import DeepPrompt
+from prompt_tuning.models.methods.dept import DePT
 from prompt_tuning.models.methods.ia3 import IA3
 from prompt_tuning.models.methods.lora import LoRA
 from prompt_tuning.models.methods.method import Method
 from prompt_tuning.models.methods.mpt import MPT
 from prompt_tuning.models.methods.multitask_prompt import MultitaskPrompt
 from prompt_tuning.models.methods.prefix import Prefix
+from prompt_tuning.models.methods.residual import Residual
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import layouts
 from prompt_tuning.params.names import is_added, is_method, is_prompt
@@ -54,12 +57,18 @@ CASES = {
     "lora": Case(LoRA(targets=(".*",), rank=3, rank_pattern=((".*/key", 2),))),
     "prefix": Case(Prefix(length=3)),
     "deep prompt": Case(DeepPrompt(mode="add"), prompt_length=3),
+    "dept": Case(DePT(rank=2, max_length=24), prompt_length=6),
+    "residual": Case(Residual(hidden=5), prompt_length=6),
     "multitask_prompt": Case(MultitaskPrompt(tasks=("a", "b"), sees=("causal",)), prompt_length=6),
     "mpt": Case(MPT(tasks=("a", "b"), rank=2), prompt_length=6),
     "attempt": Case(Attempt(sources=(str(GOLDEN / "prompt.npy"),) * 2, bottleneck=5), 6),
 }
-# The others give rows what belongs to their tasks.
-IN_TABLES = {name: case for name, case in CASES.items() if not case.method.task_names}
+# The others give rows what belongs to their tasks, or leave plain prompts.
+IN_TABLES = {
+    name: case
+    for name, case in CASES.items()
+    if not case.method.task_names and not is_folded(case.method.describe())
+}
 
 
 def _module(case: Case, *, scan_layers: bool = False) -> T5:
