@@ -42,6 +42,8 @@ from tests import both_layouts
 from tests.helpers import GOLDEN, tiny_config
 from tests.models.conftest import FEATURES, max_difference
 
+# Linen's modules are hashable, which pyright does not see.
+_cached: Any = functools.cache
 PACKAGE = pathlib.Path(prompt_tuning.__file__).parent
 
 
@@ -95,13 +97,13 @@ def _init(module: T5) -> Any:
     return module.init({"params": jax.random.key(0)}, ids, ids, ids, enable_dropout=False)
 
 
-@functools.cache
+@_cached
 def _weights(module: T5) -> dict[str, np.ndarray]:
     variables = jax.jit(functools.partial(_init, module))()
     return {path: np.asarray(x) for path, x in tree.flatten(variables["params"]).items()}
 
 
-@functools.cache
+@_cached
 def _abstract(module: T5) -> tuple[dict, dict]:
     """Shapes and logical axes of all parameters by path."""
     variables = jax.eval_shape(functools.partial(_init, module))
@@ -116,7 +118,7 @@ def _added(case: Case, seed: int = 0) -> dict[str, np.ndarray]:
     return {p: rng.uniform(0.5, 1.5, shape).astype(np.float32) for p, shape in shapes.items()}
 
 
-@functools.cache
+@_cached
 def _compiled(module: T5) -> Any:
     return jax.jit(EncoderDecoderModel(module, None, None).apply)
 
