@@ -15,6 +15,7 @@ from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.data import batches, dataset_checks, inference_examples, made_from
 from prompt_tuning.data.benchmarks import leaderboard
+from prompt_tuning.data.example_tasks import all_names
 from prompt_tuning.data.inference_examples import InferenceExample
 from prompt_tuning.errors import ConfigError, DataError, check_choice
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
@@ -190,7 +191,8 @@ def read_examples(
         checks.warn(dataset_checks.check_dataset(cfg, needs_targets=mode == "score"))
         made_from.check_cache(cfg)
         return inference_examples.from_task(cfg)
-    names = list(prompts) if prompts else list(cfg.tasks) or None
+    # A name for each prompt; or a method's tasks, some of which have several.
+    tasks = [[name] for name in prompts] if prompts else cfg.tasks
     examples = inference_examples.from_file(
         input_file,
         inputs_end=inference_examples.inputs_end(cfg.mixture_or_task_name),
@@ -198,11 +200,11 @@ def read_examples(
         output_vocabulary=model.output_vocabulary,
         lengths=cfg.task_feature_lengths,
         needs_targets=mode == "score",
-        task_names=names,
+        task_names=all_names(tasks) or None,
     )
-    if names is None:
+    if not tasks:
         return examples
-    return inference_examples.numbered(examples, names, table.INDEX if prompts else TASK)
+    return inference_examples.numbered(examples, tasks, table.INDEX if prompts else TASK)
 
 
 def check(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.data import home, inference_examples
+from prompt_tuning.data.example_tasks import all_names
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
@@ -61,14 +62,15 @@ class LoadedRun:
     def _numbered(
         self, inputs: Sequence[str], targets: Sequence[str] | None, tasks: Sequence[str] | None
     ):
-        known = self.model.method.task_names if self.model.method else ()
+        told_apart = self.model.method.task_names if self.model.method else ()
+        known = all_names(told_apart)
         named = tasks or ()
         unknown = [name for name in named if name not in known]
         if unknown or len(named) != (len(inputs) if known else 0):
             raise ConfigError(
                 "The tasks of the inputs are not those that the run tells apart",
                 got=unknown[:3] or f"{len(named)} tasks of {len(inputs)} inputs",
-                expected=f"one of {list(known)} for each input" if known else "none",
+                expected=f"one of {known} for each input" if known else "none",
                 fix="name the task of each input" if known else "leave `tasks` out",
             )
         examples = inference_examples.from_strings(
@@ -81,7 +83,7 @@ class LoadedRun:
             tasks=tasks,
         )
         if known:
-            examples = inference_examples.numbered(examples, known, TASK)
+            examples = inference_examples.numbered(examples, told_apart, TASK)
         return list(enumerate(example.features for example in examples))
 
 

@@ -38,8 +38,8 @@ class DatasetConfig:
         holds examples of like length; 1 leaves them as they come.
       choices: Whether the targets of an example are all its answer choices, as `model.choice_losses` wants them; a
         run sets it.
-      tasks: Names of the tasks that the model's method tells apart: each example then has its task's number
-        (`example_tasks.py`). None of them where it tells none apart; a run sets it.
+      tasks: The tasks that the model's method tells apart, each by its names: examples then have their task's number
+        (`example_tasks.py`). Empty where it tells none apart; a run sets it.
       module: Python module whose import registers the task.
       data_dir: Folder with the original files, instead of the run's (see `context`) or TensorFlow Datasets.
     """
@@ -54,7 +54,7 @@ class DatasetConfig:
     pack: bool = False
     length_window: int = 1
     choices: bool = False
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[tuple[str, ...], ...] = ()
     module: str | None = None
     data_dir: str | None = None
 

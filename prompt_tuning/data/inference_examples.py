@@ -123,17 +123,17 @@ def from_file(
 
 
 def numbered(
-    examples: Iterator[InferenceExample], names: Sequence[str], feature: str
+    examples: Iterator[InferenceExample], tasks: example_tasks.Tasks, feature: str
 ) -> Iterator[InferenceExample]:
     """Yields examples with the number of what their `task` names, as a feature.
 
     Args:
       examples: With a `task` among what is shown of them.
-      names: What the tasks are called, in the order of the numbers.
+      tasks: What the tasks are called, in the order of the numbers.
       feature: The feature's name.
     """
     for example in examples:
-        number = np.int32(names.index(example.inputs[TASK_KEY]))
+        number = example_tasks.number_of(example.inputs[TASK_KEY], tasks)
         yield InferenceExample(example.inputs, {**example.features, feature: number})
 
 

@@ -7,7 +7,7 @@ import seqio
 import tensorflow as tf
 
 from prompt_tuning.data import mixing
-from prompt_tuning.data.example_tasks import with_number
+from prompt_tuning.data.example_tasks import Tasks, with_number
 from prompt_tuning.data.preprocessors import is_of_each_example
 from prompt_tuning.types import TASK
 
@@ -29,7 +29,7 @@ def endless(
     seed: int,
     start: int,
     form: Callable[[seqio.Task], seqio.Task] | None = None,
-    tasks: Sequence[str] = (),
+    tasks: Tasks = (),
 ) -> tf.data.Dataset:
     """Returns what SeqIO's `get_dataset` returns for all epochs, without its first examples.
 
@@ -47,7 +47,7 @@ def endless(
       seed: Seed of the order, of mixing and of random preprocessing.
       start: Examples to leave out at the start.
       form: Makes of each task the one that is read, with the same features; None reads it as it is.
-      tasks: Names of the tasks that are told apart, whose number each example then has (`example_tasks.py`).
+      tasks: The tasks that are told apart, whose number each example then has (`example_tasks.py`).
     """
     form = form or (lambda task: task)
     how = {"split": split, "use_cached": use_cached, "shuffle": shuffle, "seed": seed}

@@ -10,6 +10,7 @@ from prompt_tuning.checkpoints.method_files import mpt
 from prompt_tuning.checkpoints.method_files.method_set import METHOD
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.prompt_files.source import read_source
+from prompt_tuning.data.example_tasks import all_names, number_of
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.methods.alone import prompt_alone
 from prompt_tuning.models.methods.method import Method
@@ -37,7 +38,7 @@ def read_task_prompt(
     """
     found = read_set(source, step=step, setting="SOURCE")
     method = build_method(found.info.get(METHOD) or mpt.describe(found))
-    names = method.task_names
+    names = all_names(method.task_names)
     if task not in names or method.prompt_sees is not None:
         is_known = task in names
         raise ConfigError(
@@ -46,7 +47,7 @@ def read_task_prompt(
             + (f", whose prompt sees {method.prompt_sees}" if is_known else ""),
             expected="a prompt that sees all of itself and of the input"
             if is_known
-            else f"one of {list(names)}"
+            else f"one of {names}"
             if names
             else "a method that tells tasks apart",
             fix="use the run itself" if is_known else "correct --task, or leave it out",
@@ -64,7 +65,7 @@ def read_task_prompt(
         added,
         prompt,
         np.zeros((1, 1, width), np.float32),
-        task=np.array([names.index(task)]),
+        task=np.array([number_of(task, method.task_names)]),
     )
     # What it belongs to is the model alone.
     info.pop(METHOD, None)

@@ -42,7 +42,7 @@ def mixture(tmp_path_factory):
         shuffle=True,
         module="prompt_tuning.data.super_glue",
         data_dir=str(write_data(tmp_path_factory.mktemp("data"))),
-        tasks=TASKS,
+        tasks=tuple((name,) for name in TASKS),
     )
     batches.load_task_module(cfg)
     registry.replace_mixture(MIXTURE, {TASKS[0]: 1.0, TASKS[1]: 2.0})
@@ -96,7 +96,7 @@ def test_evaluation_and_prediction_read_the_same_numbers(mixture):
 
 
 def test_a_task_that_is_not_told_apart_is_refused_by_name(mixture):
-    cfg = dataclasses.replace(mixture, tasks=("super_glue_cb_v101", TASKS[0]))
+    cfg = dataclasses.replace(mixture, tasks=(("super_glue_cb_v101", "another"), (TASKS[0],)))
     text = "1 of 2 tasks have no prompt of their own: got .*cb_v102.*METHOD_TASKS.*Closest matches: .*cb_v101"
     with pytest.raises(DataError, match=text):
         dataset_checks.check_dataset(cfg, trains=True)

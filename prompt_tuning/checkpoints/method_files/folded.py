@@ -38,12 +38,11 @@ def as_used(
     for part in parts:
         if fold := _fold_of(part):
             used = fold(used, part)
-    recorded[FOLDED] = info[METHOD]
-    whole = recorded.pop(METHOD)
+    recorded[FOLDED] = recorded.pop(METHOD)
     if not rest:
         recorded["trainable_regex"] = [*PROMPT_REGEX]
     else:
-        recorded[METHOD] = {**whole, "methods": rest} if len(rest) > 1 else rest[0]
+        recorded[METHOD] = {**info[METHOD], "methods": rest} if len(rest) > 1 else rest[0]
     return used, recorded
 
 
@@ -65,7 +64,7 @@ def without_networks(
 
 def _parts(method: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     """The methods that a method consists of."""
-    return list((method or {}).get("methods") or [method or {}])
+    return (method or {}).get("methods") or [method or {}]
 
 
 def _kind_of(method: Mapping[str, Any]) -> kinds.Kind | None:

@@ -48,10 +48,10 @@ def read_adapter(path: epath.Path) -> MethodSet:
     config = peft.read_config(path, kind=PEFT_KIND, what="keys and values in front of others")
     tensors, info = peft.read_tensors(path)
     names = ("num_virtual_tokens", "num_layers", "num_attention_heads", "token_dim")
-    length, pairs, heads, width = (config.get(name) for name in names)
+    # A number that is missing is one that does not fit.
+    length, pairs, heads, width = (config.get(name) or 0 for name in names)
     found = {name: list(x.shape) for name, x in tensors.items()}
-    whole = isinstance(pairs, int) and isinstance(width, int)
-    if not whole or found != {peft.TENSOR: [length, 2 * pairs * width]}:
+    if not heads or found != {peft.TENSOR: [length, 2 * pairs * width]}:
         raise CheckpointError(
             f"The adapter {path} contradicts its own {peft.CONFIG_FILE}, or holds something else than a prefix",
             got=found,

@@ -195,8 +195,8 @@ class Method:
         return (self,)
 
     @property
-    def task_names(self) -> tuple[str, ...]:
-        """Names of the tasks that it tells apart: the batch then says which one each row is of (`types.TASK`)."""
+    def task_names(self) -> tuple[tuple[str, ...], ...]:
+        """The tasks that it tells apart, each by its names: a batch then says which a row is of (`types.TASK`)."""
         return ()
 
     @property

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +20,23 @@ class OfTasks(Method):
 
     Attributes:
       path: See `Method`.
-      tasks: Names of SeqIO tasks; their order is that of the parameters.
+      tasks: Names of SeqIO tasks; their order is that of the parameters. A list of several in the place of one makes
+        them one task, such as WSC's, which SuperGLUE trains and evaluates under two names.
 
     Raises:
       ConfigError: If `tasks` are no different names.
     """
 
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[str | tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         """Makes the names hashable and checks them."""
-        names = () if isinstance(self.tasks, str) else tuple(self.tasks)
+        listed = isinstance(self.tasks, list | tuple)
+        tasks = tuple(
+            tuple(task) if isinstance(task, list | tuple) else task
+            for task in (self.tasks if listed else ())
+        )
+        names = [n for task in tasks for n in (task if isinstance(task, tuple) else [task])]
         is_text = all(isinstance(name, str) for name in names)
         if not names or not is_text or len(set(names)) < len(names):
             raise ConfigError(
@@ -38,12 +45,17 @@ class OfTasks(Method):
                 expected="a list of different names, those of the mixture's tasks",
                 fix="bind METHOD_TASKS to such a list",
             )
-        object.__setattr__(self, "tasks", names)
+        object.__setattr__(self, "tasks", tasks)
 
     @property
-    def task_names(self) -> tuple[str, ...]:
+    def task_names(self) -> tuple[tuple[str, ...], ...]:
         """See `Method`."""
-        return self.tasks
+        return tuple(task if isinstance(task, tuple) else (task,) for task in self.tasks)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns name and settings, JSON values."""
+        tasks = [list(task) if isinstance(task, tuple) else task for task in self.tasks]
+        return {**super().describe(), "tasks": tasks}
 
     def of_task(
         self,

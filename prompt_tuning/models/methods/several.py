@@ -66,7 +66,7 @@ class Several(Method):
         return self.methods
 
     @property
-    def task_names(self) -> tuple[str, ...]:
+    def task_names(self) -> tuple[tuple[str, ...], ...]:
         """The tasks that one of the methods tells apart."""
         return self._said(lambda method: method.task_names)
 
