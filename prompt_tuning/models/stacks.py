@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.models import attention, layers, masks
 from prompt_tuning.models.config import REMAT_POLICIES, T5Config
-from prompt_tuning.models.methods.method import Method
+from prompt_tuning.models.methods.method import Around, Layer, Method, Place, Stack, Tokens
 from prompt_tuning.prompts.config import PromptConfig
-from prompt_tuning.prompts.prompt import PromptPrefix
+from prompt_tuning.prompts.prompt import PromptPrefix, join_prompt
 from prompt_tuning.types import Array
 
 
@@ -48,19 +48,22 @@ class EncoderLayer(nn.Module):
       config: The architecture.
       deterministic: Whether dropout is off.
       trimmed: Positions that were cut off the row as padding.
-      method: What acts on the linear maps; None for nothing.
+      method: What acts inside the layer; None for nothing.
+      prompt_length: Rows of the prompt that is in the input.
     """
 
     config: T5Config
     deterministic: bool
     trimmed: int = 0
     method: Method | None = None
+    prompt_length: int = 0
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "B S H"],
         mask: Bool[Array, "B 1 #S S"],
+        around: Around | None,
         table: Float[Array, "N buckets"] | None,
     ) -> tuple[Float[jax.Array, "B S H"], None]:
         """Returns the layer's output and None, the per-layer output that `scan` asks for."""
@@ -74,7 +77,10 @@ class EncoderLayer(nn.Module):
         )
         mlp = layers.Mlp(cfg, self.deterministic, self.method, name="mlp")
         x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
-        x = add("pre_attention_layer_norm", lambda y: attend(y, y, mask, bias), x)
+        if self.method is not None and around is not None:
+            layer = Layer(self, self.prompt_length, around.prompt_positions)
+            x = self.method.layer_input_of(layer, x)
+        x = add("pre_attention_layer_norm", lambda y: attend(y, y, mask, bias, around), x)
         return add("pre_mlp_layer_norm", mlp, x), None
 
 
@@ -86,7 +92,7 @@ class DecoderLayer(nn.Module):
       deterministic: Whether dropout is off.
       decode: Whether self-attention uses the key/value cache, and attention to the encoder the kept keys and values.
       trimmed: Positions that were cut off the inputs and the targets as padding.
-      method: What acts on the linear maps; None for nothing.
+      method: What acts inside the layer; None for nothing.
     """
 
     config: T5Config
@@ -102,6 +108,7 @@ class DecoderLayer(nn.Module):
         encoded: Float[Array, "B S H"],
         self_mask: Bool[Array, "B 1 T T"] | None,
         cross_mask: Bool[Array, "B 1 #T S"],
+        around: Around | None,
         table: Float[Array, "N buckets"] | None,
     ) -> tuple[Float[jax.Array, "R T H"], None]:
         """Returns the layer's output and None, the per-layer output that `scan` asks for."""
@@ -115,9 +122,15 @@ class DecoderLayer(nn.Module):
         to_encoded = attend(keep_keys=self.decode, trimmed=inputs, name="encoder_decoder_attention")
         mlp = layers.Mlp(cfg, self.deterministic, self.method, name="mlp")
         x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
-        x = add("pre_self_attention_layer_norm", lambda y: to_self(y, y, self_mask, bias), x)
+        x = add(
+            "pre_self_attention_layer_norm", lambda y: to_self(y, y, self_mask, bias, around), x
+        )
         # No position bias here: encoder and decoder positions have no common origin.
-        x = add("pre_cross_attention_layer_norm", lambda y: to_encoded(y, encoded, cross_mask), x)
+        x = add(
+            "pre_cross_attention_layer_norm",
+            lambda y: to_encoded(y, encoded, cross_mask, around=around),
+            x,
+        )
         return add("pre_mlp_layer_norm", mlp, x), None
 
 
@@ -179,7 +192,7 @@ class Encoder(nn.Module):
     Attributes:
       config: The architecture.
       prompt: Length and initializer of the prompt parameter; None declares none.
-      method: What acts on the layers' linear maps; None for nothing.
+      method: What acts inside the stack; None for nothing.
     """
 
     config: T5Config
@@ -196,6 +209,7 @@ class Encoder(nn.Module):
         prompt: Float[Array, "*B P H"] | None = None,
         prompt_mask: Array | None = None,
         prompt_positions: Int[Array, "B L"] | None = None,
+        task: Int[Array, " B"] | None = None,
         deterministic: bool,
         trimmed: int = 0,
     ) -> Float[jax.Array, "B S H"]:
@@ -209,19 +223,35 @@ class Encoder(nn.Module):
           prompt_mask: [B, P], nonzero where a prompt position is real; None if all are.
           prompt_positions: [B, L] row of the prompt at each position, from 1, where packed examples have prompts of
             their own between the tokens; 0 elsewhere.
+          task: [B] which of the method's tasks each row is of; None where it tells none apart.
           deterministic: Whether dropout is off.
           trimmed: Positions that were cut off the row as padding.
         """
         cfg = self.config
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
         x = jnp.asarray(embedded)
-        if prompt is not None or self.prompt is not None:
-            x = PromptPrefix(self.prompt, name="prompt")(x, prompt, prompt_positions)
+        if prompt is None and self.prompt is not None:
+            prompt = PromptPrefix(self.prompt, x.shape[-1], name="prompt")()
+        if self.method is not None:
+            x = self.method.embedded_of(Tokens(self, segment_ids, prompt_positions), x)
+            is_token = jnp.asarray(tokens) > 0
+            prompt = self.method.prompt_of(Place(self), prompt, x, is_token=is_token, task=task)
+        if prompt is not None:
+            x = join_prompt(x, prompt, prompt_positions)
         length = masks.prompt_length(x, tokens)
         is_real = masks.is_real_position(tokens, length, prompt_mask, segment_ids)
         mask = masks.key_mask(is_real)
         if segment_ids is not None:
             mask = masks.pairwise_mask(is_real, is_real, segment_ids, segment_ids)
+        around = None
+        if self.method is not None:
+            is_shifted = segment_ids is not None or prompt_mask is not None
+            starts = masks.first_key(mask) if is_shifted else None
+            around = Around(
+                self.method.shared_of(Stack(self, cfg.emb_dim)), starts, prompt_positions
+            )
+            if (sees := self.method.prompt_sees) is not None:
+                mask = masks.with_prompt_visibility(mask, length, sees)
         x = _run_layers(
             EncoderLayer,
             self,
@@ -229,11 +259,12 @@ class Encoder(nn.Module):
             num_layers=cfg.num_encoder_layers,
             # The prompt is dropped out with the tokens.
             x=dropout(x),
-            broadcast=(mask,),
+            broadcast=(mask, around),
             config=cfg,
             deterministic=deterministic,
             trimmed=trimmed,
             method=self.method,
+            prompt_length=0 if prompt is None else prompt.shape[-2],
         )
         return dropout(layers.RMSNorm(cfg, name="encoder_norm")(x))
 
@@ -243,7 +274,7 @@ class Decoder(nn.Module):
 
     Attributes:
       config: The architecture.
-      method: What acts on the layers' linear maps; None for nothing.
+      method: What acts inside the stack; None for nothing.
     """
 
     config: T5Config
@@ -259,10 +290,18 @@ class Decoder(nn.Module):
         *,
         deterministic: bool,
         decode: bool,
+        packed: bool = False,
         trimmed: tuple[int, int] = (0, 0),
     ) -> Float[jax.Array, "R T _"]:
-        """Returns float32 logits [B, T, V], or hidden states [B, T, H] if the head is the embedding table."""
+        """Returns float32 logits [B, T, V], or hidden states [B, T, H] if the head is the embedding table.
+
+        `packed` says that rows have several targets, which `self_mask` keeps apart.
+        """
         cfg = self.config
+        around = None
+        if self.method is not None:
+            starts = masks.first_key(self_mask) if packed and self_mask is not None else None
+            around = Around(self.method.shared_of(Stack(self, cfg.emb_dim)), starts)
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
         y = _run_layers(
             DecoderLayer,
@@ -270,7 +309,7 @@ class Decoder(nn.Module):
             scan_name="decoder",
             num_layers=cfg.num_decoder_layers,
             x=dropout(jnp.asarray(embedded)),
-            broadcast=(encoded, self_mask, cross_mask),
+            broadcast=(encoded, self_mask, cross_mask, around),
             config=cfg,
             deterministic=deterministic,
             decode=decode,

@@ -4,25 +4,32 @@ import numpy as np
 from etils import epath
 
 from prompt_tuning.checkpoints.formats import run
-from prompt_tuning.checkpoints.method_files import ia3
-from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
+from prompt_tuning.checkpoints.method_files import folded, kinds
+from prompt_tuning.checkpoints.method_files.method_set import MethodSet
 from prompt_tuning.checkpoints.prompt_files import matrices, peft, source
 from prompt_tuning.checkpoints.prompt_files.read import METHOD_FILE
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params import layouts
-from prompt_tuning.params.names import is_method, is_prompt
+from prompt_tuning.params.names import PROMPT_PATH, is_method, is_prompt
 
 
 def is_there(path: epath.PathLike, *, step: str | None = None) -> bool:
     """Returns whether `path` names what a method added, and no prompt."""
-    found = _file(source.resolve(path, step=step))
+    named = source.resolve(path, step=step)
+    if (named / PROMPT_PATH.replace("/", ".")).is_file():
+        return False
+    found = _file(named)
     if run.is_run_checkpoint(found):
         names = run.trainable_shapes(run.open_state(found))
         return any(map(is_method, names)) and not any(map(is_prompt, names))
     if peft.is_adapter(found):
-        return peft.kind_of(found) == ia3.PEFT_KIND
+        kind = kinds.of_adapter(peft.kind_of(found))
+        return kind is not None and not kind.changes_prompt
     if found.suffix == ".safetensors" and found.is_file():
-        return METHOD in (matrices.read_safetensors(found)[1] or {})
+        # A prompt that was tuned beside a method tells of it too.
+        return any(
+            is_method(name.replace(".", "/")) for name in matrices.read_safetensors(found)[0]
+        )
     return found.suffix == ".pt"
 
 
@@ -33,8 +40,8 @@ def read_set(
 
     Args:
       path: A `.safetensors` file that `prompt-tuning export` wrote; a MODEL_DIR, a checkpoint of a run, or a
-        `numpy_checkpoints/checkpoint_{step}` folder; T-Few's `.pt`; the directory of a PEFT adapter of (IA)3. Local or
-        gs://, a `.pt` local.
+        `numpy_checkpoints/checkpoint_{step}` folder; T-Few's `.pt`; the directory of a PEFT adapter of a method that
+        `kinds.py` lists. Local or gs://, a `.pt` local.
       step: A step of a MODEL_DIR, "latest" or "best"; None means "latest".
       setting: The setting that names it, for messages.
 
@@ -46,13 +53,14 @@ def read_set(
     if run.is_run_checkpoint(found):
         read = _of_run(found)
     elif peft.is_adapter(found):
-        read = ia3.read_adapter(found)
+        read = _of_adapter(found)
     elif found.suffix == ".safetensors" and found.is_file():
         tensors, info = matrices.read_safetensors(found)
         params = {name.replace(".", "/"): x.astype(np.float32) for name, x in tensors.items()}
         read = MethodSet(params, info or {})
     elif found.suffix == ".pt":
-        read = ia3.read_t_few(found)
+        (read_torch,) = (kind.read_torch for kind in kinds.KINDS if kind.read_torch)
+        read = read_torch(found)
     else:
         raise CheckpointError(
             "No file of a method",
@@ -80,10 +88,26 @@ def _file(path: epath.Path) -> epath.Path:
     return path / METHOD_FILE if (path / METHOD_FILE).is_file() else path
 
 
+def _of_adapter(path: epath.Path) -> MethodSet:
+    """What an adapter of PEFT holds."""
+    found = peft.kind_of(path)
+    kind = kinds.of_adapter(found)
+    if kind is None or kind.read_adapter is None:
+        types = [kind.peft_type for kind in kinds.KINDS if kind.peft_type]
+        raise CheckpointError(
+            f"{path} is a PEFT adapter of another kind",
+            got=f"peft_type {found}",
+            expected=f"peft_type {' or '.join(types)}, of a method that adds parameters to a model",
+            fix="use an adapter of such a kind",
+        )
+    return kind.read_adapter(path)
+
+
 def _of_run(path: epath.Path) -> MethodSet:
-    """What the checkpoint of a run holds."""
+    """What the checkpoint of a run holds, as it is used."""
     run.check_digests(path)
     state = run.open_state(path)
     stored = {p: state.read(run.TRAINABLE + p) for p in run.trainable_shapes(state) if is_method(p)}
-    apart = {p: np.asarray(x) for p, x in layouts.take_apart(stored).items()}
-    return MethodSet(apart, run.read_metadata(path))
+    apart, info = layouts.take_apart(stored), run.read_metadata(path)
+    used, info = folded.without_networks(apart, info)
+    return MethodSet({p: np.asarray(x) for p, x in used.items()}, info)
