@@ -30,6 +30,7 @@ from prompt_tuning.models.methods.mpt import MPT
 from prompt_tuning.models.methods.multitask_prompt import MultitaskPrompt
 from prompt_tuning.models.methods.prefix import Prefix
 from prompt_tuning.models.methods.residual import Residual
+from prompt_tuning.models.methods.several import Several
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import layouts
 from prompt_tuning.params.names import is_added, is_method, is_prompt
@@ -41,6 +42,8 @@ from tests import both_layouts
 from tests.helpers import GOLDEN, tiny_config
 from tests.models.conftest import FEATURES, max_difference
 
+# Linen's modules are hashable, which pyright does not see.
+_cached: Any = functools.cache
 PACKAGE = pathlib.Path(prompt_tuning.__file__).parent
 
 
@@ -62,6 +65,18 @@ CASES = {
     "multitask_prompt": Case(MultitaskPrompt(tasks=("a", "b"), sees=("causal",)), prompt_length=6),
     "mpt": Case(MPT(tasks=("a", "b"), rank=2), prompt_length=6),
     "attempt": Case(Attempt(sources=(str(GOLDEN / "prompt.npy"),) * 2, bottleneck=5), 6),
+    "several": Case(
+        Several(
+            methods=(
+                DePT(rank=2, max_length=24),
+                DeepPrompt(),
+                LoRA(targets=(".*/query",), rank=2),
+                Prefix(length=2),
+                IA3(),
+            )
+        ),
+        prompt_length=6,
+    ),
 }
 # The others give rows what belongs to their tasks, or leave plain prompts.
 IN_TABLES = {
@@ -82,13 +97,13 @@ def _init(module: T5) -> Any:
     return module.init({"params": jax.random.key(0)}, ids, ids, ids, enable_dropout=False)
 
 
-@functools.cache
+@_cached
 def _weights(module: T5) -> dict[str, np.ndarray]:
     variables = jax.jit(functools.partial(_init, module))()
     return {path: np.asarray(x) for path, x in tree.flatten(variables["params"]).items()}
 
 
-@functools.cache
+@_cached
 def _abstract(module: T5) -> tuple[dict, dict]:
     """Shapes and logical axes of all parameters by path."""
     variables = jax.eval_shape(functools.partial(_init, module))
@@ -103,7 +118,7 @@ def _added(case: Case, seed: int = 0) -> dict[str, np.ndarray]:
     return {p: rng.uniform(0.5, 1.5, shape).astype(np.float32) for p, shape in shapes.items()}
 
 
-@functools.cache
+@_cached
 def _compiled(module: T5) -> Any:
     return jax.jit(EncoderDecoderModel(module, None, None).apply)
 
