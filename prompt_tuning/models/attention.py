@@ -171,9 +171,8 @@ class Attention(nn.Module):
         split = functools.partial(layers.constrain, axes=("batch", "length", "heads", "kv"))
         # The division by sqrt(D) that this attention leaves out is in the query's initial values.
         query = split(project(name="query", variance=1.0 / cfg.head_dim)(inputs_q))
-        keys_and_values = lambda: tuple(  # noqa: E731
-            split(project(name=name)(inputs_kv)) for name in ("key", "value")
-        )
+        made = lambda name: split(project(name=name)(inputs_kv))  # noqa: E731
+        keys_and_values = lambda: (made("key"), made("value"))  # noqa: E731
         rows, positions = query.shape[:2]
         if self.keep_keys and self._keeps_keys():
             key, value = self._kept(lambda: self._with_added(keys_and_values(), around))

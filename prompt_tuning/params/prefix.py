@@ -2,13 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from prompt_tuning.params import layouts
 from prompt_tuning.types import Array
 
 # Where a prefix may be -> the stack, and its attention.
@@ -42,26 +40,13 @@ def _product(a: Array, b: Array) -> jax.Array:
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def is_made(method: Mapping[str, Any] | None) -> bool:
-    """Returns whether a network makes what this method, as `Method.describe` has it, puts in front."""
-    return (method or {}).get("name") == "Prefix" and method["hidden"] is not None  # pyright: ignore
-
-
-def fold(
-    arrays: Mapping[str, Array], method: Mapping[str, Any]
-) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Returns the keys and values that a network makes, and the method that trains such.
+def fold(arrays: Mapping[str, Array]) -> dict[str, jax.Array]:
+    """Returns the keys and values [P, N*D] of all layers that a network makes, by their paths.
 
     Args:
-      arrays: Path in either layout -> array; others than the network's are left as they are.
-      method: As `Method.describe` has it.
-
-    Returns:
-      Path in the unscanned layout -> array, and the method's description.
+      arrays: Path in the unscanned layout -> array; others than the network's are not read.
     """
-    apart = layouts.take_apart(arrays)
-    others = {path: x for path, x in apart.items() if "/prefix_" not in path}
-    return others | jax.jit(_fold)(apart), {**method, "hidden": None}
+    return jax.jit(_fold)({path: x for path, x in arrays.items() if "/prefix_" in path})
 
 
 def _fold(apart: Mapping[str, Array]) -> dict[str, jax.Array]:

@@ -56,6 +56,19 @@ def make_method(
         return jax.jit(init, out_shardings={path: shardings[path] for path in wanted})(rng)
 
 
+def read_fitting(model: EncoderDecoderModel) -> MethodSet | None:
+    """Returns what METHOD_FILE, which the model's method names, holds; None if it names none.
+
+    Raises:
+      CheckpointError: If it cannot be read, or is of another model or of other settings of the method.
+    """
+    if model.method is None or model.method.path is None:
+        return None
+    found = read_set(model.method.path)
+    arrays_of(model, found, "METHOD_FILE")
+    return found
+
+
 def method_origin(model: EncoderDecoderModel) -> dict[str, Any] | None:
     """Returns what a run records of the METHOD_FILE that it starts from; None if it starts from none."""
     path = model.method and model.method.path

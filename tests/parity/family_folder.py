@@ -180,7 +180,7 @@ def their_model(base: pathlib.Path) -> Any:
     import torch
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(base)
+    config = transformers.T5Config.from_pretrained(base)
     model = transformers.T5ForConditionalGeneration(config)
     weights = safetensors.torch.load_file(base / "model.safetensors")
     if "lm_head.weight" in weights:

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 import safetensors.numpy
-from etils import epath
 
 from prompt_tuning import tree
 from prompt_tuning.checkpoints.formats import huggingface
@@ -182,7 +181,7 @@ def _round_trip(
     with tempfile.TemporaryDirectory() as folder:
         target = pathlib.Path(folder) / "adapter"
         write(target)
-        again = read(epath.Path(target))
+        again = read(target)
     wrong = sum(differing(again.get(path, ()), x) for path, x in found.params.items())
     return Row(f"{name}/numbers after a round trip", wrong, 0, "count")
 

@@ -165,7 +165,7 @@ def _of_adapterhub(name: str, base: pathlib.Path, arrays: Arrays, file: pathlib.
         method = dataclasses.replace(method, hidden=hidden)
         model, _ = _with(base, method=method)
         trained, gradients = (_network(arrays, kind, keys) for kind in ("param", "grad"))
-        made, _ = prefix.fold(trained, method.describe())
+        made = prefix.fold(trained)
         difference = max(largest(made[path], x) for path, x in folded.items())
         yield Row(f"{name}/keys and values of the network", difference, 1e-5)
     params = {**frozen, **trained}

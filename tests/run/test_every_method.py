@@ -85,6 +85,7 @@ def test_a_run_leaves_the_weights_saves_its_own_goes_on_and_is_used_alike(
         assert cli.main(["export", str(whole), str(adapter), "--format=peft"]) == 0
         for path, x in read_set(set_file).params.items():
             np.testing.assert_array_equal(read_set(adapter).params[path], x)
+    assert run.model.method is not None
     tuned = dataclasses.replace(run.model.method, path=str(set_file))
     runs = [over(inputs.checkpoint, run, tuned, scan_layers=True)]
     if kind.change_kernel:

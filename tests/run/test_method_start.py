@@ -12,13 +12,18 @@ from prompt_tuning import cli, predict, train, tree
 from prompt_tuning.checkpoints import digest
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.formats import run as run_format
+from prompt_tuning.checkpoints.method_files.method_set import MethodSet
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.errors import CheckpointError
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.methods.ia3 import IA3
+from prompt_tuning.models.methods.lora import LoRA
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.params.names import is_added
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run.inference import Inference
+from prompt_tuning.run.method_start import arrays_of
 from prompt_tuning.run.start import load_for_inference
 from tests import tiny_run
 from tests.data.local_data import write_jsonl
@@ -88,6 +93,28 @@ def test_two_steps_and_two_more_equal_four(inputs, finished, tmp_path):
     run(files=IA3_FILES).run()
     for name, x in _saved(finished[0], 4).items():
         np.testing.assert_array_equal(_saved(tmp_path / "run", 4)[name], x)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "width", "text"),
+    [
+        (LoRA(rank=4).describe(), 32, "bind methods.LoRA.rank = 4"),
+        (LoRA(alpha=2.0).describe(), 32, "bind methods.LoRA.alpha = 2.0"),
+        (LoRA().describe(), 16, "of another model: 2 of 12 parameters differ"),
+        (IA3().describe(), 32, "bind METHOD = @methods.IA3"),
+    ],
+)
+def test_matrices_of_another_rank_scale_width_or_method_are_refused(recorded, width, text):
+    module = T5(tiny_run.run_config(), method=LoRA())
+    model = EncoderDecoderModel(module, None, None)
+    params = {
+        path: np.zeros((width, *x.shape[1:]) if "encoder/" in path else x.shape, np.float32)
+        for path, x in model.param_shapes.items()
+        if path.endswith("lora_a") or "lora_b" in path
+    }
+    params |= {p: np.zeros(model.param_shapes[p].shape, np.float32) for p in params if "_b" in p}
+    with pytest.raises(CheckpointError, match=text):
+        arrays_of(model, MethodSet(params, {"method": recorded}), "METHOD_FILE")
 
 
 TEXTS = ["hypothesis: the mill premise: a river", "She reads."]

@@ -5,7 +5,6 @@ from typing import Any
 
 from prompt_tuning.checkpoints.method_files import kinds
 from prompt_tuning.checkpoints.method_files.method_set import METHOD
-from prompt_tuning.params import prefix
 from prompt_tuning.params.names import PROMPT_REGEX
 from prompt_tuning.types import Array
 
@@ -31,7 +30,7 @@ def as_used(
       arrays: Path -> what the prompt and the method added.
       info: What the run records of them.
     """
-    used, recorded = without_network(arrays, info)
+    used, recorded = without_networks(arrays, info)
     parts = _parts(recorded.get(METHOD))
     rest = [part for part in parts if not _fold_of(part)]
     if len(rest) == len(parts):
@@ -39,34 +38,41 @@ def as_used(
     for part in parts:
         if fold := _fold_of(part):
             used = fold(used, part)
-    recorded[FOLDED] = info[METHOD]
-    whole = recorded.pop(METHOD)
+    recorded[FOLDED] = recorded.pop(METHOD)
     if not rest:
         recorded["trainable_regex"] = [*PROMPT_REGEX]
     else:
-        recorded[METHOD] = {**whole, "methods": rest} if len(rest) > 1 else rest[0]
+        recorded[METHOD] = {**info[METHOD], "methods": rest} if len(rest) > 1 else rest[0]
     return used, recorded
 
 
-def without_network(
+def without_networks(
     arrays: Mapping[str, Array], info: Mapping[str, Any]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Returns what methods added without the network that made a prefix, where one did; as `as_used`."""
-    whole = info.get(METHOD) or {}
-    used, parts = dict(arrays), _parts(whole)
-    if not any(map(prefix.is_made, parts)):
-        return used, dict(info)
-    for i, part in enumerate(parts):
-        if prefix.is_made(part):
-            used, parts[i] = prefix.fold(used, part)
-    return used, {**info, METHOD: {**whole, "methods": parts} if "methods" in whole else parts[0]}
+    """Returns what methods added without the networks that made it, and what is recorded of that; see `as_used`."""
+    used, recorded = dict(arrays), dict(info)
+    parts = [dict(part) for part in _parts(info.get(METHOD))]
+    for number, part in enumerate(parts):
+        kind = _kind_of(part)
+        if kind is not None and kind.without_network is not None:
+            used, parts[number] = kind.without_network(used, part)
+    if info.get(METHOD):
+        is_one = "methods" not in info[METHOD]
+        recorded[METHOD] = parts[0] if is_one else {**info[METHOD], "methods": parts}
+    return used, recorded
 
 
 def _parts(method: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     """The methods that a method consists of."""
-    return list((method or {}).get("methods") or [method or {}])
+    return (method or {}).get("methods") or [method or {}]
+
+
+def _kind_of(method: Mapping[str, Any]) -> kinds.Kind | None:
+    """What can be done with the results of one method."""
+    return next((kind for kind in kinds.KINDS if kind.name == method.get("name")), None)
 
 
 def _fold_of(method: Mapping[str, Any]) -> Callable[..., dict[str, Array]] | None:
     """How the results of one method are folded; None where they are not."""
-    return next((kind.fold for kind in kinds.KINDS if kind.name == method.get("name")), None)
+    kind = _kind_of(method)
+    return kind and kind.fold

@@ -38,6 +38,8 @@ class Kind:
       read_torch: Reads a file of PyTorch's, local.
       fold: `(path -> array, settings) -> path -> array`: what a run trained, prompt and all, without the parts that are
         discarded after training.
+      without_network: `(path -> array, settings) -> (path -> array, settings)`: what a run trained without a network
+        that made what the method adds, and the settings that then hold.
       change_kernel: `(name -> parameter at one linear map of one layer, the map's path, settings) -> KernelChange`.
     """
 
@@ -48,6 +50,10 @@ class Kind:
     changes_prompt: bool = False
     read_torch: Callable[[epath.Path], MethodSet] | None = None
     fold: Callable[[Mapping[str, Array], Mapping[str, Any]], dict[str, Array]] | None = None
+    without_network: (
+        Callable[[Mapping[str, Array], Mapping[str, Any]], tuple[dict[str, Array], dict[str, Any]]]
+        | None
+    ) = None
     change_kernel: (
         Callable[[Mapping[str, np.ndarray], str, Mapping[str, Any]], KernelChange] | None
     ) = None
@@ -78,13 +84,14 @@ KINDS = (
     ),
     Kind("MultitaskPrompt", changes_prompt=True),
     Kind("Attempt", changes_prompt=True),
-    Kind("Residual", fold=residual.fold),
     Kind(
         prefix.NAME,
         peft_type=prefix.PEFT_KIND,
         read_adapter=prefix.read_adapter,
         encode_adapter=prefix.encode_adapter,
+        without_network=prefix.without_network,
     ),
+    Kind("Residual", fold=residual.fold),
 )
 
 

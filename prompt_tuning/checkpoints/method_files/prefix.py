@@ -11,13 +11,19 @@ Source: PEFT 0.21, `peft_model.py` `PeftModel.get_prompt`, `tuners/prefix_tuning
 """
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
 
+from prompt_tuning import tree
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
 from prompt_tuning.checkpoints.prompt_files import matrices, peft
 from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.params import layouts, prefix
+from prompt_tuning.params.names import PREFIX
+from prompt_tuning.types import Array
 
 PEFT_KIND = "PREFIX_TUNING"
 NAME = "Prefix"
@@ -26,6 +32,8 @@ _PATH = "decoder/layers_{}/self_attention/prefix_{}"
 _KEY, _VALUE = "key", "value"
 # In what is recorded beside tensors that are written: layers of the decoder, where the file has one more, and heads.
 _LAYERS, _HEADS = "decoder_layers", "num_heads"
+
+_is_prefix = tree.match_any([f".*/{PREFIX}"])
 
 
 def read_adapter(path: epath.Path) -> MethodSet:
@@ -40,10 +48,10 @@ def read_adapter(path: epath.Path) -> MethodSet:
     config = peft.read_config(path, kind=PEFT_KIND, what="keys and values in front of others")
     tensors, info = peft.read_tensors(path)
     names = ("num_virtual_tokens", "num_layers", "num_attention_heads", "token_dim")
-    length, pairs, heads, width = (config.get(name) for name in names)
+    # A number that is missing is one that does not fit.
+    length, pairs, heads, width = (config.get(name) or 0 for name in names)
     found = {name: list(x.shape) for name, x in tensors.items()}
-    whole = isinstance(pairs, int) and isinstance(width, int)
-    if not whole or found != {peft.TENSOR: [length, 2 * pairs * width]}:
+    if not heads or found != {peft.TENSOR: [length, 2 * pairs * width]}:
         raise CheckpointError(
             f"The adapter {path} contradicts its own {peft.CONFIG_FILE}, or holds something else than a prefix",
             got=found,
@@ -119,6 +127,22 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
         peft.WEIGHTS_FILE: matrices.encode_safetensors(tensors, {**found.info, _LAYERS: layers}),
         peft.CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
     }
+
+
+def without_network(
+    arrays: Mapping[str, Array], settings: Mapping[str, Any]
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Returns what was trained with keys and values in place of the network that makes them, and the settings.
+
+    Args:
+      arrays: Path in either layout -> array: all that was trained.
+      settings: The method's (`Method.describe`).
+    """
+    if settings.get("hidden") is None:
+        return dict(arrays), dict(settings)
+    apart = layouts.take_apart(arrays)
+    others = {path: x for path, x in apart.items() if not _is_prefix(path)}
+    return others | prefix.fold(apart), {**settings, "hidden": None}
 
 
 def _row(layer: int, kind: str, pairs: int) -> int:

@@ -5,7 +5,7 @@ from etils import epath
 
 from prompt_tuning.checkpoints.formats import run
 from prompt_tuning.checkpoints.method_files import folded, kinds
-from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
+from prompt_tuning.checkpoints.method_files.method_set import MethodSet
 from prompt_tuning.checkpoints.prompt_files import matrices, peft, source
 from prompt_tuning.checkpoints.prompt_files.read import METHOD_FILE
 from prompt_tuning.errors import CheckpointError
@@ -26,7 +26,10 @@ def is_there(path: epath.PathLike, *, step: str | None = None) -> bool:
         kind = kinds.of_adapter(peft.kind_of(found))
         return kind is not None and not kind.changes_prompt
     if found.suffix == ".safetensors" and found.is_file():
-        return METHOD in (matrices.read_safetensors(found)[1] or {})
+        # A prompt that was tuned beside a method tells of it too.
+        return any(
+            is_method(name.replace(".", "/")) for name in matrices.read_safetensors(found)[0]
+        )
     return found.suffix == ".pt"
 
 
@@ -106,5 +109,5 @@ def _of_run(path: epath.Path) -> MethodSet:
     state = run.open_state(path)
     stored = {p: state.read(run.TRAINABLE + p) for p in run.trainable_shapes(state) if is_method(p)}
     apart, info = layouts.take_apart(stored), run.read_metadata(path)
-    used, info = folded.without_network(apart, info)
+    used, info = folded.without_networks(apart, info)
     return MethodSet({p: np.asarray(x) for p, x in used.items()}, info)

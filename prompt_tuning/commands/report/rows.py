@@ -32,6 +32,9 @@ METHODS = {
     "deep_prompt": "Deep prompts",
     "residual": "Residual prompt",
     "dept": "DePT",
+    "shared_prompt": "One prompt for all tasks",
+    "multitask_prompt": "Multitask prompt",
+    "mpt": "MPT",
 }
 # Values in the order of legends; sizes follow their parameters, numbers their value, other text the alphabet.
 _ORDERS = {

@@ -50,6 +50,7 @@ ALL: dict[str, dict[str, tuple]] = {
         "seed": SEEDS,
     },
     "methods": {**_PROMPT, "method": ("prompt", "model", "ia3"), **_RUNS},
+    "methods_multitask": {**_PROMPT, "method": ("shared_prompt", "mpt"), "seed": SEEDS},
     "my_sweep": {"batch_size": (16, 32), "seed": SEEDS},
 }
 _FURTHER = {

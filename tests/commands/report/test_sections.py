@@ -56,7 +56,7 @@ def test_measured_and_published_numbers_never_share_a_panel(everything):
             compared += 1
         assert all(table.kind == MEASURED for table in section.tables)
         assert all(table.kind in (PAPER, OTHER) for table in section.published_tables)
-    assert compared == 8
+    assert compared == 9
 
 
 def test_figure_1_is_made_of_its_three_sweeps(everything):

@@ -18,15 +18,18 @@ from flax.linen import partitioning as nn_partitioning
 
 import prompt_tuning
 from prompt_tuning import tree
+from prompt_tuning.checkpoints.method_files.folded import is_folded
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.methods.attempt import Attempt
 from prompt_tuning.models.methods.deep_prompt import DeepPrompt
+from prompt_tuning.models.methods.dept import DePT
 from prompt_tuning.models.methods.ia3 import IA3
 from prompt_tuning.models.methods.lora import LoRA
 from prompt_tuning.models.methods.method import Method
 from prompt_tuning.models.methods.mpt import MPT
 from prompt_tuning.models.methods.multitask_prompt import MultitaskPrompt
 from prompt_tuning.models.methods.prefix import Prefix
+from prompt_tuning.models.methods.residual import Residual
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import layouts
 from prompt_tuning.params.names import is_added, is_method, is_prompt
@@ -38,6 +41,8 @@ from tests import both_layouts
 from tests.helpers import GOLDEN, tiny_config
 from tests.models.conftest import FEATURES, max_difference
 
+# Linen's modules are hashable, which pyright does not see.
+_cached: Any = functools.cache
 PACKAGE = pathlib.Path(prompt_tuning.__file__).parent
 
 
@@ -54,12 +59,18 @@ CASES = {
     "lora": Case(LoRA(targets=(".*",), rank=3, rank_pattern=((".*/key", 2),))),
     "prefix": Case(Prefix(length=3)),
     "deep prompt": Case(DeepPrompt(mode="add"), prompt_length=3),
+    "dept": Case(DePT(rank=2, max_length=24), prompt_length=6),
+    "residual": Case(Residual(hidden=5), prompt_length=6),
     "multitask_prompt": Case(MultitaskPrompt(tasks=("a", "b"), sees=("causal",)), prompt_length=6),
     "mpt": Case(MPT(tasks=("a", "b"), rank=2), prompt_length=6),
     "attempt": Case(Attempt(sources=(str(GOLDEN / "prompt.npy"),) * 2, bottleneck=5), 6),
 }
-# The others give rows what belongs to their tasks.
-IN_TABLES = {name: case for name, case in CASES.items() if not case.method.task_names}
+# The others give rows what belongs to their tasks, or leave plain prompts.
+IN_TABLES = {
+    name: case
+    for name, case in CASES.items()
+    if not case.method.task_names and not is_folded(case.method.describe())
+}
 
 
 def _module(case: Case, *, scan_layers: bool = False) -> T5:
@@ -73,13 +84,13 @@ def _init(module: T5) -> Any:
     return module.init({"params": jax.random.key(0)}, ids, ids, ids, enable_dropout=False)
 
 
-@functools.cache
+@_cached
 def _weights(module: T5) -> dict[str, np.ndarray]:
     variables = jax.jit(functools.partial(_init, module))()
     return {path: np.asarray(x) for path, x in tree.flatten(variables["params"]).items()}
 
 
-@functools.cache
+@_cached
 def _abstract(module: T5) -> tuple[dict, dict]:
     """Shapes and logical axes of all parameters by path."""
     variables = jax.eval_shape(functools.partial(_init, module))
@@ -94,7 +105,7 @@ def _added(case: Case, seed: int = 0) -> dict[str, np.ndarray]:
     return {p: rng.uniform(0.5, 1.5, shape).astype(np.float32) for p, shape in shapes.items()}
 
 
-@functools.cache
+@_cached
 def _compiled(module: T5) -> Any:
     return jax.jit(EncoderDecoderModel(module, None, None).apply)
 

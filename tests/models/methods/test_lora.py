@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 from prompt_tuning import tree
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.layers import Dense
 from prompt_tuning.models.methods.lora import LoRA
 from prompt_tuning.models.t5 import T5
@@ -29,7 +31,7 @@ ALL = LoRA(
 )
 
 
-def _variables(module: T5) -> dict:
+def _variables(module: T5) -> Any:
     ids = np.ones((1, 1), np.int32)
     return module.init({"params": jax.random.key(0)}, ids, ids, ids, enable_dropout=False)
 
@@ -85,7 +87,8 @@ def test_it_is_what_weights_with_its_products_are(reference):
 
 def test_its_start_is_pefts():
     dense = Dense(tiny_config(), (8,), ("embed", "mlp"), method=LoRA(targets=(".*",)))
-    x = dense.init(jax.random.key(0), np.ones((1, 1, 64), np.float32))["params"]
+    variables: Any = dense.init(jax.random.key(0), np.ones((1, 1, 64), np.float32))
+    x = variables["params"]
     assert 0.9 / 8 < np.abs(x["lora_a"]).max() <= 1 / 8 and abs(x["lora_a"].mean()) < 0.01
     assert x["lora_b"].shape == (8, 8) and not np.any(x["lora_b"])
 
@@ -106,7 +109,7 @@ def test_over_narrow_weights_it_adds_the_same(held):
     a, b = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((16, 3), (3, 8)))
     method = LoRA(rank=3, alpha=3, targets=(".*",))
     plain = dense().apply({"params": kernel}, x)
-    tuned = dense(method=method).apply({"params": {**kernel, "lora_a": a, "lora_b": b}}, x)
+    tuned: Any = dense(method=method).apply({"params": {**kernel, "lora_a": a, "lora_b": b}}, x)
     assert tuned.dtype == jnp.bfloat16
     # The product is rounded once, with the sum.
     expected = np.asarray(plain, np.float32) + np.asarray(x, np.float32) @ np.asarray(a) @ b
@@ -133,7 +136,13 @@ def test_dropout_is_of_its_own_input_and_the_same_at_all_positions():
 
 def test_its_count_is_t_fews():
     """T-Few's LoRA of rank 4 on every linear map of T0 3B, with the norms, which it trains too."""
-    sizes = {"emb_dim": 2048, "num_heads": 32, "head_dim": 64, "mlp_dim": 5120, "vocab_size": 64}
+    sizes: dict[str, Any] = {
+        "emb_dim": 2048,
+        "num_heads": 32,
+        "head_dim": 64,
+        "mlp_dim": 5120,
+        "vocab_size": 64,
+    }
     config = T5Config(
         scan_layers=True, num_encoder_layers=24, num_decoder_layers=24, dtype="float32", **sizes
     )
@@ -144,14 +153,26 @@ def test_its_count_is_t_fews():
     assert sum(map(math.prod, {**added, **norms}.values())) == 9_097_216
 
 
+def test_the_rank_is_whole_and_the_other_axis_lies_as_the_kernels_does():
+    module = T5(tiny_config(scan_layers=True), method=LoRA(targets=(".*/(out|wo)",)))
+    axes = EncoderDecoderModel(module, None, None).param_axes
+    of = lambda place: [axes[f"{place}/lora_{x}"] for x in "ab"]  # noqa: E731
+    assert of("decoder/decoder/self_attention/out") == [
+        ("joined_kv", "layers", None),
+        (None, "layers", "embed"),
+    ]
+    assert of("encoder/encoder/mlp/wo")[0] == ("mlp", "layers", None)
+
+
 def test_expressions_that_match_nothing_are_refused():
     added = [p for p in _shapes(T5(tiny_config(), method=ALL)) if is_added(p)]
-    for settings in (
+    each: tuple[dict[str, Any], ...] = (
         {"targets": (".*/query", ".*/wi")},
         {"targets": ("query",)},
         {"rank_pattern": ((".*/wi", 2),)},
         {"alpha_pattern": (("decoder/mlp", 2.0),)},
-    ):
+    )
+    for settings in each:
         (field,) = settings
         method = LoRA(**settings)
         kept = [path for path in added if method.at(place_of(path).rpartition("/")[0])]
@@ -183,8 +204,6 @@ def test_what_other_words_say_alike_is_no_difference():
     theirs = LoRA(dropout=0.1, rank_pattern=((".*/query", 4),), alpha_pattern=((".*/query", 4),))
     assert not ours.differences(LoRA(dropout=0.1).describe(), paths)
     assert set(ours.differences(theirs.describe(), paths)) == {
-        "targets",
-        "rank_pattern",
-        "alpha_pattern",
+        f"methods.LoRA.{field}" for field in ("targets", "rank_pattern", "alpha_pattern")
     }
-    assert ours.differences({"name": "IA3", "inputs": []}, paths)["name"] == "IA3"
+    assert ours.differences({"name": "IA3", "inputs": []}, paths) == {"name": "IA3"}

@@ -12,7 +12,6 @@ from prompt_tuning.data.packing import pack
 from prompt_tuning.decoding.beam_search import BeamSearch
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.encoder_decoder import EOS_ID, EncoderDecoderModel
 from prompt_tuning.models.methods.prefix import Prefix
 from prompt_tuning.models.t5 import T5
@@ -26,7 +25,9 @@ LENGTH = 3
 PREFIX = Prefix(length=LENGTH)
 
 
-def _model(method=PREFIX, prompt=None, decode_fn=None, **config) -> EncoderDecoderModel:
+def _model(
+    method: Prefix | None = PREFIX, prompt=None, decode_fn=None, **config
+) -> EncoderDecoderModel:
     module = T5(tiny_config(dropout_rate=0.0, **config), prompt, method)
     return EncoderDecoderModel(module, None, None, decode_fn=decode_fn or Greedy())
 
@@ -62,7 +63,7 @@ def _apply(model, flat, batch, function="apply"):
 def test_counts_are_t_fews(hidden, count):
     """576K in the paper's table 4: two positions ("Question:", "Answer:"), three places, 24 layers of XL."""
     sizes = {"emb_dim": 2048, "num_heads": 32, "head_dim": 64, "mlp_dim": 5120, "vocab_size": 64}
-    config = T5Config(scan_layers=True, num_encoder_layers=24, num_decoder_layers=24, **sizes)
+    config = tiny_config(scan_layers=True, num_encoder_layers=24, num_decoder_layers=24, **sizes)
     model = EncoderDecoderModel(T5(config, method=Prefix(length=2, hidden=hidden)), None, None)
     shapes = {p: x.shape for p, x in model.param_shapes.items() if is_method(p)}
     assert sum(map(math.prod, shapes.values())) == count
