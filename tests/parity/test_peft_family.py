@@ -10,7 +10,7 @@ from tests.parity import peft_family, subjects
 from tests.parity.rows import Row
 
 # Subject -> rows that it has at least on the small copies.
-ROWS = {"lora": 9}
+ROWS = {"lora": 9, "tasks": 19}
 
 
 def test_a_folder_is_known_by_its_folders_and_cases_without_rows_are_named(
