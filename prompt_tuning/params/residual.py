@@ -41,7 +41,7 @@ def reparametrized(
         x = _product(x, of_rows[UP]) + of_rows[UP_BIAS]
         if NORM in of_rows:
             x = _standardized(x) * of_rows[NORM] + of_rows[NORM_BIAS]
-    return prompt + x
+    return jnp.asarray(prompt) + x
 
 
 def _product(x: Array, kernel: Array) -> jax.Array:

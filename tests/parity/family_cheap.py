@@ -54,7 +54,7 @@ def comparisons(
         if compare is not None and base is None:
             reason = "its model, the gated one of A_peft, is missing"
             yield NotChecked(name.removeprefix("family/"), reason)
-        elif compare is not None:
+        elif compare is not None and base is not None:
             yield from guarded(name, compare(name, base, arrays))
     for file in sorted((directory / "B_authors").glob("*.npz")):
         arrays, name = family_folder.read(file), f"family/B_authors/{file.stem}"
@@ -165,12 +165,17 @@ def _wayward(name: str, arrays: Mapping[str, np.ndarray]) -> Iterator[Row]:
 
 def _counts(numbers: Mapping[str, int], width: int) -> Iterator[Row]:
     """The rows of how many parameters these methods have in a model of some width."""
-    sizes = {"num_encoder_layers": 1, "num_decoder_layers": 1, "num_heads": 1, "head_dim": 1}
+    sizes: dict[str, Any] = {
+        "num_encoder_layers": 1,
+        "num_decoder_layers": 1,
+        "num_heads": 1,
+        "head_dim": 1,
+    }
     config = T5Config(vocab_size=1, emb_dim=width, mlp_dim=1, **sizes)
     for title, expected in numbers.items():
         for regex, kind in _COUNTS:
             if match := re.fullmatch(regex, title):
-                settings = {key: int(value) for key, value in match.groupdict().items()}
+                settings: dict[str, Any] = {n: int(x) for n, x in match.groupdict().items()}
                 prompt = PromptConfig(settings.pop("rows"))
                 model = EncoderDecoderModel(T5(config, prompt, kind(**settings)), None, None)
                 shapes = [x.shape for path, x in model.param_shapes.items() if is_added(path)]

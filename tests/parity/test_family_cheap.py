@@ -1,5 +1,7 @@
 """Cheaper prompts beside the numbers of their authors' code."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,8 @@ from tests.parity.rows import NotChecked, Row
 
 def test_without_its_model_a_case_is_not_checked(tmp_path):
     (tmp_path / "C_methods").mkdir()
-    np.savez(tmp_path / "C_methods" / "a.npz", **{"param/lora_embedding_A": np.ones((2, 1))})
+    arrays: dict[str, Any] = {"param/lora_embedding_A": np.ones((2, 1))}
+    np.savez(tmp_path / "C_methods" / "a.npz", **arrays)
     (item,) = family_cheap.comparisons(tmp_path, None)
     assert isinstance(item, NotChecked) and item.name == "C_methods/a"
 

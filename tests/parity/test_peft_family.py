@@ -36,6 +36,7 @@ def test_a_folder_is_known_by_its_folders_and_cases_without_rows_are_named(
     assert [item["name"] for item in report["not_checked"]] == ["C_methods/a", "C_methods/b"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 @pytest.mark.parametrize("subject", peft_family.SUBJECTS)

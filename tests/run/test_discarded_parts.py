@@ -106,7 +106,10 @@ def test_a_residual_prompt_is_left_as_the_plain_prompt_that_it_is(
     )
     assert run.score(TEXTS, TARGETS) == other.score(TEXTS, TARGETS)
 
-    # It is not changed once more.
+    # The prompt beside the MLP is not taken for the whole, and the whole is not changed once more.
+    bare = dataclasses.replace(plain, module=plain.module.clone(prompt=run.model.prompt))
+    with pytest.raises(CheckpointError, match="is a part of what methods.Residual puts"):
+        load_for_inference(bare, PjitPartitioner(), RestoreCheckpointConfig(path=str(checkpoint)))
     twice = dataclasses.replace(run.model, module=run.model.module.clone(prompt=prompt))
     with pytest.raises(CheckpointError, match="leave the file of methods/ out"):
         load_for_inference(twice, PjitPartitioner(), restore)
@@ -129,7 +132,7 @@ def test_two_steps_and_two_more_equal_four_of_several_methods(inputs, tmp_path):
     run("halves", 2)
     run("halves", 4)
     left = [folder / "numpy_checkpoints" / "checkpoint_4" for folder in folders.values()]
-    np.testing.assert_array_equal(*map(_prompt_of, left))
+    np.testing.assert_array_equal(_prompt_of(left[0]), _prompt_of(left[1]))
     one, other = (safetensors.numpy.load_file(folder / "method.safetensors") for folder in left)
     assert set(one) == set(other) == {"encoder.dept_a", "encoder.dept_b"}
     for name, x in one.items():

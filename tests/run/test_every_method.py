@@ -13,8 +13,9 @@ from prompt_tuning import cli, predict, train, tree
 from prompt_tuning.checkpoints import digest
 from prompt_tuning.checkpoints.formats import run as run_format
 from prompt_tuning.checkpoints.method_files import kinds
+from prompt_tuning.checkpoints.method_files.method_set import METHOD
 from prompt_tuning.checkpoints.method_files.read import read_set
-from prompt_tuning.params.names import is_added
+from prompt_tuning.params.names import is_added, is_prompt
 from tests import tiny_run
 from tests.run.test_method_start import TARGETS, TEXTS, over
 from tests.test_train import FILES, _builder
@@ -36,6 +37,12 @@ CASES: dict[str, dict[str, Any]] = {
         "methods.LoRA.alpha_pattern": ((".*/wo", 3.0),),
         "methods.LoRA.dropout": 0.1,
     },
+    "prefix": {
+        "methods.Prefix.length": 3,
+        "methods.Prefix.hidden": 4,
+        "methods.Prefix.places": ("decoder",),
+    },
+    "deep_prompt": {"PROMPT_LENGTH": 3},
 }
 
 
@@ -77,17 +84,22 @@ def test_a_run_leaves_the_weights_saves_its_own_goes_on_and_is_used_alike(
 
     run = predict.load_run(str(whole))
     expected = run.score(TEXTS, TARGETS)
-    kind = kinds.of_set(read_set(whole))
-    assert kind is not None
+    kind = kinds.of_set(read_set(whole)) or kinds.Kind(name)
     set_file, adapter = tmp_path / "set.safetensors", tmp_path / "adapter"
-    assert cli.main(["export", str(whole), str(set_file)]) == 0
+    has_prompt = any(map(is_prompt, stored))
+    # Of a run that tuned a prompt too, its folder is the prompt.
+    saved = "numpy_checkpoints/checkpoint_4/method.safetensors" if has_prompt else ""
+    assert cli.main(["export", str(whole / saved), str(set_file)]) == 0
     if kind.encode_adapter:
-        assert cli.main(["export", str(whole), str(adapter), "--format=peft"]) == 0
+        assert cli.main(["export", str(whole / saved), str(adapter), "--format=peft"]) == 0
         for path, x in read_set(set_file).params.items():
             np.testing.assert_array_equal(read_set(adapter).params[path], x)
     assert run.model.method is not None
-    tuned = dataclasses.replace(run.model.method, path=str(set_file))
-    runs = [over(inputs.checkpoint, run, tuned, scan_layers=True)]
+    # What only training needs is not in the file.
+    used = {key: x for key, x in read_set(set_file).info[METHOD].items() if key != "name"}
+    tuned = dataclasses.replace(run.model.method, path=str(set_file), **used)
+    weights = whole / "checkpoint_4" if has_prompt else inputs.checkpoint
+    runs = [over(weights, run, tuned, scan_layers=True)]
     if kind.change_kernel:
         merged = ["convert", str(whole / "checkpoint_4"), str(tmp_path / "merged"), "--merge"]
         assert cli.main([*merged, "--scan_layers"]) == 0

@@ -26,7 +26,11 @@ from tests.tiny_run import PROMPT_FILE
 
 FILES = ("models/t5_1_1_small_prompt.gin", "runs/prompt_finetune.gin")
 # What is tuned -> a file behind those, and what a run leaves of it.
-TUNED = {"prompt": ((), PROMPT_FILE), "ia3": (("methods/ia3.gin",), METHOD_FILE)}
+TUNED = {
+    "prompt": ((), PROMPT_FILE),
+    "ia3": (("methods/ia3.gin",), METHOD_FILE),
+    "lora": (("methods/lora.gin",), METHOD_FILE),
+}
 SAVE_PERIOD = 3
 # Interruptions of a soak, all at random moments; without one, one of each kind.
 SOAK = int(os.environ.get("PROMPT_TUNING_SOAK", "0"))
@@ -106,7 +110,9 @@ def _numbers(file: pathlib.Path) -> np.ndarray:
     """All numbers of a prompt's file, or of a method's."""
     if file.name == PROMPT_FILE:
         return np.load(file)
-    return np.concatenate([x for _, x in sorted(safetensors.numpy.load_file(file).items())])
+    return np.concatenate(
+        [np.ravel(x) for _, x in sorted(safetensors.numpy.load_file(file).items())]
+    )
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """DePT in the model: what it adds, to which positions, packed or cut, and what it refuses."""
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -101,12 +102,9 @@ def test_padding_gets_rows_that_nothing_reads_and_packed_examples_their_own(refe
 
 
 def test_what_it_cannot_take_is_refused(reference):
-    for settings, text in (
-        ({"rank": 0}, "methods.DePT.rank"),
-        ({"alpha": 0}, "methods.DePT.alpha"),
-        ({"max_length": 2.5}, "methods.DePT.max_length"),
-    ):
-        with pytest.raises(ConfigError, match=text):
+    refused: list[dict[str, Any]] = [{"rank": 0}, {"alpha": 0}, {"max_length": 2.5}]
+    for settings in refused:
+        with pytest.raises(ConfigError, match=f"methods.DePT.{next(iter(settings))}"):
             DePT(**settings)
     width = reference.batch["encoder_input_tokens"].shape[1]
     model = _model(DePT(rank=RANK, max_length=width - 1))

@@ -30,6 +30,7 @@ from prompt_tuning.models.methods.mpt import MPT
 from prompt_tuning.models.methods.multitask_prompt import MultitaskPrompt
 from prompt_tuning.models.methods.prefix import Prefix
 from prompt_tuning.models.methods.residual import Residual
+from prompt_tuning.models.methods.several import Several
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import layouts
 from prompt_tuning.params.names import is_added, is_method, is_prompt
@@ -64,6 +65,18 @@ CASES = {
     "multitask_prompt": Case(MultitaskPrompt(tasks=("a", "b"), sees=("causal",)), prompt_length=6),
     "mpt": Case(MPT(tasks=("a", "b"), rank=2), prompt_length=6),
     "attempt": Case(Attempt(sources=(str(GOLDEN / "prompt.npy"),) * 2, bottleneck=5), 6),
+    "several": Case(
+        Several(
+            methods=(
+                DePT(rank=2, max_length=24),
+                DeepPrompt(),
+                LoRA(targets=(".*/query",), rank=2),
+                Prefix(length=2),
+                IA3(),
+            )
+        ),
+        prompt_length=6,
+    ),
 }
 # The others give rows what belongs to their tasks, or leave plain prompts.
 IN_TABLES = {

@@ -1,5 +1,7 @@
 """The residual reparametrization: its formula, and that what it is folded into computes the same, bit for bit."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -74,11 +76,11 @@ def test_it_computes_what_it_is_folded_into(reference, method):
     if method.repeats == 1:
         return
     frozen = {path: x for path, x in reference.frozen.items() if path in model.param_shapes}
-    logits = [
+    own, plain = (
         np.asarray(jax.jit(m.apply)(tree.unflatten({**frozen, **flat}), reference.batch))
         for m, flat in ((model, added), (_model(None), used))
-    ]
-    np.testing.assert_array_equal(*logits)
+    )
+    np.testing.assert_array_equal(own, plain)
 
 
 def test_what_it_does_not_train_is_left_as_it_is():
@@ -90,6 +92,7 @@ def test_what_it_does_not_train_is_left_as_it_is():
 def test_settings_that_make_nothing_are_refused():
     with pytest.raises(ConfigError, match="bind PROMPT = @prompts.Prompt()"):
         _model(Residual(), prompt=False).param_shapes  # noqa: B018
-    for settings in ({"hidden": 0}, {"activation": "gelu"}, {"repeats": 0}):
+    refused: list[dict[str, Any]] = [{"hidden": 0}, {"activation": "gelu"}, {"repeats": 0}]
+    for settings in refused:
         with pytest.raises(ConfigError, match=f"methods.Residual.{next(iter(settings))}"):
             Residual(**settings)

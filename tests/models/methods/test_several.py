@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -12,6 +14,7 @@ from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.methods.ia3 import IA3
 from prompt_tuning.models.methods.method import Method
+from prompt_tuning.models.methods.prefix import Prefix
 from prompt_tuning.models.methods.several import Several
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params.names import ADDED_REGEX, is_method
@@ -51,8 +54,34 @@ def test_together_they_add_and_compute_what_one_of_all_their_settings_does(refer
         path: rng.uniform(0.5, 1.5, shape).astype(np.float32) for path, shape in _added(one).items()
     }
     params = tree.unflatten({**reference.frozen, **factors})
-    logits = [_model(m, dropout_rate=0.0).apply(params, reference.batch) for m in (both, one)]
+    models = [_model(m, dropout_rate=0.0) for m in (both, one)]
+    logits = [jax.jit(model.apply)(params, dict(reference.batch)) for model in models]
     np.testing.assert_array_equal(logits[0], logits[1])
+
+
+def test_each_gets_what_it_made_for_its_layers_to_share():
+    prefix = Prefix(length=2, hidden=4)
+    assert _added(Several(methods=(QUERIES, prefix))) == {**_added(QUERIES), **_added(prefix)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalty(Method):
+    """Adds to the loss."""
+
+    term: float = 1.0
+
+    def penalty(self, params, encode_text):
+        return jnp.float32(self.term)
+
+
+def _encode(text: str) -> list[int]:
+    return [len(text)]
+
+
+def test_losses_add_up_and_of_those_that_add_nothing_there_is_none():
+    assert Several(methods=(KEYS, QUERIES)).penalty({}, _encode) is None
+    three = Several(methods=(Penalty(), KEYS, Penalty(term=2.0)))
+    assert three.penalty({}, _encode) == 3
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
@@ -72,7 +101,8 @@ def test_every_hook_is_passed_on():
 
 def test_the_shipped_file_trains_whatever_a_method_adds():
     read = files.read(["prompt_tuning/configs/methods/several.gin"])
-    (listed,) = [s.value for s in read.statements if getattr(s, "selector", "") == "ADDED_REGEX"]
+    bindings = [s for s in read.statements if isinstance(s, files.Binding)]
+    (listed,) = [b.value for b in bindings if b.selector == "ADDED_REGEX"]
     assert listed == list(ADDED_REGEX)
 
 
