@@ -162,11 +162,10 @@ def read_back(
         target = pathlib.Path(folder) / "adapter"
         write(target)
         adapted = peft.PeftModel.from_pretrained(their_model(base), str(target)).eval()
-        given = {
-            key: torch.from_numpy(arrays[key]).long()
-            for key in ("input_ids", "attention_mask", "decoder_input_ids", "task_ids")
-            if key in arrays
-        }
+        # PEFT drops the decoder's inputs of prompts of tasks, and makes them of the labels.
+        of_tasks = ("labels", "task_ids") if "task_ids" in arrays else ("decoder_input_ids",)
+        names = ("input_ids", "attention_mask", *of_tasks)
+        given = {key: torch.from_numpy(arrays[key]).long() for key in names}
         with torch.no_grad():
             logits = adapted(**given).logits.numpy()
     real = arrays["labels"] != -100

@@ -11,6 +11,8 @@ from prompt_tuning.config.flags import parse_run
 from prompt_tuning.data.batch_shapes import BatchShapes
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.run import steps as compiled_steps
+from prompt_tuning.run.start import split_paths
+from prompt_tuning.types import TASK
 from tests import tiny_run
 
 CONFIGS = "prompt_tuning/configs"
@@ -147,6 +149,19 @@ def test_a_training_run_has_steps_of_evaluation_too(mode):
     step = run_step.step_on(run, jax.devices())
     assert step.optimizer_bytes == 0
     assert step.batch_bytes == 4 * (32 + 3 * 16)
+
+
+def test_a_method_that_tells_tasks_apart_has_a_number_for_each_row():
+    files = (*TRAIN_FILES[:2], f"{CONFIGS}/methods/mpt.gin", *TRAIN_FILES[2:])
+    run = read(files, **TINY, METHOD_TASKS=["a", ["b", "c"]])
+    assert run_step.abstract_batch(run, run.partitioner)[TASK].shape == (8,)
+    # What each task has is trained with the prompt.
+    trainable, _ = split_paths(run.model, run.trainable_regex)
+    assert {path.rpartition("/")[2] for path in trainable} == {
+        "prompt",
+        "task_columns",
+        "task_rows",
+    }
 
 
 def test_packed_rows_come_with_segments_and_positions():
