@@ -80,9 +80,10 @@ def _with(base: pathlib.Path, **parts: Any) -> tuple[EncoderDecoderModel, dict[s
 
 
 def _saved_prompt(
-    name: str, folder: pathlib.Path, base: pathlib.Path, _: Mapping[str, Any]
+    name: str, folder: pathlib.Path, base: pathlib.Path, config: Mapping[str, Any]
 ) -> Iterator[Row | NotChecked]:
     """The rows of P-tuning, of which PEFT saves the prompt that its network makes."""
+    del config
     arrays = family_folder.read(folder / "golden.npz")
     prompt, _ = load_prompt(folder)
     model, frozen = _with(base, prompt=PromptConfig(length=len(prompt)))
