@@ -56,7 +56,14 @@ class EncoderDecoderModel:
     num_decodes: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks the loss terms and the way of decoding where they are configured, not at the first step."""
+        """Checks the method, the loss terms and how to decode where they are configured, not at the first step."""
+        if not isinstance(self.method, Method | None):
+            raise ConfigError(
+                "METHOD is no method",
+                got=self.method,
+                expected="one, such as @methods.IA3(), or None",
+                fix="bind METHOD; several at once are METHODS, behind --gin_file=methods/several.gin",
+            )
         self.loss_config  # noqa: B018
         self.decoder  # noqa: B018
 

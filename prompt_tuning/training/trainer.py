@@ -34,19 +34,18 @@ class Trainer:
         check_count(
             "trainer.Trainer.num_microbatches", self.num_microbatches, "slices", none_means="one"
         )
-        for regex, schedule in self.learning_rates_by_regex.items():
-            try:
+        try:
+            for regex, schedule in self.learning_rates_by_regex.items():
                 re.compile(regex)
-                is_right = callable(schedule)
-            except (re.error, TypeError):
-                is_right = False
-            if not is_right:
-                raise ConfigError(
-                    "trainer.Trainer.learning_rates_by_regex",
-                    got={regex: schedule},
-                    expected="regular expressions over parameter paths, each with what makes a learning rate",
-                    fix="write it as {'.*/prompt/.*': @prompt/utils.create_learning_rate_scheduler()}",
-                )
+                if not callable(schedule):
+                    raise TypeError(schedule)
+        except (re.error, TypeError, AttributeError) as error:
+            raise ConfigError(
+                "trainer.Trainer.learning_rates_by_regex",
+                got=self.learning_rates_by_regex,
+                expected="regular expressions over parameter paths, each with what makes a learning rate",
+                fix="write it as {'.*/prompt/.*': @prompt/utils.create_learning_rate_scheduler()}",
+            ) from error
 
     def check_paths(self, trainable: Iterable[str]) -> None:
         """Raises ConfigError unless each regular expression has parameters, and no parameter has two of them.

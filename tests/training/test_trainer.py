@@ -61,7 +61,7 @@ def test_an_expression_without_parameters_or_two_for_one_are_refused(regexes, te
         trainer.check_paths(SHAPES)
 
 
-@pytest.mark.parametrize("rates", [{"(": RATE_A}, {".*": 0.3}, {1: RATE_A}])
+@pytest.mark.parametrize("rates", [{"(": RATE_A}, {".*": 0.3}, {1: RATE_A}, 0.3])
 def test_rates_of_another_form_are_refused(rates):
     with pytest.raises(ConfigError, match="learning_rates_by_regex.*Fix: write it as"):
         _trainer(learning_rates_by_regex=rates)

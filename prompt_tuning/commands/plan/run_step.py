@@ -257,7 +257,9 @@ def abstract_batch(run: PlannedRun, partitioner: PjitPartitioner) -> dict[str, A
         names |= {f"decoder_{name}": "targets" for name in ("segment_ids", "positions")}
     if run.mode != "decode" and run.model.choice_losses is not None:
         names["decoder_segment_ids"] = "targets"
-    shapes = {name: (run.batch_size, lengths[feature]) for name, feature in names.items()}
+    shapes: dict[str, tuple[int, ...]] = {
+        name: (run.batch_size, lengths[feature]) for name, feature in names.items()
+    }
     if run.model.method is not None and run.model.method.task_names:
         shapes[TASK] = (run.batch_size,)
     return {

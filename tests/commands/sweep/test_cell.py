@@ -204,7 +204,10 @@ def test_updates_that_were_made_twice_are_timed_once(tmp_path):
         for step in steps:
             writer.write_scalars(step, {"timing/steps_per_second": rate})
         writer.close()
-    assert cells._seconds_of_updates(str(tmp_path)) == 20 / 1.0 + 30 / 2.0
+    assert cells._costs(str(tmp_path)) == {
+        "train_seconds": 20 / 1.0 + 30 / 2.0,
+        "update_bytes": None,
+    }
 
 
 def test_a_score_needs_a_number():

@@ -117,3 +117,9 @@ def test_the_shipped_file_trains_whatever_a_method_adds():
 def test_a_list_of_another_form_is_refused(settings, text):
     with pytest.raises(ConfigError, match=text):
         Several(**settings)
+
+
+def test_a_list_is_no_method():
+    module = T5(tiny_config(), method=[KEYS, QUERIES])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="several at once are METHODS"):
+        EncoderDecoderModel(module, None, None)
