@@ -93,7 +93,9 @@ def arrays_of(model: EncoderDecoderModel, found: MethodSet, setting: str) -> dic
             f"What {where} holds is not what the model's method adds",
             got=recorded,
             expected=str(ours),
-            fix=f"bind {' and '.join(binds)}" if ours else "add --gin_file=methods/ia3.gin",
+            fix=f"bind {' and '.join(binds)}"
+            if ours
+            else "add a file of methods/ to the gin files",
         )
     shapes = {path: x.shape for path, x in model.param_shapes.items() if is_method(path)}
     layers = {

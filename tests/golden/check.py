@@ -3,12 +3,14 @@
   python tests/golden/check.py DIR --format=json
 
 DIR is in the layout that README.md describes; shapes and settings come from its meta.json. A folder with reference
-numbers of T0 and T-Few (tests/parity/t0.py) has none. Every comparison is a row: name, measured difference, tolerance,
+numbers of T0 and T-Few (tests/parity/t0.py), or of adapters and other tuned parts (tests/parity/peft_family.py), has
+none. Every comparison is a row: name, measured difference, tolerance,
 ok. The exit status is 0 only if every row is ok.
 """
 
 import argparse
 import csv
+import importlib
 import io
 import json
 import math
@@ -31,6 +33,8 @@ T0_FILES = (
     "p3_card_examples.json",
     "t03b_ia3_finish.json",
 )
+# One that has one of these folders holds those of adapters and other tuned parts.
+FAMILY_FOLDERS = ("A_peft", "B_authors", "B_prefix_full", "C_methods")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--huggingface", action="store_true", help="compare with transformers and PEFT as well"
     )
     args = parser.parse_args(argv)
-    if not (args.directory / "meta.json").is_file() and not _is_t0(args.directory):
+    if not (args.directory / "meta.json").is_file() and not _kind_of(args.directory):
         parser.error(
-            f"{args.directory} has no meta.json and none of {', '.join(T0_FILES)}: "
+            f"{args.directory} has no meta.json and none of {', '.join(T0_FILES + FAMILY_FOLDERS)}: "
             "not a folder of reference numbers"
         )
     _prepare()
@@ -72,10 +76,12 @@ def _prepare() -> None:
         os.environ.setdefault(name, value)
 
 
-def _is_t0(directory: pathlib.Path) -> bool:
-    """Whether the folder holds reference numbers of T0 and T-Few."""
+def _kind_of(directory: pathlib.Path) -> str | None:
+    """What a folder without meta.json holds reference numbers of: its module in tests/parity; None if of nothing."""
     names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
-    return "meta.json" not in names and bool(names & set(T0_FILES))
+    kinds = {"t0": T0_FILES, "peft_family": FAMILY_FOLDERS}
+    found = [kind for kind, own in kinds.items() if names & set(own)]
+    return found[0] if found and "meta.json" not in names else None
 
 
 def _vocabulary(args: argparse.Namespace) -> pathlib.Path | None:
@@ -92,10 +98,8 @@ def _compare(directory: pathlib.Path, vocabulary: pathlib.Path | None, *, huggin
     from tests.parity import golden
     from tests.parity.golden_folder import Golden
 
-    if _is_t0(directory):
-        from tests.parity import t0
-
-        report = t0.compare(directory, vocabulary)
+    if kind := _kind_of(directory):
+        report = importlib.import_module(f"tests.parity.{kind}").compare(directory, vocabulary)
     else:
         folder = Golden(directory, vocabulary)
         report = golden.compare(folder)

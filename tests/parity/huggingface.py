@@ -15,13 +15,8 @@ import numpy as np
 import torch
 import transformers
 
-from prompt_tuning import tree
-from prompt_tuning.checkpoints import load as initial
-from prompt_tuning.checkpoints.open import open_source
-from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
-from prompt_tuning.models.t5 import T5
 from tests.parity.rows import Row
+from tests.parity.saved_model import load
 
 LOGITS_TOLERANCE = 1e-4
 NUM_DECODED = 8
@@ -136,22 +131,6 @@ def save(model: Any, folder: pathlib.Path, *, form: str = "safetensors") -> None
     model.save_pretrained(folder, max_shard_size="12KB" if form == "shards" else "1GB")
     name = "model.safetensors.index.json" if form == "shards" else "model.safetensors"
     assert (folder / name).is_file()
-
-
-def load(folder: pathlib.Path, *, scan_layers: bool) -> tuple[EncoderDecoderModel, dict[str, Any]]:
-    """Returns our model of a saved one, and its parameters."""
-    source = open_source(folder)
-    assert source.kind == "huggingface" and source.settings is not None
-    config = T5Config(**source.settings, dtype="float32", scan_layers=scan_layers)
-    model = EncoderDecoderModel(T5(config), None, None)
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    params = initial.load_params(
-        source,
-        model.param_shapes,
-        dict.fromkeys(model.param_shapes, sharding),
-        model_shapes=model.param_shapes,
-    )
-    return model, tree.unflatten(params)
 
 
 def their_logits(model: Any, features: dict[str, np.ndarray]) -> np.ndarray:

@@ -21,9 +21,10 @@ import numpy as np
 from etils import epath
 
 from prompt_tuning.checkpoints.formats import huggingface, torch_files
+from prompt_tuning.checkpoints.method_files.kernel_change import KernelChange
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
 from prompt_tuning.checkpoints.prompt_files import matrices, peft
-from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params.names import IA3_SCALING, LINEAR_MAPS
 
 PEFT_KIND = "IA3"
@@ -70,18 +71,8 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
     Args:
       found: Factors of every layer.
       base_model: Name on the Hugging Face hub, or path, of the model that they are for.
-
-    Raises:
-      ConfigError: If they are not those of (IA)3.
     """
-    settings = found.info.get(METHOD) or {}
-    if settings.get("name") != NAME:
-        raise ConfigError(
-            "PEFT has no adapter for this method",
-            got=settings.get("name"),
-            expected=NAME,
-            fix="export it as .safetensors",
-        )
+    settings = found.info[METHOD]
     inputs = [name for name in LINEAR_MAPS if name in settings["inputs"]]
     outputs = [name for name in LINEAR_MAPS if name in settings["outputs"]]
     tensors = {}
@@ -106,6 +97,23 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
         peft.WEIGHTS_FILE: matrices.encode_safetensors(tensors, found.info),
         peft.CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
     }
+
+
+def change_kernel(
+    params: Mapping[str, np.ndarray], path: str, settings: Mapping[str, Any]
+) -> KernelChange:
+    """Returns what the factors of one linear map make of its kernel.
+
+    l_ff goes into `wo`, which is right whatever the block's activations are.
+
+    Args:
+      params: Name -> factors.
+      path: The map's.
+      settings: The method's.
+    """
+    factors = params[IA3_SCALING]
+    is_input = path.rpartition("/")[2] in settings["inputs"]
+    return KernelChange(rows=factors) if is_input else KernelChange(columns=factors)
 
 
 def _from_modules(

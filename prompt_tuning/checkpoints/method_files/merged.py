@@ -1,36 +1,36 @@
 """A checkpoint whose weights have taken in what a method added: a plain model that computes the same."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.checkpoints.method_files import ia3
+from prompt_tuning.checkpoints.method_files import kinds
+from prompt_tuning.checkpoints.method_files.kernel_change import KernelChange
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params import layouts
-from prompt_tuning.params.names import IA3_SCALING, is_method
+from prompt_tuning.params.names import is_method
 
-_KERNEL = "kernel"
+_KERNEL = "/kernel"
 
 
 class MergedSource:
-    """The parameters of a checkpoint with (IA)3's factors multiplied into its kernels, without the factors.
-
-    Columns of a kernel are scaled for factors of its outputs, rows for those of its inputs: l_ff goes into `wo`, which
-    is right whatever the block's activations are.
+    """The parameters of a checkpoint with what a method added taken into its kernels, without the method's own.
 
     Args:
       source: The checkpoint, in either layout.
-      found: The factors.
+      found: What the method added.
 
     Attributes:
       metadata: Of what the run recorded, what still holds.
 
     Raises:
-      CheckpointError: If a kernel is missing, of another width, or stored as int8.
+      CheckpointError: If the method does not belong into weights, or a kernel is missing, of another width, or stored
+        as int8.
     """
 
     frozen_digest: str | None = None
@@ -44,23 +44,34 @@ class MergedSource:
         recorded = getattr(source, "metadata", {})
         origin = found.info.get("exported_from")
         self.metadata: dict[str, Any] = {"model": recorded.get("model", {}), "merged": origin}
-        if found.info.get(METHOD, {}).get("name") != ia3.NAME:
+        kind = kinds.of_set(found)
+        if kind is None or kind.change_kernel is None:
             raise CheckpointError(
                 "What is to be merged is not known to belong into weights",
                 got=found.info.get(METHOD),
-                expected=f"a file that says it is of the method {ia3.NAME}",
-                fix="name a run that was trained with methods/ia3.gin, or a file of one",
+                expected=f"a file that says it is of one of the methods {kinds.names_of('change_kernel')}",
+                fix="name a run that was trained with such a method of methods/*.gin, or a file of one",
             )
-        unused = set(found.params)
-        # Kernel -> the factors of all it holds, which broadcast with it.
-        self._factors: dict[str, np.ndarray] = {}
+        added: dict[str, dict[str, np.ndarray]] = {}
+        for path, x in found.params.items():
+            place, _, name = path.rpartition("/")
+            added.setdefault(place, {})[name] = x
+        changes = {
+            place: kind.change_kernel(params, place, found.info[METHOD])
+            for place, params in added.items()
+        }
+        unused = set(changes)
+        # Kernel -> what becomes of each of its layers; an unstacked kernel is one layer.
+        self._changes: dict[str, list[KernelChange]] = {}
         for path, (shape, dtype) in source.shapes().items():
-            names = [name for name in self._names(path, shape) if name in unused]
-            unused.difference_update(names)
-            if names:
-                self._factors[path] = self._factors_of(path, shape, dtype)
+            places = _places(path, shape)
+            if not unused.isdisjoint(places):
+                unused.difference_update(places)
+                self._changes[path] = self._changes_of(path, shape, dtype, changes)
         if unused:
-            raise self._does_not_fit(min(unused), "no such weights", "weights for every factor")
+            raise self._does_not_fit(
+                min(unused), "no such weights", "weights for all that was added"
+            )
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Returns path -> (shape, dtype) of the parameters of the model alone."""
@@ -71,50 +82,73 @@ class MergedSource:
         return self._source.chunks(path)
 
     def read(self, path: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
-        """Returns one parameter, or a part of it, in the dtype it is stored in; the product is a float32 one."""
+        """Returns one parameter, or a part of it, in the dtype it is stored in; the products are float32 ones."""
         stored = self._source.read(path, index)
-        if path not in self._factors:
+        if path not in self._changes:
             return stored
-        factors = np.broadcast_to(self._factors[path], self._source.shapes()[path][0])
-        part = factors if index is None else factors[index]
-        return (stored.astype(np.float32) * part).astype(stored.dtype)
-
-    def _names(self, path: str, shape: tuple[int, ...]) -> list[str]:
-        """The factors of a parameter, a layer each."""
-        if not path.endswith(f"/{_KERNEL}"):
-            return []
-        factors = path.removesuffix(_KERNEL) + IA3_SCALING
+        shape = self._source.shapes()[path][0]
+        index = index or (slice(None),) * len(shape)
+        part = stored.astype(np.float32)
         if not layouts.is_stacked(path):
-            return [factors]
-        return layouts.unscanned_paths(factors, shape[layouts.LAYERS_AXIS])
+            (change,) = self._changes[path]
+            return change.of_part(part, shape, _num_inputs(path), index).astype(stored.dtype)
+        axis = layouts.LAYERS_AXIS
+        layer, of_layer = _without(shape, axis), _without(index, axis)
+        changed = [
+            change.of_part(np.take(part, i, axis), layer, _num_inputs(path), of_layer)
+            for i, change in enumerate(self._changes[path][index[axis]])
+        ]
+        return np.stack(changed, axis).astype(stored.dtype)
 
-    def _factors_of(self, path: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """The factors of a kernel, one for each of its inputs or outputs, and layer by layer where it is stacked."""
+    def _changes_of(
+        self,
+        path: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        changes: Mapping[str, KernelChange],
+    ) -> list[KernelChange]:
+        """What becomes of each layer of a kernel."""
         if dtype == jnp.int8:
             raise self._does_not_fit(path, "int8", "floats: convert what the int8 was made from")
-        map_name = path.split("/")[-2]
-        is_stacked = layouts.is_stacked(path)
-        layer = [n for i, n in enumerate(shape) if not is_stacked or i != layouts.LAYERS_AXIS]
-        # Heads and their width are apart in stacked kernels.
-        num_in = len(layer) - 1 if map_name == "out" else 1
-        is_input = map_name in self._found.info[METHOD]["inputs"]
-        kept = [n if (i < num_in) == is_input else 1 for i, n in enumerate(layer)]
-        parts = []
-        for name in self._names(path, shape):
-            x = self._found.params.get(name)
-            if x is None and self._found.absent is not None:
-                x = np.full(np.prod(kept), self._found.absent, np.float32)
-            if x is None or x.size != np.prod(kept):
-                has = "none" if x is None else f"{x.size} of them"
-                raise self._does_not_fit(name, has, f"{np.prod(kept)} factors")
-            parts.append(x.reshape(kept))
-        return np.stack(parts, axis=layouts.LAYERS_AXIS) if is_stacked else parts[0]
+        layer = _without(shape, layouts.LAYERS_AXIS) if layouts.is_stacked(path) else shape
+        num_inputs = _num_inputs(path)
+        widths = math.prod(layer[:num_inputs]), math.prod(layer[num_inputs:])
+        of_layers = []
+        for place in _places(path, shape):
+            change = changes.get(place)
+            if change is None and self._found.absent is None:
+                raise self._does_not_fit(place, "none", "something for every layer")
+            change = change or KernelChange()
+            if misfit := change.misfit(*widths):
+                raise self._does_not_fit(place, *misfit)
+            of_layers.append(change)
+        return of_layers
 
     def _does_not_fit(self, name: str, got: str, expected: str) -> CheckpointError:
-        """The error for factors of another model."""
+        """The error for what was added to another model."""
         return CheckpointError(
             f"{self.metadata['merged']} cannot be merged into {self.path}: {name}",
             got=got,
             expected=expected,
             fix="name the checkpoint that it was trained on, or another of its size",
         )
+
+
+def _places(path: str, shape: tuple[int, ...]) -> list[str]:
+    """The linear maps whose kernel a parameter is, one a layer; none if it is no kernel."""
+    if not path.endswith(_KERNEL):
+        return []
+    place = path.removesuffix(_KERNEL)
+    if not layouts.is_stacked(path):
+        return [place]
+    return layouts.unscanned_paths(place, shape[layouts.LAYERS_AXIS])
+
+
+def _num_inputs(path: str) -> int:
+    """How many axes of a layer's kernel are inputs: heads and their width are apart where layers are stacked."""
+    is_apart = layouts.is_stacked(path) and path.endswith(f"/out{_KERNEL}")
+    return 2 if is_apart else 1
+
+
+def _without(items: tuple, axis: int) -> tuple:
+    return (*items[:axis], *items[axis + 1 :])

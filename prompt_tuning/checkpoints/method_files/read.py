@@ -4,7 +4,7 @@ import numpy as np
 from etils import epath
 
 from prompt_tuning.checkpoints.formats import run
-from prompt_tuning.checkpoints.method_files import ia3
+from prompt_tuning.checkpoints.method_files import kinds
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
 from prompt_tuning.checkpoints.prompt_files import matrices, peft, source
 from prompt_tuning.checkpoints.prompt_files.read import METHOD_FILE
@@ -20,7 +20,7 @@ def is_there(path: epath.PathLike, *, step: str | None = None) -> bool:
         names = run.trainable_shapes(run.open_state(found))
         return any(map(is_method, names)) and not any(map(is_prompt, names))
     if peft.is_adapter(found):
-        return peft.kind_of(found) == ia3.PEFT_KIND
+        return kinds.of_adapter(peft.kind_of(found)) is not None
     if found.suffix == ".safetensors" and found.is_file():
         return METHOD in (matrices.read_safetensors(found)[1] or {})
     return found.suffix == ".pt"
@@ -33,8 +33,8 @@ def read_set(
 
     Args:
       path: A `.safetensors` file that `prompt-tuning export` wrote; a MODEL_DIR, a checkpoint of a run, or a
-        `numpy_checkpoints/checkpoint_{step}` folder; T-Few's `.pt`; the directory of a PEFT adapter of (IA)3. Local or
-        gs://, a `.pt` local.
+        `numpy_checkpoints/checkpoint_{step}` folder; T-Few's `.pt`; the directory of a PEFT adapter of a method that
+        `kinds.py` lists. Local or gs://, a `.pt` local.
       step: A step of a MODEL_DIR, "latest" or "best"; None means "latest".
       setting: The setting that names it, for messages.
 
@@ -46,13 +46,14 @@ def read_set(
     if run.is_run_checkpoint(found):
         read = _of_run(found)
     elif peft.is_adapter(found):
-        read = ia3.read_adapter(found)
+        read = _of_adapter(found)
     elif found.suffix == ".safetensors" and found.is_file():
         tensors, info = matrices.read_safetensors(found)
         params = {name.replace(".", "/"): x.astype(np.float32) for name, x in tensors.items()}
         read = MethodSet(params, info or {})
     elif found.suffix == ".pt":
-        read = ia3.read_t_few(found)
+        (read_torch,) = (kind.read_torch for kind in kinds.KINDS if kind.read_torch)
+        read = read_torch(found)
     else:
         raise CheckpointError(
             "No file of a method",
@@ -78,6 +79,21 @@ def _file(path: epath.Path) -> epath.Path:
     if path.name in peft.FILES and peft.is_adapter(path.parent):
         return path.parent
     return path / METHOD_FILE if (path / METHOD_FILE).is_file() else path
+
+
+def _of_adapter(path: epath.Path) -> MethodSet:
+    """What an adapter of PEFT holds."""
+    found = peft.kind_of(path)
+    kind = kinds.of_adapter(found)
+    if kind is None or kind.read_adapter is None:
+        types = [kind.peft_type for kind in kinds.KINDS if kind.peft_type]
+        raise CheckpointError(
+            f"{path} is a PEFT adapter of another kind",
+            got=f"peft_type {found}",
+            expected=f"peft_type {' or '.join(types)}, of a method that adds parameters to a model",
+            fix="use an adapter of such a kind",
+        )
+    return kind.read_adapter(path)
 
 
 def _of_run(path: epath.Path) -> MethodSet:

@@ -3,8 +3,8 @@
 from etils import epath
 
 from prompt_tuning.checkpoints import json_files
-from prompt_tuning.checkpoints.method_files import ia3
-from prompt_tuning.checkpoints.method_files.method_set import MethodSet
+from prompt_tuning.checkpoints.method_files import kinds
+from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
 from prompt_tuning.checkpoints.prompt_files import write
 from prompt_tuning.errors import ConfigError
 
@@ -37,7 +37,16 @@ def write_set(
             fix="name TARGET something.safetensors",
         )
     if file_format == "peft":
-        files = ia3.encode_adapter(found, base_model=write.base_model_of(base_model, found.info))
+        kind = kinds.of_set(found)
+        if kind is None or kind.encode_adapter is None:
+            raise ConfigError(
+                "PEFT has no adapter for this method",
+                got=(found.info.get(METHOD) or {}).get("name"),
+                expected=kinds.names_of("encode_adapter"),
+                fix="export it as .safetensors",
+            )
+        base_model = write.base_model_of(base_model, found.info)
+        files = kind.encode_adapter(found, base_model=base_model)
         target.parent.mkdir(parents=True, exist_ok=True)
         write.write_folder(target, files)
     else:

@@ -1,4 +1,4 @@
-"""(IA)3 in the model: what it adds, where it acts, and that it is the same in every layout and on every mesh."""
+"""(IA)3 in the model: what it adds, where it acts, and that it is the same in every layout."""
 
 import math
 
@@ -13,7 +13,6 @@ from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.methods.ia3 import IA3
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params.names import ADDED_REGEX
-from prompt_tuning.partitioning import PjitPartitioner, standard_logical_axis_rules
 from tests import both_layouts
 from tests.helpers import tiny_config
 from tests.models.conftest import FEATURES, max_difference
@@ -117,36 +116,6 @@ def test_any_linear_map_can_be_scaled_at_either_end(reference):
     expected = _logits(T5(module.config), by_hand, reference.batch)[real]
     logits = _logits(module, {**reference.frozen, **factors}, reference.batch)[real]
     assert max_difference(logits, expected) <= 1e-5
-
-
-@pytest.mark.parametrize("scan_layers", [False, True])
-def test_on_a_mesh_it_is_the_same(reference, scan_layers):
-    module = T5(tiny_config(dropout_rate=0.0, scan_layers=scan_layers), method=IA3())
-    frozen = both_layouts.to_scanned(reference.frozen) if scan_layers else reference.frozen
-    flat = {**frozen, **_factors(module)}
-    partitioner = PjitPartitioner(
-        num_partitions=2, logical_axis_rules=standard_logical_axis_rules()
-    )
-    shapes = {path: leaf.shape for path, leaf in flat.items()}
-    shardings = partitioner.param_shardings(_abstract(module)[1], shapes)
-    placed = {path: jax.device_put(leaf, shardings[path]) for path, leaf in flat.items()}
-    added = [path for path in flat if IS_ADDED(path)]
-    assert not any(placed[path].sharding.is_fully_replicated for path in added)
-    with partitioner.activate():
-        logits = _logits(module, placed, partitioner.shard_batch(reference.batch))
-    real = reference.is_target
-    assert max_difference(logits[real], _logits(module, flat, reference.batch)[real]) <= 2e-5
-
-
-def test_the_weights_of_a_seed_are_those_without_a_method():
-    ids = np.ones((1, 1), np.int32)
-    init = lambda m: m.init({"params": jax.random.key(0)}, ids, ids, ids, enable_dropout=False)  # noqa: E731
-    plain, tuned = (
-        tree.flatten(init(T5(tiny_config(), method=m))["params"]) for m in (None, IA3())
-    )
-    assert set(plain) < set(tuned)
-    for path, leaf in plain.items():
-        np.testing.assert_array_equal(leaf, tuned[path])
 
 
 def test_a_map_that_the_model_has_not_is_refused():
