@@ -69,7 +69,7 @@ class BeamSearch:
       ConfigError: If there is no beam.
 
     Source:
-      t5x:t5x/decoding.py (`beam_search`). Differs: sequences always start from id 0, without a forced prefix.
+      t5x:t5x/decoding.py (`beam_search`). Differs: there is no forced prefix.
     """
 
     num_decodes: int = 4
@@ -88,6 +88,8 @@ class BeamSearch:
         max_decode_length: int,
         eos_id: int = 1,
         cache_batch_axis: int = 0,
+        start_id: int = 0,
+        pad_id: int = 0,
     ) -> tuple[jax.Array, jax.Array]:
         """Returns ids [B, K, T] and scores [B, K]; see `DecodeFn`."""
         shape = (batch_size, self.num_decodes)
@@ -123,10 +125,10 @@ class BeamSearch:
 
         start = _Loop(
             position=jnp.zeros((), jnp.int32),
-            token=jnp.zeros(shape, jnp.int32),
-            live_ids=jnp.zeros((*shape, max_decode_length), jnp.int32),
+            token=jnp.full(shape, start_id, jnp.int32),
+            live_ids=jnp.full((*shape, max_decode_length), pad_id, jnp.int32),
             live_log_probs=live_log_probs,
-            finished_ids=jnp.zeros((*shape, max_decode_length), jnp.int32),
+            finished_ids=jnp.full((*shape, max_decode_length), pad_id, jnp.int32),
             finished_scores=jnp.full(shape, NO_SEQUENCE),
             finished=jnp.zeros(shape, jnp.bool_),
             cache=expand_batch(cache, batch_size, self.num_decodes, batch_axis=cache_batch_axis),

@@ -117,6 +117,20 @@ def encode_adapter(
     }
 
 
+def prompt_scale(config: Mapping[str, Any]) -> float:
+    """Returns what a row of PEFT's prompt is times where it enters the encoder.
+
+    transformers' T5Gemma multiplies whatever it is given for embedded input with the square root of its width, prompts
+    included; T5Gemma 2 and T5 take it as it is. Prompts here are as they enter.
+
+    Args:
+      config: The model's config.json.
+    """
+    if config.get("model_type") != "t5gemma":
+        return 1.0
+    return float(config["encoder"]["hidden_size"]) ** 0.5
+
+
 def kind_of(path: epath.Path) -> str | None:
     """Returns the `peft_type` of an adapter."""
     return _config(path).get("peft_type")
