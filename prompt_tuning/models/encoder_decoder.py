@@ -14,6 +14,7 @@ from prompt_tuning.decoding.loop import DecodeFn
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.config import Architecture, SpecialIds
 from prompt_tuning.models.methods.method import Method
+from prompt_tuning.models.special_ids import in_ids_of
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import layouts
 from prompt_tuning.prompts import table
@@ -148,6 +149,7 @@ class EncoderDecoderModel:
           widths: (L, T) of the batch before padding was cut off its rows, whose dropout it then has; None for its own.
         """
         rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
+        batch = in_ids_of(self.config.ids, batch)
         params, prompts = table.of_rows(params, batch)
         if "encoder_prompt_positions" in batch:
             prompts["prompt_positions"] = batch["encoder_prompt_positions"]
@@ -190,6 +192,7 @@ class EncoderDecoderModel:
         Returns:
           [B, G, T] float32, nats; 0 where `decoder_loss_weights` is.
         """
+        batch = in_ids_of(self.config.ids, batch)
         tokens = jnp.asarray(batch["encoder_input_tokens"])
         params, prompts = table.of_rows(params, batch)
         apply = functools.partial(self.module.apply, {"params": params})
@@ -236,7 +239,7 @@ class EncoderDecoderModel:
           Token ids [B, T] int32 of the best sequence, padding after EOS, and its `{"scores": [B] float32}` as
           `decode_fn` defines them.
         """
-        tokens = jnp.asarray(batch["encoder_input_tokens"])
+        tokens = jnp.asarray(in_ids_of(self.config.ids, batch)["encoder_input_tokens"])
         length = max_decode_length or batch["decoder_input_tokens"].shape[-1]
         params, prompts = table.of_rows(params, batch)
         encoded = self.module.apply(

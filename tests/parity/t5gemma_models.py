@@ -102,7 +102,7 @@ class Case:
     @property
     def prompt_scale(self) -> float:
         """What the case's prompt is times, to stand in front of embeddings as the model's encoder takes them."""
-        return peft.prompt_scale(self.source.config)
+        return self.config.emb_dim**0.5 if peft.is_scaled(self.source.config) else 1.0
 
 
 @functools.cache
