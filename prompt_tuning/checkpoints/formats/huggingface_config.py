@@ -137,11 +137,14 @@ def check_settings(settings: Mapping[str, Any], model_config: Any, *, path: epat
     for field, stored in theirs.items():
         if field not in _SEEN and ours[field] != stored:
             binding = _binding(family, field)
+            # Which object the ids are fields of has to be said where they are not T5's.
+            whole = f"network.{family}.special_ids = @network.SpecialIds() and "
             raise CheckpointError(
                 f"The model computes something else than the checkpoint {path}: {binding} differs",
                 got=ours[field],
                 expected=f"{stored!r}, by the checkpoint's config.json",
-                fix=f"use --gin_file={_gin_file(settings)}, or bind {binding} = {stored!r}",
+                fix=f"use --gin_file={_gin_file(settings)}, or bind"
+                f" {whole if field.startswith('special_ids.') else ''}{binding} = {stored!r}",
             )
 
 

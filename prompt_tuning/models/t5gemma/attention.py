@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from prompt_tuning import partitioning
 from prompt_tuning.errors import ConfigError
@@ -80,6 +80,7 @@ class Attention(nn.Module):
         x: Float[Array, "R Q H"],
         slides: Slides | None,
         own_mask: Bool[Array, "#B 1 #Q Q"] | None = None,
+        positions: Int[Array, "B Q"] | None = None,
         encoded: Float[Array, "B S E"] | None = None,
         encoded_mask: Bool[Array, "B 1 #Q S"] | None = None,
     ) -> Float[jax.Array, "R Q H"]:
@@ -91,6 +92,7 @@ class Attention(nn.Module):
           x: [R, Q, H] queries' inputs, and inputs of the stack's own keys and values; R as in T5's `Attention`.
           slides: Whether the layer slides; None reads nothing of the stack itself, and turns nothing.
           own_mask: What may be read of the stack itself, the window included; not read from a cache.
+          positions: [B, Q] of what is read of the stack itself; None for one example a row.
           encoded: The encoded input; None reads nothing of it. Not read where its keys are kept already.
           encoded_mask: What may be read of it.
         """
@@ -112,7 +114,7 @@ class Attention(nn.Module):
         make = lambda y: (normed["key"](split(key_map(y))), split(value_map(y)))  # noqa: E731
         read: list[Keys] = []
         if slides is not None:
-            query, own = self._own(query, *make(x), slides, own_mask)
+            query, own = self._own(query, *make(x), slides, own_mask, positions)
             read.append(own)
         if encoded is not None:
             read.append(self._encoded(lambda: make(encoded), encoded_mask))
@@ -120,21 +122,27 @@ class Attention(nn.Module):
         return dense((cfg.emb_dim,), (*heads, "embed"), num_inputs=2, name="out")(out)
 
     def _own(
-        self, query: jax.Array, key: jax.Array, value: jax.Array, slides: Slides, mask: Array | None
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        slides: Slides,
+        mask: Array | None,
+        positions: Array | None,
     ) -> tuple[jax.Array, Keys]:
         """The queries, turned, and the keys and values of the stack that they may read."""
         frequencies = rotary.frequencies(self.config)
         turn = functools.partial(rotary.rotate, frequency=choose(slides, *frequencies[::-1]))
-        length = query.shape[1]
         has_cache = self.use_cache and self.has_variable("cache", "cached_key")
         if not has_cache:
-            positions = np.arange(length, dtype=np.int32)
+            if positions is None:
+                positions = np.arange(query.shape[1], dtype=np.int32)[None]
             key = turn(key, positions)
             if self.use_cache:
                 self._cache(key, slides)
             return turn(query, positions), Keys(*_positions_last(key, value), mask)
         index = self.get_variable("cache", "cache_index")
-        positions = index[None]
+        positions = index[None, None]
         kept = self._append(turn(key, positions), value, slides)
         return turn(query, positions), Keys(*kept, self._past(index, kept[0].shape[-1], slides))
 

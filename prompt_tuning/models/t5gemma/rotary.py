@@ -21,7 +21,7 @@ def frequencies(sizes: StackSizes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rotate(
-    x: Float[jax.Array, "B L N D"], positions: Int[Array, " L"], frequency: Float[Array, " half"]
+    x: Float[jax.Array, "B L N D"], positions: Int[Array, "#B L"], frequency: Float[Array, " half"]
 ) -> Float[jax.Array, "B L N D"]:
     """Returns queries or keys turned: the first half of a head's width is paired with the second.
 
@@ -29,11 +29,11 @@ def rotate(
 
     Args:
       x: [B, L, N, D].
-      positions: [L]. Unit: tokens.
+      positions: [B or 1, L]. Unit: tokens.
       frequency: [D / 2]. Unit: radians a token.
     """
-    angle = jnp.asarray(positions, jnp.float32)[:, None] * jnp.asarray(frequency)[None, :]
-    cos, sin = (f(angle)[None, :, None, :] for f in (jnp.cos, jnp.sin))
+    angle = jnp.asarray(positions, jnp.float32)[..., None] * jnp.asarray(frequency)[None, None]
+    cos, sin = (f(angle)[:, :, None] for f in (jnp.cos, jnp.sin))
     first, second = jnp.split(jnp.asarray(x, jnp.float32), 2, axis=-1)
     turned = [first * cos - second * sin, second * cos + first * sin]
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)

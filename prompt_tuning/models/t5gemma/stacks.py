@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.models import layers, stacks
 from prompt_tuning.models.methods.method import Method
@@ -90,6 +90,7 @@ class DecoderLayer(nn.Module):
         encoded: Float[Array, "B S E"],
         self_mask: Bool[Array, "B 1 T T"] | None,
         cross_mask: Bool[Array, "B 1 #T S"],
+        positions: Int[Array, "B T"] | None,
     ) -> tuple[Float[jax.Array, "R T H"], None]:
         """Returns the layer's output and None, the per-layer output that `scan` asks for."""
         cfg = self.config
@@ -110,11 +111,17 @@ class DecoderLayer(nn.Module):
         to_self = attend(name="self_attention")
         x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
         if cfg.merges_attention:
-            x = add("self_attention", lambda y: to_self(y, kind, own, encoded, cross_mask), x)
+            x = add(
+                "self_attention", lambda y: to_self(y, kind, own, positions, encoded, cross_mask), x
+            )
         else:
             to_encoded = attend(name="encoder_decoder_attention")
             x = add("self_attention", lambda y: to_self(y, kind, own), x)
-            x = add("cross_attention", lambda y: to_encoded(y, None, None, encoded, cross_mask), x)
+            x = add(
+                "cross_attention",
+                lambda y: to_encoded(y, None, encoded=encoded, encoded_mask=cross_mask),
+                x,
+            )
         return add("mlp", layers.Mlp(cfg, self.deterministic, self.method, name="mlp"), x), None
 
 
@@ -171,6 +178,11 @@ class Decoder(nn.Module):
         del trimmed  # See `Encoder`.
         cfg = self.config
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
+        positions = None
+        if cfg.merges_attention and self_mask is not None:
+            # Keys of the input are not turned, so a query's own position counts, not differences alone: that within its
+            # example, of which it sees what came before.
+            positions = jnp.sum(self_mask[:, 0], axis=-1, dtype=jnp.int32) - 1
         y = stacks.run_layers(
             DecoderLayer,
             self,
@@ -178,7 +190,7 @@ class Decoder(nn.Module):
             num_layers=cfg.num_layers,
             x=dropout(jnp.asarray(embedded)),
             by_layer={"is_sliding": cfg.is_sliding},
-            broadcast=(encoded, self_mask, cross_mask),
+            broadcast=(encoded, self_mask, cross_mask, positions),
             config=cfg,
             deterministic=deterministic,
             decode=decode,
