@@ -84,7 +84,7 @@ class HuggingFaceSource:
         self.path = paths.absolute(path)
         self.config: dict[str, Any] = huggingface_config.read_config(self.path)
         # What is unknown is refused as no T5.
-        family = _FAMILIES.get(self.config.get("model_type"), _T5)
+        family = _FAMILIES.get(str(self.config.get("model_type")), _T5)
         self.settings: Mapping[str, Any] | None = family.settings(self.config)
         self._tensors = _open_weights(self.path, family.where)
         stored = self._tensors.shapes()

@@ -184,7 +184,7 @@ def _rope(config: Mapping[str, Any], stack: str) -> dict[str, float]:
 def _number(config: Mapping[str, Any], stack: str, field: str, kind: Any) -> Any:
     """A number that every saved config.json has."""
     value = config.get(field)
-    if isinstance(value, bool) or not isinstance(value, kind) or value < 0:
+    if value is None or isinstance(value, bool) or not isinstance(value, kind) or value < 0:
         raise _unsupported(f"{stack}.{field}", value, "a number")
     return value
 

@@ -24,7 +24,7 @@ from prompt_tuning.models.t5gemma.norm import RMSNorm
 from prompt_tuning.types import Array
 
 # Whether a layer's attention slides: known where layers are apart, traced where they are one scanned layer.
-Slides = bool | jax.Array
+Slides = bool | Array
 
 
 class Keys(NamedTuple):
@@ -132,19 +132,22 @@ class Attention(nn.Module):
     ) -> tuple[jax.Array, Keys]:
         """The queries, turned, and the keys and values of the stack that they may read."""
         frequencies = rotary.frequencies(self.config)
-        turn = functools.partial(rotary.rotate, frequency=choose(slides, *frequencies[::-1]))
+        frequency = choose(slides, *frequencies[::-1])
+        turn = lambda x, at: rotary.rotate(x, at, frequency)  # noqa: E731
         has_cache = self.use_cache and self.has_variable("cache", "cached_key")
         if not has_cache:
-            if positions is None:
-                positions = np.arange(query.shape[1], dtype=np.int32)[None]
-            key = turn(key, positions)
+            at = positions
+            if at is None:
+                at = np.arange(query.shape[1], dtype=np.int32)[None]
+            key = turn(key, at)
             if self.use_cache:
                 self._cache(key, slides)
-            return turn(query, positions), Keys(*_positions_last(key, value), mask)
+            key, value = _positions_last(key, value)
+            return turn(query, at), Keys(key, value, mask)
         index = self.get_variable("cache", "cache_index")
-        positions = index[None, None]
-        kept = self._append(turn(key, positions), value, slides)
-        return turn(query, positions), Keys(*kept, self._past(index, kept[0].shape[-1], slides))
+        at = index[None, None]
+        key, value = self._append(turn(key, at), value, slides)
+        return turn(query, at), Keys(key, value, self._past(index, key.shape[-1], slides))
 
     def _cache(self, key: jax.Array, slides: Slides) -> tuple[nn.Variable, ...]:
         """The cached keys and values [B, K, D, C] and the scalar index.
@@ -198,7 +201,8 @@ class Attention(nn.Module):
             self.is_mutable_collection("encoded") or self.has_variable("encoded", "key")
         )
         if not is_kept:
-            return Keys(*_positions_last(*make()), mask)
+            key, value = _positions_last(*make())
+            return Keys(key, value, mask)
         if not self.has_variable("encoded", "key"):
             for name, made in zip(("key", "value"), _positions_last(*make()), strict=True):
                 self.put_variable("encoded", name, made)
