@@ -48,6 +48,7 @@ def evaluate(
       DataError: If the task is unknown or its split empty.
       CheckpointError: If the checkpoint or prompt is missing or of another model.
     """
+    dataset_cfg = checks.with_tasks(model, dataset_cfg)
     directory = prepare(model, dataset_cfg, partitioner, output_dir, config_text)
     decoding = DecodingEval(model, dataset_cfg, partitioner, directory, evaluator)
     loaded = load_for_inference(model, partitioner, restore_checkpoint_cfg)

@@ -15,18 +15,20 @@ from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.data import batches, dataset_checks, inference_examples, made_from
 from prompt_tuning.data.benchmarks import leaderboard
+from prompt_tuning.data.example_tasks import all_names
 from prompt_tuning.data.inference_examples import InferenceExample
 from prompt_tuning.errors import ConfigError, DataError, check_choice
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.run import checks, compilation_cache, many_prompts
+from prompt_tuning.prompts import table
+from prompt_tuning.run import checks, compilation_cache
 from prompt_tuning.run.identity import describe_inference
 from prompt_tuning.run.inference import Inference
 from prompt_tuning.run.prompt_start import prompt_file_of
 from prompt_tuning.run.shard import Shard
 from prompt_tuning.run.start import load_for_inference
 from prompt_tuning.training.progress_bar import progress_bar
-from prompt_tuning.types import PyTree
+from prompt_tuning.types import TASK, PyTree
 
 MODES = ("predict", "score", "predict_with_aux")
 
@@ -79,7 +81,7 @@ def infer(
     Source: T5X `infer.py`: file names, keys and modes. Differs: shards resume at whole chunks by re-reading the input.
     """
     compilation_cache.keep_in(output_dir)
-    checks.enter(model, dataset_cfg)
+    dataset_cfg = checks.enter(model, dataset_cfg)
     check(model, partitioner, dataset_cfg, input_file, mode, num_shards, shard_id, prompts)
     examples = read_examples(model, dataset_cfg, input_file, mode, prompts)
     source = open_source(restore_checkpoint_cfg.path or "", mode=restore_checkpoint_cfg.mode)
@@ -98,8 +100,7 @@ def infer(
     )
     # Shards share the folder; each is somebody's.
     with one_writer.holding(shard.directory, "INFER_OUTPUT_DIR", shard.name):
-        num_done = shard.open()
-        if num_done is None:
+        if (num_done := shard.open()) is None:
             logging.info("%s is complete already", shard.final)
         else:
             shard.write_config(config_text)
@@ -190,7 +191,8 @@ def read_examples(
         checks.warn(dataset_checks.check_dataset(cfg, needs_targets=mode == "score"))
         made_from.check_cache(cfg)
         return inference_examples.from_task(cfg)
-    names = list(prompts) if prompts else None
+    # A name for each prompt; or a method's tasks, some of which have several.
+    tasks = [[name] for name in prompts] if prompts else cfg.tasks
     examples = inference_examples.from_file(
         input_file,
         inputs_end=inference_examples.inputs_end(cfg.mixture_or_task_name),
@@ -198,9 +200,11 @@ def read_examples(
         output_vocabulary=model.output_vocabulary,
         lengths=cfg.task_feature_lengths,
         needs_targets=mode == "score",
-        task_names=names,
+        task_names=all_names(tasks) or None,
     )
-    return many_prompts.numbered(examples, names) if names else examples
+    if not tasks:
+        return examples
+    return inference_examples.numbered(examples, tasks, table.INDEX if prompts else TASK)
 
 
 def check(
@@ -249,6 +253,7 @@ def check(
                 fix=f"leave {name} out, or add it to --prompts under a name",
             )
     checks.check_model(model, partitioner, [cfg.batch_size])
+    checks.check_inputs(model, [cfg])
 
 
 def in_chunks(

@@ -28,6 +28,10 @@ _MESH_AXES = ("data", "model")
 _MAX_LISTED = 16
 
 
+# Axes of a prompt, and of what methods have beside it: small, and whole on every device unless rules name them.
+_OF_PROMPTS = ("prompt", "prompt_embed", "tasks", "rank", "bottleneck")
+
+
 def standard_logical_axis_rules(
     activation_partitioning_dims: int = 1,
     parameter_partitioning_dims: int = 1,
@@ -38,8 +42,8 @@ def standard_logical_axis_rules(
     Args:
       activation_partitioning_dims: 1 shards activations over `data`; 2 also shards their embed axis over `model`.
       parameter_partitioning_dims: 1 shards parameters over `model`; 2 also shards their embed axis over `data`.
-      additional_rules: Rules appended to (hence weaker than) the standard ones. They win over the two axes of a
-        prompt, `prompt` and `prompt_embed`, which are replicated unless named here.
+      additional_rules: Rules appended to (hence weaker than) the standard ones. They win over the axes of a prompt,
+        `prompt` and `prompt_embed`, and of what methods have beside it, which are replicated unless named here.
 
     Returns:
       Rules in order of precedence.
@@ -80,7 +84,7 @@ def standard_logical_axis_rules(
     rules += [(name, None) for name in replicated]
     rules += [(name, mesh_axis) for name, mesh_axis in additional_rules]
     named = {name for name, _ in rules}
-    return (*rules, *((name, None) for name in ("prompt", "prompt_embed") if name not in named))
+    return (*rules, *((name, None) for name in _OF_PROMPTS if name not in named))
 
 
 def platform() -> str:

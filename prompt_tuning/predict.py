@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.data import home, inference_examples
+from prompt_tuning.data.example_tasks import all_names
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
@@ -12,7 +13,7 @@ from prompt_tuning.prompts.initializers import FromFile
 from prompt_tuning.run import checks
 from prompt_tuning.run.inference import Inference
 from prompt_tuning.run.start import load_for_inference
-from prompt_tuning.types import PyTree
+from prompt_tuning.types import TASK, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,25 +36,43 @@ class LoadedRun:
     inference: Inference
     inputs_end: bool = True
 
-    def predict(self, inputs: Sequence[str]) -> list[str]:
+    def predict(self, inputs: Sequence[str], tasks: Sequence[str] | None = None) -> list[str]:
         """Returns the decoded answer to each input.
 
         Args:
           inputs: Texts in the form the task was trained on, e.g. "sentence: a fine film ".
+          tasks: The task of each input, for a run whose method has a prompt for each task.
 
         Returns:
           One string an input, in order.
+
+        Raises:
+          ConfigError: If the run tells tasks apart and these are not named, or the other way round.
         """
-        outputs = self.inference.predict(self.params, self._numbered(inputs, None))
+        outputs = self.inference.predict(self.params, self._numbered(inputs, None, tasks))
         return [self.model.output_vocabulary.decode(ids) for _, ids in outputs]
 
-    def score(self, inputs: Sequence[str], targets: Sequence[str]) -> list[float]:
-        """Returns the log-likelihood in nats of each target given its input."""
-        return [
-            score for _, score in self.inference.score(self.params, self._numbered(inputs, targets))
-        ]
+    def score(
+        self, inputs: Sequence[str], targets: Sequence[str], tasks: Sequence[str] | None = None
+    ) -> list[float]:
+        """Returns the log-likelihood in nats of each target given its input; `tasks` as of `predict`."""
+        numbered = self._numbered(inputs, targets, tasks)
+        return [score for _, score in self.inference.score(self.params, numbered)]
 
-    def _numbered(self, inputs: Sequence[str], targets: Sequence[str] | None):
+    def _numbered(
+        self, inputs: Sequence[str], targets: Sequence[str] | None, tasks: Sequence[str] | None
+    ):
+        told_apart = self.model.method.task_names if self.model.method else ()
+        known = all_names(told_apart)
+        named = tasks or ()
+        unknown = [name for name in named if name not in known]
+        if unknown or len(named) != (len(inputs) if known else 0):
+            raise ConfigError(
+                "The tasks of the inputs are not those that the run tells apart",
+                got=unknown[:3] or f"{len(named)} tasks of {len(inputs)} inputs",
+                expected=f"one of {known} for each input" if known else "none",
+                fix="name the task of each input" if known else "leave `tasks` out",
+            )
         examples = inference_examples.from_strings(
             inputs,
             targets,
@@ -61,7 +80,10 @@ class LoadedRun:
             output_vocabulary=self.model.output_vocabulary,
             lengths=self.lengths,
             inputs_end=self.inputs_end,
+            tasks=tasks,
         )
+        if known:
+            examples = inference_examples.numbered(examples, told_apart, TASK)
         return list(enumerate(example.features for example in examples))
 
 

@@ -18,6 +18,7 @@ from prompt_tuning import tree
 from prompt_tuning.checkpoints import json_files, one_writer
 from prompt_tuning.checkpoints.config import CheckpointConfig
 from prompt_tuning.checkpoints.manager import Checkpointer
+from prompt_tuning.checkpoints.method_files import folded
 from prompt_tuning.checkpoints.prompt_files.write import save_prompts, update_info
 from prompt_tuning.data import batches, evaluation
 from prompt_tuning.data.batch_shapes import BatchShapes
@@ -135,21 +136,16 @@ def train(
     """
     times = startup_times.take()
     compilation_cache.keep_in(model_dir)
-    train_dataset_cfg = checks.with_choices(model, train_dataset_cfg)
-    if train_eval_dataset_cfg:
-        train_eval_dataset_cfg = checks.with_choices(model, train_eval_dataset_cfg)
-    # With a prompt, packing is not SeqIO's: the stream stays that of single examples, and evaluation is not packed.
     packs = train_dataset_cfg.pack and model.prompt is not None
-    if model.prompt is not None:
-        train_dataset_cfg = dataclasses.replace(train_dataset_cfg, pack=False)
-    if train_eval_dataset_cfg and model.prompt is not None:
-        train_eval_dataset_cfg = dataclasses.replace(train_eval_dataset_cfg, pack=False)
+    train_dataset_cfg = checks.as_trained(model, train_dataset_cfg)
+    if train_eval_dataset_cfg:
+        train_eval_dataset_cfg = checks.as_trained(model, train_eval_dataset_cfg)
+    if infer_eval_dataset_cfg:
+        infer_eval_dataset_cfg = checks.with_tasks(model, infer_eval_dataset_cfg)
     # 1. Refuse what cannot work before anything is loaded or compiled.
     checks.enter(model, train_dataset_cfg)
-    eval_cfgs = [cfg for cfg in (train_eval_dataset_cfg, infer_eval_dataset_cfg) if cfg]
-    checks.check_training(
-        model, partitioner, trainer, [train_dataset_cfg, *eval_cfgs], trainable_regex
-    )
+    cfgs = (train_dataset_cfg, train_eval_dataset_cfg, infer_eval_dataset_cfg)
+    checks.check_training(model, partitioner, trainer, list(filter(None, cfgs)), trainable_regex)
     source = open_initial(checkpoint_cfg.restore, from_scratch=initialize_from_scratch)
     num_steps = identity.steps_of_this_run(total_steps, relative_steps, source)
     times.end("checks")
@@ -165,16 +161,12 @@ def train(
     seed = identity.agree_on_seed(random_seed, checkpointer)
     metadata = identity.describe(model, train_dataset_cfg, model_dir, seed, config_text)
     metadata["restored_step"] = trainer.optimizer.restored_step
-    data = {
-        "training data": train_dataset_cfg,
-        **dict(
-            zip(identity.EVALUATIONS, (train_eval_dataset_cfg, infer_eval_dataset_cfg), strict=True)
-        ),
-    }
+    names: list[str] = ["training data", *identity.EVALUATIONS]
+    data = dict(zip(names, cfgs, strict=True))
     metadata[identity.MADE_FROM] = identity.describe_training(model, data, trainer, trainable_regex)
     identity.check_same_run(checkpointer, metadata)
     identity.say_what_is_left(checkpointer.latest_step(), num_steps)
-    tx = trainer.optimizer.make(trainer.learning_rate_fn)
+    tx = trainer.make_tx()
     start = initialize(
         model,
         partitioner,
@@ -193,7 +185,7 @@ def train(
     shapes = BatchShapes(
         train_dataset_cfg.batch_size,
         batches.check_lengths(train_dataset_cfg.task_feature_lengths),
-        prompt_length=metadata["prompt_length"],
+        prompt_length=model.num_prompt_positions,
         packs=packs,
         width_multiple=partitioner.num_parts("length"),
         row_multiple=partitioner.mesh.shape["data"] * (trainer.num_microbatches or 1),
@@ -300,7 +292,9 @@ def compile_step(
     began = time.perf_counter()
     with partitioner.activate():
         compiled = steps.compiled(jitted_step, run.state, run.frozen, batch)
-    run.log.compiled(int(run.state.step), time.perf_counter() - began, shape)
+    run.log.compiled(
+        int(run.state.step), time.perf_counter() - began, shape, num_bytes=steps.bytes_of(compiled)
+    )
     return compiled
 
 
@@ -319,7 +313,7 @@ def save(run: Run, step: int, cfg: batches.DatasetConfig) -> None:
         if added:
             # What the run was made from is for those who go on with it.
             info = {name: x for name, x in metadata.items() if name != identity.MADE_FROM}
-            save_prompts(str(run.model_dir), step, added, info)
+            save_prompts(str(run.model_dir), step, *folded.as_used(added, info))
         run.checkpointer.save(step, run.state, metadata)
 
 

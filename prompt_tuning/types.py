@@ -16,6 +16,8 @@ PyTree = Any
 Params = Mapping[str, Any]
 # Feature name -> array with the batch as its first axis.
 Batch = Mapping[str, Array]
+# The feature of a batch [B] int32 that says which of its method's tasks (`Method.task_names`) each row is of.
+TASK = "encoder_task"
 # (params, batch, dropout_rng or None) -> logits [B, T, V] float32.
 ApplyFn = Callable[[PyTree, Batch, jax.Array | None], jax.Array]
 # step (int32 scalar) -> learning rate (float32 scalar).

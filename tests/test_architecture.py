@@ -48,7 +48,7 @@ HOMES = {
     "sentencepiece": "data launch",
     "apache_beam": "commands/tasks",
     "flax": "models prompts partitioning training checkpoints",
-    "optax": "training run",
+    "optax": "training run commands/recycle",
     "orbax": "checkpoints",
     "tensorstore": "checkpoints launch",
     "msgpack": "launch",

@@ -106,7 +106,7 @@ def test_two_dimensional_rules(activation, parameter, embedding, hidden):
     assert {name for name, _ in rules} == {
         *("batch", "vocab", "embed", "mlp", "heads", "kv", "joined_kv", "relpos_buckets"),
         *("abspos_buckets", "length", "layers", "stack", "mlp_activations"),
-        *("prompt", "prompt_embed"),
+        *("prompt", "prompt_embed", "tasks", "rank", "bottleneck"),
     }
 
 

@@ -18,7 +18,7 @@ Writes the weights of a T5X checkpoint, a Hugging Face model or a checkpoint of 
 faster. TARGET then goes wherever a checkpoint does: INITIAL_CHECKPOINT_PATH, CHECKPOINT_PATH. Weights that only stay
 frozen may be stored as bfloat16, in half the room, or as int8, in a quarter: the matrices as whole numbers with a scale
 for each output, everything else in bfloat16. Nothing else can be made of int8 again. --merge makes a plain model of one
-that was tuned with (IA)3.
+that was tuned with (IA)3 or LoRA.
 """
 
 
@@ -53,8 +53,8 @@ def main(argv: Sequence[str]) -> int:
         nargs="?",
         const="",
         metavar="FILE",
-        help="multiply (IA)3's factors into the weights: those of SOURCE, a run's checkpoint, or of a file, a run or an"
-        " adapter that METHOD_FILE may name",
+        help="take (IA)3's factors or LoRA's products into the weights: those of SOURCE, a run's checkpoint, or of a"
+        " file, a run or an adapter that METHOD_FILE may name",
     )
     flags = parser.parse_args(list(argv))
     began = time.perf_counter()

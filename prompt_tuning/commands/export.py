@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from prompt_tuning.checkpoints.method_files import kinds
 from prompt_tuning.checkpoints.method_files import read as method_read
 from prompt_tuning.checkpoints.method_files import write as method_write
+from prompt_tuning.checkpoints.method_files.method_set import MethodSet
 from prompt_tuning.checkpoints.prompt_files import source, write
+from prompt_tuning.config import recorded
 from prompt_tuning.config.flags import command_parser
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.params.names import PROMPT_REGEX
+from prompt_tuning.params.names import PROMPT_PATH, PROMPT_REGEX
+from prompt_tuning.run.task_prompt import read_task_prompt
 
 _EPILOG = """\
 SOURCE is a run's MODEL_DIR, one checkpoint_{step} of a run or of T5X, a numpy_checkpoints/checkpoint_{step} folder or
@@ -33,7 +37,16 @@ def main(argv: Sequence[str]) -> None:
     """
     flags = _parser().parse_args(list(argv))
     target = epath.Path(flags.target)
-    file_format = flags.format or _format_of(target)
+    file_format = flags.format or format_of(target)
+    if flags.task is not None:
+        prompt, info = read_task_prompt(
+            flags.source, flags.task, recorded.build_method, step=flags.step
+        )
+        write.write_prompt(
+            target, prompt, info, file_format=file_format, base_model=flags.base_model
+        )
+        print(f"{target}: the prompt of {flags.task}, of length {len(prompt)}, as a plain one")
+        return
     if method_read.is_there(flags.source, step=flags.step):
         found = method_read.read_set(flags.source, step=flags.step, setting="SOURCE")
         method_write.write_set(target, found, file_format=file_format, base_model=flags.base_model)
@@ -41,6 +54,12 @@ def main(argv: Sequence[str]) -> None:
         print(f"{target}: {count:,} parameters of a method, from {found.info['exported_from']}")
         return
     prompt, info = source.read_source(flags.source, step=flags.step)
+    if file_format == "peft" and kinds.changes_prompt(info):
+        found = method_read.read_set(flags.source, step=flags.step, setting="SOURCE")
+        whole = MethodSet({**found.params, PROMPT_PATH: prompt}, found.info)
+        method_write.write_set(target, whole, file_format=file_format, base_model=flags.base_model)
+        print(f"{target}: a prompt and what belongs to its tasks, from {info['exported_from']}")
+        return
     write.write_prompt(target, prompt, info, file_format=file_format, base_model=flags.base_model)
     if info.get("trainable_regex") not in (None, [*PROMPT_REGEX]):
         print(
@@ -65,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
         "--step", help="of a MODEL_DIR: a number, latest (the default) or best, by the dev metric"
     )
     parser.add_argument(
+        "--task",
+        help="of a run that has a prompt for each task: the prompt of one of them, as a plain one",
+    )
+    parser.add_argument(
         "--base_model",
         help="of a PEFT adapter: name or path of the model it is for, as PEFT records it"
         " (default: the Hugging Face folder that the run started from, else none)",
@@ -72,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _format_of(target: epath.Path) -> str:
-    """The format that the ending of TARGET means."""
+def format_of(target: epath.Path) -> str:
+    """Returns the format that the ending of TARGET means; ConfigError if it means none."""
     ending = target.suffix.removeprefix(".")
     if ending not in ("npy", "safetensors"):
         raise ConfigError(

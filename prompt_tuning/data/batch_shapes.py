@@ -78,7 +78,10 @@ class BatchShapes:
         ):
             widths = ladder(longest, count, math.lcm(grain, self.width_multiple))
             cut[side] = _width(_is_real(batch, side), widths)
-        return {name: x[:, : cut[name.split("_")[0]]] for name, x in batch.items()}
+        # One number an example has no width.
+        return {
+            name: x[:, : cut[name.split("_")[0]]] if x.ndim > 1 else x for name, x in batch.items()
+        }
 
     def describe(self, batch: Mapping[str, np.ndarray]) -> str:
         """Returns the shape of a batch in words; batches of one shape share a program."""

@@ -10,7 +10,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import context, grouping, pipelines, stream
+from prompt_tuning.data import context, example_tasks, grouping, pipelines, stream
 from prompt_tuning.data.choices import model_features, with_choices
 from prompt_tuning.data.vocabularies import end_of
 from prompt_tuning.errors import ConfigError, DataError, check_count
@@ -39,6 +39,8 @@ class DatasetConfig:
         holds examples of like length; 1 leaves them as they come.
       choices: Whether the targets of an example are all its answer choices, as `model.choice_losses` wants them; a
         run sets it.
+      tasks: The tasks that the model's method tells apart, each by its names: examples then have their task's number
+        (`example_tasks.py`). Empty where it tells none apart; a run sets it.
       module: Python module whose import registers the task.
       data_dir: Folder with the original files, instead of the run's (see `context`) or TensorFlow Datasets.
     """
@@ -53,6 +55,7 @@ class DatasetConfig:
     pack: bool = False
     length_window: int = 1
     choices: bool = False
+    tasks: tuple[tuple[str, ...], ...] = ()
     module: str | None = None
     data_dir: str | None = None
 
@@ -181,8 +184,8 @@ def train_batches(cfg: DatasetConfig, *, seed: int, start_example: int = 0) -> I
 
     Returns:
       Batches {encoder_input_tokens [B, L], decoder_input_tokens [B, T], decoder_target_tokens [B, T],
-      decoder_loss_weights [B, T]} int32, with segment ids and positions where packed, and as `choices.model_features`
-      makes them where choices are read.
+      decoder_loss_weights [B, T]} int32, with segment ids and positions where packed, with `types.TASK` [B] where
+      tasks are told apart, and as `choices.model_features` makes them where choices are read.
 
     Raises:
       DataError: The task or its data is missing.
@@ -264,12 +267,13 @@ def _make_examples(
     with context.overriding(data_dir=cfg.data_dir):
         if num_epochs is None:
             form = with_choices if cfg.choices else None
-            ds = stream.endless(provider, lengths, start=skipped, form=form, **how)
+            ds = stream.endless(provider, lengths, start=skipped, form=form, tasks=cfg.tasks, **how)
         else:
             if cfg.choices and isinstance(provider, seqio.Task):
                 provider = with_choices(provider)
-            ds = provider.get_dataset(lengths, num_epochs=num_epochs, **how)
-    ds = pipelines.to_model_features(pack=cfg.pack)(ds, lengths).skip(start_example - skipped)
+            ds = example_tasks.read_once(provider, lengths, cfg.tasks, **how)
+    ds = pipelines.to_model_features(ds, lengths, pack=cfg.pack, with_task=bool(cfg.tasks))
+    ds = ds.skip(start_example - skipped)
     options = tf.data.Options()
     options.deterministic = True
     return ds.with_options(options)

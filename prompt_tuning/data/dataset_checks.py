@@ -9,6 +9,7 @@ import seqio
 from prompt_tuning.data import context, pipelines, registry, tallies, verbalizers
 from prompt_tuning.data.batches import DatasetConfig, check_lengths, eval_task_names, get_task
 from prompt_tuning.data.choices import check_choices, with_choices
+from prompt_tuning.data.example_tasks import check_known
 from prompt_tuning.data.vocabularies import check_vocabulary
 from prompt_tuning.errors import DataError, check_count
 
@@ -34,6 +35,7 @@ def check_dataset(
     """
     provider = get_task(cfg)
     names = eval_task_names(cfg)
+    check_known(names, cfg.tasks)
     if trains and isinstance(provider, seqio.Mixture):
         tasks = [task for task in provider.tasks if task.name in names]
         registry.check_rates(provider.name, {t.name: provider.get_rate(t) for t in tasks})

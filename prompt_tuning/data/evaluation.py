@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import seqio
 
-from prompt_tuning.data import batches, context, pipelines
+from prompt_tuning.data import batches, context, example_tasks, pipelines
 from prompt_tuning.data.benchmarks import leaderboard
 from prompt_tuning.errors import check_count
 
@@ -76,7 +76,7 @@ def make_evaluator(
         evaluator = functools.partial(
             seqio.Evaluator,
             mixture_or_task_name=cfg.mixture_or_task_name,
-            feature_converter=pipelines.to_model_features(),
+            feature_converter=pipelines.converter(),
             eval_split=cfg.split,
             use_cached=cfg.use_cached,
             seed=cfg.seed if cfg.seed is not None else 42,
@@ -87,7 +87,9 @@ def make_evaluator(
             use_memory_cache=use_memory_cache,
             async_compute_metrics=False,
         )
-        return pipelines.made(evaluator)
+        made = pipelines.made(evaluator)
+    example_tasks.number_evaluated(made, cfg.tasks)
+    return made
 
 
 def run_evaluator(

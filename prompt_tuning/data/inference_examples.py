@@ -9,11 +9,12 @@ import numpy as np
 import seqio
 from absl import logging
 
-from prompt_tuning.data import batches, context, pipelines, tallies
+from prompt_tuning.data import batches, context, example_tasks, pipelines, tallies
 from prompt_tuning.data.own import input_files
 from prompt_tuning.data.tallies import PRETOKENIZED
 from prompt_tuning.data.vocabularies import end_of
 from prompt_tuning.errors import DataError
+from prompt_tuning.types import TASK
 
 # What a row of a file of several tasks names its own by.
 TASK_KEY = "task"
@@ -46,20 +47,22 @@ def from_task(cfg: batches.DatasetConfig) -> Iterator[InferenceExample]:
     lengths = batches.check_lengths(cfg.task_feature_lengths, _FEATURES)
     with context.overriding(data_dir=cfg.data_dir):
         make = functools.partial(
-            batches.get_task(cfg).get_dataset,
-            sequence_length=lengths,
+            example_tasks.read_once,
+            batches.get_task(cfg),
+            lengths,
+            cfg.tasks,
             split=cfg.split,
             shuffle=False,
-            num_epochs=1,
             seed=cfg.seed,
             use_cached=cfg.use_cached,
         )
         dataset = pipelines.made(make)
     for example in pipelines.numpy_iterator(dataset):
         texts = {k: _text(v) for k, v in example.items() if k.endswith(PRETOKENIZED)}
-        yield InferenceExample(
-            texts, model_features(example["inputs"], example["targets"], lengths)
-        )
+        features = model_features(example["inputs"], example["targets"], lengths)
+        if cfg.tasks:
+            features[TASK] = example[TASK]
+        yield InferenceExample(texts, features)
 
 
 def from_file(
@@ -117,6 +120,21 @@ def from_file(
         tasks=tasks,
         inputs_end=inputs_end,
     )
+
+
+def numbered(
+    examples: Iterator[InferenceExample], tasks: example_tasks.Tasks, feature: str
+) -> Iterator[InferenceExample]:
+    """Yields examples with the number of what their `task` names, as a feature.
+
+    Args:
+      examples: With a `task` among what is shown of them.
+      tasks: What the tasks are called, in the order of the numbers.
+      feature: The feature's name.
+    """
+    for example in examples:
+        number = example_tasks.number_of(example.inputs[TASK_KEY], tasks)
+        yield InferenceExample(example.inputs, {**example.features, feature: number})
 
 
 def inputs_end(task_name: str | None) -> bool:
@@ -207,7 +225,7 @@ def _tasks_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: str
                 f"Example {number} of {path} is of a task that no prompt is given for",
                 got=row[TASK_KEY],
                 expected=f"one of {list(names)}",
-                fix="correct the name, or give its prompt too: --prompts=NAME=FILE,...",
+                fix="correct the name, or give its prompt too",
                 name=str(row[TASK_KEY]),
                 candidates=names,
             )

@@ -2,15 +2,17 @@
 
 import collections
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import seqio
 import tensorflow as tf
 
 from prompt_tuning.errors import PromptTuningError
+from prompt_tuning.types import TASK
 
 Made = TypeVar("Made")
+_NUMBER = seqio.FeatureConverter.FeatureSpec(dtype=tf.int32, rank=0)
 # What Python inside datasets raised lately, of which several run at a time: TensorFlow passes on its text, but not the
 # error.
 _raised: collections.deque[PromptTuningError] = collections.deque(maxlen=256)
@@ -82,12 +84,34 @@ def numpy_iterator(ds: tf.data.Dataset) -> Iterator[Any]:
     return ds.with_options(options).as_numpy_iterator()
 
 
-def to_model_features(*, pack: bool = False) -> seqio.EncDecFeatureConverter:
+def to_model_features(
+    ds: tf.data.Dataset, lengths: Mapping[str, int], *, pack: bool, with_task: bool
+) -> tf.data.Dataset:
+    """Returns examples with the features of the model.
+
+    Args:
+      ds: Examples with the features of a task.
+      lengths: Tokens of each feature.
+      pack: Whether several examples are put into one row.
+      with_task: Whether examples have the number of their task, `types.TASK`, which is kept.
+    """
+    if not with_task:
+        return converter(pack=pack)(ds, lengths)
+    # SeqIO asks for the length of every feature; a number has no axes.
+    return converter(pack=pack, kept={TASK: _NUMBER})(ds, {**lengths, TASK: ()})  # pyright: ignore
+
+
+def converter(
+    *, pack: bool = False, kept: Mapping[str, Any] | None = None
+) -> seqio.EncDecFeatureConverter:
     """Returns SeqIO's converter of a task's features to those of the model.
 
     Args:
       pack: Whether it puts several examples into one row.
+      kept: Features that stay as they are, and of what kind each is.
     """
     # A task that is read with lengths is cut to them, so that SeqIO has nothing to find when it checks each example's;
     # to make these checks takes a third of the time that a pipeline takes to be made.
-    return seqio.EncDecFeatureConverter(pack=pack, apply_length_check=False)
+    return seqio.EncDecFeatureConverter(
+        pack=pack, apply_length_check=False, passthrough_features=kept
+    )

@@ -7,7 +7,9 @@ import seqio
 import tensorflow as tf
 
 from prompt_tuning.data import mixing
+from prompt_tuning.data.example_tasks import Tasks, with_number
 from prompt_tuning.data.preprocessors import is_of_each_example
+from prompt_tuning.types import TASK
 
 # SeqIO's own that read and write a task's features and nothing else, each example by itself.
 _READ_FEATURES_ALONE = (
@@ -27,6 +29,7 @@ def endless(
     seed: int,
     start: int,
     form: Callable[[seqio.Task], seqio.Task] | None = None,
+    tasks: Tasks = (),
 ) -> tf.data.Dataset:
     """Returns what SeqIO's `get_dataset` returns for all epochs, without its first examples.
 
@@ -44,24 +47,27 @@ def endless(
       seed: Seed of the order, of mixing and of random preprocessing.
       start: Examples to leave out at the start.
       form: Makes of each task the one that is read, with the same features; None reads it as it is.
+      tasks: The tasks that are told apart, whose number each example then has (`example_tasks.py`).
     """
     form = form or (lambda task: task)
     how = {"split": split, "use_cached": use_cached, "shuffle": shuffle, "seed": seed}
     if type(provider) is seqio.Task:
         ds = _preprocessed(form(provider), lengths, start=start, **how)
-        return seqio.trim_dataset(ds, lengths, provider.output_features)
+        ds = seqio.trim_dataset(ds, lengths, provider.output_features)
+        return with_number(ds, provider.name, tasks)
     if type(provider) is not seqio.Mixture:
         # A class of the user's may read its examples in a way of its own.
         return provider.get_dataset(lengths, num_epochs=None, **how).skip(start)
-    tasks = [task for task in provider.tasks if split in task.splits]
-    counts, turns = mixing.turns(provider, tasks, seed, start)
-    features = tasks[0].output_features
-    formed = [form(task) for task in tasks]
+    mixed = [task for task in provider.tasks if split in task.splits]
+    counts, turns = mixing.turns(provider, mixed, seed, start)
+    features = mixed[0].output_features
+    formed = [form(task) for task in mixed]
     shared = _shared_end(formed, use_cached=use_cached)
     streams = [
         _kept(_preprocessed(task, lengths, start=int(count), leave=len(shared), **how), features)
         for task, count in zip(formed, counts, strict=True)
     ]
+    streams = [with_number(ds, task.name, tasks) for ds, task in zip(streams, mixed, strict=True)]
     ds = tf.data.Dataset.choose_from_datasets(streams, turns)
     for preprocessor in shared:
         ds = _bound(preprocessor, lengths, features)(ds)
@@ -69,9 +75,9 @@ def endless(
 
 
 def _kept(ds: tf.data.Dataset, features: Mapping[str, Any]) -> tf.data.Dataset:
-    """Returns a dataset with certain features and no others."""
+    """Returns a dataset with certain features, and the number of its task where it has one, and no others."""
     return ds.map(
-        lambda example: {name: x for name, x in example.items() if name in features},
+        lambda example: {n: x for n, x in example.items() if n in features or n == TASK},
         num_parallel_calls=tf.data.AUTOTUNE,
     )
 

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from prompt_tuning import partitioning
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models import chunked_attention, fused_attention, layers, masks
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.methods.method import Method
+from prompt_tuning.models.methods.method import Around, Attended, KeysAndValues, Method
 from prompt_tuning.types import Array
 
 # (query positions [Q], key positions [K]) -> bias [1, N, Q, K].
@@ -142,11 +141,14 @@ class Attention(nn.Module):
         inputs_kv: Float[Array, "B K H"],
         mask: Bool[Array, "#B 1 Q K"] | None = None,
         position_bias: PositionBias | None = None,
+        around: Around | None = None,
     ) -> Float[jax.Array, "R Q H"]:
         """Returns what each query reads.
 
         With `use_cache`, the first call creates an empty cache as long as its input and attends without it;
-        every later call takes one position, appends it, and attends to all positions so far.
+        every later call takes one position, appends it, and attends to all positions so far. Keys and values that a
+        method puts in front are in the cache from its creation. They take the positions 0.., inputs those behind, and
+        every query sees them.
 
         Args:
           inputs_q: [R, Q, H] queries' inputs; R = B, or a multiple of it where keys are kept: the rows of a batch row
@@ -154,6 +156,7 @@ class Attention(nn.Module):
           inputs_kv: [B, K, H] keys' and values' inputs; not read where they are kept already.
           mask: [B, 1, Q, K], True where attention is allowed; None allows all.
           position_bias: Gives the bias for query and key positions; None adds none.
+          around: What the method knows of the stack; None without a method.
         """
         cfg = self.config
         dense = functools.partial(
@@ -168,14 +171,14 @@ class Attention(nn.Module):
         split = functools.partial(layers.constrain, axes=("batch", "length", "heads", "kv"))
         # The division by sqrt(D) that this attention leaves out is in the query's initial values.
         query = split(project(name="query", variance=1.0 / cfg.head_dim)(inputs_q))
-        keys_and_values = lambda: tuple(  # noqa: E731
-            split(project(name=name)(inputs_kv)) for name in ("key", "value")
-        )
+        made = lambda name: split(project(name=name)(inputs_kv))  # noqa: E731
+        keys_and_values = lambda: (made("key"), made("value"))  # noqa: E731
         rows, positions = query.shape[:2]
         if self.keep_keys and self._keeps_keys():
-            key, value = self._kept(keys_and_values)
+            key, value = self._kept(lambda: self._with_added(keys_and_values(), around))
             # Rows that share keys are so many more queries of one row.
             query = query.reshape(key.shape[0], -1, *query.shape[2:])
+            mask = masks.with_keys_in_front(mask, key.shape[-1])
             x = self._attend(query, key, value, mask, keys="bndk")
             x = x.reshape(rows, positions, *x.shape[2:])
         elif self.use_cache and self.has_variable("cache", "cached_key"):
@@ -185,13 +188,15 @@ class Attention(nn.Module):
             relative = _bias_at(position_bias, index, key.shape[-1])
             x = self._attend(query, key, value, mask, relative, keys="bndk")
         else:
-            key, value = keys_and_values()
+            key, value = self._with_added(keys_and_values(), around)
+            num_added = key.shape[1] - inputs_kv.shape[1]
             if self.use_cache:
-                self._cache(*key.shape, dtype=key.dtype)
+                self._cache(key, value, num_added)
             relative = None
             if position_bias is not None:
-                queries, keys = (np.arange(x.shape[1], dtype=np.int32) for x in (query, key))
-                relative = position_bias(queries, keys)
+                starts = around.starts if around is not None and num_added else None
+                relative = _bias(position_bias, positions, num_added, starts)
+            mask = masks.with_keys_in_front(mask, key.shape[1])
             x = self._attend(query, key, value, mask, relative)
         return dense((cfg.emb_dim,), (*heads, "embed"), num_inputs=2, name="out")(x)
 
@@ -212,7 +217,7 @@ class Attention(nn.Module):
           key: [B, K, N, D], or in the order of axes that `keys` says.
           value: As `key`.
           mask: [B or 1, 1, Q or 1, K], True where attention is allowed; None allows all.
-          relative: [1, N, Q, K] added to the logits; None adds none.
+          relative: [1, N, Q, K], or [B, N, Q, K], added to the logits; None adds none.
           keys: "bndk" for keys and values that are kept while decoding: each token's products read them as they lie.
         """
         shared = layers.shared_dropout(self.config.dropout_rate, self.deterministic)
@@ -228,7 +233,8 @@ class Attention(nn.Module):
             if kernel is not None:
                 value = jnp.moveaxis(dropout(jnp.moveaxis(value, 1, -1)), -1, 1)
                 return fused_attention.attend(kernel, query, key, value, mask, relative)
-        if keys == "bknd" and chunked_attention.pays():
+        is_shared = relative is None or relative.shape[0] == 1
+        if keys == "bknd" and is_shared and chunked_attention.pays():
             query, key, value = (
                 jnp.transpose(x, axes)
                 for x, axes in ((query, (0, 2, 1, 3)), (key, (0, 2, 3, 1)), (value, (0, 2, 3, 1)))
@@ -244,6 +250,13 @@ class Attention(nn.Module):
         read = jnp.einsum(f"bnqk,{keys}->bqnd", weights, value, preferred_element_type=wide)
         return read.astype(weights.dtype)
 
+    def _with_added(self, own: KeysAndValues, around: Around | None) -> KeysAndValues:
+        """Returns keys and values [B, K, N, D] with those in front that the method adds."""
+        if self.method is None or around is None:
+            return own
+        window = self.config.relative_attention_max_distance
+        return self.method.keys_and_values_of(Attended(self, window, around.shared), own)
+
     def _keeps_keys(self) -> bool:
         return self.is_mutable_collection("encoded") or self.has_variable("encoded", "key")
 
@@ -257,21 +270,32 @@ class Attention(nn.Module):
         return self.get_variable("encoded", "key"), self.get_variable("encoded", "value")
 
     def _cache(
-        self, batch: int, length: int, heads: int, depth: int, *, dtype: Any
+        self, key: jax.Array, value: jax.Array, num_added: int = 0
     ) -> tuple[nn.Variable, nn.Variable, nn.Variable]:
-        """Returns the cached keys and values [B, N, D, T] and the scalar index, as T5X's decoders expect them."""
-        shape = (batch, heads, depth, length)
+        """Returns the cached keys and values [B, N, D, T] and the scalar index, as T5X's decoders expect them.
+
+        Args:
+          key: [B, T, N, D]; where there is no cache yet, it is as long as this.
+          value: As `key`.
+          num_added: How many of them, in front, the cache begins with.
+        """
+
+        def start(x: jax.Array) -> jax.Array:
+            kept = jnp.moveaxis(x, 1, -1)
+            empty = jnp.zeros(kept.shape, x.dtype)
+            return empty if not num_added else empty.at[..., :num_added].set(kept[..., :num_added])
+
         return (
-            self.variable("cache", "cached_key", jnp.zeros, shape, dtype),
-            self.variable("cache", "cached_value", jnp.zeros, shape, dtype),
-            self.variable("cache", "cache_index", lambda: jnp.zeros((), jnp.int32)),
+            self.variable("cache", "cached_key", start, key),
+            self.variable("cache", "cached_value", start, value),
+            self.variable("cache", "cache_index", jnp.full, (), num_added, jnp.int32),
         )
 
     def _append_to_cache(
         self, key: jax.Array, value: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns all keys and values so far, [B, N, D, T], and the position of those that were appended."""
-        cached_key, cached_value, cache_index = self._cache(*key.shape, dtype=key.dtype)
+        cached_key, cached_value, cache_index = self._cache(key, value)
         batch, length = key.shape[:2]
         if length != 1 or cached_key.value.shape[0] != batch:
             raise ConfigError(
@@ -286,6 +310,29 @@ class Attention(nn.Module):
             cached.value = jax.lax.dynamic_update_slice_in_dim(cached.value, column, index, axis=-1)
         cache_index.value = index + jnp.int32(1)
         return cached_key.value, cached_value.value, index
+
+
+def _bias(
+    position_bias: PositionBias, length: int, num_added: int, starts: Array | None
+) -> jax.Array:
+    """Returns the bias [1 or B, N, Q, K] of Q = `length` positions for as many keys behind `num_added` others.
+
+    Args:
+      position_bias: Gives the bias for query and key positions.
+      length: Positions of the row.
+      num_added: Keys in front of them.
+      starts: [B, Q or 1], where the example of each position begins, whose distance to the keys in front is that of an
+        example alone; None where all rows are one example from 0.
+    """
+    queries, keys = (np.arange(n, dtype=np.int32) for n in (length, num_added + length))
+    bias = position_bias(queries + num_added, keys)
+    if starts is None:
+        return bias
+    of_rows = jnp.moveaxis(
+        jnp.take(bias[0, :, :, :num_added], queries[None] - starts, axis=1), 0, 1
+    )
+    behind = jnp.broadcast_to(bias[..., num_added:], (*of_rows.shape[:-1], length))
+    return jnp.concatenate([of_rows, behind], axis=-1)
 
 
 def _bias_at(position_bias: PositionBias | None, index: jax.Array, length: int) -> jax.Array | None:

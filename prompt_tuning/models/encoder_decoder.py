@@ -21,7 +21,7 @@ from prompt_tuning.prompts import table
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.training.choice_losses import ChoiceLosses
 from prompt_tuning.training.losses import LossConfig, token_cross_entropy
-from prompt_tuning.types import Batch, PyTree
+from prompt_tuning.types import TASK, Batch, PyTree
 
 # T5's; a model's own is `config.ids.eos`.
 EOS_ID = SpecialIds().eos
@@ -76,6 +76,12 @@ class EncoderDecoderModel:
     def method(self) -> Method | None:
         """What is tuned beside the prompt; None for nothing."""
         return self.module.method
+
+    @property
+    def num_prompt_positions(self) -> int:
+        """Rows that stand in front of the tokens of each example."""
+        own = self.prompt.length if self.prompt else 0
+        return self.method.prompt_length(own) if self.method else own
 
     @property
     def loss_config(self) -> LossConfig:
@@ -150,7 +156,7 @@ class EncoderDecoderModel:
         """
         rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
         batch = in_ids_of(self.config.ids, batch)
-        params, prompts = table.of_rows(params, batch)
+        params, prompts = _of_rows(params, batch)
         if "encoder_prompt_positions" in batch:
             prompts["prompt_positions"] = batch["encoder_prompt_positions"]
         tokens, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
@@ -169,6 +175,10 @@ class EncoderDecoderModel:
         )
         assert isinstance(logits, jax.Array), "no collection is mutable"
         return logits
+
+    def penalty(self, params: PyTree) -> jax.Array | None:
+        """Returns what the method adds to the loss of a training step, whatever its batch is; None for nothing."""
+        return self.method and self.method.penalty(params, self.input_vocabulary.encode)
 
     def score(self, params: PyTree, batch: Batch) -> jax.Array:
         """Returns the log-likelihood [B] float32 (nats, summed over target tokens) of each example's targets.
@@ -194,7 +204,7 @@ class EncoderDecoderModel:
         """
         batch = in_ids_of(self.config.ids, batch)
         tokens = jnp.asarray(batch["encoder_input_tokens"])
-        params, prompts = table.of_rows(params, batch)
+        params, prompts = _of_rows(params, batch)
         apply = functools.partial(self.module.apply, {"params": params})
         encoded = apply(tokens, enable_dropout=False, method=self.module.encode, **prompts)
 
@@ -231,8 +241,8 @@ class EncoderDecoderModel:
 
         Args:
           params: All parameters, the prompt included.
-          batch: Model features; only `encoder_input_tokens` [B, L] is read, `table.INDEX` [B] where it is there, and
-            the width T of `decoder_input_tokens` where `max_decode_length` is None.
+          batch: Model features; only `encoder_input_tokens` [B, L] is read, `table.INDEX` and `types.TASK` [B] where
+            they are there, and the width T of `decoder_input_tokens` where `max_decode_length` is None.
           max_decode_length: Tokens to decode at most.
 
         Returns:
@@ -241,7 +251,7 @@ class EncoderDecoderModel:
         """
         tokens = jnp.asarray(in_ids_of(self.config.ids, batch)["encoder_input_tokens"])
         length = max_decode_length or batch["decoder_input_tokens"].shape[-1]
-        params, prompts = table.of_rows(params, batch)
+        params, prompts = _of_rows(params, batch)
         encoded = self.module.apply(
             {"params": params}, tokens, enable_dropout=False, method=self.module.encode, **prompts
         )
@@ -295,6 +305,12 @@ class EncoderDecoderModel:
         apart = layouts.take_apart(tree.flatten(decoder))
         module = self.module.clone(config=self.config.apart())
         return module, {**params, **tree.unflatten(apart)}
+
+
+def _of_rows(params: PyTree, batch: Batch) -> tuple[PyTree, dict[str, Any]]:
+    """The parameters for the rows of a batch, and what `encode` takes for them: prompts, and what task each is of."""
+    params, inputs = table.of_rows(params, batch)
+    return params, {**inputs, "task": batch[TASK]} if TASK in batch else inputs
 
 
 def _init_variables(module: T5, rng: jax.Array) -> dict[str, Any]:

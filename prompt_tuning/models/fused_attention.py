@@ -56,7 +56,7 @@ def choose(
         or mask is None
         or bias is None
         or bias.shape[0] != 1
-        or length != key.shape[1]
+        or length > key.shape[1]
         or length < MIN_LENGTH
     ):
         return None
@@ -67,11 +67,12 @@ def choose(
     if device is None or batch % batch_shards or heads % head_shards:
         return None
     depth = query.shape[-1]
-    if has_tpu_kernel() and _fits_tpu(device.device_kind, length, heads // head_shards, depth):
+    keys = key.shape[1]
+    if has_tpu_kernel() and _fits_tpu(device.device_kind, keys, heads // head_shards, depth):
         return "tpu"
     # Only by name: it has not been run on a GPU yet (docs/machines/gpu.md).
     asked = config.attention == "cudnn" and device.platform == "gpu"
-    if asked and mask.shape[2] == 1 and _fits_gpu(query.dtype, length, depth):
+    if asked and mask.shape[2] == 1 and _fits_gpu(query.dtype, (length, keys), depth):
         return "cudnn"
     return None
 
@@ -101,12 +102,12 @@ def _fits_tpu(device_kind: str, length: int, heads: int, depth: int) -> bool:
     return length <= longest and heads % group == 0 and group * depth % attention_kernel.LANES == 0
 
 
-def _fits_gpu(dtype: Any, length: int, depth: int) -> bool:
-    """Whether cuDNN's flash attention takes this with a bias."""
+def _fits_gpu(dtype: Any, lengths: tuple[int, int], depth: int) -> bool:
+    """Whether cuDNN's flash attention takes so many queries and keys with a bias."""
     # GPUs that are only described do not say it.
     capability = float(getattr(jax.devices()[0], "compute_capability", _AMPERE))
     depth += _CUDNN_MASK_DEPTH
-    fits = depth <= _CUDNN_MAX_DEPTH and depth % 8 == 0 and length % 2 == 0
+    fits = depth <= _CUDNN_MAX_DEPTH and depth % 8 == 0 and not any(n % 2 for n in lengths)
     return fits and dtype == jnp.bfloat16 and capability >= _AMPERE
 
 

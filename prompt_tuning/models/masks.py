@@ -4,6 +4,8 @@ A prompt stands in front of the tokens, so encoder-side masks are P columns wide
 `prompt_length`. The head axis is 1: every head sees the same mask.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,8 @@ from prompt_tuning.types import Array
 
 # T5's value of a masked logit. It is finite, so a row without any key attends uniformly instead of giving NaN.
 MASKED_LOGIT = -1e10
+# What positions of a prompt may see beside themselves; see `with_prompt_visibility`.
+PROMPT_SEES = ("prompt", "causal", "input")
 
 
 def prompt_length(hidden: Float[Array, "B S H"], tokens: Int[Array, "B L"]) -> int:
@@ -99,6 +103,21 @@ def pairwise_mask(
     return jnp.logical_and(mask, queries[:, None, :, None] == keys[:, None, None, :])
 
 
+def with_keys_in_front(
+    mask: Bool[Array, "#B 1 _ L"] | None, num_keys: int
+) -> Bool[jax.Array, "#B 1 _ K"] | None:
+    """Returns the mask of `num_keys` keys, of which every query sees those in front that `mask` does not know of."""
+    if mask is None or mask.shape[-1] == num_keys:
+        return mask  # pyright: ignore[reportReturnType]
+    width = [(0, 0)] * 3 + [(num_keys - mask.shape[-1], 0)]
+    return jnp.pad(jnp.asarray(mask), width, constant_values=True)
+
+
+def first_key(mask: Bool[Array, "B 1 Q K"]) -> Int[jax.Array, "B Q"]:
+    """Returns the first key that each query sees: where the example that it belongs to begins in its row."""
+    return jnp.argmax(mask[:, 0], axis=-1).astype(jnp.int32)
+
+
 def decoder_mask(
     target_tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None = None, *, pad: int = 0
 ) -> Bool[jax.Array, "B 1 T T"]:
@@ -113,6 +132,29 @@ def decoder_mask(
     mask = pairwise_mask(is_target, is_target, segment_ids, segment_ids)
     # A position sees itself and what came before.
     return jnp.logical_and(mask, np.tri(target_tokens.shape[-1], dtype=np.bool_)[None, None])
+
+
+def with_prompt_visibility(
+    mask: Bool[Array, "B 1 #S S"], length: int, sees: Sequence[str]
+) -> Bool[jax.Array, "B 1 S S"]:
+    """Returns an encoder's mask in which the positions of the prompt see less; tokens see what they saw.
+
+    Args:
+      mask: Of all positions, the prompt's first.
+      length: P, the prompt's length.
+      sees: What of `PROMPT_SEES` a position of the prompt sees: "prompt", all others of them; "causal", those in front
+        of it; "input", the tokens. Itself it always sees.
+    """
+    width = mask.shape[-1]
+    seen = np.zeros((length, width), np.bool_)
+    seen[:, :length] = np.eye(length)
+    if "causal" in sees:
+        seen[:, :length] = np.tri(length)
+    if "prompt" in sees:
+        seen[:, :length] = True
+    seen[:, length:] = "input" in sees
+    rows = np.concatenate([seen, np.ones((width - length, width), np.bool_)])
+    return jnp.logical_and(mask, rows[None, None])
 
 
 def mask_bias(mask: Bool[Array, "B 1 Q K"]) -> Float[jax.Array, "B 1 Q K"]:

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.models import attention, layers, masks
 from prompt_tuning.models.config import REMAT_POLICIES, Architecture, T5Config
-from prompt_tuning.models.methods.method import Method
+from prompt_tuning.models.methods.method import Around, Layer, Method, Place, Stack, Tokens
 from prompt_tuning.prompts.config import PromptConfig
-from prompt_tuning.prompts.prompt import PromptPrefix
+from prompt_tuning.prompts.prompt import PromptPrefix, join_prompt
 from prompt_tuning.types import Array
 
 
@@ -50,19 +50,22 @@ class EncoderLayer(nn.Module):
       config: The architecture.
       deterministic: Whether dropout is off.
       trimmed: Positions that were cut off the row as padding.
-      method: What acts on the linear maps; None for nothing.
+      method: What acts inside the layer; None for nothing.
+      prompt_length: Rows of the prompt that is in the input.
     """
 
     config: T5Config
     deterministic: bool
     trimmed: int = 0
     method: Method | None = None
+    prompt_length: int = 0
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "B S H"],
         mask: Bool[Array, "B 1 #S S"],
+        around: Around | None,
         table: Float[Array, "N buckets"] | None,
     ) -> tuple[Float[jax.Array, "B S H"], None]:
         """Returns the layer's output and None, the per-layer output that `scan` asks for."""
@@ -76,7 +79,10 @@ class EncoderLayer(nn.Module):
         )
         mlp = layers.Mlp(cfg, self.deterministic, self.method, name="mlp")
         x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
-        x = add("pre_attention_layer_norm", lambda y: attend(y, y, mask, bias), x)
+        if self.method is not None and around is not None:
+            layer = Layer(self, self.prompt_length, around.prompt_positions)
+            x = self.method.layer_input_of(layer, x)
+        x = add("pre_attention_layer_norm", lambda y: attend(y, y, mask, bias, around), x)
         return add("pre_mlp_layer_norm", mlp, x), None
 
 
@@ -88,7 +94,7 @@ class DecoderLayer(nn.Module):
       deterministic: Whether dropout is off.
       decode: Whether self-attention uses the key/value cache, and attention to the encoder the kept keys and values.
       trimmed: Positions that were cut off the inputs and the targets as padding.
-      method: What acts on the linear maps; None for nothing.
+      method: What acts inside the layer; None for nothing.
     """
 
     config: T5Config
@@ -104,6 +110,7 @@ class DecoderLayer(nn.Module):
         encoded: Float[Array, "B S H"],
         self_mask: Bool[Array, "B 1 T T"] | None,
         cross_mask: Bool[Array, "B 1 #T S"],
+        around: Around | None,
         table: Float[Array, "N buckets"] | None,
     ) -> tuple[Float[jax.Array, "R T H"], None]:
         """Returns the layer's output and None, the per-layer output that `scan` asks for."""
@@ -117,9 +124,15 @@ class DecoderLayer(nn.Module):
         to_encoded = attend(keep_keys=self.decode, trimmed=inputs, name="encoder_decoder_attention")
         mlp = layers.Mlp(cfg, self.deterministic, self.method, name="mlp")
         x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
-        x = add("pre_self_attention_layer_norm", lambda y: to_self(y, y, self_mask, bias), x)
+        x = add(
+            "pre_self_attention_layer_norm", lambda y: to_self(y, y, self_mask, bias, around), x
+        )
         # No position bias here: encoder and decoder positions have no common origin.
-        x = add("pre_cross_attention_layer_norm", lambda y: to_encoded(y, encoded, cross_mask), x)
+        x = add(
+            "pre_cross_attention_layer_norm",
+            lambda y: to_encoded(y, encoded, cross_mask, around=around),
+            x,
+        )
         return add("pre_mlp_layer_norm", mlp, x), None
 
 
@@ -189,7 +202,7 @@ class Encoder(nn.Module):
     Attributes:
       config: The architecture.
       prompt: Length and initializer of the prompt parameter; None declares none.
-      method: What acts on the layers' linear maps; None for nothing.
+      method: What acts inside the stack; None for nothing.
     """
 
     config: T5Config
@@ -206,6 +219,7 @@ class Encoder(nn.Module):
         prompt: Float[Array, "*B P H"] | None = None,
         prompt_mask: Array | None = None,
         prompt_positions: Int[Array, "B L"] | None = None,
+        task: Int[Array, " B"] | None = None,
         deterministic: bool,
         trimmed: int = 0,
     ) -> Float[jax.Array, "B S H"]:
@@ -219,24 +233,55 @@ class Encoder(nn.Module):
           prompt_mask: [B, P], nonzero where a prompt position is real; None if all are.
           prompt_positions: [B, L] row of the prompt at each position, from 1, where packed examples have prompts of
             their own between the tokens; 0 elsewhere.
+          task: [B] which of the method's tasks each row is of; None where it tells none apart.
           deterministic: Whether dropout is off.
           trimmed: Positions that were cut off the row as padding.
         """
         cfg = self.config
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
         x = jnp.asarray(embedded)
-        if prompt is not None or self.prompt is not None:
-            x = PromptPrefix(self.prompt, name="prompt")(x, prompt, prompt_positions)
+        if prompt is None and self.prompt is not None:
+            prompt = PromptPrefix(self.prompt, x.shape[-1], name="prompt")()
+        if self.method is not None:
+            x = self.method.embedded_of(Tokens(self, segment_ids, prompt_positions), x)
+            is_token = jnp.asarray(tokens) != cfg.ids.pad
+            prompt = self.method.prompt_of(Place(self), prompt, x, is_token=is_token, task=task)
+        if prompt is not None:
+            x = join_prompt(x, prompt, prompt_positions)
         length = masks.prompt_length(x, tokens)
         is_real = masks.is_real_position(tokens, length, prompt_mask, segment_ids, pad=cfg.ids.pad)
         mask = masks.key_mask(is_real)
         if segment_ids is not None:
             mask = masks.pairwise_mask(is_real, is_real, segment_ids, segment_ids)
+        around = None
+        if self.method is not None:
+            is_shifted = segment_ids is not None or prompt_mask is not None
+            starts = masks.first_key(mask) if is_shifted else None
+            around = Around(
+                self.method.shared_of(Stack(self, cfg.emb_dim)), starts, prompt_positions
+            )
+            if (sees := self.method.prompt_sees) is not None:
+                mask = masks.with_prompt_visibility(mask, length, sees)
         # The prompt is dropped out with the tokens.
-        return dropout(self.run(dropout(x), mask, deterministic=deterministic, trimmed=trimmed))
+        x = self.run(
+            dropout(x),
+            mask,
+            around,
+            deterministic=deterministic,
+            trimmed=trimmed,
+            prompt_length=0 if prompt is None else prompt.shape[-2],
+        )
+        return dropout(x)
 
     def run(
-        self, x: jax.Array, mask: jax.Array, *, deterministic: bool, trimmed: int
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        around: Around | None,
+        *,
+        deterministic: bool,
+        trimmed: int,
+        prompt_length: int,
     ) -> Float[jax.Array, "B S H"]:
         """Returns what the layers and the last norm make of their input; other families have other layers."""
         cfg = self.config
@@ -246,11 +291,12 @@ class Encoder(nn.Module):
             scan_name="encoder",
             num_layers=cfg.num_encoder_layers,
             x=x,
-            broadcast=(mask, _table_of_stack(cfg)),
+            broadcast=(mask, around, _table_of_stack(cfg)),
             config=cfg,
             deterministic=deterministic,
             trimmed=trimmed,
             method=self.method,
+            prompt_length=prompt_length,
         )
         return layers.RMSNorm(cfg, name="encoder_norm")(x)
 
@@ -260,7 +306,7 @@ class Decoder(nn.Module):
 
     Attributes:
       config: The architecture.
-      method: What acts on the layers' linear maps; None for nothing.
+      method: What acts inside the stack; None for nothing.
     """
 
     config: T5Config
@@ -276,10 +322,18 @@ class Decoder(nn.Module):
         *,
         deterministic: bool,
         decode: bool,
+        packed: bool = False,
         trimmed: tuple[int, int] = (0, 0),
     ) -> Float[jax.Array, "R T _"]:
-        """Returns float32 logits [B, T, V], or hidden states [B, T, H] if the head is the embedding table."""
+        """Returns float32 logits [B, T, V], or hidden states [B, T, H] if the head is the embedding table.
+
+        `packed` says that rows have several targets, which `self_mask` keeps apart.
+        """
         cfg = self.config
+        around = None
+        if self.method is not None:
+            starts = masks.first_key(self_mask) if packed and self_mask is not None else None
+            around = Around(self.method.shared_of(Stack(self, cfg.emb_dim)), starts)
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
         y = run_layers(
             DecoderLayer,
@@ -287,7 +341,7 @@ class Decoder(nn.Module):
             scan_name="decoder",
             num_layers=cfg.num_decoder_layers,
             x=dropout(jnp.asarray(embedded)),
-            broadcast=(encoded, self_mask, cross_mask, _table_of_stack(cfg)),
+            broadcast=(encoded, self_mask, cross_mask, around, _table_of_stack(cfg)),
             config=cfg,
             deterministic=deterministic,
             decode=decode,

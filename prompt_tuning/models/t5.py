@@ -63,6 +63,7 @@ class T5(nn.Module):
         prompt: Float[Array, "*B P H"] | None = None,
         prompt_mask: Array | None = None,
         prompt_positions: Int[Array, "B L"] | None = None,
+        task: Int[Array, " B"] | None = None,
         trimmed: tuple[int, int] = (0, 0),
     ) -> Float[jax.Array, "B T V"]:
         """Returns the logits of each target position under teacher forcing; see `encode` and `decode`.
@@ -79,6 +80,7 @@ class T5(nn.Module):
             prompt=prompt,
             prompt_mask=prompt_mask,
             prompt_positions=prompt_positions,
+            task=task,
             trimmed=trimmed[0],
         )
         return self.decode(
@@ -105,6 +107,7 @@ class T5(nn.Module):
         prompt: Float[Array, "*B P H"] | None = None,
         prompt_mask: Array | None = None,
         prompt_positions: Int[Array, "B L"] | None = None,
+        task: Int[Array, " B"] | None = None,
         trimmed: int = 0,
     ) -> Float[jax.Array, "B S H"]:
         """Encodes prompt and tokens.
@@ -121,6 +124,7 @@ class T5(nn.Module):
             stand to the right, next to their tokens, with masked positions to their left.
           prompt_positions: [B, L] row of the prompt that stands at each position, from 1; 0 elsewhere.
             `data/packing.py` keeps these places among packed examples, with the example's segment id and token id 0.
+          task: [B] which of the method's tasks each row is of; None where it tells none apart.
           trimmed: Tokens that were cut off all rows as padding.
 
         Returns:
@@ -139,6 +143,7 @@ class T5(nn.Module):
             prompt=prompt,
             prompt_mask=prompt_mask,
             prompt_positions=prompt_positions,
+            task=task,
             deterministic=not enable_dropout,
             trimmed=trimmed,
         )
@@ -214,6 +219,7 @@ class T5(nn.Module):
             cross_mask,
             deterministic=not enable_dropout,
             decode=decode,
+            packed=decoder_segment_ids is not None,
             trimmed=trimmed,
         )
         return self.logits(out, narrow=decode)

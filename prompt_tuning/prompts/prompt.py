@@ -35,33 +35,31 @@ class Prompt(nn.Module):
 
 
 class PromptPrefix(nn.Module):
-    """Puts a prompt in front of embedded tokens, or of each packed example among them.
+    """The encoder's own prompt, by the name that the authors' code gives the part of the encoder that holds it.
 
     Attributes:
-      config: Length and initializer of the parameter; None if a prompt is always passed.
+      config: Length and initializer of the parameter.
+      width: H, the width of the model.
     """
 
-    config: PromptConfig | None
+    config: PromptConfig
+    width: int
 
     @nn.compact
-    def __call__(
-        self,
-        embedded: Float[Array, "B L H"],
-        prompt: Float[Array, "*B P H"] | None = None,
-        positions: Int[Array, "B L"] | None = None,
-    ) -> Float[jax.Array, "B S H"]:
-        """Returns [B, P + L, H], or with `positions` [B, L, H], where the prompt has its places already.
+    def __call__(self) -> Float[jax.Array, "P H"]:
+        """Returns the parameter [P, H], float32."""
+        return Prompt(self.config, self.width, name="prompt")()
 
-        `prompt` is used instead of the parameter, which is then not read.
-        """
-        if prompt is None:
-            assert self.config is not None, (
-                "the encoder asks for a prefix only if there is a prompt"
-            )
-            prompt = Prompt(self.config, embedded.shape[-1], name="prompt")()
-        if positions is not None:
-            return place_prompt(embedded, jnp.asarray(prompt), positions)
-        return prepend_prompt(embedded, jnp.asarray(prompt))
+
+def join_prompt(
+    embedded: Float[Array, "B L H"],
+    prompt: Float[Array, "*B P H"],
+    positions: Int[Array, "B L"] | None = None,
+) -> Float[jax.Array, "B S H"]:
+    """Returns [B, P + L, H], or with `positions` [B, L, H], where the prompt has its places already."""
+    if positions is not None:
+        return place_prompt(embedded, jnp.asarray(prompt), positions)
+    return prepend_prompt(embedded, jnp.asarray(prompt))
 
 
 def place_prompt(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import jax
 from absl import logging
 
+from prompt_tuning import tree
 from prompt_tuning.data import batches, context, dataset_checks, made_from, vocabularies
 from prompt_tuning.errors import ConfigError, DataError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
@@ -15,27 +16,53 @@ from prompt_tuning.run.start import split_paths
 from prompt_tuning.training.trainer import Trainer
 
 
-def enter(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> None:
-    """Shows registered tasks this run's vocabulary and folder of data; the first thing that a run does."""
+def enter(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> batches.DatasetConfig:
+    """Shows registered tasks this run's vocabulary and folder of data; the first thing that a run does.
+
+    Returns:
+      `with_tasks`.
+    """
     context.set_context(vocabulary=model.output_vocabulary, data_dir=cfg.data_dir)
+    return with_tasks(model, cfg)
 
 
-def with_choices(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> batches.DatasetConfig:
-    """Returns what is trained on, with all answer choices of an example where the model's losses compare them.
+def as_trained(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> batches.DatasetConfig:
+    """Returns what losses are computed of: `with_tasks`, with all answer choices of an example where they are compared.
+
+    With a prompt, packing is not SeqIO's: the stream stays that of single examples, and evaluation is not packed.
 
     Raises:
       ConfigError: If such examples are to be packed.
     """
-    if model.choice_losses is None:
-        return cfg
-    if cfg.pack:
+    cfg = with_tasks(model, cfg)
+    if cfg.pack and model.choice_losses is not None:
         raise ConfigError(
             "Examples with all their choices cannot be packed",
             got="utils.DatasetConfig.pack = True with choice_losses",
             expected="an example a row",
             fix="bind utils.DatasetConfig.pack = False, or models.EncoderDecoderModel.choice_losses = None",
         )
-    return dataclasses.replace(cfg, choices=True)
+    is_packed = cfg.pack and model.prompt is None
+    return dataclasses.replace(cfg, pack=is_packed, choices=model.choice_losses is not None)
+
+
+def with_tasks(model: EncoderDecoderModel, cfg: batches.DatasetConfig) -> batches.DatasetConfig:
+    """Returns what is read, each example with its task's number where the model's method tells tasks apart.
+
+    Raises:
+      ConfigError: If examples with prompts of their own are to be packed.
+    """
+    method = model.method
+    if method is None:
+        return cfg
+    if cfg.pack and method.differs_by_example:
+        raise ConfigError(
+            "Examples with prompts of their own cannot be packed",
+            got=f"utils.DatasetConfig.pack = True with methods.{type(method).__name__}",
+            expected="an example a row",
+            fix="bind utils.DatasetConfig.pack = False",
+        )
+    return dataclasses.replace(cfg, tasks=method.task_names)
 
 
 def check_model(
@@ -51,10 +78,21 @@ def check_model(
     for vocabulary in (model.input_vocabulary, model.output_vocabulary):
         vocabularies.check_vocabulary(vocabulary, pad=ids.pad, eos=ids.eos)
     model.check_vocabulary_size()
-    if model.method is not None:
-        model.method.check([path for path in model.param_shapes if is_method(path)])
+    # Methods that act on the same thing are told by tracing the model with all of them.
+    model.param_shapes  # noqa: B018
+    for method in model.method.parts if model.method else ():
+        alone = dataclasses.replace(model, module=model.module.clone(method=method))
+        method.check([path for path in alone.param_shapes if is_method(path)])
     for batch_size in batch_sizes:
         partitioner.check_batch_size(batch_size)
+
+
+def check_inputs(model: EncoderDecoderModel, cfgs: Iterable[batches.DatasetConfig]) -> None:
+    """Raises ConfigError if the method cannot take inputs as long as TASK_FEATURE_LENGTHS let them be."""
+    for cfg in cfgs:
+        length = (cfg.task_feature_lengths or {}).get("inputs")
+        if model.method is not None and length is not None:
+            model.method.check_inputs(length)
 
 
 def check_data(
@@ -73,10 +111,14 @@ def check_data(
       trains: Whether the first of them is trained on.
 
     Raises:
-      ConfigError: As `check_model`.
+      ConfigError: As `check_model` and `check_inputs`.
       DataError: If a task is unknown or a split empty.
     """
     check_model(model, partitioner, [cfg.batch_size for cfg in cfgs])
+    check_inputs(model, cfgs)
+    if trains:
+        # What the method adds to the loss is traced for its errors.
+        jax.eval_shape(model.penalty, tree.unflatten(model.param_shapes))
     found = [dataset_checks.check_dataset(cfg, trains=trains and cfg is cfgs[0]) for cfg in cfgs]
     for cfg in cfgs:
         made_from.check_cache(cfg)
@@ -102,14 +144,15 @@ def check_training(
     Args:
       model: The model.
       partitioner: Mesh and axis rules.
-      trainer: Optimizer, learning rate and microbatches.
+      trainer: Optimizer, learning rates and microbatches.
       cfgs: Training data, then those of evaluations.
       trainable_regex: Regular expressions over whole parameter paths.
 
     Raises:
-      ConfigError, DataError: As `check_data`; or if nothing is trainable or a microbatch does not divide.
+      ConfigError, DataError: As `check_data`; or if nothing is trainable, a microbatch does not divide or a
+        learning rate has no parameters of its own.
     """
-    split_paths(model, trainable_regex)
+    trainer.check_paths(split_paths(model, trainable_regex)[0])
     check_microbatches(partitioner, trainer, cfgs[0].batch_size)
     for cfg in cfgs[1:]:
         _check_evaluated(cfg)

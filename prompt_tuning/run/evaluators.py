@@ -98,7 +98,9 @@ def by_length(
     chosen = widths.batches_by_size(sizes, len(inputs) // len(read), in_order=in_order)
     return [
         {
-            name: x[positions, : size.inputs] if name.startswith("encoder_") else x[positions]
+            name: x[positions, : size.inputs]
+            if name.startswith("encoder_") and x.ndim > 1
+            else x[positions]
             for name, x in rows.items()
         }
         for positions, size in chosen
@@ -136,6 +138,10 @@ class DecodingEval:
             json_write_n_results=evaluator.json_write_n_results,
             use_memory_cache=evaluator.use_memory_cache,
         )
+        if self._evaluator is not None and model.method is not None:
+            # Without TASK_FEATURE_LENGTHS the longest example decides, which is known only now.
+            (length,) = self._evaluator.model_feature_shapes["encoder_input_tokens"]
+            model.method.check_inputs(length)
         self._inference = Inference(model, partitioner, cfg.batch_size, before_batch)
 
     def run(self, params: PyTree, step: int) -> dict[str, dict[str, float]]:

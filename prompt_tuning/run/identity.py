@@ -112,7 +112,7 @@ def describe_training(
     Args:
       model: The model.
       data: Name -> training data and those of the evaluations, which choose the best checkpoint; None for none.
-      trainer: Optimizer and learning rate.
+      trainer: Optimizer and learning rates.
       trainable_regex: Regular expressions over whole parameter paths.
     """
     sizes = dataclasses.asdict(model.config)
@@ -135,7 +135,12 @@ def describe_training(
         "optimizer": content.describe(trainer.optimizer),
         "learning rate": content.describe(trainer.learning_rate_fn),
         "TRAINABLE_REGEX": list(trainable_regex),
-        # Left out where there is none, as earlier versions left it out.
+        # Left out where there are none, as earlier versions left them out.
+        **(
+            {"learning rates by regex": content.describe(trainer.learning_rates_by_regex)}
+            if trainer.learning_rates_by_regex
+            else {}
+        ),
         **({"METHOD": model.method.describe()} if model.method else {}),
     }
 

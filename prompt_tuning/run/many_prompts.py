@@ -1,20 +1,22 @@
 """Many tuned sets over one copy of the frozen weights: read and checked, and given to examples by number."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 from jaxtyping import Float
 
+from prompt_tuning.checkpoints.method_files.folded import is_folded
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.prompt_files import matrices
 from prompt_tuning.checkpoints.prompt_files.source import read_source
 from prompt_tuning.data import content
-from prompt_tuning.data.inference_examples import TASK_KEY, InferenceExample
+from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params import layouts
+from prompt_tuning.params.names import is_method
 from prompt_tuning.prompts import table
 from prompt_tuning.run.method_start import arrays_of
 
@@ -51,14 +53,29 @@ def read(path: str, model: EncoderDecoderModel) -> TunedSet:
 
     Raises:
       CheckpointError: If there is none, it is damaged, or of another model.
+      ConfigError: If the model's method leaves plain prompts, or has a prompt for each task by itself.
     """
+    if model.method is not None and model.method.task_names:
+        raise ConfigError(
+            f"{_SETTING} gives rows prompts of their own, and so does methods.{type(model.method).__name__}",
+            got=f"{_SETTING} beside a method of {len(model.method.task_names)} tasks",
+            expected="one or the other",
+            fix=f"leave {_SETTING} out and name the task of each example, or export each task's prompt as a plain one",
+        )
+    if model.method is not None and is_folded(model.method.describe()):
+        raise ConfigError(
+            f"{_SETTING} takes prompts, and what {type(model.method).__name__} trains is one once it is trained",
+            got="a model with this method",
+            expected="one without",
+            fix="bind METHOD = None",
+        )
     prompt, added, info = None, {}, {}
     if model.prompt is not None or model.method is None:
         found, info = read_source(path, setting=_SETTING)
         prompt = matrices.check_matrix(
             found, epath.Path(path), what="prompt", setting=_SETTING, width=model.config.emb_dim
         )
-    if model.method is not None:
+    if any(map(is_method, model.param_shapes)):
         read = read_set(path, setting=_SETTING)
         info = {**read.info, **info}
         added = {
@@ -77,17 +94,3 @@ def make_table(sets: Sequence[TunedSet]) -> dict[str, Any]:
 def with_prompt(features: Mapping[str, Any], number: int) -> dict[str, Any]:
     """Returns an example's features with the number of its prompt in the table."""
     return {**features, table.INDEX: np.int32(number)}
-
-
-def numbered(
-    examples: Iterator[InferenceExample], names: Sequence[str]
-) -> Iterator[InferenceExample]:
-    """Yields examples with the number of the prompt that their `task` names.
-
-    Args:
-      examples: With a `task` among what is shown of them.
-      names: Names of the prompts, in the table's order.
-    """
-    for example in examples:
-        number = names.index(example.inputs[TASK_KEY])
-        yield InferenceExample(example.inputs, with_prompt(example.features, number))

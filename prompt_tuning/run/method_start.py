@@ -56,6 +56,19 @@ def make_method(
         return jax.jit(init, out_shardings={path: shardings[path] for path in wanted})(rng)
 
 
+def read_fitting(model: EncoderDecoderModel) -> MethodSet | None:
+    """Returns what METHOD_FILE, which the model's method names, holds; None if it names none.
+
+    Raises:
+      CheckpointError: If it cannot be read, or is of another model or of other settings of the method.
+    """
+    if model.method is None or model.method.path is None:
+        return None
+    found = read_set(model.method.path)
+    arrays_of(model, found, "METHOD_FILE")
+    return found
+
+
 def method_origin(model: EncoderDecoderModel) -> dict[str, Any] | None:
     """Returns what a run records of the METHOD_FILE that it starts from; None if it starts from none."""
     path = model.method and model.method.path
@@ -84,20 +97,9 @@ def arrays_of(model: EncoderDecoderModel, found: MethodSet, setting: str) -> dic
     Raises:
       CheckpointError: If it is of another model, or of other settings of the method.
     """
-    where, recorded = found.info.get("exported_from"), found.info.get(METHOD)
-    ours = model.method.describe() if model.method else None
-    if ours is None or recorded not in (None, ours):
-        settings = {n: x for n, x in (recorded or {}).items() if (ours or {}).get(n) != x}
-        binds = (f"methods.{(recorded or {}).get('name')}.{n} = {x}" for n, x in settings.items())
-        raise CheckpointError(
-            f"What {where} holds is not what the model's method adds",
-            got=recorded,
-            expected=str(ours),
-            fix=f"bind {' and '.join(binds)}"
-            if ours
-            else "add a file of methods/ to the gin files",
-        )
     shapes = {path: x.shape for path, x in model.param_shapes.items() if is_method(path)}
+    where = found.info.get("exported_from")
+    _check_settings(model, found, [*shapes, *found.params])
     layers = {
         path: layouts.unscanned_paths(path, shape[layouts.LAYERS_AXIS])
         if layouts.is_stacked(path)
@@ -130,3 +132,22 @@ def arrays_of(model: EncoderDecoderModel, found: MethodSet, setting: str) -> dic
         else params[path]
         for path, names in layers.items()
     }
+
+
+def _check_settings(model: EncoderDecoderModel, found: MethodSet, paths: Sequence[str]) -> None:
+    """Raises CheckpointError unless what was read is of the model's method with its settings."""
+    recorded = found.info.get(METHOD)
+    if model.method is None:
+        differ, fix = recorded or {}, "add a file of methods/ to the gin files"
+    else:
+        differ = model.method.differences(recorded, paths) if recorded else {}
+        fix = f"bind {' and '.join(f'{name} = {x}' for name, x in differ.items())}"
+        if "name" in differ:
+            fix = f"bind METHOD = @methods.{differ['name']}(), or name another file"
+    if model.method is None or differ:
+        raise CheckpointError(
+            f"What {found.info.get('exported_from')} holds is not what the model's method adds",
+            got=recorded,
+            expected=str(model.method and model.method.describe()),
+            fix=fix,
+        )

@@ -79,6 +79,10 @@ def starting_from(
         trainer,
         optimizer=dataclasses.replace(trainer.optimizer, restored_step=step),
         learning_rate_fn=counted_from(trainer.learning_rate_fn, step),
+        learning_rates_by_regex={
+            regex: counted_from(schedule, step)
+            for regex, schedule in trainer.learning_rates_by_regex.items()
+        },
     )
     return started, restored
 

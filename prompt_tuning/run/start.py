@@ -21,9 +21,7 @@ from prompt_tuning.checkpoints import digest, load
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.checkpoints.manager import Checkpointer
-from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.open import open_source
-from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
@@ -31,11 +29,10 @@ from prompt_tuning.params import int8
 from prompt_tuning.params.names import EMBEDDING, PROMPT_REGEX, is_added, is_method, is_prompt
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts import table
-from prompt_tuning.run import many_prompts
+from prompt_tuning.run import many_prompts, prompt_start
 from prompt_tuning.run.arrays import abstract_state, held_shapes, put_in_order, shardings_of
-from prompt_tuning.run.method_start import make_method, method_origin
+from prompt_tuning.run.method_start import make_method, method_origin, read_fitting
 from prompt_tuning.run.optimizer_start import OptimizerState, restore_moments
-from prompt_tuning.run.prompt_start import make_prompt, prompt_file_of, prompt_origin
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.types import PyTree
 
@@ -142,6 +139,9 @@ def initialize(
         checkpoint was trained on.
     """
     trainable_paths, frozen_paths = split_paths(model, trainable_regex)
+    if (latest := checkpointer.latest_step()) is None:
+        # What does not fit is refused before the weights are read.
+        read_fitting(model)
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
     init_rng, prompt_rng, dropout_rng = split_key(rng)
     held = held_shapes(model, partitioner, frozen_paths, frozen_dtype)
@@ -158,7 +158,6 @@ def initialize(
 
     shapes = {path: model.param_shapes[path] for path in trainable_paths}
     abstract = abstract_state(tx, shapes, shardings, partitioner)
-    latest = checkpointer.latest_step()
     if latest is not None:
         state, resumed = checkpointer.restore(latest, abstract)
         check_digest(resumed, metadata["frozen_digest"], frozen_dtype, f"checkpoint {latest}")
@@ -199,7 +198,7 @@ def _make_added(
 ) -> dict[str, jax.Array]:
     """What a prompt and a method add and no checkpoint has; `rngs` are the keys of the prompt and of the method."""
     made = {
-        path: make_prompt(model, partitioner, embedding, shardings[path], rngs[0])
+        path: prompt_start.make_prompt(model, partitioner, embedding, shardings[path], rngs[0])
         for path in filter(is_prompt, missing)
     }
     wanted = [path for path in missing if is_method(path)]
@@ -208,9 +207,10 @@ def _make_added(
 
 def _origin_of_added(model: EncoderDecoderModel, missing: Sequence[str]) -> dict[str, Any]:
     """What a run records of the files that the config names for what no checkpoint has."""
+    has_prompt, has_method = (any(map(of, missing)) for of in (is_prompt, is_method))
     return {
-        "initial_prompt": prompt_origin(model.prompt) if any(map(is_prompt, missing)) else None,
-        "initial_method": method_origin(model) if any(map(is_method, missing)) else None,
+        "initial_prompt": prompt_start.prompt_origin(model.prompt) if has_prompt else None,
+        "initial_method": method_origin(model) if has_method else None,
     }
 
 
@@ -268,6 +268,7 @@ def load_for_inference(
     # What the checkpoint was trained on does not matter to what comes from elsewhere.
     comes_along = any(is_added(path) and not _is_named(path, named) for path in model.param_shapes)
     records = [*(records if comes_along or not named else []), *named.values()]
+    prompt_start.check_whole(model, records)
 
     frozen = [path for path in model.param_shapes if not is_added(path)]
     params = _load(source, model, held_shapes(model, partitioner, frozen, restore.dtype))
@@ -281,19 +282,17 @@ def load_for_inference(
     check_recorded(records, params, restore.dtype)
     nested = tree.unflatten(params)
     if sets:
-        made = many_prompts.make_table(sets)
-        nested[table.TABLE] = jax.device_put(made, partitioner.replicated)
+        nested[table.TABLE] = jax.device_put(many_prompts.make_table(sets), partitioner.replicated)
     return Loaded(nested, source.step or 0)
 
 
 def _read_named(model: EncoderDecoderModel) -> dict[str, tuple[str, dict[str, Any]]]:
     """Of PROMPT_FILE and METHOD_FILE, those that the config names: what errors call it, and what is recorded of it."""
     named: dict[str, tuple[str, dict[str, Any]]] = {}
-    if (path := prompt_file_of(model.prompt)) is not None:
-        _, info = read.load_prompt(path, width=model.config.emb_dim)
-        named["PROMPT_FILE"] = (f"prompt file {path}", info or {})
-    if model.method is not None and (path := model.method.path) is not None:
-        named["METHOD_FILE"] = (f"method file {path}", dict(read_set(path).info))
+    if (path := prompt_start.prompt_file_of(model.prompt)) is not None:
+        named["PROMPT_FILE"] = (f"prompt file {path}", prompt_start.read_prompt_info(model, path))
+    if (found := read_fitting(model)) is not None:
+        named["METHOD_FILE"] = (f"method file {found.info['exported_from']}", dict(found.info))
     return named
 
 

@@ -34,7 +34,7 @@ def train_step(
     Args:
       model: The model.
       partitioner: The mesh that the step runs on.
-      trainer: Learning rate and microbatches.
+      trainer: Learning rates and microbatches.
       tx: The trainer's optimizer.
       state: The state, or its abstract arrays; the new one has the same shardings.
       shapes: What cuts the batches; None for batches that are not cut.
@@ -43,7 +43,9 @@ def train_step(
         functools.partial(model.apply, widths=shapes and shapes.widths),
         tx,
         learning_rate_fn=trainer.learning_rate_fn,
+        learning_rates_by_regex=trainer.learning_rates_by_regex,
         loss_config=model.loss_config,
+        penalty_fn=model.penalty,
         num_microbatches=trainer.num_microbatches or 1,
         num_targets=shapes and shapes.num_targets,
     )
@@ -67,6 +69,16 @@ def compiled(jitted: Any, *args: Any) -> Any:
     if trim is not None:
         trim(0)
     return program
+
+
+def bytes_of(compiled: Any) -> int:
+    """Returns the memory that a compiled program takes on a device: arguments, results and what lies between.
+
+    Arguments that it reuses count once. What it has in use at most at once is less; not every backend tells that.
+    """
+    memory = compiled.memory_analysis()
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return kept + memory.temp_size_in_bytes
 
 
 def eval_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> Any:

@@ -5,6 +5,7 @@ and parameters of scanned layers are treated one layer at a time.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,9 @@ class Adafactor:
                 fix="set step_offset = 0, or restored_step to the step of the initial checkpoint",
             )
 
-    def make(self, learning_rate: Schedule) -> optax.GradientTransformation:
+    def make(
+        self, learning_rate: Schedule, by_regex: Mapping[str, Schedule] | None = None
+    ) -> optax.GradientTransformation:
         """Returns the transformation that these settings describe.
 
         Every layer of stacked parameters is clipped, scaled and factored on its own, so scanned and unscanned layers
@@ -95,6 +98,8 @@ class Adafactor:
         Args:
           learning_rate: Called with the number of updates applied so far, from 0, whatever `restored_step` is;
             `schedules.counted_from` adds it, as T5X does.
+          by_regex: Regular expression over parameter paths -> learning rate of those that it matches in full, called
+            alike.
 
         Returns:
           `tx`, whose updates are added to the parameters (`optax.apply_updates`).
@@ -110,7 +115,7 @@ class Adafactor:
         ]
         if self.clipping_threshold is not None:
             parts.append(optax.clip_by_block_rms(self.clipping_threshold))
-        parts.append(optax.scale_by_learning_rate(learning_rate, flip_sign=False))
+        parts.append(_scale_by_learning_rates(learning_rate, by_regex or {}))
         if self.multiply_by_parameter_scale:
             parts.append(optax.scale_by_param_block_rms(self.epsilon2))
         if self.weight_decay_rate is not None:
@@ -121,6 +126,26 @@ class Adafactor:
         if self.global_norm_clip_threshold is None:
             return by_layer
         return _clipped(by_layer, self.global_norm_clip_threshold)
+
+
+def _scale_by_learning_rates(
+    learning_rate: Schedule, by_regex: Mapping[str, Schedule]
+) -> optax.GradientTransformation:
+    """Multiplies each update by the learning rate of its parameter; the state counts updates for all of them."""
+    plain = optax.scale_by_learning_rate(learning_rate, flip_sign=False)
+    if not by_regex:
+        return plain
+    schedules = [(tree.match_any([regex]), schedule) for regex, schedule in by_regex.items()]
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        def scaled(path: str, leaf: jax.Array) -> jax.Array:
+            rate = next((s for is_of, s in schedules if is_of(path)), learning_rate)
+            return leaf * jnp.asarray(rate(state.count), leaf.dtype)
+
+        _, counted = plain.update(updates, state, params)
+        return tree.map_with_path(scaled, updates), counted
+
+    return optax.GradientTransformation(plain.init, update)
 
 
 def _clipped(tx: optax.GradientTransformation, largest_norm: float) -> optax.GradientTransformation:

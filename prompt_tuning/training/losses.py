@@ -169,3 +169,23 @@ def loss_and_metric_sums(
         added, of_choices = choice_loss_sums(cross_entropy, batch, choice_counts, config.choices)
         sums = {**sums, **of_choices, "lm_loss": total, "loss": total + added}
     return sums["loss"], sums
+
+
+def with_penalty(
+    loss: jax.Array, sums: dict[str, jax.Array], penalty: jax.Array | None, num_parts: int
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the loss and the sums of a part of a batch with its share of a penalty.
+
+    Args:
+      loss: From `loss_and_metric_sums`.
+      sums: The same.
+      penalty: What a step adds to its loss whatever its batch is; None for nothing.
+      num_parts: Parts whose losses and sums are added up.
+
+    Returns:
+      Both as they were where there is no penalty; else with it, the sums also with `penalty`, which adds up to it.
+    """
+    if penalty is None:
+        return loss, sums
+    share = penalty / num_parts
+    return loss + share, {**sums, "loss": sums["loss"] + share, "penalty": share}

@@ -35,11 +35,16 @@ def summarize(totals: dict[str, float], num_steps: int) -> dict[str, float]:
 
     Returns:
       `loss`, `cross_ent_loss` and `z_loss` per step (sum over the batch's target tokens, nats), `accuracy` of target
-      tokens in [0, 1], and the losses per token; of choices also T-Few's three losses and `choice_accuracy`.
+      tokens in [0, 1], and the losses per token; of choices also T-Few's three losses and `choice_accuracy`; and
+      `penalty` per step, a part of `loss`, where a method adds one (`models/methods/method.py`).
 
     Source: T5X `models.compute_base_metrics`.
     """
     cross_ent = totals["loss"] - totals["z_loss"]
+    of_method = {}
+    if "penalty" in totals:
+        cross_ent -= totals["penalty"]
+        of_method = {"penalty": totals["penalty"] / num_steps}
     tokens, all_tokens = max(totals["target_tokens"], 1.0), max(totals["all_tokens"], 1.0)
     of_choices = {}
     if "right_choices" in totals:
@@ -57,6 +62,7 @@ def summarize(totals: dict[str, float], num_steps: int) -> dict[str, float]:
         "z_loss_per_all_target_tokens": totals["z_loss"] / all_tokens,
         "non_padding_fraction/decoder_target_tokens": totals["target_tokens"] / all_tokens,
         **of_choices,
+        **of_method,
     }
 
 

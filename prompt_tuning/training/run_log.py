@@ -16,6 +16,9 @@ from prompt_tuning.training.summary import SummaryWriter
 
 # Steps between two readings of the device's metrics: reading waits for the device.
 STEPS_PER_SUMMARY = 100
+# Tags by which the results of a sweep are made.
+STEPS_PER_SECOND = "timing/steps_per_second"
+UPDATE_BYTES = "memory/update_bytes"
 
 
 class RunLog:
@@ -39,15 +42,17 @@ class RunLog:
         self._metrics: list[Mapping[str, Any]] = []
         self._since = time.perf_counter()
 
-    def compiled(self, step: int, seconds: float, shapes: str) -> None:
+    def compiled(self, step: int, seconds: float, shapes: str, *, num_bytes: int) -> None:
         """Logs how long a compilation took; its time is kept out of `steps_per_second`.
 
         Args:
           step: Updates applied before it.
           seconds: How long it took.
           shapes: What it was compiled for, in words.
+          num_bytes: Memory that an update takes on a device, by the compiler.
         """
-        self._writer.scalars(step, {"timing/compilation_seconds": seconds})
+        tags = {"timing/compilation_seconds": seconds, UPDATE_BYTES: num_bytes}
+        self._writer.scalars(step, tags)
         self.write(f"Compiled the step for {shapes} in {seconds:.1f} s")
         if self._metrics:
             self._since += seconds
@@ -96,9 +101,9 @@ class RunLog:
         }
         tags = summarize(totals, len(steps))
         # Of the last step: they do not add up.
-        for name in ("learning_rate", "grad_norm", "param_norm"):
-            if name in metrics[-1]:
-                tags[name] = float(metrics[-1][name])
+        for name, value in metrics[-1].items():
+            if name.split("/")[0] in ("learning_rate", "grad_norm", "param_norm"):
+                tags[name] = float(value)
         seconds = time.perf_counter() - self._since
         self._since = time.perf_counter()
         tags |= timing(totals, len(steps), seconds, jax.device_count())

@@ -1,6 +1,6 @@
 """The training step: gradients by the trainable parameters only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,12 @@ import optax
 
 from prompt_tuning import tree
 from prompt_tuning.training.choice_losses import count_choices
-from prompt_tuning.training.losses import LossConfig, loss_and_metric_sums, weights_and_normalizer
+from prompt_tuning.training.losses import (
+    LossConfig,
+    loss_and_metric_sums,
+    weights_and_normalizer,
+    with_penalty,
+)
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.types import ApplyFn, Batch, PyTree, Schedule
 
@@ -22,8 +27,10 @@ def make_train_step(
     *,
     learning_rate_fn: Schedule,
     loss_config: LossConfig,
+    penalty_fn: Callable[[PyTree], jax.Array | None] = lambda params: None,
     num_microbatches: int = 1,
     num_targets: int | None = None,
+    learning_rates_by_regex: Mapping[str, Schedule] | None = None,
 ) -> TrainStep:
     """Returns the function `train_step(state, frozen, batch) -> (state, metrics)`; the caller compiles it.
 
@@ -35,24 +42,30 @@ def make_train_step(
       tx: Optimizer of the trainable parameters.
       learning_rate_fn: Logged beside the metrics; `tx` was made with the same one.
       loss_config: The loss terms.
+      penalty_fn: All parameters -> what is added to the loss of a step whatever its batch is; None for nothing.
       num_microbatches: Parts the batch is cut into; their gradients are added. Divides the batch size.
       num_targets: Target positions of a batch before its padding was cut off, which normalisers and metrics count;
         None for those that it has.
+      learning_rates_by_regex: Logged as `learning_rate_fn` is.
 
     Returns:
-      The step. Its metrics are the sums of `loss_and_metric_sums` plus `grad_norm`, `param_norm` (of
-      the updated trainable parameters) and `learning_rate`.
+      The step. Its metrics are the sums of `loss_and_metric_sums` and `with_penalty` plus `grad_norm`, `param_norm` (of
+      the updated trainable parameters), `learning_rate` and `learning_rate/REGEX` of each regular expression.
     """
+    rates = {f"learning_rate/{r}": fn for r, fn in (learning_rates_by_regex or {}).items()}
+    rates["learning_rate"] = learning_rate_fn
 
     def train_step(state: TrainState, frozen: PyTree, batch: Batch) -> tuple[TrainState, Metrics]:
         weights, normalizer = weights_and_normalizer(batch, loss_config, num_targets)
         counts = count_choices(batch) if loss_config.choices else None
 
         def loss_fn(trainable, microbatch, microbatch_weights, dropout_rng):
-            logits = apply_fn(tree.merge(trainable, frozen), microbatch, dropout_rng)
-            return loss_and_metric_sums(
+            params = tree.merge(trainable, frozen)
+            logits = apply_fn(params, microbatch, dropout_rng)
+            of_batch = loss_and_metric_sums(
                 logits, microbatch, microbatch_weights, normalizer, loss_config, counts
             )
+            return with_penalty(*of_batch, penalty_fn(params), num_microbatches)
 
         def gradients(microbatch, microbatch_weights, dropout_rng):
             (_, sums), grads = jax.value_and_grad(loss_fn, has_aux=True)(
@@ -76,7 +89,7 @@ def make_train_step(
             **sums,
             "grad_norm": optax.tree.norm(grads),
             "param_norm": optax.tree.norm(trainable),
-            "learning_rate": jnp.asarray(learning_rate_fn(state.step), jnp.float32),
+            **{name: jnp.asarray(fn(state.step), jnp.float32) for name, fn in rates.items()},
         }
         if num_targets is not None:
             metrics["all_tokens"] = jnp.float32(num_targets)

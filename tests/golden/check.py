@@ -115,9 +115,9 @@ def _compare(directory: pathlib.Path, vocabulary: pathlib.Path | None, *, huggin
         report.not_checked += golden.unread_files(folder)
     if huggingface:
         from tests.parity import huggingface as transformers_models
-        from tests.parity import peft, peft_ia3
+        from tests.parity import peft, peft_methods
 
-        for adapters in (transformers_models, peft, peft_ia3):
+        for adapters in (transformers_models, peft, peft_methods):
             report.rows += adapters.comparisons()
     return report
 

@@ -151,12 +151,13 @@ def test_each_device_works_on_its_examples_and_heads(kernel):
     assert_same(spread, gradients(config, EVERYTHING))
 
 
-def test_queries_in_chunks_under_a_mask_of_pairs(monkeypatch):
+def test_queries_in_chunks_under_a_mask_of_pairs_with_keys_in_front(monkeypatch):
     monkeypatch.setattr(attention_kernel, "_CHUNK", 8)
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
-    arrays = (*(draw(2, 20, 2, 64) for _ in range(3)), draw(1, 2, 20, 20))
-    mask = jnp.tril(jnp.ones((2, 1, 20, 20), bool))
+    # A prefix of three.
+    arrays = (*(draw(2, n, 2, 64) for n in (20, 23, 23)), draw(1, 2, 20, 23))
+    mask = jnp.tril(jnp.ones((2, 1, 20, 23), bool), 3)
 
     def plain(query, key, value, bias):
         logits = jnp.einsum("bqnd,bknd->bnqk", query, key) + bias + masks.mask_bias(mask)
@@ -181,29 +182,34 @@ def test_queries_in_chunks_under_a_mask_of_pairs(monkeypatch):
         ("tpu", "TPU v5 lite", {"length": 128}, "tpu"),
         ("tpu", "TPU v5 lite", {"length": 127}, None),
         ("tpu", "TPU v5 lite", {"heads": 6}, None),
+        ("tpu", "TPU v5 lite", {"prefix": 10}, "tpu"),
+        ("tpu", "TPU v5 lite", {"prefix": 600}, None),
         ("tpu", "TPU v5 lite", {"attention": "plain"}, None),
         ("tpu", "TPU v3", {}, None),
         ("gpu", "NVIDIA H100 80GB HBM3", {}, None),
         ("gpu", "NVIDIA H100 80GB HBM3", {"attention": "cudnn"}, "cudnn"),
         ("gpu", "NVIDIA H100 80GB HBM3", {"attention": "cudnn", "dtype": "float32"}, None),
         ("gpu", "NVIDIA H100 80GB HBM3", {"attention": "cudnn", "length": 613}, None),
+        ("gpu", "NVIDIA H100 80GB HBM3", {"attention": "cudnn", "prefix": 3}, None),
         ("gpu", "NVIDIA H100 80GB HBM3", {"attention": "cudnn", "pairs": True}, None),
         ("cpu", "cpu", {}, None),
     ],
 )
 def test_the_devices_and_the_shapes_decide(platform, kind, changes, expected):
     case = {"dtype": "bfloat16", "length": 612, "heads": 8, "attention": "auto", "pairs": False}
-    case |= changes
+    case |= {"prefix": 0, **changes}
     length, heads = case["length"], case["heads"]
+    keys = length + case["prefix"]
     config = dataclasses.replace(CONFIG, attention=case["attention"])
     partitioner = PjitPartitioner(num_partitions=2)
     device = jax.sharding.AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
     mesh = AbstractMesh((4, 2), ("data", "model"), abstract_device=device)
     shapes = (
         jax.ShapeDtypeStruct((8, length, heads, 64), case["dtype"]),
-        jax.ShapeDtypeStruct((8, 1, length if case["pairs"] else 1, length), bool),
-        jax.ShapeDtypeStruct((1, heads, length, length), case["dtype"]),
+        jax.ShapeDtypeStruct((8, keys, heads, 64), case["dtype"]),
+        jax.ShapeDtypeStruct((8, 1, length if case["pairs"] else 1, keys), bool),
+        jax.ShapeDtypeStruct((1, heads, length, keys), case["dtype"]),
     )
     with partitioner.activate(), jax.sharding.use_abstract_mesh(mesh):
-        chosen = fused_attention.choose(config, shapes[0], shapes[0], *shapes[1:])
+        chosen = fused_attention.choose(config, *shapes)
     assert chosen == expected

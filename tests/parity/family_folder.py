@@ -18,11 +18,13 @@ import numpy as np
 from prompt_tuning import tree
 from prompt_tuning.models.encoder_decoder import EOS_ID, EncoderDecoderModel
 from prompt_tuning.training.losses import token_cross_entropy
-from tests.parity.rows import NotChecked, Row, largest, of_maximum, worst
+from tests.parity.rows import NotChecked, Row, largest, of_maximum
 
 LOGITS = 1e-4
 LOSS = 1e-5
-GRADIENT = 1e-5
+# Of the largest entry of a case's gradients, as the reference numbers' README has it: PEFT's gradients in float32 are
+# up to 4.9e-5 of it away from its own in float64 (a rank-stabilised LoRA), so that 1e-5 would compare roundings.
+GRADIENT = 1e-4
 # Two programs may choose between tokens whose logits are this close.
 MARGIN = 1e-3
 
@@ -77,13 +79,14 @@ def case_rows(
     """
     batch = dict(batch or features(arrays))
     trained = {path: jnp.asarray(params[path]) for path in gradients}
-    loss, logits, ours = _loss_and_gradients(model, dict(params), trained, batch)
+    loss, logits, ours = loss_and_gradients(model, dict(params), trained, batch)
     real = batch["decoder_loss_weights"] != 0
     yield Row(f"{name}/logits", largest(logits[real], arrays["logits"][real]), LOGITS)
     yield Row(f"{name}/loss", largest(loss, arrays["loss"]), LOSS)
     if gradients:
-        measured = worst(of_maximum, ours, dict(gradients))
-        note = f"{len(gradients)} arrays, each as a share of its maximum"
+        assert set(ours) == set(gradients)
+        measured = of_maximum(*(_joined(arrays) for arrays in (ours, gradients)))
+        note = f"{len(gradients)} arrays, as a share of the largest entry"
         yield Row(f"{name}/gradients", measured, GRADIENT, "relative", note)
     theirs = {n: arrays[n][:, n == "greedy_generate" :] for n in greedy if n in arrays}
     if theirs:
@@ -96,14 +99,19 @@ def case_rows(
             yield Row(f"{name}/{key}", wrong, 0, "count", f"{number} tokens")
 
 
+def _joined(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """All numbers of some arrays."""
+    return np.concatenate([np.ravel(x) for _, x in sorted(arrays.items())])
+
+
 def _nested(params: Mapping[str, Any]) -> dict[str, Any]:
     return tree.unflatten(dict(params))
 
 
-def _loss_and_gradients(
+def loss_and_gradients(
     model: EncoderDecoderModel, params: dict, trained: dict, batch: dict
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Loss, logits [B, T, V] and gradient by path."""
+    """Returns loss, logits [B, T, V] and the gradient of what is `trained`, by path."""
 
     def loss_fn(trained, params, batch):
         logits = model.apply(_nested({**params, **trained}), batch)
@@ -156,7 +164,8 @@ def read_back(
         adapted = peft.PeftModel.from_pretrained(their_model(base), str(target)).eval()
         given = {
             key: torch.from_numpy(arrays[key]).long()
-            for key in ("input_ids", "attention_mask", "decoder_input_ids")
+            for key in ("input_ids", "attention_mask", "decoder_input_ids", "task_ids")
+            if key in arrays
         }
         with torch.no_grad():
             logits = adapted(**given).logits.numpy()
@@ -171,7 +180,7 @@ def their_model(base: pathlib.Path) -> Any:
     import torch
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(base)
+    config = transformers.T5Config.from_pretrained(base)
     model = transformers.T5ForConditionalGeneration(config)
     weights = safetensors.torch.load_file(base / "model.safetensors")
     if "lm_head.weight" in weights:

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 import safetensors.numpy
-from etils import epath
 
 from prompt_tuning import tree
 from prompt_tuning.checkpoints.formats import huggingface
@@ -26,6 +25,7 @@ from prompt_tuning.checkpoints.prompt_files.write import write_prompt
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.layers import Dense
 from prompt_tuning.models.methods.ia3 import IA3
+from prompt_tuning.models.methods.lora import LoRA
 from prompt_tuning.models.methods.method import Method
 from prompt_tuning.params.names import IA3_SCALING, PROMPT_PATH
 from prompt_tuning.prompts.config import PromptConfig
@@ -36,7 +36,7 @@ from tests.parity.rows import NotChecked, Row, differing, largest
 from tests.parity.saved_model import load
 from tests.parity.subjects import guarded
 
-METHODS = {"IA3": IA3}
+METHODS = {"IA3": IA3, "LoRA": LoRA}
 MERGED = 1e-4
 WEIGHTS = 1e-5
 
@@ -56,7 +56,7 @@ def comparisons(
         if base.name not in bases:
             bases.add(base.name)
             yield from _plain(f"family/A_peft/{base.name}", base, arrays)
-        compare = {"IA3": _adapter, "PROMPT_TUNING": _prompt}.get(kind)
+        compare = {"IA3": _adapter, "LORA": _adapter, "PROMPT_TUNING": _prompt}.get(kind)
         if compare is not None:
             yield from guarded(name, compare(name, folder, base, arrays))
     authors = directory / "B_authors"
@@ -181,7 +181,7 @@ def _round_trip(
     with tempfile.TemporaryDirectory() as folder:
         target = pathlib.Path(folder) / "adapter"
         write(target)
-        again = read(epath.Path(target))
+        again = read(target)
     wrong = sum(differing(again.get(path, ()), x) for path, x in found.params.items())
     return Row(f"{name}/numbers after a round trip", wrong, 0, "count")
 

@@ -150,6 +150,7 @@ def _rows(folder: pathlib.Path, name: str) -> Iterator[Row | NotChecked]:
             ours = _computed(case, has_prompt=has_prompt, dtype="bfloat16")
             yield from _bfloat16_rows(case, ours, prefix, f"{name}/bfloat16", known)
         yield from _greedy_rows(case, has_prompt, name, known)
+    yield from _other_module(case, folder, name)
     for array in sorted(set(case.arrays) - known):
         reason = "no comparison knows it"
         if array.startswith(_NOT_OURS):
@@ -157,6 +158,17 @@ def _rows(folder: pathlib.Path, name: str) -> Iterator[Row | NotChecked]:
         elif array.startswith("bf16_") and "greedy" in array:
             reason = "another rounding decodes other tokens; bfloat16 is compared by its logits"
         yield NotChecked(f"{name}: {array}", reason)
+
+
+def _other_module(case: Case, folder: pathlib.Path, name: str) -> Iterator[Row]:
+    """What DeepMind's own module made of the same weights, without a prompt."""
+    if not (file := folder / "gemma_flax.npz").is_file():
+        return
+    ours = _computed(case, has_prompt=False)
+    with np.load(file) as theirs:
+        for quantity in ("logits", "encoder_output"):
+            value = _difference(case, quantity, ours[quantity], theirs[quantity])
+            yield Row(f"{name}/DeepMind's module/{quantity}", value, LOGITS)
 
 
 def _difference(case: Case, quantity: str, ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -224,23 +236,30 @@ def _greedy_rows(case: Case, has_prompt: bool, name: str, known: set[str]) -> It
     known.add(f"{prefix}greedy_margin")
     # Of each row, what comes before a step at which the two best are too near to each other.
     is_clear = np.cumprod(margin >= MARGIN, axis=1).astype(bool)
-    for key in (f"{prefix}greedy", f"{prefix}greedy_no_eos_stop", f"{prefix}greedy_generate"):
+    found = {
+        # The first two begin with the start token.
+        f"{prefix}greedy": 1,
+        f"{prefix}greedy_generate": 1,
+        f"{prefix}greedy_no_eos_stop": 0,
+    }
+    for key, num_starts in found.items():
         if key not in case.arrays:
             continue
         known.add(key)
         stops = key.endswith("generate")
-        theirs = case.arrays[key][:, -margin.shape[1] :]
+        theirs = case.arrays[key][:, num_starts:]
+        length = theirs.shape[1]
+        compared = {}
         for scan_layers in (False, True):
-            ours = _decoded(
-                case, theirs.shape[1], has_prompt=has_prompt, stops=stops, scan_layers=scan_layers
-            )
-            wrong = int(np.sum((ours != theirs) & is_clear))
             layout = "scanned" if scan_layers else "unscanned"
-            note = f"{int(is_clear.sum())} of {is_clear.size} tokens"
+            fields = {"has_prompt": has_prompt, "stops": stops, "scan_layers": scan_layers}
+            compared[layout] = _decoded(case, length, **fields)
+        if not stops:
+            compared["without cache"] = _without_cache(case, theirs, has_prompt=has_prompt)
+        for layout, ours in compared.items():
+            wrong = int(np.sum((ours != theirs) & is_clear[:, :length]))
+            note = f"{int(is_clear[:, :length].sum())} of {theirs.size} tokens"
             yield Row(f"{name}/{layout}/{key}", wrong, 0, "count", note)
-    whole = _without_cache(case, theirs, has_prompt=has_prompt)
-    wrong = int(np.sum((whole != theirs) & is_clear))
-    yield Row(f"{name}/without cache/{prefix}greedy", wrong, 0, "count")
 
 
 def _decoded(

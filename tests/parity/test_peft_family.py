@@ -2,9 +2,15 @@
 
 import json
 
+import pytest
+
 from tests.golden import check
+from tests.helpers import GOLDEN
 from tests.parity import peft_family, subjects
 from tests.parity.rows import Row
+
+# Subject -> rows that it has at least on the small copies.
+ROWS = {"lora": 9}
 
 
 def test_a_folder_is_known_by_its_folders_and_cases_without_rows_are_named(
@@ -28,3 +34,13 @@ def test_a_folder_is_known_by_its_folders_and_cases_without_rows_are_named(
         ("family/A_peft/one/completed", False),
     ]
     assert [item["name"] for item in report["not_checked"]] == ["C_methods/a", "C_methods/b"]
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("subject", peft_family.SUBJECTS)
+def test_the_small_copies_hold(subject):
+    items = list(subjects.comparisons(f"family_{subject}", GOLDEN / "peft", None))
+    rows = [item for item in items if isinstance(item, Row)]
+    assert [row for row in rows if not row.ok] == []
+    assert len(rows) >= ROWS.get(subject, 0)

@@ -12,13 +12,14 @@ from prompt_tuning.run import checks
 
 def test_a_task_without_a_validation_split_is_told_how_to_train(monkeypatch):
     for name in ("split_paths", "check_microbatches", "check_data"):
-        monkeypatch.setattr(checks, name, lambda *args, **kwargs: None)
+        monkeypatch.setattr(checks, name, lambda *args, **kwargs: ([], []))
     monkeypatch.setattr(batches, "splits_of", lambda cfg: cfg.has)
     any_of: Any = types.SimpleNamespace
+    trainer = any_of(check_paths=lambda paths: None)
 
     def check(split, has):
         cfg = any_of(split=split, has=has, mixture_or_task_name="a_task", batch_size=8)
-        checks.check_training(any_of(), any_of(), any_of(), [cfg, cfg], [".*"])
+        checks.check_training(any_of(), any_of(), trainer, [cfg, cfg], [".*"])
 
     with pytest.raises(DataError) as error:
         check("validation", ["train"])

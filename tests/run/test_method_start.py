@@ -12,13 +12,18 @@ from prompt_tuning import cli, predict, train, tree
 from prompt_tuning.checkpoints import digest
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.formats import run as run_format
+from prompt_tuning.checkpoints.method_files.method_set import MethodSet
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.errors import CheckpointError
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.methods.ia3 import IA3
+from prompt_tuning.models.methods.lora import LoRA
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.params.names import is_added
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run.inference import Inference
+from prompt_tuning.run.method_start import arrays_of
 from prompt_tuning.run.start import load_for_inference
 from tests import tiny_run
 from tests.data.local_data import write_jsonl
@@ -90,6 +95,28 @@ def test_two_steps_and_two_more_equal_four(inputs, finished, tmp_path):
         np.testing.assert_array_equal(_saved(tmp_path / "run", 4)[name], x)
 
 
+@pytest.mark.parametrize(
+    ("recorded", "width", "text"),
+    [
+        (LoRA(rank=4).describe(), 32, "bind methods.LoRA.rank = 4"),
+        (LoRA(alpha=2.0).describe(), 32, "bind methods.LoRA.alpha = 2.0"),
+        (LoRA().describe(), 16, "of another model: 2 of 12 parameters differ"),
+        (IA3().describe(), 32, "bind METHOD = @methods.IA3"),
+    ],
+)
+def test_matrices_of_another_rank_scale_width_or_method_are_refused(recorded, width, text):
+    module = T5(tiny_run.run_config(), method=LoRA())
+    model = EncoderDecoderModel(module, None, None)
+    params = {
+        path: np.zeros((width, *x.shape[1:]) if "encoder/" in path else x.shape, np.float32)
+        for path, x in model.param_shapes.items()
+        if path.endswith("lora_a") or "lora_b" in path
+    }
+    params |= {p: np.zeros(model.param_shapes[p].shape, np.float32) for p in params if "_b" in p}
+    with pytest.raises(CheckpointError, match=text):
+        arrays_of(model, MethodSet(params, {"method": recorded}), "METHOD_FILE")
+
+
 TEXTS = ["hypothesis: the mill premise: a river", "She reads."]
 TARGETS = ["neutral", "entailment"]
 
@@ -98,7 +125,7 @@ def _added(run):
     return {p: np.asarray(x) for p, x in tree.flatten(run.params).items() if is_added(p)}
 
 
-def _over(folder, run, method=None, **config):
+def over(folder, run, method=None, **config):
     """The run's model over the weights in another folder, with another method or architecture."""
     config = dataclasses.replace(run.model.config, **config)
     module = run.model.module.clone(method=method, config=config)
@@ -131,22 +158,22 @@ def test_what_it_left_answers_alike_exported_merged_and_in_the_other_layout(
         assert cli.main(["convert", argv[0], str(tmp_path / name), *argv[1:]]) == 0
         assert not [path for path in open_source(tmp_path / name).shapes() if is_added(path)]
     runs = [
-        _over(tmp_path / "own", run),
-        _over(tmp_path / "file", run),
-        _over(source, run, IA3(), scan_layers=True),
-        _over(base, run, IA3(path=str(tmp_path / "set.safetensors")), scan_layers=True),
+        over(tmp_path / "own", run),
+        over(tmp_path / "file", run),
+        over(source, run, IA3(), scan_layers=True),
+        over(base, run, IA3(path=str(tmp_path / "set.safetensors")), scan_layers=True),
     ]
     for other in runs:
         np.testing.assert_allclose(other.score(TEXTS, TARGETS), expected, rtol=0, atol=1e-4)
-    untuned = _over(base, run, IA3()).score(TEXTS, TARGETS)
+    untuned = over(base, run, IA3()).score(TEXTS, TARGETS)
     assert np.abs(np.subtract(untuned, expected)).max() > 0.01
 
     # What does not fit is refused, by name.
     set_file = str(tmp_path / "set.safetensors")
     with pytest.raises(CheckpointError, match="not those that method file .*set.safetensors"):
-        _over(tmp_path / "file", run, IA3(path=set_file))
+        over(tmp_path / "file", run, IA3(path=set_file))
     with pytest.raises(CheckpointError, match=r"bind methods.IA3.outputs = \['key', 'value'\]"):
-        _over(base, run, IA3(path=set_file, outputs=("key",)))
+        over(base, run, IA3(path=set_file, outputs=("key",)))
     assert cli.main(["convert", base, str(tmp_path / "int8"), "--dtype=int8"]) == 0
     for argv, text in (
         (["export", str(model_dir), str(tmp_path / "set.npy")], "A .npy file holds one array"),

@@ -37,7 +37,7 @@ def test_the_line_shows_tokens_and_padding_and_each_compilation_is_told(
         run_log.SummaryWriter, "scalars", lambda self, step, tags: written.append((step, tags))
     )
     log = RunLog(epath.Path(tmp_path), first=0, total=2)
-    log.compiled(0, 1.5, "8 rows of 32 inputs and 16 targets")
+    log.compiled(0, 1.5, "8 rows of 32 inputs and 16 targets", num_bytes=2**20)
     assert "Compiled the step for 8 rows of 32 inputs and 16 targets in 1.5 s" in (
         capsys.readouterr().out
     )
@@ -48,6 +48,6 @@ def test_the_line_shows_tokens_and_padding_and_each_compilation_is_told(
     log.close()
     assert "25% of positions padding" in capsys.readouterr().err
     (_, compiled), (step, tags) = written
-    assert compiled == {"timing/compilation_seconds": 1.5}
+    assert compiled == {"timing/compilation_seconds": 1.5, "memory/update_bytes": 2**20}
     assert step == 2
     assert tags["padding_fraction"] == pytest.approx(0.25)

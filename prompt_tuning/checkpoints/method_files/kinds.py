@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
-from prompt_tuning.checkpoints.method_files import ia3
+from prompt_tuning.checkpoints.method_files import ia3, lora, mpt, prefix, residual
 from prompt_tuning.checkpoints.method_files.kernel_change import KernelChange
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
+from prompt_tuning.types import Array
 
 
 class EncodeAdapter(Protocol):
@@ -33,7 +34,12 @@ class Kind:
       peft_type: The `peft_type` of its adapters in PEFT.
       read_adapter: Reads an adapter's directory.
       encode_adapter: See `EncodeAdapter`.
+      changes_prompt: Whether it makes something else of the model's own prompt, which its adapters then hold as well.
       read_torch: Reads a file of PyTorch's, local.
+      fold: `(path -> array, settings) -> path -> array`: what a run trained, prompt and all, without the parts that are
+        discarded after training.
+      without_network: `(path -> array, settings) -> (path -> array, settings)`: what a run trained without a network
+        that made what the method adds, and the settings that then hold.
       change_kernel: `(name -> parameter at one linear map of one layer, the map's path, settings) -> KernelChange`.
     """
 
@@ -41,7 +47,13 @@ class Kind:
     peft_type: str | None = None
     read_adapter: Callable[[epath.Path], MethodSet] | None = None
     encode_adapter: EncodeAdapter | None = None
+    changes_prompt: bool = False
     read_torch: Callable[[epath.Path], MethodSet] | None = None
+    fold: Callable[[Mapping[str, Array], Mapping[str, Any]], dict[str, Array]] | None = None
+    without_network: (
+        Callable[[Mapping[str, Array], Mapping[str, Any]], tuple[dict[str, Array], dict[str, Any]]]
+        | None
+    ) = None
     change_kernel: (
         Callable[[Mapping[str, np.ndarray], str, Mapping[str, Any]], KernelChange] | None
     ) = None
@@ -56,6 +68,30 @@ KINDS = (
         read_torch=ia3.read_t_few,
         change_kernel=ia3.change_kernel,
     ),
+    Kind(
+        "LoRA",
+        peft_type=lora.PEFT_KIND,
+        read_adapter=lora.read_adapter,
+        encode_adapter=lora.encode_adapter,
+        change_kernel=lora.change_kernel,
+    ),
+    Kind(
+        mpt.NAME,
+        peft_type=mpt.PEFT_KIND,
+        read_adapter=mpt.read_adapter,
+        encode_adapter=mpt.encode_adapter,
+        changes_prompt=True,
+    ),
+    Kind("MultitaskPrompt", changes_prompt=True),
+    Kind("Attempt", changes_prompt=True),
+    Kind(
+        prefix.NAME,
+        peft_type=prefix.PEFT_KIND,
+        read_adapter=prefix.read_adapter,
+        encode_adapter=prefix.encode_adapter,
+        without_network=prefix.without_network,
+    ),
+    Kind("Residual", fold=residual.fold),
 )
 
 
@@ -68,6 +104,12 @@ def of_set(found: MethodSet) -> Kind | None:
 def of_adapter(peft_type: str | None) -> Kind | None:
     """Returns the kind whose adapters PEFT calls this; None if no row has it."""
     return next((kind for kind in KINDS if kind.peft_type and kind.peft_type == peft_type), None)
+
+
+def changes_prompt(info: Mapping[str, Any]) -> bool:
+    """Returns whether a prompt is only a part of what stood in front of the input, by what is recorded of it."""
+    kind = of_set(MethodSet({}, info))
+    return kind is not None and kind.changes_prompt
 
 
 def names_of(field: str) -> str:

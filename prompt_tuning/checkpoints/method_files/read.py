@@ -4,25 +4,32 @@ import numpy as np
 from etils import epath
 
 from prompt_tuning.checkpoints.formats import run
-from prompt_tuning.checkpoints.method_files import kinds
-from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
+from prompt_tuning.checkpoints.method_files import folded, kinds
+from prompt_tuning.checkpoints.method_files.method_set import MethodSet
 from prompt_tuning.checkpoints.prompt_files import matrices, peft, source
 from prompt_tuning.checkpoints.prompt_files.read import METHOD_FILE
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params import layouts
-from prompt_tuning.params.names import is_method, is_prompt
+from prompt_tuning.params.names import PROMPT_PATH, is_method, is_prompt
 
 
 def is_there(path: epath.PathLike, *, step: str | None = None) -> bool:
     """Returns whether `path` names what a method added, and no prompt."""
-    found = _file(source.resolve(path, step=step))
+    named = source.resolve(path, step=step)
+    if (named / PROMPT_PATH.replace("/", ".")).is_file():
+        return False
+    found = _file(named)
     if run.is_run_checkpoint(found):
         names = run.trainable_shapes(run.open_state(found))
         return any(map(is_method, names)) and not any(map(is_prompt, names))
     if peft.is_adapter(found):
-        return kinds.of_adapter(peft.kind_of(found)) is not None
+        kind = kinds.of_adapter(peft.kind_of(found))
+        return kind is not None and not kind.changes_prompt
     if found.suffix == ".safetensors" and found.is_file():
-        return METHOD in (matrices.read_safetensors(found)[1] or {})
+        # A prompt that was tuned beside a method tells of it too.
+        return any(
+            is_method(name.replace(".", "/")) for name in matrices.read_safetensors(found)[0]
+        )
     return found.suffix == ".pt"
 
 
@@ -97,9 +104,10 @@ def _of_adapter(path: epath.Path) -> MethodSet:
 
 
 def _of_run(path: epath.Path) -> MethodSet:
-    """What the checkpoint of a run holds."""
+    """What the checkpoint of a run holds, as it is used."""
     run.check_digests(path)
     state = run.open_state(path)
     stored = {p: state.read(run.TRAINABLE + p) for p in run.trainable_shapes(state) if is_method(p)}
-    apart = {p: np.asarray(x) for p, x in layouts.take_apart(stored).items()}
-    return MethodSet(apart, run.read_metadata(path))
+    apart, info = layouts.take_apart(stored), run.read_metadata(path)
+    used, info = folded.without_networks(apart, info)
+    return MethodSet({p: np.asarray(x) for p, x in used.items()}, info)

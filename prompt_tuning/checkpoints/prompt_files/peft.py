@@ -1,5 +1,8 @@
 """Prompt-tuning adapters of Hugging Face's PEFT: a directory with a configuration and one tensor.
 
+P-tuning's adapters are the same: of the network that makes the prompt PEFT saves what it made. Those of multitask
+prompt tuning hold what each task multiplies the prompt with beside it (`method_files/mpt.py`).
+
 What PEFT computes for a T5 with such an adapter, from version 0.4 (2023) to 0.21: the first `num_virtual_tokens` rows
 of the tensor go in front of the encoder's embedded input, with an attention mask of 1; the decoder gets nothing. So
 `num_transformer_submodules` is 1 in what is written here. With 2, PEFT's default for T5, the tensor has twice as many
@@ -22,6 +25,7 @@ from jaxtyping import Float
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.checkpoints.formats import torch_files
 from prompt_tuning.checkpoints.formats.huggingface_config import CONFIG_FILE as MODEL_CONFIG_FILE
+from prompt_tuning.checkpoints.method_files.method_set import METHOD
 from prompt_tuning.checkpoints.prompt_files import matrices
 from prompt_tuning.errors import CheckpointError
 
@@ -29,9 +33,11 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLED_FILE = "adapter_model.bin"
 FILES = (CONFIG_FILE, WEIGHTS_FILE, PICKLED_FILE)
-_KIND = "PROMPT_TUNING"
+_PLAIN, _P_TUNING, MULTITASK = "PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING"
 TASK = "SEQ_2_SEQ_LM"
-_TENSOR = "prompt_embeddings"
+TENSOR = "prompt_embeddings"
+# Beside it, of `MULTITASK`: what each task has (`checkpoints/method_files/mpt.py`).
+OF_TASKS = ("prefix_task_cols", "prefix_task_rows")
 
 
 def is_adapter(path: epath.Path) -> bool:
@@ -56,20 +62,22 @@ def read_adapter(
       CheckpointError: If the adapter is of another kind than prompt tuning or for another kind of model, is damaged,
         or its prompt is of another width.
     """
-    config = read_config(path, kind=_KIND, what="one prompt in front of the encoder's input")
+    found = kind_of(path)
+    kind = found if found in (_P_TUNING, MULTITASK) else _PLAIN
+    config = read_config(path, kind=kind, what="one prompt in front of the encoder's input")
     tensors, info = read_tensors(path)
-    if set(tensors) != {_TENSOR}:
+    if set(tensors) != {TENSOR, *(OF_TASKS if kind == MULTITASK else ())}:
         raise CheckpointError(
             f"The adapter {path} holds something else than a prompt",
             got=sorted(tensors),
-            expected=f"the tensor {_TENSOR} alone",
+            expected=f"the tensor {TENSOR} alone",
             fix="train a prompt-tuning adapter without modules_to_save",
         )
     rows = config.get("num_virtual_tokens")
     stacks = config.get("num_transformer_submodules")
     if stacks is None:
         stacks = 2 if config.get("task_type") == TASK else 1
-    shape = list(tensors[_TENSOR].shape)
+    shape = list(tensors[TENSOR].shape)
     named = [rows * stacks if isinstance(rows, int) else None, config.get("token_dim")]
     # PEFT takes the width from the model where its configuration does not say it.
     if named[1] is None and len(shape) == 2:
@@ -77,7 +85,7 @@ def read_adapter(
     if shape != named:
         raise CheckpointError(
             f"The adapter {path} contradicts its own {CONFIG_FILE}",
-            got=f"{_TENSOR} {shape}",
+            got=f"{TENSOR} {shape}",
             expected=f"{named}: num_virtual_tokens x num_transformer_submodules, and token_dim",
             fix="save the adapter again, or copy it again",
         )
@@ -86,9 +94,13 @@ def read_adapter(
             "%s: PEFT reads the first %d rows of %d only; so does this", path, rows, shape[0]
         )
     prompt = matrices.check_matrix(
-        tensors[_TENSOR][:rows], path, what="prompt", setting=setting, width=width
+        tensors[TENSOR][:rows], path, what="prompt", setting=setting, width=width
     )
-    return _scaled(prompt, base_model=config.get("base_model_name_or_path"), info=info), info
+    prompt = _scaled(prompt, base_model=config.get("base_model_name_or_path"), info=info)
+    if kind == MULTITASK:
+        # Without what tasks multiply it with it is no prompt to put in front.
+        info = {METHOD: {"name": "MPT"}, **(info or {})}
+    return prompt, info
 
 
 def encode_adapter(
@@ -109,13 +121,13 @@ def encode_adapter(
         "inference_mode": True,
         "num_transformer_submodules": 1,
         "num_virtual_tokens": prompt.shape[0],
-        "peft_type": _KIND,
+        "peft_type": _PLAIN,
         "prompt_tuning_init": "RANDOM",
         "task_type": TASK,
         "token_dim": prompt.shape[1],
     }
     return {
-        WEIGHTS_FILE: matrices.encode_safetensors({_TENSOR: prompt}, info),
+        WEIGHTS_FILE: matrices.encode_safetensors({TENSOR: prompt}, info),
         CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
     }
 

@@ -9,12 +9,13 @@ from jaxtyping import Float
 from prompt_tuning.checkpoints import paths
 from prompt_tuning.checkpoints.formats import run, t5x, t5x_orbax
 from prompt_tuning.checkpoints.ledger import Ledger
+from prompt_tuning.checkpoints.method_files import folded
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.paths import STEP_PREFIX, steps_in
 from prompt_tuning.checkpoints.prompt_files import matrices
 from prompt_tuning.checkpoints.prompt_files.read import FOLDER, load_prompt
 from prompt_tuning.errors import CheckpointError, ConfigError
-from prompt_tuning.params.names import PROMPT_PATH
+from prompt_tuning.params.names import PROMPT_PATH, is_added
 
 # The steps that a MODEL_DIR names itself.
 LATEST, BEST = "latest", "best"
@@ -35,12 +36,15 @@ def read_source(
       ConfigError: If a step is asked for that is not there, or of something that has no steps.
     """
     path = resolve(source, step=step)
+    info: dict[str, Any]
     if run.is_run_checkpoint(path):
         run.check_digests(path)
         state = run.open_state(path)
-        _check_place(path, run.trainable_shapes(state))
-        prompt = state.read(run.TRAINABLE + PROMPT_PATH)
-        info: dict[str, Any] = run.read_metadata(path)
+        names = run.trainable_shapes(state)
+        _check_place(path, names)
+        added = {name: state.read(run.TRAINABLE + name) for name in filter(is_added, names)}
+        used, info = folded.as_used(added, run.read_metadata(path))
+        prompt = np.asarray(used[PROMPT_PATH])
     elif t5x.is_t5x_checkpoint(path) or t5x_orbax.is_t5x_orbax_checkpoint(path):
         checkpoint = open_source(path)
         _check_place(path, checkpoint.shapes())

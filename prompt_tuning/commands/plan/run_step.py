@@ -20,7 +20,7 @@ from prompt_tuning.run.arrays import abstract_state, held_shapes
 from prompt_tuning.run.checks import check_microbatches
 from prompt_tuning.run.start import split_paths
 from prompt_tuning.training.trainer import Trainer
-from prompt_tuning.types import PyTree
+from prompt_tuning.types import TASK, PyTree
 
 MODES = ("train", "eval", "decode")
 # Macros whose values a step does not depend on -> what stands for them. Their files need not exist.
@@ -223,8 +223,9 @@ def abstract_training(run: PlannedRun, partitioner: PjitPartitioner) -> tuple[An
     assert run.trainer is not None
     model = run.model
     trainable, frozen = split_paths(model, run.trainable_regex)
+    run.trainer.check_paths(trainable)
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
-    tx = run.trainer.optimizer.make(run.trainer.learning_rate_fn)
+    tx = run.trainer.make_tx()
     shapes = {path: model.param_shapes[path] for path in trainable}
     state = abstract_state(tx, shapes, shardings, partitioner)
     held = held_shapes(model, partitioner, frozen, run.frozen_dtype)
@@ -256,11 +257,12 @@ def abstract_batch(run: PlannedRun, partitioner: PjitPartitioner) -> dict[str, A
         names |= {f"decoder_{name}": "targets" for name in ("segment_ids", "positions")}
     if run.mode != "decode" and run.model.choice_losses is not None:
         names["decoder_segment_ids"] = "targets"
+    shapes = {name: (run.batch_size, lengths[feature]) for name, feature in names.items()}
+    if run.model.method is not None and run.model.method.task_names:
+        shapes[TASK] = (run.batch_size,)
     return {
-        name: jax.ShapeDtypeStruct(
-            (run.batch_size, lengths[feature]), jnp.int32, sharding=partitioner.batch_sharding
-        )
-        for name, feature in names.items()
+        name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=partitioner.batch_sharding)
+        for name, shape in shapes.items()
     }
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 
 from prompt_tuning.commands.report import published
@@ -14,6 +15,8 @@ from prompt_tuning.commands.report.tables import (
     difference,
     duration,
     label,
+    mebibytes,
+    milliseconds,
     point,
     score,
     text,
@@ -80,6 +83,37 @@ def _average_cells(sweep: Sweep, by: Sequence[str], tasks: Sequence[str] = ()) -
 def _values(by: Sequence[str], key: Key) -> list[Cell]:
     """The values of some axes; a key may have more behind them."""
     return [text(label(axis, value)) for axis, value in zip(by, key, strict=False)]
+
+
+def costs_table(sweep: Sweep) -> Table:
+    """Returns what is trained, what it scores, and what an update costs, a row for each size and method."""
+    others = sweep.varying("seed", "task")
+    by = [axis for axis in sweep.axes if axis == "method" or axis in others]
+    scores, rows = points(sweep, by), []
+    for key, cells in sweep.groups(by).items():
+        per_update = [
+            cell["train_seconds"] / cell["steps"]
+            for cell in cells
+            if cell.get("steps") and cell.get("train_seconds") is not None
+        ]
+        row = [
+            *_values(by, key),
+            count(_largest(cells, "trainable_params")),
+            point(scores[key]),
+            count(scores[key].seeds),
+            milliseconds(statistics.median(per_update) if per_update else None),
+            mebibytes(_largest(cells, "update_bytes")),
+        ]
+        rows.append(row)
+    columns = ("trained parameters", "score", "seeds", "ms an update", "MiB of an update")
+    caption = _caption(sweep, "seed", "task", "method")
+    how = "time the median over runs, memory by the compiler"
+    return Table(f"{caption}: {how}", (*by, *columns), rows)
+
+
+def _largest(cells: Sequence[Row], name: str) -> float | None:
+    """The largest value of a field; None if no cell has it."""
+    return max((cell[name] for cell in cells if cell.get(name) is not None), default=None)
 
 
 def times_table(sweep: Sweep) -> Table:

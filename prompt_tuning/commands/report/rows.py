@@ -26,6 +26,15 @@ METHODS = {
     "text": "Text prompt",
     "frozen": "Frozen model, no prompt",
     "spot": "SPoT",
+    "ia3": "(IA)3",
+    "lora": "LoRA",
+    "prefix": "Prefix tuning",
+    "deep_prompt": "Deep prompts",
+    "residual": "Residual prompt",
+    "dept": "DePT",
+    "shared_prompt": "One prompt for all tasks",
+    "multitask_prompt": "Multitask prompt",
+    "mpt": "MPT",
 }
 # Values in the order of legends; sizes follow their parameters, numbers their value, other text the alphabet.
 _ORDERS = {

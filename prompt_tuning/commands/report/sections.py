@@ -15,6 +15,7 @@ _TABLES: dict[str, Callable[[Sweep], Table | None]] = {
     "ensembles": measured.ensembles_table,
     "counts": measured.counts_table,
     "times": measured.times_table,
+    "costs": measured.costs_table,
     "best_first": measured.best_first,
     "scores": measured.scores_table,
 }
@@ -87,16 +88,16 @@ def _section(described: Mapping[str, Any], results: Results) -> Section:
     sweeps = (*together, *(sweep for sweep, _ in apart))
     published_table = published.table(described) if "published" in described else None
     drawn = published_table if "panel" in described else None
+    tables, made = [], []
+    if "measured" in described:
+        tables += [_TABLES[described["measured"]](sweep) for sweep in sweeps]
     if "axis" in described:
-        tables = [measured.points_table(sweep, described["axis"]) for sweep in sweeps]
+        tables += [measured.points_table(sweep, described["axis"]) for sweep in sweeps]
         by_scale: dict[str, list[Sweep]] = {}
         for sweep in together:
             by_scale.setdefault(sweep.scale, []).append(sweep)
         made = [panels.measured(group, described) for group in by_scale.values()]
         made += [panels.measured([sweep], described, how) for sweep, how in apart]
-    else:
-        tables = [_TABLES[described["measured"]](sweep) for sweep in sweeps]
-        made = []
     return Section(
         name=slug(described["name"]),
         title=described["title"],

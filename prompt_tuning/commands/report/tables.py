@@ -125,3 +125,13 @@ def duration(seconds: float | None) -> Cell:
     return Cell(
         f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}", float(seconds)
     )
+
+
+def milliseconds(seconds: float | None) -> Cell:
+    """Returns a cell with a short time in milliseconds."""
+    return Cell("") if seconds is None else Cell(f"{1000 * seconds:,.1f}", seconds)
+
+
+def mebibytes(size: float | None) -> Cell:
+    """Returns a cell with a number of bytes in MiB."""
+    return Cell("") if size is None else Cell(f"{size / 2**20:,.1f}", float(size))

@@ -30,10 +30,10 @@ from prompt_tuning.commands.sweep.sweep import ENSEMBLE, Cell
 from prompt_tuning.config import resolve
 from prompt_tuning.data import evaluation
 from prompt_tuning.run import measured, start
+from prompt_tuning.training.run_log import STEPS_PER_SECOND, UPDATE_BYTES
 
 _MAX_ERROR_CHARACTERS = 2000
 _LIBRARIES = ("jax", "flax", "optax")
-_STEPS_PER_SECOND = "timing/steps_per_second"
 
 
 def run(cell: Cell, place: Place) -> Row:
@@ -65,8 +65,8 @@ def run(cell: Cell, place: Place) -> Row:
 def first_row(cell: Cell, place: Place) -> Row:
     """Returns the row of a cell that has not run: what identifies it, and None for what is measured."""
     measured = (
-        "status score metrics best_step curve trainable_params total_params steps train_seconds seconds"
-        " evaluations error device"
+        "status score metrics best_step curve trainable_params total_params steps train_seconds update_bytes"
+        " seconds evaluations error device"
     )
     return {
         "sweep": cell.sweep,
@@ -116,7 +116,7 @@ def _train(cell: Cell, place: Place) -> Row:
     row = {
         **_counts(arguments["model"], arguments["trainable_regex"]),
         "curve": [[step, score] for step, score in scores.items()],
-        "train_seconds": _seconds_of_updates(run_dir),
+        **_costs(run_dir),
         "steps": max(by_step, default=None),
         "evaluations": {},
     }
@@ -241,10 +241,11 @@ def _counts(model: Any, trainable_regex: Sequence[str]) -> Row:
     }
 
 
-def _seconds_of_updates(run_dir: str) -> float | None:
-    """Seconds that the updates took, without compiling, evaluating and saving, over all starts of a run.
+def _costs(run_dir: str) -> Row:
+    """Seconds that the updates took over all starts of a run, and the memory that one takes, by the compiler.
 
-    What a run that was killed had to do again counts once, as it went the last time.
+    Compiling, evaluating and saving is left out. What a run that was killed had to do again counts once, as it went the
+    last time.
     """
     from tensorboard.backend.event_processing import event_accumulator
     from tensorboard.util import tensor_util
@@ -254,15 +255,20 @@ def _seconds_of_updates(run_dir: str) -> float | None:
         f"{run_dir}/train", size_guidance={event_accumulator.TENSORS: 0}
     )
     events.Reload()
-    if _STEPS_PER_SECOND not in events.Tags()["tensors"]:
-        return None
-    rates = {
-        event.step: float(tensor_util.make_ndarray(event.tensor_proto))
-        for event in events.Tensors(_STEPS_PER_SECOND)
+    logged = {
+        tag: [
+            (e.step, float(tensor_util.make_ndarray(e.tensor_proto))) for e in events.Tensors(tag)
+        ]
+        for tag in {STEPS_PER_SECOND, UPDATE_BYTES} & {*events.Tags()["tensors"]}
     }
-    steps = sorted(rates)
-    seconds = sum((b - a) / rates[b] for a, b in itertools.pairwise([0, *steps]))
-    return round(seconds, 3)
+    rates = dict(sorted(logged.get(STEPS_PER_SECOND, ())))
+    seconds = sum((b - a) / rates[b] for a, b in itertools.pairwise([0, *rates]))
+    # Rows of different lengths are compiled apart.
+    largest = max((size for _, size in logged.get(UPDATE_BYTES, ())), default=None)
+    return {
+        "train_seconds": round(seconds, 3) if rates else None,
+        "update_bytes": largest and round(largest),
+    }
 
 
 def _best_prompt(run_dir: str) -> str:

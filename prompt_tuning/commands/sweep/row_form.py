@@ -56,7 +56,9 @@ _FORMS = {
     "metrics": _or_none(_NUMBERS),
     "evaluations": _or_none(_mapping_of(_NUMBERS)),
     "curve": _or_none(_is_points),
-    **dict.fromkeys("best_step steps total_params trainable_params".split(), _or_none(_is_count)),
+    **dict.fromkeys(
+        "best_step steps total_params trainable_params update_bytes".split(), _or_none(_is_count)
+    ),
     **dict.fromkeys("train_seconds seconds".split(), _or_none(_is_duration)),
 }
 

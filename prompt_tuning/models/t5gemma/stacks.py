@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.models import layers, stacks
-from prompt_tuning.models.methods.method import Method
+from prompt_tuning.models.methods.method import Around, Layer, Method
 from prompt_tuning.models.t5gemma import attention
 from prompt_tuning.models.t5gemma.config import StackConfig
 from prompt_tuning.models.t5gemma.norm import RMSNorm
@@ -36,12 +36,14 @@ class EncoderLayer(nn.Module):
       config: The stack.
       deterministic: Whether dropout is off.
       method: What acts on the linear maps; None for nothing.
+      prompt_length: Rows of the prompt that is in the input.
       is_sliding: Whether attention slides; None if the layer is scanned, which is told so by its call.
     """
 
     config: StackConfig
     deterministic: bool
     method: Method | None = None
+    prompt_length: int = 0
     is_sliding: bool | None = None
 
     @nn.compact
@@ -50,6 +52,7 @@ class EncoderLayer(nn.Module):
         x: Float[Array, "B S H"],
         slides: Bool[Array, ""] | None,
         mask: Bool[Array, "B 1 #S S"],
+        around: Around | None,
     ) -> tuple[Float[jax.Array, "B S H"], None]:
         """Returns the layer's output and None, the per-layer output that `scan` asks for."""
         cfg = self.config
@@ -61,6 +64,9 @@ class EncoderLayer(nn.Module):
         attend = attention.Attention(cfg, self.deterministic, method=self.method, name="attention")
         own = attention.own_mask(cfg, mask, kind)
         x = layers.constrain(jnp.asarray(x), layers.RESIDUAL)
+        if self.method is not None and around is not None:
+            layer = Layer(self, self.prompt_length, around.prompt_positions)
+            x = self.method.layer_input_of(layer, x)
         x = add("attention", lambda y: attend(y, kind, own), x)
         return add("mlp", layers.Mlp(cfg, self.deterministic, self.method, name="mlp"), x), None
 
@@ -131,7 +137,14 @@ class Encoder(stacks.Encoder):
     config: StackConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def run(
-        self, x: jax.Array, mask: jax.Array, *, deterministic: bool, trimmed: int
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        around: Around | None,
+        *,
+        deterministic: bool,
+        trimmed: int,
+        prompt_length: int,
     ) -> Float[jax.Array, "B S H"]:
         """Returns what the layers and the last norm make of their input."""
         del trimmed  # T5Gemma is trained without dropout.
@@ -143,10 +156,11 @@ class Encoder(stacks.Encoder):
             num_layers=cfg.num_layers,
             x=x,
             by_layer={"is_sliding": cfg.is_sliding},
-            broadcast=(mask,),
+            broadcast=(mask, around),
             config=cfg,
             deterministic=deterministic,
             method=self.method,
+            prompt_length=prompt_length,
         )
         return RMSNorm(cfg, name="encoder_norm")(x)
 
@@ -172,14 +186,15 @@ class Decoder(nn.Module):
         *,
         deterministic: bool,
         decode: bool,
+        packed: bool = False,
         trimmed: tuple[int, int] = (0, 0),
     ) -> Float[jax.Array, "R T H"]:
-        """Returns the hidden states [R, T, H] that the head reads."""
+        """Returns the hidden states [R, T, H] that the head reads; arguments as those of T5's `Decoder`."""
         del trimmed  # See `Encoder`.
         cfg = self.config
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
         positions = None
-        if cfg.merges_attention and self_mask is not None:
+        if cfg.merges_attention and packed and self_mask is not None:
             # Keys of the input are not turned, so a query's own position counts, not differences alone: that within its
             # example, of which it sees what came before.
             positions = jnp.sum(self_mask[:, 0], axis=-1, dtype=jnp.int32) - 1

@@ -23,7 +23,7 @@ SIZES = {
 }
 
 
-def _case():
+def weights_and_factors():
     """Weights layer by layer, factors, and the weights with the factors in them."""
     rng = np.random.default_rng(0)
     draw = lambda shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
@@ -43,7 +43,7 @@ def _case():
     return weights, factors, merged
 
 
-def _source(weights) -> Any:
+def source_of(weights) -> Any:
     """The weights as a `ParamSource`."""
     return types.SimpleNamespace(
         kind="t5x",
@@ -63,12 +63,12 @@ def _set(factors, absent=None):
 
 @pytest.mark.parametrize("scanned", [False, True])
 def test_kernels_are_scaled_in_either_layout_and_in_parts(scanned):
-    weights, factors, expected = _case()
+    weights, factors, expected = weights_and_factors()
     if scanned:
         weights = both_layouts.to_scanned(weights, num_heads=HEADS)
         expected = both_layouts.to_scanned(expected, num_heads=HEADS)
     source = MergedSource(
-        _source({**weights, "encoder/encoder_norm/scale": np.ones(3)}), _set(factors)
+        source_of({**weights, "encoder/encoder_norm/scale": np.ones(3)}), _set(factors)
     )
     assert set(source.shapes()) == {*weights, "encoder/encoder_norm/scale"}
     for path, x in expected.items():
@@ -79,14 +79,14 @@ def test_kernels_are_scaled_in_either_layout_and_in_parts(scanned):
 
 
 def test_layers_that_an_adapter_left_out_stay():
-    weights, factors, expected = _case()
+    weights, factors, expected = weights_and_factors()
     first = {path: x for path, x in factors.items() if "layers_0" in path}
-    source = MergedSource(_source(weights), _set(first, absent=1.0))
+    source = MergedSource(source_of(weights), _set(first, absent=1.0))
     for path, x in expected.items():
         own = x if "layers_0" in path else weights[path]
         np.testing.assert_array_equal(source.read(path), own)
     stacked = both_layouts.to_scanned(weights, num_heads=HEADS)
-    source = MergedSource(_source(stacked), _set(first, absent=1.0))
+    source = MergedSource(source_of(stacked), _set(first, absent=1.0))
     key = source.read("encoder/encoder/attention/key/kernel")
     np.testing.assert_array_equal(key[:, 1], stacked["encoder/encoder/attention/key/kernel"][:, 1])
 
@@ -103,7 +103,7 @@ def test_layers_that_an_adapter_left_out_stay():
     ],
 )
 def test_what_does_not_fit_is_refused(change, text):
-    weights, factors, _ = _case()
+    weights, factors, _ = weights_and_factors()
     change(weights, factors)
     with pytest.raises(CheckpointError, match=text):
-        MergedSource(_source(weights), _set(factors))
+        MergedSource(source_of(weights), _set(factors))

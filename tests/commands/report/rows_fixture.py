@@ -49,6 +49,8 @@ ALL: dict[str, dict[str, tuple]] = {
         "task": ("sst2", "cb", "rte", "wic"),
         "seed": SEEDS,
     },
+    "methods": {**_PROMPT, "method": ("prompt", "model", "ia3"), **_RUNS},
+    "methods_multitask": {**_PROMPT, "method": ("shared_prompt", "mpt"), "seed": SEEDS},
     "my_sweep": {"batch_size": (16, 32), "seed": SEEDS},
 }
 _FURTHER = {
@@ -88,6 +90,7 @@ def row(sweep: str, axes: dict[str, Any], scale: str = "mini", **changed: Any) -
         "total_params": SIZES[size] + length * WIDTHS[size],
         "steps": steps,
         "train_seconds": 20 + 100 * unit(cell),
+        "update_bytes": round(2**27 * (1 + unit(rest))),
         "evaluations": {
             task: {"accuracy": 0.8 * score, "f1": 0.7 * score} for task in _FURTHER.get(sweep, ())
         },

@@ -38,6 +38,7 @@ def test_the_order_is_the_paper_s_and_own_sweeps_come_last(everything):
         "table_5",
         "appendix_search",
         "real_data",
+        "methods",
         "my_sweep",
     ]
     names = [sweep.name for section in everything.values() for sweep in section.sweeps]
@@ -55,7 +56,7 @@ def test_measured_and_published_numbers_never_share_a_panel(everything):
             compared += 1
         assert all(table.kind == MEASURED for table in section.tables)
         assert all(table.kind in (PAPER, OTHER) for table in section.published_tables)
-    assert compared == 7
+    assert compared == 9
 
 
 def test_figure_1_is_made_of_its_three_sweeps(everything):
@@ -202,6 +203,26 @@ def test_the_search_is_best_first(everything):
 
 def test_without_rows_the_published_numbers_are_still_there(tmp_path):
     shown = _sections(tmp_path, *rows_fixture.rows("my_sweep"))
-    assert len(shown) == 13
+    assert len(shown) == 14
     assert [name for name, section in shown.items() if section.sweeps] == ["my_sweep"]
     assert shown["table_3"].published_tables[0].rows
+
+
+def test_methods_are_told_apart_by_what_they_train_and_cost(tmp_path):
+    cells = []
+    for task, seconds in (("a", 10.0), ("b", 30.0), ("c", None)):
+        axes = {"size": "micro", "method": "ia3", "task": task, "seed": 0}
+        cells.append(rows_fixture.row("methods", axes, train_seconds=seconds, update_bytes=2**27))
+    # A version that did not measure memory, and a cell that failed.
+    cells[0]["update_bytes"] = None
+    cells.append({**cells[2], "cell": "x", "axes": {**cells[2]["axes"], "task": "d"}})
+    cells[3] |= {"status": "failed", "score": None}
+    section = _sections(tmp_path, *cells)["methods"]
+    costs, by_task = section.tables
+    (row,) = costs.rows
+    shown = dict(zip(costs.columns, (cell.text for cell in row), strict=True))
+    assert (shown["method"], shown["trained parameters"]) == ("(IA)3", "1,920")
+    assert (shown["ms an update"], shown["MiB of an update"]) == ("20.0", "128.0")
+    assert shown["seeds"] == "0" and "d" in by_task.columns
+    (published,) = section.published_tables
+    assert published.columns[-1] == "mean" and len(published.rows) == 7

@@ -77,6 +77,7 @@ def test_a_trained_cell_has_the_score_of_its_best_checkpoint(finished):
     assert set(row["evaluations"]["again"]) == set(row["metrics"])
     assert row["command"].startswith("prompt-tuning train --gin_file=")
     assert 0 < row["train_seconds"] < row["seconds"]
+    assert row["update_bytes"] > 4 * row["total_params"]
     assert "4/4" in pathlib.Path(row["log"]).read_text()
 
 

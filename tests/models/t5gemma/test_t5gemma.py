@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 
 from prompt_tuning import tree
+from prompt_tuning.decoding.beam_search import BeamSearch
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.models.methods.ia3 import IA3
+from prompt_tuning.models.methods.prefix import Prefix
 from prompt_tuning.models.t5gemma.config import StackSizes
 from prompt_tuning.models.t5gemma.t5gemma import T5Gemma
+from prompt_tuning.params import int8
+from prompt_tuning.params.names import is_method
 from tests import both_layouts
 from tests.models.t5gemma.tiny import random_params, tiny_t5gemma
 
@@ -94,19 +99,28 @@ def test_sliding_layers_read_their_window_and_full_ones_all(config):
         assert changed.tolist() == (reads if kind == "sliding" else [True] * LENGTH)
 
 
-def test_shorter_prompts_and_packed_examples_are_computed_as_if_alone(config):
+def _call(config):
     module = T5Gemma(config)
     params = {"params": tree.unflatten(random_params(config))}
-    prompt = jnp.asarray(np.random.default_rng(3).standard_normal((2, 3, 32)), jnp.float32)
-    inputs, targets = tokens(length=5), tokens(length=4, seed=1)
-    call = jax.jit(
+    return jax.jit(
         lambda *args, **named: module.apply(params, *args, enable_dropout=False, **named)
     )
+
+
+def test_a_shorter_prompt_of_a_batch_is_computed_as_if_alone():
+    call = _call(tiny_t5gemma())
+    prompt = jnp.asarray(np.random.default_rng(3).standard_normal((2, 3, 32)), jnp.float32)
+    inputs, targets = tokens(length=5), tokens(length=4, seed=1)
     apart = call(inputs[:1], targets[:1], targets[:1], prompt=prompt[:1, 1:])
     mask = jnp.asarray([[0, 1, 1], [1, 1, 1]])
     together = call(inputs, targets, targets, prompt=prompt, prompt_mask=mask)
     np.testing.assert_allclose(together[:1], apart, rtol=0, atol=2e-5)
 
+
+def test_packed_examples_are_computed_as_if_alone():
+    """Where keys of the input are not turned, positions count from the start of each example."""
+    call = _call(tiny_t5gemma(merges_attention=True))
+    inputs, targets = tokens(length=5), tokens(length=4, seed=1)
     plain = call(inputs, targets, targets)
     in_a_row = [x.reshape(1, -1) for x in (inputs, targets, targets)]
     segments = [jnp.repeat(jnp.asarray([[1, 2]]), n, axis=1) for n in (5, 4)]
@@ -114,15 +128,50 @@ def test_shorter_prompts_and_packed_examples_are_computed_as_if_alone(config):
     np.testing.assert_allclose(packed.reshape(plain.shape), plain, rtol=0, atol=2e-5)
 
 
-def test_beams_of_a_row_share_its_input(config):
-    """Two equal beams, as one beam: keys of the input are kept once for each row of the batch."""
-    from prompt_tuning.decoding.beam_search import BeamSearch
-
+def test_a_beam_has_the_score_that_its_tokens_have():
+    config = tiny_t5gemma(merges_attention=True)
     model = EncoderDecoderModel(T5Gemma(config), None, None, decode_fn=BeamSearch(2))
-    batch = {"encoder_input_tokens": tokens()}
-    params = tree.unflatten(random_params(config))
-    ids, _ = jax.jit(lambda p: model.predict(p, batch, TARGETS))(params)
-    assert ids.shape == (2, TARGETS) and (np.asarray(ids) < 256).all()
+    batch, params = {"encoder_input_tokens": tokens()}, tree.unflatten(random_params(config))
+    ids, found = jax.jit(lambda params: model.predict(params, batch, TARGETS))(params)
+    ones = jnp.ones(ids.shape, jnp.int32)
+    # The start is 0 here, as pipelines make it; the model has another.
+    inputs = jnp.pad(ids, ((0, 0), (1, 0)))[:, :-1]
+    targets = {
+        "decoder_target_tokens": ids,
+        "decoder_input_tokens": inputs,
+        "decoder_loss_weights": ones,
+    }
+    scores = jax.jit(lambda params: model.score(params, {**batch, **targets}))(params)
+    # A row that ended has a score with a penalty.
+    assert (np.asarray(ids) > 1).all()
+    np.testing.assert_allclose(found["scores"], scores, rtol=0, atol=1e-4)
+
+
+def test_int8_kernels_give_what_their_values_give():
+    config = tiny_t5gemma(merges_attention=True)
+    held = int8.hold(random_params(config), int8.INT8)
+    values = {
+        path: x.astype(jnp.float32) * (held[int8.scale_path(path)] if int8.is_kernel(path) else 1)
+        for path, x in held.items()
+        if int8.kernel_of(path) == path
+    }
+    call = lambda params: jax.jit(  # noqa: E731
+        lambda params: T5Gemma(config).apply(
+            {"params": tree.unflatten(params)}, tokens(), tokens(), tokens(), enable_dropout=False
+        )
+    )(params)
+    np.testing.assert_allclose(call(held), call(values), rtol=0, atol=1e-4)
+
+
+def test_methods_find_their_places(config):
+    module = T5Gemma(config, None, IA3())
+    shapes = EncoderDecoderModel(module, None, None).param_shapes
+    added = {path: x.shape for path, x in shapes.items() if is_method(path)}
+    # Keys and values of each attention, and wo, in two layers of both stacks.
+    assert len(added) == 2 * 3 + 2 * (3 if config.merges_attention else 5)
+    assert added["encoder/layers_0/attention/key/ia3_scaling"] == (16,)
+    with pytest.raises(ConfigError, match="finds nothing to act on"):
+        Prefix().check([])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Real (IA)3 adapters of PEFT; skipped where the extra `[hf]` is not installed."""
+"""Real adapters of PEFT for methods; skipped where the extra `[hf]` is not installed."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from prompt_tuning.errors import CheckpointError  # noqa: E402
 from prompt_tuning.models.methods.ia3 import IA3  # noqa: E402
 from prompt_tuning.run.method_start import arrays_of  # noqa: E402
 from tests.parity import huggingface  # noqa: E402
-from tests.parity import peft_ia3 as parity  # noqa: E402
+from tests.parity import peft_methods as parity  # noqa: E402
 
 # PEFT asks for a property that transformers 5 has renamed.
 pytestmark = [
@@ -22,7 +22,7 @@ pytestmark = [
 
 
 # What each of the others adds to these is one setting.
-BY_DEFAULT = ("mt5 default", "some layers")
+BY_DEFAULT = ("ia3/some layers", "lora/patterns")
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ BY_DEFAULT = ("mt5 default", "some layers")
         for name in parity.CASES
     ],
 )
-def test_the_same_factors_predict_the_same(name, tmp_path):
+def test_the_same_numbers_predict_the_same(name, tmp_path):
     rows = list(parity.compare_case(name, tmp_path))
     assert len(rows) == 3
     assert not [row for row in rows if not row.ok]
 
 
 def test_factors_of_other_maps_say_what_to_bind(tmp_path):
-    case = parity.CASES["input of wi_1"]
+    case = parity.CASES["ia3/input of wi_1"]
     parity.their_model(case).save_pretrained(tmp_path / "adapter")
     model, frozen = parity.ours(
         parity.Case(case.model, IA3(outputs=("key",)), {}), tmp_path / "model"
@@ -60,9 +60,19 @@ def test_factors_of_other_maps_say_what_to_bind(tmp_path):
     assert difference > 100 * parity.LOGITS_TOLERANCE
 
 
-def test_adapters_of_another_kind_are_refused(tmp_path):
-    model = huggingface.build(huggingface.CASES["t5_1_1"])
-    config = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q"])
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        (peft.AdaLoraConfig(total_step=9, target_modules=["q"]), "peft_type ADALORA"),
+        (peft.LoraConfig(use_dora=True, target_modules=["q"]), "more than LoRA: use_dora"),
+        (peft.LoraConfig(bias="lora_only", target_modules=["q"]), "more than LoRA: bias"),
+        (peft.LoraConfig(modules_to_save=["shared"], target_modules=["q"]), "modules_to_save"),
+        (peft.LoraConfig(init_lora_weights="pissa", target_modules=["q"]), "init_lora_weights"),
+    ],
+)
+def test_what_is_not_here_is_refused_by_name(tmp_path, config, text):
+    config.task_type = "SEQ_2_SEQ_LM"
+    model = huggingface.build(huggingface.CASES["t5_1_0"])
     peft.get_peft_model(model, config).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="peft_type LORA"):
+    with pytest.raises(CheckpointError, match=text):
         read_set(tmp_path)
