@@ -150,11 +150,9 @@ def test_a_beam_has_the_score_that_its_tokens_have():
 def test_int8_kernels_give_what_their_values_give():
     config = tiny_t5gemma(merges_attention=True)
     held = int8.hold(random_params(config), int8.INT8)
-    values = {
-        path: x.astype(jnp.float32) * (held[int8.scale_path(path)] if int8.is_kernel(path) else 1)
-        for path, x in held.items()
-        if int8.kernel_of(path) == path
-    }
+    values = {path: x for path, x in held.items() if int8.kernel_of(path) == path}
+    for path in filter(int8.is_kernel, values):
+        values[path] = held[path].astype(jnp.float32) * held[int8.scale_path(path)][None]
     call = lambda params: jax.jit(  # noqa: E731
         lambda params: T5Gemma(config).apply(
             {"params": tree.unflatten(params)}, tokens(), tokens(), tokens(), enable_dropout=False
