@@ -10,7 +10,8 @@ import pytest
 from prompt_tuning import tree
 from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.config import files as config_files
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.errors import CheckpointError
+from prompt_tuning.models.config import SpecialIds, T5Config
 from prompt_tuning.models.t5 import T5
 from tests import both_layouts
 from tests.gin_runs import CONFIGS, DEMO_TRAIN, resolve
@@ -157,3 +158,22 @@ def test_vocabularies_are_those_of_the_checkpoints():
     vocabulary = resolve_model("umt5_small_prompt").input_vocabulary
     assert vocabulary.extra_ids == 300
     assert vocabulary.sentencepiece_model_file.endswith("umt5.256000/sentencepiece.model")
+
+
+def test_a_t5_may_have_other_special_ids():
+    """As MADLAD-400's config.json asks for."""
+    ids = {"pad": "1", "eos": "2"}
+    bindings = {
+        "network.T5Config.special_ids": "@network.SpecialIds()",
+        **{f"network.SpecialIds.{name}": value for name, value in ids.items()},
+    }
+    files = [f"{CONFIGS}/models/t5_1_1_small_prompt.gin", f"{CONFIGS}/runs/prompt_finetune.gin"]
+    config = resolve(files, {**SETTINGS, **bindings}).arguments()["model"].config
+    assert config.ids == SpecialIds(pad=1, eos=2)
+    settings = huggingface_config.t5_settings(
+        {**RELEASED["t5_1_1_xxl"], "pad_token_id": 1, "eos_token_id": 2}
+    )
+    assert settings["special_ids"] == dataclasses.asdict(config.ids)
+    with pytest.raises(CheckpointError, match=r"network.SpecialIds.pad = 1"):
+        plain = dataclasses.replace(config, special_ids=None)
+        huggingface_config.check_settings(settings, plain, path="/model")

@@ -9,6 +9,7 @@ import pytest
 from prompt_tuning.checkpoints.formats import huggingface_config, huggingface_t5gemma
 from prompt_tuning.checkpoints.formats.huggingface import HuggingFaceSource
 from prompt_tuning.checkpoints.load import load_params
+from prompt_tuning.checkpoints.source import embedding_scale
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
@@ -37,6 +38,7 @@ def test_every_tensor_arrives_in_both_layouts(tmp_path, merges_attention, scan_l
         unscanned, special_ids=config.ids
     )
     huggingface_config.check_settings(source.settings, config, path=tmp_path)
+    assert embedding_scale(source) == config.embedding_scale == 32**0.5
     shapes = EncoderDecoderModel(T5Gemma(config), None, None).param_shapes
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     loaded = load_params(source, shapes, dict.fromkeys(shapes, where), model_shapes=shapes)
