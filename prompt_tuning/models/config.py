@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +63,8 @@ class Architecture:
       special_ids: None for those of T5.
     """
 
+    # What tells type checkers of a dataclass.
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
     vocab_size: int
     emb_dim: int
     num_encoder_layers: int
@@ -104,7 +106,7 @@ class Architecture:
             object.__setattr__(self, "special_ids", SpecialIds(**self.special_ids))
         # None is T5X's other spelling of "none".
         object.__setattr__(self, "remat_policy", self.remat_policy or "none")
-        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+        for field in dataclasses.fields(self):
             if field.type in (int, "int"):
                 check_count(f"{family}.{field.name}", getattr(self, field.name), "units")
         check_choice(f"{family}.remat_policy", self.remat_policy, REMAT_POLICIES)
@@ -112,7 +114,7 @@ class Architecture:
 
     def apart(self) -> "Architecture":
         """Returns the same architecture with its layers apart, each with what its stacked form has."""
-        return dataclasses.replace(self, scan_layers=False)  # pyright: ignore
+        return dataclasses.replace(self, scan_layers=False)
 
     def decodes_apart(self, max_decode_length: int) -> bool:
         """Returns whether layers keep different amounts of what was decoded, which no stack can hold.

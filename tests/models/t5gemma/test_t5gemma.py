@@ -93,7 +93,8 @@ def test_sliding_layers_read_their_window_and_full_ones_all(config):
             )
         )
         ids, at = tokens(rows=1), 5
-        changed = np.asarray(encode(ids) != encode(ids.at[0, at].add(1))).any(axis=-1)[0]
+        differs = np.not_equal(encode(ids), encode(ids.at[0, at].add(1)))
+        changed = differs.any(axis=-1)[0]
         reads = [-encoder.window_ahead <= i - at < encoder.window for i in range(LENGTH)]
         # i reads j where -ahead <= i - j < window.
         assert changed.tolist() == (reads if kind == "sliding" else [True] * LENGTH)

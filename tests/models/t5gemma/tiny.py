@@ -21,9 +21,9 @@ _SIZES: dict[str, Any] = {
 
 def tiny_t5gemma(*, merges_attention: bool = False, **fields: Any) -> T5GemmaConfig:
     """Returns an architecture of two layers a stack, whose windows are 4 positions; float32."""
-    window = (
-        {"window": 2, "window_ahead": 2} if merges_attention else {"window": 4, "window_ahead": 3}
-    )
+    window: dict[str, Any] = {"window": 4, "window_ahead": 3}
+    if merges_attention:
+        window = {"window": 2, "window_ahead": 2}
     sizes = dict(_SIZES)
     if merges_attention:
         sizes |= {"attention_softcap": None, "rope_theta": 1e6, "rope_factor": 4.0}
