@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 DEMO_STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 BENCH_STAMP := $(VENV)/.installed-bench
+# Python compiles a module when it is first imported: a demo imports few, and pip would compile all on one core.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
 INSTALL_INPUTS := setup.py pyproject.toml constraints.txt
 
 .PHONY: demo test test-slow lint types bench parity check
@@ -15,15 +17,17 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(DEMO_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(INSTALL) -e .
 	touch $@
 
 $(TEST_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,hf,sweep,tpu]"
+	$(INSTALL) -e ".[test,hf,sweep,tpu]"
+# Tests take warnings for errors, such as those that compiling other people's modules gives.
+	-$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib
 	touch $@ $(DEMO_STAMP)
 
 $(BENCH_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[hf]"
+	$(INSTALL) -e ".[hf]"
 	touch $@ $(DEMO_STAMP)
 
 demo: $(DEMO_STAMP)

@@ -50,6 +50,22 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     )
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
 
+# What takes longest is begun first, so that nobody waits for it at the end.
+_LONGEST = (
+    "run/test_processes.py",
+    "run/test_resume.py",
+    "faults/",
+    "parity/test_golden.py",
+    "launch/studies/test_ladder.py",
+    "parity/test_t0_tfew.py",
+    "commands/sweep/test_runner.py",
+    "launch/benchmarks/speed/test_main.py",
+    "commands/tasks/test_command.py",
+    "test_train.py",
+    "test_infer.py",
+    "test_t5x_commands.py",
+)
+
 _LOCAL_NAMES = frozenset({"localhost", "", "0.0.0.0", "::", socket.gethostname()})
 
 
@@ -63,6 +79,37 @@ def _is_loopback(host: object) -> bool:
         return ipaddress.ip_address(host.split("%")[0]).is_loopback
     except ValueError:
         return False
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest files in front, where `--no-loadscope-reorder` keeps them; skips what lacks its data."""
+    place = helpers.REPO.parent / "shared"
+    missing = pytest.mark.skip(reason=f"needs the reference data beside the checkout ({place})")
+    for item in items if helpers.SHARED is None else ():
+        if item.get_closest_marker("shared"):
+            item.add_marker(missing)
+    prefixes = [f"tests/{name}" for name in _LONGEST]
+    last = len(prefixes)
+    items.sort(
+        key=lambda item: next(
+            (i for i, name in enumerate(prefixes) if item.nodeid.startswith(name)), last
+        )
+    )
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Keeps tests of one file in one process, as `--dist loadfile` does, and those of `tests/faults`.
+
+    What these work on takes half a minute to make.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "tests/faults" if file.startswith("tests/faults/") else file
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_unconfigure():

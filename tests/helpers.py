@@ -19,11 +19,9 @@ if TYPE_CHECKING:
 REPO = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = REPO / "tests" / "golden"
 _SHARED = REPO.parent / "shared"
-# Larger reference data beside a checkout; tests that want it are skipped elsewhere.
+# Larger reference data beside a checkout; tests that want it are skipped elsewhere (conftest.py).
 SHARED: pathlib.Path | None = _SHARED if _SHARED.is_dir() else None
-requires_shared = pytest.mark.skipif(
-    SHARED is None, reason=f"needs the reference data beside the checkout ({_SHARED})"
-)
+requires_shared = pytest.mark.shared
 
 ENGLISH = (
     "The river runs past the old mill and under the stone bridge.",

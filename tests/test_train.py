@@ -179,7 +179,6 @@ def test_two_steps_beyond_the_t5x_checkpoint_and_two_more_equal_four(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"train/utils.DatasetConfig.length_window": 3},
         {"utils.DatasetConfig.pack": True},
         {"train/utils.DatasetConfig.length_window": 3, "trainer.Trainer.num_microbatches": 2},
     ],

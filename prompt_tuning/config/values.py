@@ -6,7 +6,7 @@ from typing import Any
 
 from prompt_tuning.config import tables
 from prompt_tuning.config.files import Binding, Macro, Parsed, Reference, leaves
-from prompt_tuning.errors import ConfigError
+from prompt_tuning.errors import ConfigError, check_choice
 
 # Steps, positions and rows are counted in int32.
 _MOST = 2**31 - 1
@@ -45,10 +45,19 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "share": (lambda value: _is_number(value) and 0 <= value < 1, "a number in [0, 1)"),
     "rate": (lambda value: _is_number(value) and value > 0, "a number above 0, without quotes"),
+    "exponent": (lambda value: _is_number(value) and 0 < value <= 1, "a number in (0, 1]"),
+    "rate_or_text": (
+        lambda value: _is_text(value) or (_is_number(value) and value > 0),
+        "a number above 0, without quotes, or a name",
+    ),
     "truth": (lambda value: isinstance(value, bool), "True or False, without quotes"),
     "texts": (
         lambda value: isinstance(value, list | tuple) and bool(value) and all(map(_is_text, value)),
         "a list of texts, like ['a', 'b'], none of them empty",
+    ),
+    "labels": (
+        lambda value: isinstance(value, dict) and len(value) > 1,
+        "labels and their texts, like {0: 'negative', 1: 'positive'}",
     ),
     # References are not asked.
     "object": (lambda value: False, "a reference to what makes it, @name()"),
@@ -70,7 +79,7 @@ def check(parsed: Parsed) -> None:
       parsed: What was read.
 
     Raises:
-      ConfigError: For the first value of another kind.
+      ConfigError: For the first value of another kind, or that is none of a few texts.
     """
     last: dict[tuple[str, str, str], Binding] = {}
     for statement in parsed.statements:
@@ -93,7 +102,11 @@ def check_value(name: str, value: Any, where: str, *, shown: str | None = None) 
       where: `file:line`, or the flag.
       shown: The name as it was written.
     """
-    if name not in tables.kinds() or any(isinstance(x, Macro | Reference) for x in leaves(value)):
+    if any(isinstance(x, Macro | Reference) for x in leaves(value)):
+        return
+    if name in tables.table("choices"):
+        check_choice(shown or name, value, tables.table("choices")[name])
+    if name not in tables.kinds():
         return
     kind, allows_none = tables.kinds()[name]
     is_valid, expected = _KINDS[kind]

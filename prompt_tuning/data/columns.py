@@ -34,6 +34,12 @@ def take(columns: Columns, order: np.ndarray) -> Columns:
     return tf.nest.map_structure(lambda column: column[order], columns)
 
 
+def row(columns: Columns, index: int) -> dict[str, Any]:
+    """Returns one example as tensors, as `as_dataset` has them."""
+    one = take(columns, np.array([index]))
+    return tf.nest.map_structure(lambda column: _tensor(column)[0], one)
+
+
 def length(columns: Columns) -> int:
     """Returns the number of examples."""
     return len(tf.nest.flatten(columns)[0])

@@ -1,12 +1,14 @@
 """What is checked of a run's data before anything is compiled: every task of a mixture, on a sample of its examples."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from concurrent import futures
+from typing import Any
 
 import seqio
 
-from prompt_tuning.data import context, pipelines, registry, tallies, verbalizers
+from prompt_tuning.data import context, pipelines, registry, samples, tallies, verbalizers
 from prompt_tuning.data.batches import DatasetConfig, check_lengths, eval_task_names, get_task
 from prompt_tuning.data.choices import check_choices, with_choices
 from prompt_tuning.data.example_tasks import check_known
@@ -100,12 +102,18 @@ def _tally(cfg: DatasetConfig, lengths: Mapping[str, int] | None, num: int) -> t
         lengths,
     )
     with pipelines.readable_errors():
-        ds = pipelines.made(
-            lambda: task.get_dataset(
-                whole, split=cfg.split, use_cached=cfg.use_cached, shuffle=False, num_epochs=1
+        examples = None
+        # Of one task alone more examples are looked at, which a pipeline makes in less time.
+        if num < tallies.SAMPLE and whole is None and not cfg.use_cached:
+            examples = _first(task, cfg.split, num)
+        if examples is None:
+            ds = pipelines.made(
+                lambda: task.get_dataset(
+                    whole, split=cfg.split, use_cached=cfg.use_cached, shuffle=False, num_epochs=1
+                )
             )
-        )
-        for number, example in enumerate(pipelines.numpy_iterator(ds.take(num))):
+            examples = pipelines.numpy_iterator(ds.take(num))
+        for number, example in enumerate(examples):
             if cfg.choices and lengths:
                 check_choices(example, number, task, cfg.split, lengths["targets"])
             tally.add(example)
@@ -117,3 +125,13 @@ def _tally(cfg: DatasetConfig, lengths: Mapping[str, int] | None, num: int) -> t
             fix="choose another split or correct the data",
         )
     return tally
+
+
+def _first(task: seqio.Task, split: str, num: int) -> list[dict[str, Any]] | None:
+    """The first examples of a task, where they are to be had without a pipeline and nothing is wrong with them."""
+    try:
+        found = samples.first(task, split)
+        return None if found is None else list(itertools.islice(found, num))
+    # A pipeline says what it is, as it would in the run.
+    except Exception:
+        return None

@@ -134,7 +134,7 @@ def numbered(
     """
     for example in examples:
         number = example_tasks.number_of(example.inputs[TASK_KEY], tasks)
-        yield InferenceExample(example.inputs, {**example.features, feature: number})
+        yield InferenceExample(example.inputs, {**example.features, feature: np.asarray(number)})
 
 
 def inputs_end(task_name: str | None) -> bool:

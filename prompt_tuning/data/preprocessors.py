@@ -2,7 +2,7 @@
 
 import functools
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import seqio
@@ -23,6 +23,11 @@ _OF_EACH_EXAMPLE: weakref.WeakSet[Callable[..., tf.data.Dataset]] = weakref.Weak
         seqio.preprocessors.append_eos,
         seqio.preprocessors.append_eos_after_trim,
     ]
+)
+Rows = Iterator[Mapping[str, Any]]
+# Preprocessor -> what it does, over examples at hand.
+_OVER_ROWS: weakref.WeakKeyDictionary[Callable[..., tf.data.Dataset], Callable[[Rows], Rows]] = (
+    weakref.WeakKeyDictionary()
 )
 _Preprocessor = TypeVar("_Preprocessor", bound=Callable[..., tf.data.Dataset])
 
@@ -53,9 +58,36 @@ def is_of_each_example(preprocessor: Callable[..., Any]) -> bool:
         return False
 
 
+def over_rows(preprocessor: _Preprocessor, function: Callable[[Rows], Rows]) -> _Preprocessor:
+    """Declares what a preprocessor does where there is no dataset but examples at hand (`samples`).
+
+    Args:
+      preprocessor: A function over datasets, as SeqIO calls it.
+      function: The same over iterators of examples; their values are tensors, or what TensorFlow makes tensors of.
+
+    Returns:
+      The preprocessor.
+    """
+    _OVER_ROWS[preprocessor] = function
+    return preprocessor
+
+
+def rows_function(preprocessor: Callable[..., Any]) -> Callable[[Rows], Rows] | None:
+    """Returns the function that `over_rows` has declared of a preprocessor, if any."""
+    try:
+        return _OVER_ROWS.get(preprocessor)
+    # As of `is_of_each_example`.
+    except TypeError:
+        return None
+
+
 def mapped(to_example: Callable[[Any], Mapping[str, Any]]) -> TextPreprocessor:
     """Returns the preprocessor that makes each example of one, by `to_example`."""
-    return of_each_example(lambda ds: ds.map(to_example, num_parallel_calls=tf.data.AUTOTUNE))
+
+    def preprocess(ds: tf.data.Dataset) -> tf.data.Dataset:
+        return ds.map(to_example, num_parallel_calls=tf.data.AUTOTUNE)
+
+    return over_rows(of_each_example(preprocess), lambda rows: map(to_example, rows))
 
 
 def classification_text(

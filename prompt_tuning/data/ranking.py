@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from prompt_tuning.data.metrics import MetricFn, accuracy
 from prompt_tuning.data.postprocessors import PostprocessFn
-from prompt_tuning.data.preprocessors import TextPreprocessor
+from prompt_tuning.data.preprocessors import Rows, TextPreprocessor, over_rows, rows_function
 from prompt_tuning.errors import DataError
 
 SUFFIX = "_rank"
@@ -157,7 +157,23 @@ def with_every_label(
         numbered: Any = to_text(ds).enumerate()
         return numbered.flat_map(expand)
 
-    return every_label
+    rows_of_text = rows_function(to_text)
+    if rows_of_text is None:
+        return every_label
+
+    def every_label_of_rows(rows: Rows) -> Rows:
+        for number, example in enumerate(rows_of_text(rows)):
+            answer = tf.get_static_value(tf.convert_to_tensor(example["targets"]))
+            own = {**example, _EXAMPLE: np.int64(number), _ANSWER: answer}
+            labels = [label.encode("utf-8") for label in verbalizers or ()]
+            if verbalizers is None:
+                labels = own.pop("answer_choices").tolist()
+                own[_CHOICES] = np.int32(len(labels))
+            for index, label in enumerate(labels):
+                right = {_RIGHT: label == answer.strip()} if verbalizers is None else {}
+                yield {**own, **right, "targets": label, _CLASS: np.int64(index)}
+
+    return over_rows(every_label, every_label_of_rows)
 
 
 def ranked_target(postprocess_fn: PostprocessFn) -> PostprocessFn:

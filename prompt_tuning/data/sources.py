@@ -108,6 +108,10 @@ class FilesDataSource(seqio.DataSource):
         """Returns the raw examples of a split; arguments as `get_dataset`."""
         raise NotImplementedError
 
+    def rows(self, split: str) -> Iterator[Mapping[str, Any]] | None:
+        """Returns the raw examples of a split in order, as tensors or bytes; None where only a dataset has them."""
+        del split
+
 
 class RecordFilesDataSource(FilesDataSource):
     """Examples that are read whole and kept in memory.
@@ -145,6 +149,12 @@ class RecordFilesDataSource(FilesDataSource):
             found = columns.take(found, order)
         ds = columns.as_dataset(found)
         return ds.shard(shard_info.num_shards, shard_info.index) if shard_info else ds
+
+    def rows(self, split: str) -> Iterator[Mapping[str, Any]]:
+        """Yields the raw examples of a split in order."""
+        found = self._columns(split)
+        for index in range(columns.length(found)):
+            yield columns.row(found, index)
 
     def _columns(self, split: str) -> Columns:
         """Returns the columns of a split, parsed once for as long as its files do not change."""

@@ -178,7 +178,10 @@ class EncoderDecoderModel:
 
     def penalty(self, params: PyTree) -> jax.Array | None:
         """Returns what the method adds to the loss of a training step, whatever its batch is; None for nothing."""
-        return self.method and self.method.penalty(params, self.input_vocabulary.encode)
+        # Looked up where a text is encoded: models without such a method may have no vocabulary.
+        return self.method and self.method.penalty(
+            params, lambda text: self.input_vocabulary.encode(text)
+        )
 
     def score(self, params: PyTree, batch: Batch) -> jax.Array:
         """Returns the log-likelihood [B] float32 (nats, summed over target tokens) of each example's targets.

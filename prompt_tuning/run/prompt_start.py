@@ -69,7 +69,8 @@ def check_whole(
                 f"The prompt of {what} is a part of what methods.{name} puts in front of inputs",
                 got=f"a model with METHOD = {ours or None}",
                 expected=f"methods.{name}",
-                fix="add its file of methods/ to the gin files, or use what `prompt-tuning export --task` makes of it",
+                fix="add its file of methods/ to the gin files, or use what `prompt-tuning export` makes of it"
+                " (--task=NAME where it tells tasks apart)",
             )
 
 

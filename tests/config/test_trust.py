@@ -1,11 +1,11 @@
 """What the config.gin of a run may name, by every way in which a program reads one."""
 
 import pathlib
-import subprocess
 import sys
 
 import pytest
 
+from prompt_tuning import cli
 from prompt_tuning.config import files, names, queries
 from prompt_tuning.config.plan import make_plan, to_text
 from prompt_tuning.errors import ConfigError
@@ -80,16 +80,15 @@ def test_vocabularies_of_seqio_are_no_code(tmp_path):
     assert found["A"].vocab_size == 7
 
 
-def test_the_module_that_registers_the_tasks_of_a_run_is_not_imported(tmp_path, own_module):
+def test_the_module_that_registers_the_tasks_of_a_run_is_not_imported(tmp_path, own_module, capsys):
     run = tmp_path / "run"
     run.mkdir()
     text = resolve_demo("train", MIXTURE_OR_TASK_MODULE="'sent'").text
     (run / "config.gin").write_text(text)
     queries.query_run(str(run))
     for command in (["tasks", "show"], ["train", "--dry_run"]):
-        words = [sys.executable, "-m", "prompt_tuning", *command, f"--gin_file={run}/config.gin"]
-        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 2 and "--allow_imports=sent" in done.stderr, done.stderr
+        assert cli.main([*command, f"--gin_file={run}/config.gin"]) == 2
+        assert "--allow_imports=sent" in capsys.readouterr().err
     assert not own_module.exists()
 
 

@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
+from prompt_tuning import infer
 from prompt_tuning.config import files, flags, tables, values
 from prompt_tuning.errors import ConfigError
 from tests.gin_runs import DEMOS
-from tests.helpers import REPO
+from tests.helpers import REPO, tiny_config
 
 
 def check(*bindings):
@@ -41,6 +42,10 @@ def check(*bindings):
         ("train.train.trainer", "0", "@trainer.Trainer()"),
         ("utils.CheckpointConfig.save", "'x'", "None"),
         ("trainer.Trainer.num_microbatches", "0", "None"),
+        ("LOSS_NORMALIZING_FACTOR", "0", "'NUM_REAL_TARGET_TOKENS'"),
+        ("adafactor.Adafactor.decay_rate", "-1", "1"),
+        ("tasks.from_files.label_map", "{}", "{0: 'a', 1: 'b'}"),
+        ("tasks.from_files.inputs", "''", "'{text}'"),
     ],
 )
 def test_a_value_that_means_nothing_is_refused(name, bad, good):
@@ -49,6 +54,22 @@ def test_a_value_that_means_nothing_is_refused(name, bad, good):
     check(f"{name} = {bad}", f"{name} = {good}")
     with pytest.raises(ConfigError, match=f"{name} has a value of the wrong type .*Fix: correct"):
         check(f"{name} = {good}", f"{name} = {bad}")
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "good"),
+    [("ACTIVATION_DTYPE", "'bfloat61'", "'bfloat16'"), ("infer.mode", "'predictt'", "'predict'")],
+)
+def test_what_is_none_of_a_few_texts_is_refused(name, bad, good):
+    check(f"{name} = {bad}", f"{name} = {good}")
+    with pytest.raises(ConfigError, match=f"{name} is unknown: .*Closest matches: {good[1:-1]}"):
+        check(f"{name} = {bad}")
+
+
+def test_the_few_texts_are_those_that_runs_take():
+    assert tuple(tables.table("choices")["infer.mode"]) == infer.MODES
+    for name in tables.table("choices")["ACTIVATION_DTYPE"]:
+        assert tiny_config(dtype=name).dtype == name
 
 
 @pytest.mark.parametrize("command", DEMOS)

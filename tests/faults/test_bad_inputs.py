@@ -52,7 +52,7 @@ def _try(server, world, names, data, *, dry):
     assert outcome.mebibytes < _MEBIBYTES
 
 
-@hypothesis.settings(_SETTINGS, max_examples=50)
+@hypothesis.settings(_SETTINGS, max_examples=30)
 @hypothesis.given(data=st.data())
 def test_a_command_does_it_or_says_what_is_wrong(server, world, names, data):
     _try(server, world, names, data, dry=True)
@@ -60,7 +60,7 @@ def test_a_command_does_it_or_says_what_is_wrong(server, world, names, data):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@hypothesis.settings(_SETTINGS, max_examples=75)
+@hypothesis.settings(_SETTINGS, max_examples=40)
 @hypothesis.given(data=st.data())
 def test_a_run_does_it_or_says_what_is_wrong(server, world, names, data):
     _try(server, world, names, data, dry=False)

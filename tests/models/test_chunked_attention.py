@@ -57,7 +57,7 @@ def test_no_mask_and_no_bias():
     np.testing.assert_array_equal(zeros(query), np.zeros_like(query))
 
 
-@pytest.mark.parametrize("config", [{}, {"scan_layers": True}, {"remat_policy": "full"}])
+@pytest.mark.parametrize("config", [{}, {"scan_layers": True, "remat_policy": "full"}])
 def test_the_model_with_dropout_is_the_same(monkeypatch, reference, config):
     """The weights that dropout takes are the same, and so are the gradients of every parameter."""
     from prompt_tuning import tree

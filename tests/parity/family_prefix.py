@@ -40,6 +40,7 @@ _NETWORK = {
     "control_trans.0.bias": "bias",
 }
 _AUTHORS = re.compile(r"encoder/layers_(\d+)/prompt/prompt/prompt")
+_GRADIENT = 1e-5
 Arrays = dict[str, np.ndarray]
 Rows = Iterator[Row | NotChecked]
 
@@ -99,7 +100,7 @@ def _of_peft(name: str, folder: pathlib.Path, base: pathlib.Path, config: dict[s
     ours = _parameters_of_peft(gradients, arrays, config)
     measured = max(of_maximum(x, arrays[f"grad/{key}"]) for key, x in ours.items())
     note = f"{len(ours)} arrays, each as a share of its maximum"
-    yield Row(f"{name}/gradients", measured, family_folder.GRADIENT, "relative", note)
+    yield Row(f"{name}/gradients", measured, _GRADIENT, "relative", note)
     whole = MethodSet(own, found.info)
     write = lambda target: write_set(target, whole, file_format="peft")  # noqa: E731
     yield from family_folder.read_back(name, base, arrays, write)

@@ -31,7 +31,7 @@ from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.prompts.prompt import join_prompt
 from prompt_tuning.types import TASK
 from tests.parity import family_folder
-from tests.parity.rows import NotChecked, Row, differing, largest
+from tests.parity.rows import NotChecked, Row, differing, largest, of_maximum, worst
 from tests.parity.saved_model import load
 from tests.parity.subjects import guarded
 
@@ -80,7 +80,7 @@ def _with(base: pathlib.Path, **parts: Any) -> tuple[EncoderDecoderModel, dict[s
 
 
 def _saved_prompt(
-    name: str, folder: pathlib.Path, base: pathlib.Path, config: Mapping[str, Any]
+    name: str, folder: pathlib.Path, base: pathlib.Path, _: Mapping[str, Any]
 ) -> Iterator[Row | NotChecked]:
     """The rows of P-tuning, of which PEFT saves the prompt that its network makes."""
     arrays = family_folder.read(folder / "golden.npz")
@@ -90,9 +90,60 @@ def _saved_prompt(
     yield from family_folder.case_rows(name, model, params, arrays, gradients={})
     write = lambda target: write_prompt(target, prompt, {}, file_format="peft")  # noqa: E731
     yield from family_folder.read_back(name, base, arrays, write)
-    kind = config.get("encoder_reparameterization_type")
-    reason = f"of PEFT's {kind} that makes the prompt, which is no part of what is saved"
-    yield NotChecked(f"{name.removeprefix('family/')}/gradients", reason)
+    batch, own = family_folder.features(arrays), {PROMPT_PATH: jnp.asarray(prompt)}
+    ours = family_folder.loss_and_gradients(model, params, own, batch)[2][PROMPT_PATH]
+    start = "prompt_encoder.default."
+    weights = {
+        key.removeprefix(f"param/{start}"): jnp.asarray(x)
+        for key, x in arrays.items()
+        if key.startswith(f"param/{start}")
+    }
+    # What is not saved is PEFT's: its weights' gradients follow from that of the prompt.
+    made, pull_back = jax.vjp(_network, weights)
+    yield Row(
+        f"{name}/prompt that its network makes", largest(made[: len(prompt)], prompt), VECTORS
+    )
+    (gradients,) = pull_back(jnp.zeros_like(made).at[: len(prompt)].set(ours))
+    theirs = {key: arrays[f"grad/{start}{key}"] for key in gradients}
+    measured, note = worst(of_maximum, gradients, theirs), f"{len(theirs)} arrays of its network"
+    yield Row(f"{name}/gradients", measured, family_folder.GRADIENT, "relative", note)
+
+
+def _network(weights: Mapping[str, jax.Array]) -> jax.Array:
+    """P-tuning's network, of its weights by PyTorch's names: a bidirectional LSTM where there is one, linear maps."""
+    x, layer = weights["embedding.weight"], 0
+    while f"lstm_head.weight_ih_l{layer}" in weights:
+        both = [_lstm(weights, x, f"l{layer}"), _lstm(weights, x[::-1], f"l{layer}_reverse")[::-1]]
+        x, layer = jnp.concatenate(both, axis=1), layer + 1
+    numbers = sorted(
+        int(key.split(".")[1])
+        for key in weights
+        if key.startswith("mlp_head") and key.endswith("weight")
+    )
+    for number in numbers:
+        x = x if number == numbers[0] else jax.nn.relu(x)
+        product = jnp.matmul(x, weights[f"mlp_head.{number}.weight"].T, precision="highest")
+        x = product + weights[f"mlp_head.{number}.bias"]
+    return x
+
+
+def _lstm(weights: Mapping[str, jax.Array], x: jax.Array, name: str) -> jax.Array:
+    """What one direction of one layer gives for each row."""
+    of = {
+        part: weights[f"lstm_head.{part}_{name}"]
+        for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    }
+
+    def step(carry: Any, row: jax.Array) -> Any:
+        hidden, cell = carry
+        products = (of["weight_ih"] @ row, of["bias_ih"], of["weight_hh"] @ hidden, of["bias_hh"])
+        into, keep, new, out = jnp.split(sum(products), 4)
+        cell = jax.nn.sigmoid(keep) * cell + jax.nn.sigmoid(into) * jnp.tanh(new)
+        hidden = jax.nn.sigmoid(out) * jnp.tanh(cell)
+        return (hidden, cell), hidden
+
+    zero = jnp.zeros(of["weight_hh"].shape[1])
+    return jax.lax.scan(step, (zero, zero), x)[1]
 
 
 def _mpt(

@@ -10,7 +10,7 @@ from tests.parity import peft_family, subjects
 from tests.parity.rows import Row
 
 # Subject -> rows that it has at least on the small copies.
-ROWS = {"lora": 9}
+ROWS = {"lora": 9, "tasks": 19}
 
 
 def test_a_folder_is_known_by_its_folders_and_cases_without_rows_are_named(
@@ -36,6 +36,7 @@ def test_a_folder_is_known_by_its_folders_and_cases_without_rows_are_named(
     assert [item["name"] for item in report["not_checked"]] == ["C_methods/a", "C_methods/b"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 @pytest.mark.parametrize("subject", peft_family.SUBJECTS)

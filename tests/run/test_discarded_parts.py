@@ -106,7 +106,10 @@ def test_a_residual_prompt_is_left_as_the_plain_prompt_that_it_is(
     )
     assert run.score(TEXTS, TARGETS) == other.score(TEXTS, TARGETS)
 
-    # It is not changed once more.
+    # The prompt beside the MLP is not taken for the whole, and the whole is not changed once more.
+    bare = dataclasses.replace(plain, module=plain.module.clone(prompt=run.model.prompt))
+    with pytest.raises(CheckpointError, match="is a part of what methods.Residual puts"):
+        load_for_inference(bare, PjitPartitioner(), RestoreCheckpointConfig(path=str(checkpoint)))
     twice = dataclasses.replace(run.model, module=run.model.module.clone(prompt=prompt))
     with pytest.raises(CheckpointError, match="leave the file of methods/ out"):
         load_for_inference(twice, PjitPartitioner(), restore)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from prompt_tuning import cli
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.run import preemption, processes
 from tests import tiny_run
@@ -38,10 +40,13 @@ def _free_port() -> int:
 
 
 def _run(count: int, argv: list[str]) -> None:
-    """Runs the command in `count` processes that share eight virtual devices."""
+    """Runs the command in `count` processes that share eight virtual devices; one is this process, which has eight."""
+    if count == 1:
+        assert cli.main(argv) == 0
+        return
     python_path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
-    devices = f"--xla_force_host_platform_device_count={8 // count}"
-    env = {**os.environ, "PYTHONPATH": python_path, "XLA_FLAGS": devices}
+    flags = re.sub(r"(device_count=)\d+", rf"\g<1>{8 // count}", os.environ["XLA_FLAGS"])
+    env = {**os.environ, "PYTHONPATH": python_path, "XLA_FLAGS": flags}
     address = f"127.0.0.1:{_free_port()}"
     started = []
     for index in range(count):
@@ -70,6 +75,7 @@ def _run(count: int, argv: list[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.entry
 @pytest.mark.timeout(1200)
+@pytest.mark.loose_numerics(reason="optax adds Python floats to float32 arrays")
 def test_two_processes_equal_one(tmp_path):
     # Ten examples in batches of eight: the last batch is uneven.
     inputs = tiny_run.make_inputs(tmp_path, validation=10)
@@ -121,13 +127,13 @@ def test_two_processes_equal_one(tmp_path):
     assert len(scores[0]) == len(scores[1]) == 10
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4)
 
-    # What two processes have saved, one goes on from, and then four; and one that was alone all the time.
-    for count, name, steps in ((1, "run1", 5), (1, "run2", 4), (4, "run2", 5)):
+    # What two processes have saved, one goes on from, and then two; and one that was alone all the time.
+    for count, name, steps in ((1, "run1", 5), (1, "run2", 4), (2, "run2", 5)):
         more = [f"--gin.MODEL_DIR='{tmp_path / name}'", f"--gin.TRAIN_STEPS={STEP + steps}"]
         _run(count, ["train", *train, *more, "--gin.EVAL_STEPS=0"])
     name = f"numpy_checkpoints/checkpoint_5/{PROMPT_FILE}"
-    one, four = (np.load(tmp_path / run / name) for run in ("run1", "run2"))
-    np.testing.assert_allclose(one, four, atol=TOLERANCE)
+    one, two = (np.load(tmp_path / run / name) for run in ("run1", "run2"))
+    np.testing.assert_allclose(one, two, atol=TOLERANCE)
     assert not np.allclose(one, prompts[0], atol=100 * TOLERANCE)
 
 

@@ -14,11 +14,13 @@ from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.prompt_files.read import load_prompt
 from prompt_tuning.data import registry
+from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.models.methods.mpt import MPT
 from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts.config import PromptConfig
+from prompt_tuning.run import checks, many_prompts
 from prompt_tuning.run.inference import Inference
 from prompt_tuning.run.start import load_for_inference
 from tests import tiny_run
@@ -117,6 +119,11 @@ def test_a_task_alone_is_a_plain_prompt_bit_for_bit(inputs, finished, tmp_path, 
         assert text in capsys.readouterr().err
     with pytest.raises(ConfigError, match="tasks of the inputs.*got '0 tasks of 2 inputs'"):
         run.score(TEXTS, TARGETS)
+    with pytest.raises(ConfigError, match="--prompts gives rows prompts .* so does methods.MPT"):
+        many_prompts.read(str(finished), run.model)
+    packed = DatasetConfig(MIXTURE, run.lengths, "train", 8, pack=True)
+    with pytest.raises(ConfigError, match="cannot be packed: got .* with methods.MPT"):
+        checks.with_tasks(run.model, packed)
     with pytest.raises(CheckpointError, match="is a part of what methods.MPT puts in front"):
         _loaded(run, finished, mode="latest", method=None)
     with pytest.raises(CheckpointError, match=r"bind methods.MPT.tasks = \['super_glue_cb_v102'"):

@@ -91,7 +91,7 @@ KINDS = (
         encode_adapter=prefix.encode_adapter,
         without_network=prefix.without_network,
     ),
-    Kind("Residual", fold=residual.fold),
+    Kind("Residual", changes_prompt=True, fold=residual.fold),
 )
 
 

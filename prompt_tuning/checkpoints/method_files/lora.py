@@ -75,6 +75,7 @@ def read_adapter(path: epath.Path) -> MethodSet:
     """
     config = peft.read_config(path, kind=PEFT_KIND, what="the matrices of LoRA")
     _check_fields(path, config)
+    _check_numbers(path, config)
     tensors, info = peft.read_tensors(path)
     modules = _modules_of(path, tensors)
     ranks = {m: a.shape[1] for m, (a, _) in modules.items()}
@@ -137,6 +138,8 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
         if name == LORA_A:
             ranks[place], alphas[place] = x.shape[1], _alpha_here(settings, place)
     targets = _there(_expressions(ranks, _is_whole))
+    # A list names endings of every layer; with an expression, layers may be left out.
+    is_list = found.absent is None and all(name.isidentifier() for name in targets)
     config = {
         "alpha_pattern": _pattern_there(alphas, settings["alpha"]),
         "base_model_name_or_path": base_model,
@@ -150,8 +153,7 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
         "peft_type": PEFT_KIND,
         "r": settings["rank"],
         "rank_pattern": _pattern_there(ranks, settings["rank"]),
-        # A list names endings, an expression whole names.
-        "target_modules": targets if all(t.isidentifier() for t in targets) else _any_of(targets),
+        "target_modules": targets if is_list else _any_of(targets),
         "task_type": peft.TASK,
         "use_rslora": settings["rank_stabilised"],
     }
@@ -191,6 +193,22 @@ def _check_fields(path: epath.Path, config: Mapping[str, Any]) -> None:
             expected=f"two matrices beside each kernel, and no {name}",
             fix=f"train an adapter without {name}, or merge this one into its model with PEFT",
         )
+
+
+def _check_numbers(path: epath.Path, config: Mapping[str, Any]) -> None:
+    """Raises CheckpointError unless rank and alpha, and those of their patterns, are numbers above 0."""
+    for field, pattern in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
+        named = {field: config.get(field)}
+        found = config.get(pattern) or {}
+        named |= found if isinstance(found, dict) else {pattern: found}
+        for name, value in named.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+                raise CheckpointError(
+                    f"{path / peft.CONFIG_FILE} has a {field if name == field else pattern} that is none",
+                    got=f"{name}: {value!r}",
+                    expected="a number above 0",
+                    fix="copy the adapter again",
+                )
 
 
 def _modules_of(

@@ -96,7 +96,8 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
         "task_type": peft.TASK,
         "token_dim": prompt.shape[1],
     }
-    tensors = dict(zip((peft.TENSOR, *peft.OF_TASKS), (prompt, columns, rows), strict=True))
+    names = (peft.TENSOR, *peft.OF_TASKS)
+    tensors: dict[str, np.ndarray] = dict(zip(names, (prompt, columns, rows), strict=True))
     return {
         peft.WEIGHTS_FILE: matrices.encode_safetensors(tensors, found.info),
         peft.CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),

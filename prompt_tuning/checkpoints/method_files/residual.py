@@ -11,6 +11,8 @@ from prompt_tuning.params.names import PROMPT_PATH
 from prompt_tuning.types import Array
 
 _SETTINGS = ("activation", "repeats")
+# Compiled as in the model, of the same operations: the bits are the same.
+_compute = jax.jit(residual.reparametrized, static_argnames=_SETTINGS)
 
 
 def fold(arrays: Mapping[str, Array], settings: Mapping[str, Any]) -> dict[str, Array]:
@@ -22,9 +24,7 @@ def fold(arrays: Mapping[str, Array], settings: Mapping[str, Any]) -> dict[str, 
     """
     names = {path: path.rpartition("/")[2] for path in arrays}
     weights = {n: jnp.asarray(arrays[path]) for path, n in names.items() if n in residual.NAMES}
-    # Compiled as in the model, of the same operations: the bits are the same.
-    compute = jax.jit(residual.reparametrized, static_argnames=_SETTINGS)
     prompt = jnp.asarray(arrays[PROMPT_PATH])
-    made = compute(prompt, weights, **{name: settings[name] for name in _SETTINGS})
+    made = _compute(prompt, weights, **{name: settings[name] for name in _SETTINGS})
     kept = {path: x for path, x in arrays.items() if names[path] not in residual.NAMES}
     return {**kept, PROMPT_PATH: made}

@@ -3,7 +3,7 @@
 import abc
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,11 @@ class RecordsDataSource(FilesDataSource):
             return {RECORD: record}
 
         return ds.map(read, num_parallel_calls=1)
+
+    def rows(self, split: str) -> Iterator[Mapping[str, Any]]:
+        """Yields the records of a split in order."""
+        for index in range(self.count(split)):
+            yield {RECORD: self.read(split, index)}
 
 
 def _order(num: int, seed: int | None) -> tf.data.Dataset:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from prompt_tuning.data import pipelines, postprocessors, ranking
 from prompt_tuning.data.metric_names import CLASS_METRICS, TEXT_METRICS, find_metrics
-from prompt_tuning.data.preprocessors import NO_LABEL, TextPreprocessor
+from prompt_tuning.data.preprocessors import NO_LABEL, Rows, TextPreprocessor, over_rows
 from prompt_tuning.data.registry import make_task
 from prompt_tuning.data.templates.check import render_record
 from prompt_tuning.data.templates.read import Template
@@ -117,6 +117,7 @@ def to_text(templates: Sequence[Template], *, seed: int) -> TextPreprocessor:
       "label": int64, which of them the target is, or -1}, and what they were kept by.
     """
     templates = tuple(templates)
+    first = templates[0]
 
     def write(example: Mapping[str, Any], draw: Any = 0) -> dict[str, Any]:
         flat = tf.nest.flatten(example)
@@ -143,10 +144,22 @@ def to_text(templates: Sequence[Template], *, seed: int) -> TextPreprocessor:
     else:
         mapped = functools.partial(_map, write)
 
-    return lambda ds: mapped(ds).filter(lambda example: example[_KEPT])
+    def preprocess(ds: tf.data.Dataset) -> tf.data.Dataset:
+        return mapped(ds).filter(lambda example: example[_KEPT])
+
+    def write_rows(rows: Rows) -> Rows:
+        for example in rows:
+            values = [x.numpy() if tf.is_tensor(x) else x for x in tf.nest.flatten(example)]
+            written = _written(first, _record(example, values), seed)
+            if written[-1]:
+                yield dict(zip(_WRITTEN, written, strict=True))
+
+    return over_rows(preprocess, write_rows) if len(templates) == 1 else preprocess
 
 
 _KEPT = "is_kept"
+# What `_written` returns.
+_WRITTEN = ("inputs", "targets", "answer_choices", "label", _KEPT)
 
 
 def _map(fn: Callable[..., Any], ds: tf.data.Dataset) -> tf.data.Dataset:

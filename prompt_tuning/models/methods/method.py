@@ -66,8 +66,10 @@ class Place:
             of_rows = jnp.asarray(self.module.get_variable("params", name))
             if of_rows.ndim == len(shape) + 1:
                 return jnp.repeat(of_rows, rows // of_rows.shape[0], axis=0)[:, None]
+        # Flax takes None for an axis, which its annotation does not say.
+        named: Any = axes
         value: Any = nn_partitioning.param_with_axes(
-            name, init, shape, jnp.float32, axes=axes, module=self.module
+            name, init, shape, jnp.float32, axes=named, module=self.module
         )
         return value[None, None]
 

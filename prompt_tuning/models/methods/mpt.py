@@ -73,7 +73,7 @@ def prompt_of_task(
     rows: Float[Array, "*B rank H"],
 ) -> Float[jax.Array, "*B P H"]:
     """Returns the prompt of a task, or of each of several, float32."""
-    return shared * jnp.matmul(columns, rows, precision=jax.lax.Precision.HIGHEST)
+    return jnp.asarray(shared) * jnp.matmul(columns, rows, precision=jax.lax.Precision.HIGHEST)
 
 
 def _first_one(rng: jax.Array, shape: tuple[int, ...], dtype: object) -> jax.Array:

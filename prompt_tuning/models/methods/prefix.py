@@ -59,7 +59,7 @@ class Prefix(Method):
         """Makes the places hashable and checks the settings."""
         check_count("methods.Prefix.length", self.length, "positions")
         check_count("methods.Prefix.hidden", self.hidden, "features", none_means="no network")
-        places = tuple(self.places)
+        places = self.places if isinstance(self.places, tuple | list) else (self.places,)
         for place in places or ("",):
             check_choice("methods.Prefix.places", place, prefix.PLACES)
         # In one order, so that equal settings are the same value.

@@ -164,11 +164,13 @@ def test_memory_is_known_even_where_the_program_cannot_be_written_down(monkeypat
 
 @pytest.mark.slow
 def test_scanned_and_unrolled_layers_of_base_cost_the_same():
-    """Without dropout and with short inputs, which compile in a fraction of the time when layers are unrolled."""
+    """Four layers without dropout and with short inputs, which compile in a fraction of the time when unrolled."""
     bindings = [
         "TASK_FEATURE_LENGTHS = {'inputs': 128, 'targets': 8}",
         "BATCH_SIZE = 8",
         "DROPOUT_RATE = 0.0",
+        "NUM_ENCODER_LAYERS = 4",
+        "NUM_DECODER_LAYERS = 4",
         "utils.RestoreCheckpointConfig.dtype = 'bfloat16'",
     ]
     files = (f"{CONFIGS}/models/t5_1_1_base_prompt.gin", f"{CONFIGS}/runs/prompt_finetune.gin")
@@ -180,5 +182,5 @@ def test_scanned_and_unrolled_layers_of_base_cost_the_same():
     scanned, unrolled = found
     assert scanned.flops_per_core == pytest.approx(unrolled.flops_per_core, rel=0.01)
     assert scanned.weight_bytes_per_core == pytest.approx(unrolled.weight_bytes_per_core, rel=0.01)
-    # Twelve layers: a loop counted once would be off by far more.
-    assert unrolled.flops_per_core is not None and unrolled.flops_per_core > 1e11
+    # A loop counted once would be off by far more.
+    assert unrolled.flops_per_core is not None and unrolled.flops_per_core > 3e10

@@ -74,10 +74,14 @@ class Penalty(Method):
         return jnp.float32(self.term)
 
 
+def _encode(text: str) -> list[int]:
+    return [len(text)]
+
+
 def test_losses_add_up_and_of_those_that_add_nothing_there_is_none():
-    assert Several(methods=(KEYS, QUERIES)).penalty({}, list) is None
+    assert Several(methods=(KEYS, QUERIES)).penalty({}, _encode) is None
     three = Several(methods=(Penalty(), KEYS, Penalty(term=2.0)))
-    assert three.penalty({}, list) == 3
+    assert three.penalty({}, _encode) == 3
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
@@ -97,7 +101,8 @@ def test_every_hook_is_passed_on():
 
 def test_the_shipped_file_trains_whatever_a_method_adds():
     read = files.read(["prompt_tuning/configs/methods/several.gin"])
-    (listed,) = [s.value for s in read.statements if getattr(s, "selector", "") == "ADDED_REGEX"]
+    bindings = [s for s in read.statements if isinstance(s, files.Binding)]
+    (listed,) = [b.value for b in bindings if b.selector == "ADDED_REGEX"]
     assert listed == list(ADDED_REGEX)
 
 

@@ -1,6 +1,7 @@
 """Prompts that depend on the task or the example, alone: what they are made of, and what is refused."""
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,7 +45,7 @@ def _model(method, *, length=6):
 ])  # fmt: skip
 def test_shared_and_own_parts_are_put_together_in_four_ways(combination, size, by_hand):
     is_narrow = combination in ("concat_features", "project")
-    settings = {"shared_features": 3, "shared_length": P} if is_narrow else {}
+    settings: dict[str, Any] = {"shared_features": 3, "shared_length": P} if is_narrow else {}
     settings |= {"task_length": 2} if combination == "concat" else {}
     method = MultitaskPrompt(tasks=TASKS, combination=combination, **settings)
     shared, of_tasks = OWN[:, :3] if is_narrow else OWN, _numbers(len(TASKS), size)
@@ -61,6 +62,7 @@ def test_every_task_of_mpt_starts_at_the_shared_prompt_and_ranks_differ():
     added = {name: params[name] for name in ("task_columns", "task_rows")}
     own = params["prompt"]["prompt"]["prompt"]
     embedded = np.zeros((3, 1, 32), np.float32)
+    assert model.method is not None
     got = prompt_alone(model.method, added, own, embedded, task=np.arange(3))
     np.testing.assert_array_equal(got, np.stack([own] * 3))
     drawn = np.asarray(added["task_rows"])
