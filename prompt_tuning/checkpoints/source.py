@@ -41,3 +41,13 @@ class ParamSource(Protocol):
         Several threads may call it at once.
         """
         ...
+
+
+def embedding_scale(source: ParamSource) -> float:
+    """Returns what embedded tokens are in a stored model, as a multiple of its table's rows.
+
+    Args:
+      source: With the settings of a model whose stacks have settings of their own (T5Gemma), or of another.
+    """
+    settings = source.settings or getattr(source, "metadata", {}).get("model") or {}
+    return settings["encoder"]["emb_dim"] ** 0.5 if "encoder" in settings else 1.0

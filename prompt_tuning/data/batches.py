@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from prompt_tuning.data import context, example_tasks, grouping, pipelines, stream
 from prompt_tuning.data.choices import model_features, with_choices
+from prompt_tuning.data.vocabularies import end_of
 from prompt_tuning.errors import ConfigError, DataError, check_count
 
 Batch = dict[str, np.ndarray]
@@ -237,12 +238,13 @@ def pad_batch(batch: Mapping[str, np.ndarray], batch_size: int) -> Batch:
 def _batches(ds: tf.data.Dataset, cfg: DatasetConfig) -> Iterator[Batch]:
     """Yields the elements as numpy arrays, the choices of a row apart."""
     elements = pipelines.numpy_iterator(ds)
+    end = end_of(get_task(cfg).output_features["targets"].vocabulary) if cfg.choices else None
     while True:
         with pipelines.readable_errors():
             batch = next(elements, None)
         if batch is None:
             return
-        yield model_features(batch) if cfg.choices else batch
+        yield batch if end is None else model_features(batch, end)
 
 
 def _examples(

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from prompt_tuning.data import verbalizers
 from prompt_tuning.data.preprocessors import of_each_example
-from prompt_tuning.data.vocabularies import EOS_ID
+from prompt_tuning.data.vocabularies import EOS_ID, end_of
 from prompt_tuning.errors import DataError
 
 FIELD = "answer_choices"
@@ -34,6 +34,7 @@ def with_choices(task: seqio.Task) -> seqio.Task:
     """
     features = task.output_features
     vocabulary = features["targets"].vocabulary
+    input_end, end = end_of(features["inputs"].vocabulary), end_of(vocabulary)
     labels = verbalizers.get_verbalizers(task.name)
 
     @of_each_example
@@ -47,11 +48,11 @@ def with_choices(task: seqio.Task) -> seqio.Task:
             right = tf.argmax(tf.cast(is_right, tf.int32))
             others = tf.where(tf.range(tf.size(is_right, tf.int64)) != right)[:, 0]
             ids = vocabulary.encode_tf(tf.gather(choices, tf.concat([[right], others], 0)))
-            row = tf.concat([ids, tf.fill([tf.size(choices), 1], EOS_ID)], axis=1).flat_values
+            row = tf.concat([ids, tf.fill([tf.size(choices), 1], end)], axis=1).flat_values
             return {
                 **example,
                 FIELD: choices,
-                "inputs": _ended(example["inputs"], longest),
+                "inputs": _ended(example["inputs"], longest, input_end),
                 "targets": row[: tf.size(row) * tf.cast(tf.reduce_any(is_right), tf.int32)],
             }
 
@@ -60,12 +61,13 @@ def with_choices(task: seqio.Task) -> seqio.Task:
     return task.replace(preprocessors=[*task.preprocessors, to_choices], metric_fns=[])
 
 
-def model_features(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def model_features(batch: Mapping[str, np.ndarray], end: int = EOS_ID) -> dict[str, np.ndarray]:
     """Returns a batch whose decoder features keep the choices of each row apart.
 
     Args:
       batch: Model features, `decoder_target_tokens` [B, T] with the choices of a row behind each other. Rows of zeros,
         which fill up a batch, stay.
+      end: Id that ends a choice.
 
     Returns:
       The same with `decoder_segment_ids` [B, T] int32: 1 for the right choice, 2, 3, … for the others, 0 for padding;
@@ -75,7 +77,7 @@ def model_features(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
       DataError: The choices of a row are cut, are fewer than two, or have no right one among them.
     """
     targets = batch["decoder_target_tokens"]
-    is_end = targets == EOS_ID
+    is_end = targets == end
     numbers = 1 + np.cumsum(is_end, axis=1) - is_end
     segments = np.where(targets > 0, numbers, 0).astype(np.int32)
     shifted = np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
@@ -96,7 +98,7 @@ def model_features(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             )
     return {
         **batch,
-        "decoder_input_tokens": np.where(shifted == EOS_ID, 0, shifted),
+        "decoder_input_tokens": np.where(shifted == end, 0, shifted),
         "decoder_loss_weights": (segments == 1).astype(batch["decoder_loss_weights"].dtype),
         "decoder_segment_ids": segments,
     }
@@ -161,8 +163,8 @@ def _choices(example: Mapping[str, Any], labels: Sequence[str] | None, name: str
     )
 
 
-def _ended(ids: Any, longest: int | None) -> Any:
+def _ended(ids: Any, longest: int | None, end: int) -> Any:
     """Ids [n] with EOS at their end, at most `longest` of them."""
-    has_end = tf.reduce_any(ids[-1:] == EOS_ID)
+    has_end = tf.reduce_any(ids[-1:] == end)
     ids = ids[: tf.size(ids) - tf.cast(has_end, tf.int32)]
-    return tf.concat([ids if longest is None else ids[: longest - 1], [EOS_ID]], axis=0)
+    return tf.concat([ids if longest is None else ids[: longest - 1], [end]], axis=0)

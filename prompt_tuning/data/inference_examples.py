@@ -12,7 +12,7 @@ from absl import logging
 from prompt_tuning.data import batches, context, example_tasks, pipelines, tallies
 from prompt_tuning.data.own import input_files
 from prompt_tuning.data.tallies import PRETOKENIZED
-from prompt_tuning.data.vocabularies import EOS_ID
+from prompt_tuning.data.vocabularies import end_of
 from prompt_tuning.errors import DataError
 from prompt_tuning.types import TASK
 
@@ -106,7 +106,7 @@ def from_file(
     tally = tallies.Tally(path, vocabularies, batches.check_lengths(lengths, _FEATURES))
     for row in rows[: tallies.SAMPLE]:
         texts = {name: row[name] for name in _FEATURES if name in row}
-        ids = {name: [*vocabularies[name].encode(texts[name]), EOS_ID] for name in texts}
+        ids = {n: [*vocabularies[n].encode(texts[n]), end_of(vocabularies[n])] for n in texts}
         ids["inputs"] = ids["inputs"] if inputs_end else ids["inputs"][:-1]
         tally.add({**ids, **{name + PRETOKENIZED: text for name, text in texts.items()}})
     for warning in tally.check(needs_targets=needs_targets):
@@ -178,10 +178,11 @@ def from_strings(
         target_ids: list[int] = []
         if targets is not None:
             texts[f"targets{PRETOKENIZED}"] = targets[index]
-            target_ids = _with_eos(output_vocabulary.encode(targets[index]), checked["targets"])
-        input_ids = input_vocabulary.encode(text)
+            target_ids = _with_eos(output_vocabulary, targets[index], checked["targets"])
         if inputs_end:
-            input_ids = _with_eos(input_ids, checked["inputs"])
+            input_ids = _with_eos(input_vocabulary, text, checked["inputs"])
+        else:
+            input_ids = input_vocabulary.encode(text)
         yield InferenceExample(texts, model_features(input_ids, target_ids, checked))
 
 
@@ -231,9 +232,9 @@ def _tasks_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: str
     return [row[TASK_KEY] for row in rows]
 
 
-def _with_eos(ids: Sequence[int], length: int) -> list[int]:
-    """The ids, trimmed so that EOS fits."""
-    return [*ids[: length - 1], EOS_ID]
+def _with_eos(vocabulary: seqio.Vocabulary, text: str, length: int) -> list[int]:
+    """The ids of a text, trimmed so that EOS fits."""
+    return [*vocabulary.encode(text)[: length - 1], end_of(vocabulary)]
 
 
 def _pad(ids: Sequence[int] | np.ndarray, length: int) -> np.ndarray:

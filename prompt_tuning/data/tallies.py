@@ -9,7 +9,7 @@ import seqio
 
 from prompt_tuning.data.preprocessors import WITHHELD
 from prompt_tuning.data.registry import unwrap
-from prompt_tuning.data.vocabularies import EOS_ID
+from prompt_tuning.data.vocabularies import end_of
 from prompt_tuning.errors import DataError
 
 PRETOKENIZED = "_pretokenized"
@@ -55,7 +55,7 @@ class Tally:
         self.num = 0
         self._where = where
         self._features = {
-            name: _Feature(name, vocabulary.unk_id, (lengths or {}).get(name))
+            name: _Feature(name, vocabulary, (lengths or {}).get(name))
             for name, vocabulary in vocabularies.items()
         }
 
@@ -119,14 +119,14 @@ class Tally:
 class _Feature:
     """Counts of one feature."""
 
-    def __init__(self, name: str, unk_id: int | None, length: int | None):
+    def __init__(self, name: str, vocabulary: seqio.Vocabulary, length: int | None):
         self.name = name
         self.length = length
         self.num = self.num_withheld = self.num_cut = self.num_unknown = self.longest = 0
         # Two of each are enough to know that there are several.
         self.texts: set[bytes] = set()
         self.tokens: set[bytes] = set()
-        self._unk_id = unk_id
+        self._unk_id, self._end = vocabulary.unk_id, end_of(vocabulary)
 
     def add(self, ids: np.ndarray, text: Any) -> None:
         """Counts a row of ids and its text, if that is kept."""
@@ -140,8 +140,8 @@ class _Feature:
         kept = ids
         if self.length is not None and len(ids) > self.length:
             self.num_cut += 1
-            ends = ids[-1] == EOS_ID
-            kept = np.append(ids[: self.length - 1], EOS_ID) if ends else ids[: self.length]
+            ends = ids[-1] == self._end
+            kept = np.append(ids[: self.length - 1], self._end) if ends else ids[: self.length]
         self.num_unknown += self._unk_id is not None and self._unk_id in ids
         if text is not None and len(self.texts) < 2:
             self.texts.add(b" ".join(text.split()))

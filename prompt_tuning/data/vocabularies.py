@@ -21,7 +21,7 @@ from prompt_tuning.errors import DataError, check_count
 T5_VOCABULARY = "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model"
 # The file of 32,000 pieces that is in circulation as `spiece.model` needs the sentinels added.
 T5_EXTRA_IDS = 100
-# What models, losses and decoding here take for padding and for the end, as every T5 does.
+# T5's padding and end; batches are padded with 0 whatever the model's padding is (`models/special_ids.py`).
 PAD_ID, EOS_ID = 0, 1
 _WEB = ("https://", "http://")
 _TIMEOUT_SECS = 60
@@ -229,15 +229,22 @@ def resolved(vocabulary: seqio.Vocabulary) -> seqio.Vocabulary:
     return vocabulary.resolve() if isinstance(vocabulary, RunVocabulary) else vocabulary
 
 
-def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
+def end_of(vocabulary: seqio.Vocabulary) -> int:
+    """Returns the id that ends a sequence: T5's for a vocabulary of bare ids, which has none."""
+    return EOS_ID if vocabulary.eos_id is None else vocabulary.eos_id
+
+
+def check_vocabulary(vocabulary: seqio.Vocabulary, *, pad: int = PAD_ID, eos: int = EOS_ID) -> None:
     """Loads a vocabulary once, so that a wrong path is reported before anything is compiled.
 
     Args:
       vocabulary: Any SeqIO vocabulary.
+      pad: The model's id of padding.
+      eos: The model's id of the end.
 
     Raises:
-      DataError: The model file is missing, or not a SentencePiece model, or its padding or end has another id than a
-        T5's: padding would be read as text, and no answer would ever end.
+      DataError: The model file is missing, or not a SentencePiece model, or its padding or end has another id than the
+        model: padding would be read as text, and no answer would ever end.
     """
     meant = resolved(vocabulary)
     path = getattr(meant, "address", getattr(meant, "sentencepiece_model_file", None))
@@ -270,13 +277,16 @@ def check_vocabulary(vocabulary: seqio.Vocabulary) -> None:
             expected="a vocabulary whose sequences end in </s> (T5: id 1)",
             fix=fix,
         )
-    if (pad_id, eos_id) != (PAD_ID, EOS_ID):
+    # MADLAD-400's padding is a piece that its vocabulary calls something else.
+    is_padding = pad_id == pad or (pad_id < 0 and pad != PAD_ID)
+    if eos_id != eos or not is_padding:
         raise DataError(
             f"The special ids of the vocabulary {path or meant} are not the model's",
             got=f"pad {pad_id}, EOS {eos_id}",
-            expected=f"pad {PAD_ID}, EOS {EOS_ID}, as of every T5",
+            expected=f"pad {pad}, EOS {eos}"
+            + (", as of every T5" if (pad, eos) == (PAD_ID, EOS_ID) else ""),
             fix="name the vocabulary that the model was trained with, or train this one again with"
-            f" --pad_id={PAD_ID} --eos_id={EOS_ID} --unk_id=2 --bos_id=-1",
+            f" --pad_id={pad} --eos_id={eos} --unk_id=2 --bos_id=-1",
         )
 
 

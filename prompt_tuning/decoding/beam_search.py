@@ -69,7 +69,7 @@ class BeamSearch:
       ConfigError: If there is no beam.
 
     Source:
-      t5x:t5x/decoding.py (`beam_search`). Differs: sequences always start from id 0, without a forced prefix.
+      t5x:t5x/decoding.py (`beam_search`). Differs: there is no forced prefix.
     """
 
     num_decodes: int = 4
@@ -88,11 +88,11 @@ class BeamSearch:
         max_decode_length: int,
         eos_id: int = 1,
         cache_batch_axis: int = 0,
+        start_id: int = 0,
+        pad_id: int = 0,
     ) -> tuple[jax.Array, jax.Array]:
         """Returns ids [B, K, T] and scores [B, K]; see `DecodeFn`."""
         shape = (batch_size, self.num_decodes)
-        # All beams start alike, so only one may count: the others would return the same sequences.
-        live_log_probs = jnp.full(shape, NO_SEQUENCE).at[:, 0].set(0.0)
 
         def step(loop: _Loop) -> _Loop:
             logits, cache = tokens_to_logits(loop.token.reshape(-1, 1), loop.cache)
@@ -121,16 +121,8 @@ class BeamSearch:
                 cache=gather_copies(cache, beam, batch_axis=cache_batch_axis),
             )
 
-        start = _Loop(
-            position=jnp.zeros((), jnp.int32),
-            token=jnp.zeros(shape, jnp.int32),
-            live_ids=jnp.zeros((*shape, max_decode_length), jnp.int32),
-            live_log_probs=live_log_probs,
-            finished_ids=jnp.zeros((*shape, max_decode_length), jnp.int32),
-            finished_scores=jnp.full(shape, NO_SEQUENCE),
-            finished=jnp.zeros(shape, jnp.bool_),
-            cache=expand_batch(cache, batch_size, self.num_decodes, batch_axis=cache_batch_axis),
-        )
+        cache = expand_batch(cache, batch_size, self.num_decodes, batch_axis=cache_batch_axis)
+        start = _start(shape, max_decode_length, cache, start_id, pad_id)
         end = lax.while_loop(
             lambda loop: _may_improve(loop, max_decode_length, self.alpha), step, start
         )
@@ -139,6 +131,22 @@ class BeamSearch:
             jnp.where(any_finished[:, None, None], end.finished_ids, end.live_ids),
             jnp.where(any_finished[:, None], end.finished_scores, end.live_log_probs),
         )
+
+
+def _start(shape: tuple[int, int], length: int, cache: PyTree, start_id: int, pad_id: int) -> _Loop:
+    """The loop before the first of `length` positions, for [rows, beams] of `shape`."""
+    ids = jnp.full((*shape, length), pad_id, jnp.int32)
+    return _Loop(
+        position=jnp.zeros((), jnp.int32),
+        token=jnp.full(shape, start_id, jnp.int32),
+        live_ids=ids,
+        # All beams start alike, so only one may count: the others would return the same sequences.
+        live_log_probs=jnp.full(shape, NO_SEQUENCE).at[:, 0].set(0.0),
+        finished_ids=ids,
+        finished_scores=jnp.full(shape, NO_SEQUENCE),
+        finished=jnp.zeros(shape, jnp.bool_),
+        cache=cache,
+    )
 
 
 def _may_improve(loop: _Loop, max_decode_length: int, alpha: float) -> jax.Array:

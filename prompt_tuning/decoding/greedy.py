@@ -31,6 +31,8 @@ class Greedy:
         max_decode_length: int,
         eos_id: int = 1,
         cache_batch_axis: int = 0,
+        start_id: int = 0,
+        pad_id: int = 0,
     ) -> tuple[jax.Array, jax.Array]:
         """Returns ids [B, 1, T] and scores [B, 1]; see `DecodeFn`."""
         del cache_batch_axis  # Nothing is repeated.
@@ -41,6 +43,8 @@ class Greedy:
             rows=batch_size,
             max_decode_length=max_decode_length,
             eos_id=eos_id,
+            start_id=start_id,
+            pad_id=pad_id,
         )
         return ids[:, None], scores[:, None]
 

@@ -32,8 +32,10 @@ class DecodeFn(Protocol):
         max_decode_length: int,
         eos_id: int,
         cache_batch_axis: int,
+        start_id: int,
+        pad_id: int,
     ) -> tuple[jax.Array, jax.Array]:
-        """Decodes every row, starting from id 0.
+        """Decodes every row.
 
         Args:
           tokens_to_logits: One step of the decoder, for B * K rows: row `b * K + k` is sequence k of batch row b, so
@@ -44,10 +46,12 @@ class DecodeFn(Protocol):
           eos_id: Id that ends a sequence.
           cache_batch_axis: Axis of the batch in the cache: 0, or 1 where layers are scanned. Leaves with no such axis
             (positions) are shared by all rows.
+          start_id: Id that each sequence starts from.
+          pad_id: Id that stands behind the end of a sequence.
 
         Returns:
-          Token ids [B, K, T] int32, EOS included and 0 after it, and scores [B, K] float32, ascending: the best is
-          last.
+          Token ids [B, K, T] int32, EOS included and padding after it, and scores [B, K] float32, ascending: the best
+          is last.
         """
         ...
 
@@ -72,6 +76,8 @@ def decode_rows(
     rows: int,
     max_decode_length: int,
     eos_id: int,
+    start_id: int = 0,
+    pad_id: int = 0,
     rng: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Decodes rows that do not look at each other, under `lax.while_loop`, until each has produced EOS.
@@ -83,11 +89,14 @@ def decode_rows(
       rows: R.
       max_decode_length: T, EOS included.
       eos_id: Id that ends a row.
+      start_id: Id that a row starts from.
+      pad_id: Id that stands behind the end of a row.
       rng: Key that `pick` gets a part of at every position; None where it draws nothing.
 
     Returns:
-      Token ids [R, T] int32, EOS included and 0 after it, and scores [R] float32: the sum of the log-probabilities of
-      the tokens up to and including EOS (all T of them where none is EOS), without a length penalty.
+      Token ids [R, T] int32, EOS included and padding after it, and scores [R] float32: the sum of the
+      log-probabilities of the tokens up to and including EOS (all T of them where none is EOS), without a length
+      penalty.
     """
 
     def unfinished(loop: _Loop) -> jax.Array:
@@ -97,7 +106,7 @@ def decode_rows(
         draw_rng, rng = (None, None) if loop.rng is None else jax.random.split(loop.rng)
         logits, cache = tokens_to_logits(loop.token, loop.cache)
         picked, log_prob = pick(draw_rng, logits.astype(jnp.float32))
-        token = jnp.where(loop.ended, 0, picked)[:, None]
+        token = jnp.where(loop.ended, pad_id, picked)[:, None]
         return _Loop(
             position=loop.position + 1,
             token=token,
@@ -110,8 +119,8 @@ def decode_rows(
 
     start = _Loop(
         position=jnp.zeros((), jnp.int32),
-        token=jnp.zeros((rows, 1), jnp.int32),
-        ids=jnp.zeros((rows, max_decode_length), jnp.int32),
+        token=jnp.full((rows, 1), start_id, jnp.int32),
+        ids=jnp.full((rows, max_decode_length), pad_id, jnp.int32),
         scores=jnp.zeros((rows,), jnp.float32),
         ended=jnp.zeros((rows,), jnp.bool_),
         rng=rng,

@@ -71,6 +71,8 @@ class TemperatureSample:
         max_decode_length: int,
         eos_id: int = 1,
         cache_batch_axis: int = 0,
+        start_id: int = 0,
+        pad_id: int = 0,
     ) -> tuple[jax.Array, jax.Array]:
         """Returns ids [B, K, T] and scores [B, K]; see `DecodeFn`."""
         ids, scores = decode_rows(
@@ -80,6 +82,8 @@ class TemperatureSample:
             rows=batch_size * self.num_decodes,
             max_decode_length=max_decode_length,
             eos_id=eos_id,
+            start_id=start_id,
+            pad_id=pad_id,
             rng=jax.random.PRNGKey(self.seed),
         )
         scores = scores.reshape(batch_size, self.num_decodes)

@@ -1,7 +1,8 @@
-"""The architecture of a T5 model as one frozen value."""
+"""The architecture of a T5 model as one frozen value, and what architectures of every family have."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,113 @@ ATTENTIONS = ("auto", "plain", "cudnn")
 
 
 @dataclasses.dataclass(frozen=True)
-class T5Config:
+class SpecialIds:
+    """The token ids that a model gives a meaning to.
+
+    Attributes:
+      pad: Padding.
+      eos: Ends a sequence.
+      start: What the decoder reads first.
+    """
+
+    pad: int = 0
+    eos: int = 1
+    start: int = 0
+
+
+class Architecture:
+    """What the configurations of all families have in common; each is a frozen dataclass with these fields.
+
+    Attributes:
+      vocab_size: Rows of the embedding table (V).
+      emb_dim: Width of the encoder (H), which is that of a prompt.
+      num_encoder_layers: Layers of the encoder.
+      num_decoder_layers: Layers of the decoder.
+      dropout_rate: Rate of every dropout.
+      dtype: Name of the dtype of activations.
+      param_dtype: Name of the dtype in which parameters are created.
+      scan_layers: Whether a stack is one scanned layer with stacked parameters.
+      remat_policy: What the backward pass recomputes.
+      special_ids: None for those of T5.
+    """
+
+    # What tells type checkers of a dataclass.
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+    vocab_size: int
+    emb_dim: int
+    num_encoder_layers: int
+    num_decoder_layers: int
+    dropout_rate: float
+    dtype: Any
+    param_dtype: Any
+    scan_layers: bool
+    remat_policy: str
+    special_ids: SpecialIds | None
+
+    @property
+    def activation_dtype(self) -> Any:
+        """The dtype of activations as a numpy dtype."""
+        return jnp.dtype(self.dtype)
+
+    @property
+    def parameter_dtype(self) -> Any:
+        """The dtype of new parameters as a numpy dtype."""
+        return jnp.dtype(self.param_dtype)
+
+    @property
+    def ids(self) -> SpecialIds:
+        """The token ids that the model gives a meaning to."""
+        return self.special_ids or SpecialIds()
+
+    @property
+    def embedding_scale(self) -> float:
+        """What embedded tokens are, as a multiple of the embedding table's rows."""
+        return 1.0
+
+    def _check(self) -> None:
+        """Brings the values that all families have to their one form and checks them."""
+        family = type(self).__name__
+        for name in ("dtype", "param_dtype"):
+            object.__setattr__(self, name, _dtype_name(f"{family}.{name}", getattr(self, name)))
+        # As JSON says it.
+        if isinstance(self.special_ids, Mapping):
+            object.__setattr__(self, "special_ids", SpecialIds(**self.special_ids))
+        # None is T5X's other spelling of "none".
+        object.__setattr__(self, "remat_policy", self.remat_policy or "none")
+        for field in dataclasses.fields(self):
+            if field.type in (int, "int"):
+                check_count(f"{family}.{field.name}", getattr(self, field.name), "units")
+        check_choice(f"{family}.remat_policy", self.remat_policy, REMAT_POLICIES)
+        check_number(f"{family}.dropout_rate", self.dropout_rate, "[0, 1)")
+
+    def apart(self) -> "Architecture":
+        """Returns the same architecture with its layers apart, each with what its stacked form has."""
+        return dataclasses.replace(self, scan_layers=False)
+
+    def decodes_apart(self, max_decode_length: int) -> bool:
+        """Returns whether layers keep different amounts of what was decoded, which no stack can hold.
+
+        Args:
+          max_decode_length: Tokens to decode at most.
+        """
+        del max_decode_length
+        return False
+
+
+class StackArchitecture(Architecture):
+    """What the modules of a stack take: that of one stack, or of a model whose stacks are alike.
+
+    Attributes:
+      mlp_dim: Hidden width of the feed-forward block (F).
+      mlp_activations: One activation per input projection, multiplied.
+    """
+
+    mlp_dim: int
+    mlp_activations: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config(StackArchitecture):
     """Sizes and numerics of a T5 model.
 
     Attributes:
@@ -60,6 +167,7 @@ class T5Config:
       remat_policy: What the backward pass recomputes: "none", "minimal" or "full".
       attention: "auto" computes attention as one kernel on TPUs where it pays (`fused_attention.choose`), "cudnn" on
         NVIDIA GPUs too, "plain" nowhere.
+      special_ids: Ids of padding, end and start; None for 0, 1 and 0, as all T5 have them but MADLAD-400.
 
     Raises:
       ConfigError: If a size is not positive, a rate is out of range or a name is unknown.
@@ -86,24 +194,16 @@ class T5Config:
     scan_layers: bool = False
     remat_policy: str = "none"
     attention: str = "auto"
+    special_ids: SpecialIds | None = None
 
     def __post_init__(self) -> None:
         """Brings values to their one form and checks them."""
-        set_field = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
-        for name in ("dtype", "param_dtype"):
-            set_field(name, _dtype_name(name, getattr(self, name)))
         # gin gives lists; the config has to be hashable.
-        set_field("mlp_activations", tuple(self.mlp_activations))
-        # None is T5X's other spelling of "none".
-        set_field("remat_policy", self.remat_policy or "none")
-        for field in dataclasses.fields(self):
-            if field.type in (int, "int"):
-                check_count(f"T5Config.{field.name}", getattr(self, field.name), "units")
+        object.__setattr__(self, "mlp_activations", tuple(self.mlp_activations))
+        self._check()
         for activation in self.mlp_activations:
             check_choice("T5Config.mlp_activations", activation, ACTIVATIONS)
-        check_choice("T5Config.remat_policy", self.remat_policy, REMAT_POLICIES)
         check_choice("T5Config.attention", self.attention, ATTENTIONS)
-        check_number("T5Config.dropout_rate", self.dropout_rate, "[0, 1)")
         half = self.relative_attention_num_buckets // 2
         # With fewer buckets, or no distances to spread over the logarithmic ones, the bucket formula divides by zero.
         if half < 2 or self.relative_attention_max_distance <= half:
@@ -122,15 +222,9 @@ class T5Config:
                 fix='use ("gelu", "linear") for T5 1.1 or ("relu",) for T5 1.0',
             )
 
-    @property
-    def activation_dtype(self) -> Any:
-        """The dtype of activations as a numpy dtype."""
-        return jnp.dtype(self.dtype)
-
-    @property
-    def parameter_dtype(self) -> Any:
-        """The dtype of new parameters as a numpy dtype."""
-        return jnp.dtype(self.param_dtype)
+    def apart(self) -> "T5Config":
+        """Returns the architecture unscanned; see `Architecture`."""
+        return dataclasses.replace(self, scan_layers=False, relative_bias_per_layer=True)
 
 
 def _dtype_name(field: str, dtype: Any) -> str:
@@ -142,10 +236,10 @@ def _dtype_name(field: str, dtype: Any) -> str:
     except TypeError:
         pass
     raise ConfigError(
-        f"T5Config.{field} is not a floating dtype",
+        f"{field} is not a floating dtype",
         got=dtype,
         expected='"float32" or "bfloat16"',
-        fix=f'set {field} = "bfloat16"',
+        fix=f'set {field.rpartition(".")[2]} = "bfloat16"',
         name=str(dtype),
         candidates=("float32", "bfloat16", "float16"),
     )

@@ -12,8 +12,9 @@ from prompt_tuning import partitioning, tree
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.decoding.loop import DecodeFn
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.models.config import Architecture, SpecialIds
 from prompt_tuning.models.methods.method import Method
+from prompt_tuning.models.special_ids import in_ids_of
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import layouts
 from prompt_tuning.prompts import table
@@ -22,7 +23,8 @@ from prompt_tuning.training.choice_losses import ChoiceLosses
 from prompt_tuning.training.losses import LossConfig, token_cross_entropy
 from prompt_tuning.types import TASK, Batch, PyTree
 
-EOS_ID = 1
+# T5's; a model's own is `config.ids.eos`.
+EOS_ID = SpecialIds().eos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,7 @@ class EncoderDecoderModel:
         self.decoder  # noqa: B018
 
     @property
-    def config(self) -> T5Config:
+    def config(self) -> Architecture:
         """The architecture."""
         return self.module.config
 
@@ -160,6 +162,7 @@ class EncoderDecoderModel:
           widths: (L, T) of the batch before padding was cut off its rows, whose dropout it then has; None for its own.
         """
         rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
+        batch = in_ids_of(self.config.ids, batch)
         params, prompts = _of_rows(params, batch)
         if "encoder_prompt_positions" in batch:
             prompts["prompt_positions"] = batch["encoder_prompt_positions"]
@@ -209,6 +212,7 @@ class EncoderDecoderModel:
         Returns:
           [B, G, T] float32, nats; 0 where `decoder_loss_weights` is.
         """
+        batch = in_ids_of(self.config.ids, batch)
         tokens = jnp.asarray(batch["encoder_input_tokens"])
         params, prompts = _of_rows(params, batch)
         apply = functools.partial(self.module.apply, {"params": params})
@@ -252,17 +256,17 @@ class EncoderDecoderModel:
           max_decode_length: Tokens to decode at most.
 
         Returns:
-          Token ids [B, T] int32 of the best sequence, 0 after EOS, and its `{"scores": [B] float32}` as `decode_fn`
-          defines them.
+          Token ids [B, T] int32 of the best sequence, padding after EOS, and its `{"scores": [B] float32}` as
+          `decode_fn` defines them.
         """
-        tokens = jnp.asarray(batch["encoder_input_tokens"])
+        tokens = jnp.asarray(in_ids_of(self.config.ids, batch)["encoder_input_tokens"])
         length = max_decode_length or batch["decoder_input_tokens"].shape[-1]
         params, prompts = _of_rows(params, batch)
         encoded = self.module.apply(
             {"params": params}, tokens, enable_dropout=False, method=self.module.encode, **prompts
         )
         rows = tokens.shape[0]
-        module, decoder_params = self._for_decoding(params)
+        module, decoder_params = self._for_decoding(params, length)
 
         def decode(variables, ids, mutable):
             return module.apply(
@@ -287,26 +291,30 @@ class EncoderDecoderModel:
             logits, changed = decode(variables, ids, ["cache"])
             return logits[:, 0, :], changed["cache"]
 
-        ids, scores = self.decoder(
+        ids = self.config.ids
+        decoded, scores = self.decoder(
             tokens_to_logits,
             start["cache"],
             batch_size=rows,
             max_decode_length=length,
-            eos_id=EOS_ID,
+            eos_id=ids.eos,
             cache_batch_axis=int(module.scan_layers),
+            start_id=ids.start,
+            pad_id=ids.pad,
         )
-        return ids[:, -1], {"scores": scores[:, -1]}
+        return decoded[:, -1], {"scores": scores[:, -1]}
 
-    def _for_decoding(self, params: PyTree) -> tuple[T5, PyTree]:
+    def _for_decoding(self, params: PyTree, length: int) -> tuple[T5, PyTree]:
         """Returns the module that decodes and its parameters."""
         # A CPU copies each layer out of the stack for each token, as much as it then reads. Taken apart, they are
         # copied once. Accelerators read a slice where it lies, and have no memory for a second copy.
-        if not self.config.scan_layers or partitioning.platform() != "cpu":
+        is_better_apart = partitioning.platform() == "cpu" or self.config.decodes_apart(length)
+        if not self.config.scan_layers or not is_better_apart:
             return self.module, params
-        config = dataclasses.replace(self.config, scan_layers=False, relative_bias_per_layer=True)
         decoder = {"decoder": params["decoder"]}
         apart = layouts.take_apart(tree.flatten(decoder))
-        return self.module.clone(config=config), {**params, **tree.unflatten(apart)}
+        module = self.module.clone(config=self.config.apart())
+        return module, {**params, **tree.unflatten(apart)}
 
 
 def _of_rows(params: PyTree, batch: Batch) -> tuple[PyTree, dict[str, Any]]:

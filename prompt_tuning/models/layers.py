@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from prompt_tuning import partitioning
 from prompt_tuning.models import fused_attention, products
-from prompt_tuning.models.config import ACTIVATIONS, T5Config
+from prompt_tuning.models.config import ACTIVATIONS, Architecture, StackArchitecture, T5Config
 from prompt_tuning.models.methods.method import Linear, Method
 from prompt_tuning.types import Array
 
@@ -64,7 +64,7 @@ class Dense(nn.Module):
         unscanned models do, or with its axes apart, as T5X's scanned models do.
     """
 
-    config: T5Config
+    config: Architecture
     features: tuple[int, ...]
     kernel_axes: tuple[str, ...]
     dtype: Any = None
@@ -163,7 +163,7 @@ class Mlp(nn.Module):
       method: What acts on its linear maps; None for nothing.
     """
 
-    config: T5Config
+    config: StackArchitecture
     deterministic: bool
     method: Method | None = None
 

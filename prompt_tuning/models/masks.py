@@ -49,15 +49,18 @@ def is_real_position(
     length: int,
     prompt_mask: Bool[Array, "B P"] | Int[Array, "B P"] | None,
     segment_ids: Int[Array, "B L"] | None = None,
+    *,
+    pad: int = 0,
 ) -> Bool[jax.Array, "B S"]:
     """Returns which encoder positions are real: prompt positions first, then tokens that are not padding.
 
     Args:
-      tokens: [B, L] ids, 0 is padding.
+      tokens: [B, L] ids.
       length: P, the prompt's length.
       prompt_mask: [B, P], nonzero where a prompt position is real; None if all are.
       segment_ids: [B, L] packed example of each position, which tells what is real, prompts between the tokens
         included; None where rows are not packed.
+      pad: The id of padding.
 
     Raises:
       ConfigError: If `prompt_mask` is not [B, P].
@@ -74,7 +77,10 @@ def is_real_position(
         )
     else:
         is_prompt = jnp.asarray(prompt_mask) != 0
-    is_token = jnp.asarray(tokens if segment_ids is None else segment_ids) > 0
+    if segment_ids is None:
+        is_token = jnp.asarray(tokens) != pad
+    else:
+        is_token = jnp.asarray(segment_ids) > 0
     return jnp.concatenate([is_prompt, is_token], axis=1)
 
 
@@ -113,15 +119,16 @@ def first_key(mask: Bool[Array, "B 1 Q K"]) -> Int[jax.Array, "B Q"]:
 
 
 def decoder_mask(
-    target_tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None = None
+    target_tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None = None, *, pad: int = 0
 ) -> Bool[jax.Array, "B 1 T T"]:
     """Returns the decoder's self-attention mask under teacher forcing.
 
     Args:
-      target_tokens: [B, T] ids, 0 is padding. The targets, not the shifted inputs, tell padding from the start id 0.
+      target_tokens: [B, T] ids. The targets, not the shifted inputs, tell padding from a start that has the same id.
       segment_ids: [B, T] packed example of each position, or None.
+      pad: The id of padding.
     """
-    is_target = jnp.asarray(target_tokens) > 0
+    is_target = jnp.asarray(target_tokens) != pad
     mask = pairwise_mask(is_target, is_target, segment_ids, segment_ids)
     # A position sees itself and what came before.
     return jnp.logical_and(mask, np.tri(target_tokens.shape[-1], dtype=np.bool_)[None, None])

@@ -1,17 +1,19 @@
 """Encoder and decoder: one layer of each, and the stacks, as a Python loop or as one scanned layer."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.models import attention, layers, masks
-from prompt_tuning.models.config import REMAT_POLICIES, T5Config
+from prompt_tuning.models.config import REMAT_POLICIES, Architecture, T5Config
 from prompt_tuning.models.methods.method import Around, Layer, Method, Place, Stack, Tokens
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.prompts.prompt import PromptPrefix, join_prompt
@@ -134,7 +136,14 @@ class DecoderLayer(nn.Module):
         return add("pre_mlp_layer_norm", mlp, x), None
 
 
-def _run_layers(
+def _table_of_stack(config: T5Config) -> jax.Array | None:
+    """The table that the layers of a stack share, a parameter of the calling module; None where each has its own."""
+    if config.scan_layers or config.relative_bias_per_layer:
+        return None
+    return attention.RelativePositionTable(config, name="relpos_bias")()
+
+
+def run_layers(
     layer: type[nn.Module],
     stack: nn.Module,
     *,
@@ -142,6 +151,7 @@ def _run_layers(
     num_layers: int,
     x: jax.Array,
     broadcast: tuple[Any, ...],
+    by_layer: Mapping[str, np.ndarray] = MappingProxyType({}),
     **attributes: Any,
 ) -> jax.Array:
     """Returns `x` after `num_layers` of `layer`; must run inside the compact method of `stack`.
@@ -152,26 +162,26 @@ def _run_layers(
       scan_name: Name of the scanned layer. Unscanned ones are `layers_{i}`.
       num_layers: How many.
       x: The first layer's input.
-      broadcast: Further arguments, the same for each layer.
+      broadcast: The last arguments, the same for each layer.
+      by_layer: Name -> [num_layers] what differs between layers: attributes of each where they are apart; where they
+        are scanned arguments, behind the first, which are None else.
       **attributes: Attributes of a layer; `config` decides on scan and rematerialization.
     """
-    cfg: T5Config = attributes["config"]
+    cfg: Architecture = attributes["config"]
     if cfg.remat_policy != "none":
         # Inside scan, XLA cannot merge the recomputation with the first computation: no barrier is needed.
         layer = nn.remat(
             layer, policy=REMAT_POLICIES[cfg.remat_policy], prevent_cse=not cfg.scan_layers
         )
     if not cfg.scan_layers:
-        table = None
-        if not cfg.relative_bias_per_layer:
-            table = attention.RelativePositionTable(cfg, name="relpos_bias")()
         for i in range(num_layers):
-            x, _ = layer(**attributes, name=f"layers_{i}")(x, *broadcast, table)
+            own = {name: values[i].item() for name, values in by_layer.items()}
+            of_layer = layer(**attributes, **own, name=f"layers_{i}")
+            x, _ = of_layer(x, *(None for _ in own), *broadcast)
         return x
     # Parameters are stacked on their second axis, where T5X puts them; each layer has its own table.
     axis: Any = 1
-    # Everything but the first argument is the same for each layer.
-    in_axes: Any = (nn.broadcast,) * (len(broadcast) + 1)
+    in_axes: Any = (0,) * len(by_layer) + (nn.broadcast,) * len(broadcast)
     if not stack.is_mutable_collection("params"):
         axis = nn_partitioning.ScanIn(axis)
     scanned = nn_partitioning.scan_with_axes(
@@ -182,7 +192,7 @@ def _run_layers(
         length=num_layers,
         axis_name="layers",
     )
-    x, _ = scanned(**attributes, name=scan_name)(x, *broadcast, None)
+    x, _ = scanned(**attributes, name=scan_name)(x, *by_layer.values(), *broadcast)
     return x
 
 
@@ -217,7 +227,7 @@ class Encoder(nn.Module):
 
         Args:
           embedded: [B, L, H] embedded tokens.
-          tokens: [B, L] ids, 0 is padding; they tell which positions are real.
+          tokens: [B, L] ids, padding among them, which tells which positions are real.
           segment_ids: [B, L] packed example of each token, or None.
           prompt: [P, H] or [B, P, H], used instead of the parameter.
           prompt_mask: [B, P], nonzero where a prompt position is real; None if all are.
@@ -234,12 +244,12 @@ class Encoder(nn.Module):
             prompt = PromptPrefix(self.prompt, x.shape[-1], name="prompt")()
         if self.method is not None:
             x = self.method.embedded_of(Tokens(self, segment_ids, prompt_positions), x)
-            is_token = jnp.asarray(tokens) > 0
+            is_token = jnp.asarray(tokens) != cfg.ids.pad
             prompt = self.method.prompt_of(Place(self), prompt, x, is_token=is_token, task=task)
         if prompt is not None:
             x = join_prompt(x, prompt, prompt_positions)
         length = masks.prompt_length(x, tokens)
-        is_real = masks.is_real_position(tokens, length, prompt_mask, segment_ids)
+        is_real = masks.is_real_position(tokens, length, prompt_mask, segment_ids, pad=cfg.ids.pad)
         mask = masks.key_mask(is_real)
         if segment_ids is not None:
             mask = masks.pairwise_mask(is_real, is_real, segment_ids, segment_ids)
@@ -252,21 +262,43 @@ class Encoder(nn.Module):
             )
             if (sees := self.method.prompt_sees) is not None:
                 mask = masks.with_prompt_visibility(mask, length, sees)
-        x = _run_layers(
+        # The prompt is dropped out with the tokens.
+        x = self.run(
+            dropout(x),
+            mask,
+            around,
+            deterministic=deterministic,
+            trimmed=trimmed,
+            prompt_length=0 if prompt is None else prompt.shape[-2],
+        )
+        return dropout(x)
+
+    def run(
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        around: Around | None,
+        *,
+        deterministic: bool,
+        trimmed: int,
+        prompt_length: int,
+    ) -> Float[jax.Array, "B S H"]:
+        """Returns what the layers and the last norm make of their input; other families have other layers."""
+        cfg = self.config
+        x = run_layers(
             EncoderLayer,
             self,
             scan_name="encoder",
             num_layers=cfg.num_encoder_layers,
-            # The prompt is dropped out with the tokens.
-            x=dropout(x),
-            broadcast=(mask, around),
+            x=x,
+            broadcast=(mask, around, _table_of_stack(cfg)),
             config=cfg,
             deterministic=deterministic,
             trimmed=trimmed,
             method=self.method,
-            prompt_length=0 if prompt is None else prompt.shape[-2],
+            prompt_length=prompt_length,
         )
-        return dropout(layers.RMSNorm(cfg, name="encoder_norm")(x))
+        return layers.RMSNorm(cfg, name="encoder_norm")(x)
 
 
 class Decoder(nn.Module):
@@ -303,13 +335,13 @@ class Decoder(nn.Module):
             starts = masks.first_key(self_mask) if packed and self_mask is not None else None
             around = Around(self.method.shared_of(Stack(self, cfg.emb_dim)), starts)
         dropout = layers.shared_dropout(cfg.dropout_rate, deterministic)
-        y = _run_layers(
+        y = run_layers(
             DecoderLayer,
             self,
             scan_name="decoder",
             num_layers=cfg.num_decoder_layers,
             x=dropout(jnp.asarray(embedded)),
-            broadcast=(encoded, self_mask, cross_mask, around),
+            broadcast=(encoded, self_mask, cross_mask, around, _table_of_stack(cfg)),
             config=cfg,
             deterministic=deterministic,
             decode=decode,

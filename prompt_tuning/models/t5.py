@@ -20,8 +20,8 @@ class T5(nn.Module):
     stack them where `config.scan_layers` says so. The prompt is `encoder/prompt/prompt/prompt` [P, H], float32,
     axes ("prompt", "prompt_embed").
 
-    Padding is id 0 in `encoder_input_tokens` and `decoder_target_tokens`. A prompt takes relative positions 0..P-1,
-    tokens follow; the decoder attends to all P + L positions.
+    Padding is `config.ids.pad` in `encoder_input_tokens` and `decoder_target_tokens`. A prompt takes relative positions
+    0..P-1, tokens follow; the decoder attends to all P + L positions.
 
     Attributes:
       config: The architecture.
@@ -169,9 +169,9 @@ class T5(nn.Module):
         Args:
           encoded: [B, S, H] from `encode`; S - L is taken for the prompt's length.
           encoder_input_tokens: [B, L] ids that were encoded; they tell which positions are real.
-          decoder_input_tokens: [B, T] the targets shifted right by one, starting with id 0; with a cache [R, 1]. R is
+          decoder_input_tokens: [B, T] the targets shifted right by one, behind the start id; with a cache [R, 1]. R is
             B, or K times as many where the collection `encoded` is passed: row `b * K + k` reads input b.
-          decoder_target_tokens: [B, T] ids, 0 is padding; not read if `decode`.
+          decoder_target_tokens: [B, T] ids, padding among them; not read if `decode`.
           encoder_segment_ids: [B, L] packed example of each token. Neither with a prompt in front of the row nor with
             `decode`.
           decoder_segment_ids: [B, T] packed example of each target; without those of the encoder, which of several
@@ -198,21 +198,22 @@ class T5(nn.Module):
         if encoder_segment_ids is not None or decode:
             segments = (encoder_segment_ids, decoder_segment_ids)
             _check_packing(*segments, has_prompt=length > 0, decode=decode)
+        pad = self.config.ids.pad
         is_real = masks.is_real_position(
-            encoder_input_tokens, length, prompt_mask, encoder_segment_ids
+            encoder_input_tokens, length, prompt_mask, encoder_segment_ids, pad=pad
         )
         if decode:
             self_mask = None
             # One query stands for all of a row: what is decoded is never padding.
             is_target = jnp.ones((encoded.shape[0], 1), jnp.bool_)
         else:
-            self_mask = masks.decoder_mask(decoder_target_tokens, decoder_segment_ids)
-            is_target = jnp.asarray(decoder_target_tokens) > 0
+            self_mask = masks.decoder_mask(decoder_target_tokens, decoder_segment_ids, pad=pad)
+            is_target = jnp.asarray(decoder_target_tokens) != pad
         cross_mask = masks.pairwise_mask(
             is_target, is_real, decoder_segment_ids, encoder_segment_ids
         )
         out = self.decoder(
-            self.token_embedder(decoder_input_tokens),
+            self.embed_targets(decoder_input_tokens),
             encoded,
             self_mask,
             cross_mask,
@@ -221,9 +222,24 @@ class T5(nn.Module):
             packed=decoder_segment_ids is not None,
             trimmed=trimmed,
         )
+        return self.logits(out, narrow=decode)
+
+    def embed_targets(self, ids: Int[Array, "R T"]) -> Float[jax.Array, "R T H"]:
+        """Returns the embedded inputs of the decoder."""
+        return self.token_embedder(ids)
+
+    def logits(
+        self, hidden: Float[jax.Array, "R T _"], *, narrow: bool
+    ) -> Float[jax.Array, "R T V"]:
+        """Returns float32 logits, given what the decoder returns.
+
+        Args:
+          hidden: Hidden states if the head is the embedding table, else logits.
+          narrow: See `products.product`.
+        """
         if not self.config.logits_via_embedding:
-            return out
-        return self.token_embedder.attend(out, narrow=decode)
+            return hidden
+        return self.token_embedder.attend(hidden, narrow=narrow)
 
 
 def _check_packing(*segment_ids: Array | None, has_prompt: bool, decode: bool = False) -> None:

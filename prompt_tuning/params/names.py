@@ -48,8 +48,11 @@ ADDED_NAMES = (
 ADDED_REGEX = (*PROMPT_REGEX, *(f".*/{name}" for name in ADDED_NAMES))
 # The linear maps of a layer by name; `wi` is that of a block without a gate.
 LINEAR_MAPS = ("query", "key", "value", "out", "wi", "wi_0", "wi_1", "wo")
-# The token embeddings [V, H], of encoder and decoder alike.
+# The token embeddings [V, H] of the encoder, and of the decoder where it has no table of its own.
 EMBEDDING = "token_embedder/embedding"
+# The decoder's own table, in T5Gemma 1, and the one embedding that is not of a table, in T5Gemma 2.
+DECODER_EMBEDDING = "decoder_embedder/embedding"
+EOI_EMBEDDING = "token_embedder/eoi_embedding"
 # How the paths of relative position tables end: [N, buckets] of a stack or of one layer, stacked [N, layers, buckets].
 TABLE = "relpos_bias/rel_embedding"
 

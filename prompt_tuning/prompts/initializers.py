@@ -119,6 +119,7 @@ def build_prompt(
     embedding_table: Float[Array, "V H"],
     encode_text: EncodeText | None,
     rng: jax.Array,
+    embedding_scale: float = 1.0,
 ) -> Float[jax.Array, "P H"]:
     """Returns the initial value of a prompt.
 
@@ -130,6 +131,7 @@ def build_prompt(
       embedding_table: [V, H] the model's token embeddings; any floating dtype.
       encode_text: Text to token ids without EOS; needed for `ClassLabels` and `FromText`.
       rng: Key for random draws.
+      embedding_scale: What a row of the table is times where it enters the encoder, in front of which prompts stand.
 
     Returns:
       [P, H] float32.
@@ -170,7 +172,8 @@ def build_prompt(
     first = [_rows(table, ids).mean(axis=0, keepdims=True) for ids in groups]
     # All P rows are drawn, so that the sampled ones do not depend on how many labels there are.
     drawn = _rows(table, _draw(rng, spec.population_size, length, vocab_size))
-    return jnp.concatenate([*first, drawn[len(first) :]], axis=0)
+    rows = jnp.concatenate([*first, drawn[len(first) :]], axis=0)
+    return rows if embedding_scale == 1.0 else rows * jnp.float32(embedding_scale)
 
 
 def module_initializer(spec: PromptInit) -> InitFn:

@@ -74,8 +74,9 @@ def check_model(
       ConfigError: If a vocabulary cannot be read or is larger than the model's table, a batch does not divide over the
         devices, or the method finds no place in the model.
     """
-    vocabularies.check_vocabulary(model.input_vocabulary)
-    vocabularies.check_vocabulary(model.output_vocabulary)
+    ids = model.config.ids
+    for vocabulary in (model.input_vocabulary, model.output_vocabulary):
+        vocabularies.check_vocabulary(vocabulary, pad=ids.pad, eos=ids.eos)
     model.check_vocabulary_size()
     # Methods that act on the same thing are told by tracing the model with all of them.
     model.param_shapes  # noqa: B018

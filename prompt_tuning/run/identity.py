@@ -128,7 +128,7 @@ def describe_training(
         },
         "input vocabulary": describe_vocabulary(model.input_vocabulary),
         "output vocabulary": describe_vocabulary(model.output_vocabulary),
-        "network.T5Config": content.describe(
+        f"network.{type(model.config).__name__}": content.describe(
             {name: value for name, value in sizes.items() if name not in _NOT_COMPARED}
         ),
         "loss": content.describe(model.loss_config),
@@ -230,7 +230,7 @@ def describe_inference(
         and content.of_bytes(read.load_prompt(prompt_file)[0].tobytes()),
         "PROMPT": content.describe(model.prompt),
         "models.EncoderDecoderModel.decode_fn": content.describe(model.decoder),
-        "network.T5Config": content.describe(model.config),
+        f"network.{type(model.config).__name__}": content.describe(model.config),
         "input vocabulary": describe_vocabulary(model.input_vocabulary),
         "output vocabulary": describe_vocabulary(model.output_vocabulary),
         "INFER_INPUT_FILE": input_file,

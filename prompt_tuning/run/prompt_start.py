@@ -37,6 +37,7 @@ def make_prompt(
             embedding_table=embedding,
             encode_text=model.input_vocabulary.encode,
             rng=rng,
+            embedding_scale=model.config.embedding_scale,
         )
     return jax.device_put(array, sharding)
 

@@ -10,10 +10,12 @@ import pytest
 from prompt_tuning import tree
 from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.config import files as config_files
-from prompt_tuning.models.config import T5Config
+from prompt_tuning.errors import CheckpointError
+from prompt_tuning.models.config import SpecialIds, T5Config
 from prompt_tuning.models.t5 import T5
 from tests import both_layouts
 from tests.gin_runs import CONFIGS, DEMO_TRAIN, resolve
+from tests.parity import t5gemma_counts
 
 # Parameters of the released checkpoints.
 TOTALS = {
@@ -80,6 +82,16 @@ RELEASED = {
         **{"feed_forward_proj": "gated-silu", "tie_word_embeddings": False},
     },
 }
+# Of transformers' classes; all sizes are counted by tests/parity/t5gemma_counts.py.
+T5GEMMA_TOTALS = {
+    ("t5gemma", "s"): 312_517_632,
+    ("t5gemma", "9b"): 20_333_401_088,
+    ("t5gemma2", "4b"): 7_089_276_416,
+}
+T5GEMMA_SIZES = {
+    "t5gemma": ["s", "b", "l", "ml", "xl", "2b", "9b"],
+    "t5gemma2": ["270m", "1b", "4b"],
+}
 SETTINGS = {k: v for k, v in DEMO_TRAIN.items() if k != "CLASS_LABELS"}
 
 
@@ -124,7 +136,17 @@ def test_each_model_is_what_its_config_json_says(name):
 def test_every_shipped_model_is_counted():
     names = {p.stem for p in config_files.PACKAGE_CONFIGS.joinpath("models").glob("*.gin")}
     families = {"t5_1_0", "t5_1_1", "mt5", "umt5", "byt5"}
-    assert names == {f"{name}_prompt" for name in TOTALS.keys() | families}
+    gemmas = {f"{f}_{size}" for f, sizes in T5GEMMA_SIZES.items() for size in sizes}
+    expected = TOTALS.keys() | families | gemmas | T5GEMMA_SIZES.keys()
+    assert names == {f"{name}_prompt" for name in expected}
+
+
+@pytest.mark.parametrize(("family", "size"), T5GEMMA_TOTALS)
+def test_each_t5gemma_has_its_checkpoints_parameters(family, size):
+    config = t5gemma_counts.config_of(family, size)
+    assert t5gemma_counts.count(config)["total"] == T5GEMMA_TOTALS[family, size]
+    # Whether it is spread goes by size.
+    assert config.scan_layers is (size != "s") and config.ids.start == 2
 
 
 def test_vocabularies_are_those_of_the_checkpoints():
@@ -136,3 +158,22 @@ def test_vocabularies_are_those_of_the_checkpoints():
     vocabulary = resolve_model("umt5_small_prompt").input_vocabulary
     assert vocabulary.extra_ids == 300
     assert vocabulary.sentencepiece_model_file.endswith("umt5.256000/sentencepiece.model")
+
+
+def test_a_t5_may_have_other_special_ids():
+    """As MADLAD-400's config.json asks for."""
+    ids = {"pad": "1", "eos": "2"}
+    bindings = {
+        "network.T5Config.special_ids": "@network.SpecialIds()",
+        **{f"network.SpecialIds.{name}": value for name, value in ids.items()},
+    }
+    files = [f"{CONFIGS}/models/t5_1_1_small_prompt.gin", f"{CONFIGS}/runs/prompt_finetune.gin"]
+    config = resolve(files, {**SETTINGS, **bindings}).arguments()["model"].config
+    assert config.ids == SpecialIds(pad=1, eos=2)
+    settings = huggingface_config.t5_settings(
+        {**RELEASED["t5_1_1_xxl"], "pad_token_id": 1, "eos_token_id": 2}
+    )
+    assert settings["special_ids"] == dataclasses.asdict(config.ids)
+    with pytest.raises(CheckpointError, match=r"network.SpecialIds.pad = 1"):
+        plain = dataclasses.replace(config, special_ids=None)
+        huggingface_config.check_settings(settings, plain, path="/model")

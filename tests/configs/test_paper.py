@@ -40,7 +40,9 @@ def cells_of(tiny_vocabulary):
     def cells_of(name, scale):
         # Folders need not hold anything.
         needed = {}
-        if scale == "full":
+        if scale == "t5gemma":
+            needed["T5GEMMA_DIR"] = "/models"
+        if scale in ("full", "t5gemma"):
             needed["seqio.SentencePieceVocabulary.sentencepiece_model_file"] = tiny_vocabulary
         if name == "real_data":
             needed["TASK_DATA_DIR"] = tiny_vocabulary.parent
@@ -111,6 +113,18 @@ def test_methods_differ_in_what_they_train_and_start_from(scale, arguments_of):
     assert sizes == {"full": [32, 128, 2048], "mini": [16, 16, 32]}[scale]
     assert prompt["model"].prompt.length == {"full": 100, "mini": 20}[scale]
     assert model["model"].prompt is None and multitask["model"].prompt is None
+
+
+def test_figure_1_takes_t5gemmas_as_sizes(cells_of, arguments_of):
+    sizes = list(dict.fromkeys(cell.axes["size"] for cell in cells_of("figure_1", "t5gemma")))
+    assert sizes == ["s", "b", "l", "ml", "xl", "2b", "9b"]
+    prompt, model = (
+        arguments_of("figure_1", "t5gemma", size="s", method=method)
+        for method in ("prompt", "model")
+    )
+    assert prompt["model"].config.num_encoder_layers == 8 and prompt["model"].config.ids.start == 2
+    paths = [given["checkpoint_cfg"].restore.path for given in (prompt, model)]
+    assert paths == ["/models/t5gemma-s-s-prefixlm", "/models/t5gemma-s-s-ul2"]
 
 
 @pytest.mark.parametrize("scale", expansion.SCALES)

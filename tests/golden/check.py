@@ -36,6 +36,10 @@ T0_FILES = (
 # One that has one of these folders holds those of adapters and other tuned parts.
 FAMILY_FOLDERS = ("A_peft", "B_authors", "B_prefix_full", "C_methods")
 
+# One that has one of these holds those of T5Gemma and of MADLAD-400: folders of models, and counts of parameters.
+GEMMA_CASES = ("D_t5gemma", "E_t5gemma2", "G_madlad")
+GEMMA_COUNTS = "F_counts.json"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the comparisons and prints them; returns the exit status."""
@@ -49,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not (args.directory / "meta.json").is_file() and not _kind_of(args.directory):
         parser.error(
-            f"{args.directory} has no meta.json and none of {', '.join(T0_FILES + FAMILY_FOLDERS)}: "
+            f"{args.directory} has no meta.json and none of "
+            f"{', '.join((*T0_FILES, *FAMILY_FOLDERS, *GEMMA_CASES, GEMMA_COUNTS))}: "
             "not a folder of reference numbers"
         )
     _prepare()
@@ -79,7 +84,11 @@ def _prepare() -> None:
 def _kind_of(directory: pathlib.Path) -> str | None:
     """What a folder without meta.json holds reference numbers of: its module in tests/parity; None if of nothing."""
     names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
-    kinds = {"t0": T0_FILES, "peft_family": FAMILY_FOLDERS}
+    kinds = {
+        "t0": T0_FILES,
+        "peft_family": FAMILY_FOLDERS,
+        "t5gemma": (*GEMMA_CASES, GEMMA_COUNTS),
+    }
     found = [kind for kind, own in kinds.items() if names & set(own)]
     return found[0] if found and "meta.json" not in names else None
 

@@ -23,7 +23,7 @@ from prompt_tuning.launch.benchmarks.speed import texts
 from prompt_tuning.launch.benchmarks.speed.rows import Work
 from prompt_tuning.launch.benchmarks.training_step import Step, Workload
 from prompt_tuning.models.config import T5Config
-from prompt_tuning.models.encoder_decoder import EOS_ID, EncoderDecoderModel
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts.config import PromptConfig
@@ -148,7 +148,7 @@ def _decode(work: Work) -> Callable[[int], Any]:
         with partitioner.activate():
             ids = np.asarray(predict(params, batch, work.targets)[0])
         # Rows that end make decoding end early, which PEFT's side is kept from.
-        assert EOS_ID not in ids
+        assert texts.EOS_ID not in ids
 
     run(0)
     return run
@@ -163,7 +163,7 @@ def _infer(work: Work) -> Callable[[int], Any]:
     def run(index: int) -> None:
         answers = inference.predict(params, examples)
         assert len(answers) == work.num_examples
-        assert not any(EOS_ID in ids for _, ids in answers)
+        assert not any(texts.EOS_ID in ids for _, ids in answers)
 
     run(0)
     return run

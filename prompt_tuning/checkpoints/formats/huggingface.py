@@ -1,4 +1,7 @@
-"""Reads T5 models as Hugging Face saves them: `config.json` beside safetensors or PyTorch files, whole or in shards.
+"""Reads models as Hugging Face saves them: `config.json` beside safetensors or PyTorch files, whole or in shards.
+
+Each family has its settings and its names (`_FAMILIES`): T5's are here and in `huggingface_config.py`, T5Gemma's in
+`huggingface_t5gemma.py`.
 
 | here (unscanned) | there |
 |---|---|
@@ -14,18 +17,19 @@ Kernels and relative position tables are transposed there.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
 from prompt_tuning.checkpoints import json_files, paths
 from prompt_tuning.checkpoints.formats import huggingface_config
+from prompt_tuning.checkpoints.formats import huggingface_t5gemma as t5gemma
 from prompt_tuning.checkpoints.formats.safetensors_files import SafetensorsFiles
 from prompt_tuning.checkpoints.formats.torch_files import TorchFiles
 from prompt_tuning.errors import CheckpointError
-from prompt_tuning.params.names import EMBEDDING, LINEAR_MAPS, TABLE
+from prompt_tuning.params.names import DECODER_EMBEDDING, EMBEDDING, LINEAR_MAPS, TABLE
 
 HEAD = "decoder/logits_dense/kernel"
 _STORED_HEAD = "lm_head.weight"
@@ -63,10 +67,11 @@ class HuggingFaceSource:
 
     Attributes:
       config: The parsed `config.json`.
-      settings: What it says about the model, by the names of `T5Config`.
+      settings: What it says about the model, by the names of its family's configuration.
 
     Raises:
-      CheckpointError: If it is no T5, a file is missing or damaged, a parameter is missing, or one is not known.
+      CheckpointError: If its family is not known, a file is missing or damaged, a parameter is missing, or one is not
+        known.
     """
 
     kind = "huggingface"
@@ -78,31 +83,23 @@ class HuggingFaceSource:
         """Reads the configuration and the names and shapes of all tensors."""
         self.path = paths.absolute(path)
         self.config: dict[str, Any] = huggingface_config.read_config(self.path)
-        self.settings: Mapping[str, Any] | None = huggingface_config.t5_settings(self.config)
-        self._tensors = _open_weights(self.path)
+        # What is unknown is refused as no T5.
+        family = _FAMILIES.get(str(self.config.get("model_type")), _T5)
+        self.settings: Mapping[str, Any] | None = family.settings(self.config)
+        self._tensors = _open_weights(self.path, family.where)
         stored = self._tensors.shapes()
-        self._check_layers(len(stored))
-        head_is_embedding = self.settings["logits_via_embedding"]
-        tables = (*_STORED_TABLES, _STORED_HEAD) if head_is_embedding else _STORED_TABLES
-        # The first is read, the others have to equal it.
-        table, *self._copies = [name for name in tables if name in stored] or tables[:1]
-        # Path here -> name there.
-        self._names = {**dict(layer_names(self.settings)), EMBEDDING: table}
-        if not head_is_embedding:
-            # A tied head that does not rescale is stored once.
-            tied = self.config.get("tie_word_embeddings") is not False
-            self._names[HEAD] = table if tied and _STORED_HEAD not in stored else _STORED_HEAD
-        self._check_names(stored)
+        self._check_layers(family.num_layers(self.settings), len(stored))
+        # Path here -> name there; the names of further copies of it, which have to equal it.
+        self._names, self._copies = family.names(self.settings, self.config, stored)
+        self._check_names({name: x for name, x in stored.items() if not family.is_unused(name)})
 
-    def _check_layers(self, num_tensors: int) -> None:
+    def _check_layers(self, num_layers: Mapping[str, int], num_tensors: int) -> None:
         """Raises CheckpointError if there are fewer tensors than layers; names of all layers are about to be made."""
-        assert self.settings is not None
-        for stack in ("encoder", "decoder"):
-            num_layers = self.settings[f"num_{stack}_layers"]
-            if num_layers > num_tensors:
+        for stack, number in num_layers.items():
+            if number > num_tensors:
                 raise CheckpointError(
                     f"config.json in {self.path} describes another model than its weights",
-                    got=f"{num_layers} layers of the {stack} and {num_tensors} tensors",
+                    got=f"{number} layers of the {stack} and {num_tensors} tensors",
                     expected="some tensors a layer",
                     fix="download config.json and the weights of one version of the model",
                 )
@@ -115,17 +112,18 @@ class HuggingFaceSource:
                 f"{len(missing)} tensors are missing in {self.path}",
                 got=f"no {', '.join(missing[:3])}",
                 expected="every tensor of the model that its config.json describes",
-                fix="use a whole T5ForConditionalGeneration model, and all of its files",
+                fix="use a whole model for conditional generation, and all of its files",
                 name=missing[0],
                 candidates=stored,
             )
-        extra = sorted(set(stored) - set(self._names.values()) - {*self._copies} - _UNUSED)
+        copies = {name for names in self._copies.values() for name in names}
+        extra = sorted(set(stored) - set(self._names.values()) - copies)
         if extra:
             raise CheckpointError(
                 f"{len(extra)} tensors in {self.path} are not known",
                 got=", ".join(extra[:3]),
                 expected="only the tensors of the model that its config.json describes",
-                fix="use a plain T5 model; merge adapters into it before saving it",
+                fix="use a plain model; merge adapters into it before saving it",
             )
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -160,14 +158,13 @@ class HuggingFaceSource:
         if is_transposed(path):
             return self._tensors.read(name, index[1]).T[index[0]]
         rows = self._tensors.read(name, index[0])
-        if path == EMBEDDING:
-            for copy in self._copies:
-                self._check_copy(copy, rows, index[0])
+        for copy in self._copies.get(path, ()):
+            self._check_copy(path, copy, rows, index[0])
         return rows[(slice(None), *index[1:])]
 
-    def _check_copy(self, copy: str, rows: np.ndarray, index: slice) -> None:
-        """Raises CheckpointError unless a copy of the embedding has the same bits in the rows of `index`."""
-        name = self._names[EMBEDDING]
+    def _check_copy(self, path: str, copy: str, rows: np.ndarray, index: slice) -> None:
+        """Raises CheckpointError unless a copy of an embedding has the same bits in the rows of `index`."""
+        name = self._names[path]
         stored = self._tensors.shapes()
         same = stored[copy] == stored[name]
         # Bits, because NaN differs from itself.
@@ -186,6 +183,50 @@ class HuggingFaceSource:
             expected="the same table under both names, as config.json says",
             fix=fix,
         )
+
+
+class _Family(NamedTuple):
+    """How a family of models is stored.
+
+    Attributes:
+      settings: config.json -> what it says about the model, by the names of the family's configuration.
+      num_layers: Settings -> layers of each stack.
+      names: (settings, config.json, stored tensors) -> name of each path, and of further copies of it by path.
+      is_unused: Whether a tensor of this name is there for something else.
+      where: How its weights are to be had, for errors.
+    """
+
+    settings: Callable[[Mapping[str, Any]], dict[str, Any]]
+    num_layers: Callable[[Mapping[str, Any]], Mapping[str, int]]
+    names: Callable[..., tuple[dict[str, str], dict[str, list[str]]]]
+    is_unused: Callable[[str], bool]
+    where: str
+
+
+def _t5_names(
+    settings: Mapping[str, Any], config: Mapping[str, Any], stored: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The names of a T5's parameters, and of the copies of its embedding."""
+    head_is_embedding = settings["logits_via_embedding"]
+    tables = (*_STORED_TABLES, _STORED_HEAD) if head_is_embedding else _STORED_TABLES
+    # The first is read, the others have to equal it.
+    table, *copies = [name for name in tables if name in stored] or tables[:1]
+    names = {**dict(layer_names(settings)), EMBEDDING: table}
+    if not head_is_embedding:
+        # A tied head that does not rescale is stored once.
+        tied = config.get("tie_word_embeddings") is not False
+        names[HEAD] = table if tied and _STORED_HEAD not in stored else _STORED_HEAD
+    return names, {EMBEDDING: copies}
+
+
+def _t5gemma_names(
+    settings: Mapping[str, Any], config: Mapping[str, Any], stored: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The names of a T5Gemma's parameters, and of the copies of the table that its head is tied to."""
+    del config
+    names = dict(t5gemma.names(settings, stored))
+    heads = [name for name in t5gemma.HEADS if name in stored]
+    return names, {EMBEDDING if settings["merges_attention"] else DECODER_EMBEDDING: heads}
 
 
 def is_transposed(path: str) -> bool:
@@ -242,7 +283,7 @@ def layer_names(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield f"{stack}/{TABLE}", bias
 
 
-def _open_weights(folder: epath.Path) -> SafetensorsFiles | TorchFiles:
+def _open_weights(folder: epath.Path, where: str) -> SafetensorsFiles | TorchFiles:
     """The tensors of a model's folder: safetensors before PyTorch files, a single file before shards."""
     for name in _WEIGHTS:
         kind = SafetensorsFiles if name.endswith(".safetensors") else TorchFiles
@@ -277,5 +318,25 @@ def _open_weights(folder: epath.Path) -> SafetensorsFiles | TorchFiles:
         f"No weights in {folder}",
         got=paths.shown(p.name for p in folder.iterdir()),
         expected=" or ".join(_WEIGHTS) + ", or their .index.json and shards",
-        fix="download the model's model.safetensors into this folder",
+        fix=where,
     )
+
+
+_T5 = _Family(
+    huggingface_config.t5_settings,
+    lambda settings: {s: settings[f"num_{s}_layers"] for s in ("encoder", "decoder")},
+    _t5_names,
+    _UNUSED.__contains__,
+    "download the model's model.safetensors into this folder",
+)
+_T5GEMMA = _Family(
+    t5gemma.settings,
+    t5gemma.num_layers,
+    _t5gemma_names,
+    lambda name: name.startswith(t5gemma.UNUSED),
+    t5gemma.WHERE,
+)
+_FAMILIES = {
+    **dict.fromkeys(huggingface_config.MODEL_TYPES, _T5),
+    **dict.fromkeys(t5gemma.MERGES, _T5GEMMA),
+}

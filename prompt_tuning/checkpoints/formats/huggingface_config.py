@@ -1,5 +1,6 @@
-"""What a Hugging Face `config.json` says about a T5 model, in the names of `T5Config`."""
+"""What a Hugging Face `config.json` says about a T5 model, in the names of `T5Config`, and how that is compared."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from prompt_tuning.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
 # model_type -> feed_forward_proj where config.json leaves it out.
-_FAMILIES = {"t5": "relu", "mt5": "gated-gelu", "umt5": "gated-gelu"}
+MODEL_TYPES = {"t5": "relu", "mt5": "gated-gelu", "umt5": "gated-gelu"}
 # Hugging Face's name of an activation -> T5X's. Hugging Face's "gelu" is the exact one, which no T5 was trained with.
 _ACTIVATIONS = {
     "relu": "relu",
@@ -23,13 +24,15 @@ _ACTIVATIONS = {
 # Fields that are fixed here -> the values that all T5 models have; None is a field that was left out.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "layer_norm_epsilon": (1e-6, None),
-    "pad_token_id": (0, None),
-    "decoder_start_token_id": (0, None),
-    "eos_token_id": (1, [1], None),
     "is_encoder_decoder": (True, None),
 }
-# Fields of T5Config that no shape of a parameter tells.
-_UNSEEN = ("mlp_activations", "logits_via_embedding", "relative_attention_max_distance")
+# T5's own ids of padding, end and start.
+_OWN_IDS = {"pad": 0, "eos": 1, "start": 0}
+# What a shape of a parameter tells, which is compared where it is loaded.
+_SEEN = frozenset(
+    "vocab_size emb_dim num_heads num_encoder_layers num_decoder_layers head_dim mlp_dim"
+    " relative_attention_num_buckets relative_bias_per_layer".split()
+)
 
 
 def read_config(folder: epath.PathLike) -> dict[str, Any]:
@@ -43,6 +46,12 @@ def read_config(folder: epath.PathLike) -> dict[str, Any]:
         expected="the configuration that Hugging Face saves beside a model's weights",
         fix="download the model's config.json again",
     )
+
+
+def width_of(config: Mapping[str, Any]) -> int | None:
+    """Returns the width of the encoder that a config.json of any family describes; None if it does not say it."""
+    encoder = config.get("encoder", {})
+    return config.get("d_model") or {**encoder, **encoder.get("text_config", {})}.get("hidden_size")
 
 
 def t5_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,12 +69,12 @@ def t5_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Source: transformers 4 and 5, `T5Config`, `MT5Config`, `UMT5Config`.
     """
     family = config.get("model_type")
-    if family not in _FAMILIES:
+    if family not in MODEL_TYPES:
         raise CheckpointError(
             "The Hugging Face model is no T5",
             got=f"model_type {family!r}",
-            expected=f"one of {', '.join(_FAMILIES)}",
-            fix="use a T5, Flan-T5, T0, mT5, UMT5, ByT5 or UL2 checkpoint",
+            expected=f"one of {', '.join(MODEL_TYPES)}, t5gemma, t5gemma2",
+            fix="use a T5, Flan-T5, T0, mT5, UMT5, ByT5, UL2 or T5Gemma checkpoint",
         )
     for field, allowed in _FIXED.items():
         if config.get(field) not in allowed:
@@ -79,12 +88,29 @@ def t5_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "num_decoder_layers": _size(config, "num_decoder_layers", num_layers),
         "head_dim": _size(config, "d_kv"),
         "mlp_dim": _size(config, "d_ff"),
-        "mlp_activations": _mlp_activations(config, _FAMILIES[family]),
+        "mlp_activations": _mlp_activations(config, MODEL_TYPES[family]),
         "logits_via_embedding": _rescales_output(config),
         "relative_attention_num_buckets": _size(config, "relative_attention_num_buckets", 32),
         "relative_attention_max_distance": _size(config, "relative_attention_max_distance", 128),
         "relative_bias_per_layer": family == "umt5",
+        **_special_ids(config),
     }
+
+
+def _special_ids(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The ids of padding, end and start; nothing where they are T5's own, as earlier versions left them out."""
+    eos = config.get("eos_token_id")
+    found = {
+        "pad": config.get("pad_token_id"),
+        "eos": eos[0] if isinstance(eos, list) and len(eos) == 1 else eos,
+        "start": config.get("decoder_start_token_id"),
+    }
+    ids = {name: _OWN_IDS[name] if value is None else value for name, value in found.items()}
+    for name, value in ids.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            field = {"start": "decoder_start_token_id"}.get(name, f"{name}_token_id")
+            raise _unsupported(field, value, "a token id")
+    return {"special_ids": ids} if ids != _OWN_IDS else {}
 
 
 def check_settings(settings: Mapping[str, Any], model_config: Any, *, path: epath.PathLike) -> None:
@@ -97,21 +123,55 @@ def check_settings(settings: Mapping[str, Any], model_config: Any, *, path: epat
       model_config: The `T5Config` of the model that the run builds.
       path: The checkpoint, to be named.
     """
-    for field in _UNSEEN:
-        got, stored = getattr(model_config, field), settings[field]
-        # JSON has no tuples.
-        stored = tuple(stored) if isinstance(stored, list) else stored
-        if got != stored:
+    family = type(model_config).__name__
+    ids = dataclasses.asdict(model_config.ids)
+    ours = _leaves({**dataclasses.asdict(model_config), "special_ids": ids})
+    theirs = _leaves({"special_ids": _OWN_IDS, **settings})
+    if other := sorted(set(theirs) - set(ours)):
+        raise CheckpointError(
+            f"The checkpoint {path} is of another family than the model",
+            got=f"network.{family}, which has no {other[0]}",
+            expected="the family that the checkpoint's config.json names",
+            fix=f"use --gin_file={_gin_file(settings)}",
+        )
+    for field, stored in theirs.items():
+        if field not in _SEEN and ours[field] != stored:
+            binding = _binding(family, field)
+            # Which object the ids are fields of has to be said where they are not T5's.
+            whole = f"network.{family}.special_ids = @network.SpecialIds() and "
             raise CheckpointError(
-                f"The model computes something else than the checkpoint {path}: network.T5Config.{field} differs",
-                got=got,
+                f"The model computes something else than the checkpoint {path}: {binding} differs",
+                got=ours[field],
                 expected=f"{stored!r}, by the checkpoint's config.json",
-                fix=f"use --gin_file={_gin_file(settings)}, or bind network.T5Config.{field} = {stored!r}",
+                fix=f"use --gin_file={_gin_file(settings)}, or bind"
+                f" {whole if field.startswith('special_ids.') else ''}{binding} = {stored!r}",
             )
+
+
+def _leaves(settings: Mapping[str, Any], name: str = "") -> dict[str, Any]:
+    """Settings by dotted name, lists as tuples."""
+    leaves: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            leaves |= _leaves(value, f"{name}{key}.")
+        else:
+            # JSON has no tuples.
+            leaves[f"{name}{key}"] = tuple(value) if isinstance(value, list) else value
+    return leaves
+
+
+def _binding(family: str, field: str) -> str:
+    """How gin names a field: those of a stack, and of the special ids, are of a configurable of their own."""
+    part, _, name = field.rpartition(".")
+    owners = {"": f"network.{family}", "special_ids": "network.SpecialIds"}
+    return f"{owners.get(part, f'{part}/network.T5GemmaStack')}.{name}"
 
 
 def _gin_file(settings: Mapping[str, Any]) -> str:
     """The gin file that a checkpoint's family starts from, its size left open."""
+    if "encoder" in settings:
+        number = "2" if settings["merges_attention"] else ""
+        return f"models/t5gemma{number}_{{size}}_prompt.gin"
     families = {250112: "mt5", 384: "byt5"}
     if settings["relative_bias_per_layer"]:
         name = "umt5"

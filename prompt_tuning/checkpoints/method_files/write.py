@@ -45,6 +45,14 @@ def write_set(
                 expected=kinds.names_of("encode_adapter"),
                 fix="export it as .safetensors",
             )
+        # PEFT names modules as transformers does, and the names that adapters are written with are T5's.
+        if "encoder" in (found.info.get("model") or {}):
+            raise ConfigError(
+                "An adapter of this method is written for a T5 only",
+                got="a T5Gemma's parameters",
+                expected="--format=safetensors",
+                fix="export it as .safetensors",
+            )
         base_model = write.base_model_of(base_model, found.info)
         files = kind.encode_adapter(found, base_model=base_model)
         target.parent.mkdir(parents=True, exist_ok=True)

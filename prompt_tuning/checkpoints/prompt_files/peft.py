@@ -6,7 +6,8 @@ prompt tuning hold what each task multiplies the prompt with beside it (`method_
 What PEFT computes for a T5 with such an adapter, from version 0.4 (2023) to 0.21: the first `num_virtual_tokens` rows
 of the tensor go in front of the encoder's embedded input, with an attention mask of 1; the decoder gets nothing. So
 `num_transformer_submodules` is 1 in what is written here. With 2, PEFT's default for T5, the tensor has twice as many
-rows, and the second half, meant for a decoder, is never read.
+rows, and the second half, meant for a decoder, is never read. In a T5Gemma the rows are multiplied on their way
+(`is_scaled`).
 
 Source: PEFT 0.21, `peft_model.py` `PeftModelForSeq2SeqLM.forward` and `.generate`, `tuners/prompt_tuning/model.py`.
 """
@@ -23,6 +24,7 @@ from jaxtyping import Float
 
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.checkpoints.formats import torch_files
+from prompt_tuning.checkpoints.formats.huggingface_config import CONFIG_FILE as MODEL_CONFIG_FILE
 from prompt_tuning.checkpoints.method_files.method_set import METHOD
 from prompt_tuning.checkpoints.prompt_files import matrices
 from prompt_tuning.errors import CheckpointError
@@ -94,6 +96,7 @@ def read_adapter(
     prompt = matrices.check_matrix(
         tensors[TENSOR][:rows], path, what="prompt", setting=setting, width=width
     )
+    prompt = _scaled(prompt, base_model=config.get("base_model_name_or_path"), info=info)
     if kind == MULTITASK:
         # Without what tasks multiply it with it is no prompt to put in front.
         info = {METHOD: {"name": "MPT"}, **(info or {})}
@@ -112,6 +115,7 @@ def encode_adapter(
       info: What the prompt belongs to; kept in the metadata of the tensor's file.
       base_model: Name on the Hugging Face hub, or path, of the model that the prompt is for.
     """
+    prompt = _scaled(prompt, base_model=base_model, info=info, power=-1)
     config = {
         "base_model_name_or_path": base_model,
         "inference_mode": True,
@@ -126,6 +130,46 @@ def encode_adapter(
         WEIGHTS_FILE: matrices.encode_safetensors({TENSOR: prompt}, info),
         CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
     }
+
+
+def is_scaled(model: Mapping[str, Any]) -> bool:
+    """Returns whether transformers multiplies a prompt of PEFT's with the square root of its width.
+
+    Its T5Gemma does so with whatever it is given for embedded input; T5Gemma 2 and T5 take that as it is. Prompts here
+    are as they enter the encoder.
+
+    Args:
+      model: The model's config.json, or what a run recorded of its architecture.
+    """
+    if "model_type" in model:
+        return model["model_type"] == "t5gemma"
+    return model.get("merges_attention") is False
+
+
+def _scaled(
+    prompt: Float[np.ndarray, "P H"],
+    *,
+    base_model: str | None,
+    info: Mapping[str, Any] | None,
+    power: int = 1,
+) -> Float[np.ndarray, "P H"]:
+    """A prompt as it enters the encoder, given as PEFT has it; with power -1 the other way round.
+
+    The model is the one that the run recorded, else the folder that the adapter names, else what its name says.
+    """
+    model: Mapping[str, Any] = (info or {}).get("model") or {}
+    if not model and base_model and "://" not in base_model:
+        found = epath.Path(base_model) / MODEL_CONFIG_FILE
+        name = base_model.rpartition("/")[2].lower()
+        if found.is_file():
+            model = json_files.read(
+                found, expected="the model's configuration", fix="copy it again"
+            )
+        elif name.startswith("t5gemma-") and not name.startswith("t5gemma-2-"):
+            model = {"model_type": "t5gemma"}
+    if not is_scaled(model):
+        return prompt
+    return prompt * np.float32(prompt.shape[1] ** (0.5 * power))
 
 
 def kind_of(path: epath.Path) -> str | None:

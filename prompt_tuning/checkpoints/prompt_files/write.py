@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float
 
 from prompt_tuning.checkpoints import json_files, paths
-from prompt_tuning.checkpoints.formats.huggingface_config import CONFIG_FILE
+from prompt_tuning.checkpoints.formats.huggingface_config import CONFIG_FILE, width_of
 from prompt_tuning.checkpoints.paths import STEP_PREFIX
 from prompt_tuning.checkpoints.prompt_files import matrices, peft, read
 from prompt_tuning.checkpoints.prompt_files.read import FOLDER, METHOD_FILE
@@ -197,12 +197,12 @@ def base_model_of(
         named = recorded if (epath.Path(recorded) / CONFIG_FILE).is_file() else None
     if not named or not (epath.Path(named) / CONFIG_FILE).is_file():
         return named
-    model_width = json.loads((epath.Path(named) / CONFIG_FILE).read_text()).get("d_model")
+    model_width = width_of(json.loads((epath.Path(named) / CONFIG_FILE).read_text()))
     if width is not None and model_width != width:
         raise CheckpointError(
             f"The prompt does not fit {named}",
             got=f"a prompt of width {width}",
-            expected=f"the model's width {model_width} (d_model)",
+            expected=f"the model's width {model_width}",
             fix="name the model that the prompt was trained on as --base_model",
         )
     return named

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from prompt_tuning.checkpoints.source import ParamSource
+from prompt_tuning.checkpoints.source import ParamSource, embedding_scale
 from prompt_tuning.commands.inspect import neighbours
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params.names import EMBEDDING
@@ -97,6 +97,9 @@ def read_table(source: ParamSource, width: int) -> Float[np.ndarray, "V H"]:
     for start in range(0, shape[0], step):
         rows = slice(start, min(start + step, shape[0]))
         table[rows] = source.read(EMBEDDING, (rows, slice(0, width)))
+    # As they enter the encoder, in front of which prompts stand.
+    if (scale := embedding_scale(source)) != 1:
+        table *= np.float32(scale)
     return table
 
 

@@ -17,7 +17,6 @@ from prompt_tuning.models.config import REMAT_POLICIES
 _PARTITIONS = "partitioning.PjitPartitioner.num_partitions"
 _SUBMESH = "partitioning.PjitPartitioner.model_parallel_submesh"
 _PARAMETER_DIMS = "partitioning.standard_logical_axis_rules.parameter_partitioning_dims"
-_REMAT = "network.T5Config.remat_policy"
 _MICROBATCHES = "trainer.Trainer.num_microbatches"
 _DTYPE = "utils.RestoreCheckpointConfig.dtype"
 
@@ -124,7 +123,8 @@ def changes(run: PlannedRun, too_large: Figures) -> Iterator[Change]:
         assert run.trainer is not None
         policies = list(REMAT_POLICIES)
         later = policies[policies.index(run.model.config.remat_policy) + 1 :]
-        levers.append([Change(((_REMAT, f"'{name}'"),)) for name in later])
+        remat = f"network.{type(run.model.config).__name__}.remat_policy"
+        levers.append([Change(((remat, f"'{name}'"),)) for name in later])
         current = run.trainer.num_microbatches or 1
         # M microbatches divide the temporaries by M at best.
         held = too_large.weight_bytes_per_core + too_large.optimizer_bytes_per_core

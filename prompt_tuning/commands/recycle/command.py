@@ -88,6 +88,7 @@ def _embeddings(
     model: "ParamSource", flag: str, offset: int, count: int
 ) -> Float[np.ndarray, "K H"]:
     """The embeddings of `count` tokens from the id `offset` on."""
+    from prompt_tuning.checkpoints.source import embedding_scale
     from prompt_tuning.params.names import EMBEDDING
 
     rows, width = model.shapes()[EMBEDDING][0]
@@ -98,9 +99,9 @@ def _embeddings(
             expected=f"at most {rows} together, the rows of its embedding table",
             fix="lower --num_words or --word_offset",
         )
-    return model.read(EMBEDDING, (slice(offset, offset + count), slice(0, width))).astype(
-        np.float32
-    )
+    table = model.read(EMBEDDING, (slice(offset, offset + count), slice(0, width)))
+    # As they enter the encoder, in front of which prompts stand.
+    return table.astype(np.float32) * np.float32(embedding_scale(model))
 
 
 def _check_vocabularies(source: "ParamSource", target: "ParamSource") -> None:

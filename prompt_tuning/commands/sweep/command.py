@@ -184,7 +184,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     add("--output_dir", required=True, help="folder of results.jsonl, logs and runs")
     add("--runs_dir", help="folder of the runs, if elsewhere, for example gs://bucket/runs")
-    add("--scale", choices=["full", "mini"], help="sizes and tasks of the paper's sweeps")
+    add(
+        "--scale", choices=["full", "mini", "t5gemma"], help="sizes and tasks of the paper's sweeps"
+    )
     add("--dry_run", action="store_true", help="check every cell, show what is left, and stop")
     add(
         "--topology",

@@ -223,8 +223,8 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     [
         ("model_type", "longt5"),
         ("layer_norm_epsilon", 1e-5),
-        ("decoder_start_token_id", 2),
-        ("pad_token_id", 1),
+        ("decoder_start_token_id", -1),
+        ("pad_token_id", "1"),
         ("eos_token_id", [1, 2]),
         ("is_encoder_decoder", False),
         ("d_model", "768"),
