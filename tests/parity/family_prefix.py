@@ -19,6 +19,7 @@ from prompt_tuning.checkpoints.method_files.prefix import PEFT_KIND
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.method_files.write import write_set
 from prompt_tuning.models import attention
+from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.methods.deep_prompt import MODES, DeepPrompt
 from prompt_tuning.models.methods.method import Around, Layer
@@ -260,6 +261,7 @@ def _property(name: str, base: pathlib.Path, arrays: Arrays, file: pathlib.Path)
     for kind, x in (("key", keys), ("value", values)):
         params[f"prefix_{kind}"] = x.reshape(rows, length, -1)
     model, _ = _with(base, method=Prefix(length=length, places=("encoder",)))
+    assert isinstance(model.config, T5Config)
     module = attention.Attention(
         model.config, deterministic=True, method=model.method, name="attention"
     )

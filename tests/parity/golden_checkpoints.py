@@ -54,7 +54,7 @@ def _checkpoint_rows(golden: Golden, folder: pathlib.Path) -> Iterator[Row]:
         )
         expected = flat
         if scan_layers:
-            expected = both_layouts.to_scanned(flat, num_heads=model.config.num_heads)
+            expected = both_layouts.to_scanned(flat)
         wrong = set(loaded) ^ set(expected)
         wrong |= {p for p in set(loaded) & set(expected) if differing(loaded[p], expected[p])}
         note = f"{len(loaded)} arrays of {', '.join(sorted(dtypes))}"

@@ -132,7 +132,7 @@ class Golden:
         """Returns the parameters of `model` as a nested dict of device arrays, in its layout."""
         flat = self.frozen if model.prompt is None else self.params
         if model.config.scan_layers:
-            flat = both_layouts.to_scanned(flat, num_heads=model.config.num_heads)
+            flat = both_layouts.to_scanned(flat)
         return tree.unflatten({path: jnp.asarray(x) for path, x in flat.items()})
 
 
