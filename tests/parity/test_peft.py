@@ -58,7 +58,6 @@ def test_the_comparison_sees_a_prompt_that_is_left_out_or_out_of_order():
     [
         peft.LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q"]),
         peft.PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3),
-        peft.PromptEncoderConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=3),
     ],
     ids=lambda config: config.peft_type.value,
 )
