@@ -39,14 +39,19 @@ def _free_port() -> int:
         return server.getsockname()[1]
 
 
+def _environment(devices: int) -> dict[str, str]:
+    """What a process with so many virtual devices is started with."""
+    python_path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+    flags = re.sub(r"(device_count=)\d+", rf"\g<1>{devices}", os.environ["XLA_FLAGS"])
+    return {**os.environ, "PYTHONPATH": python_path, "XLA_FLAGS": flags}
+
+
 def _run(count: int, argv: list[str]) -> None:
     """Runs the command in `count` processes that share eight virtual devices; one is this process, which has eight."""
     if count == 1:
         assert cli.main(argv) == 0
         return
-    python_path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
-    flags = re.sub(r"(device_count=)\d+", rf"\g<1>{8 // count}", os.environ["XLA_FLAGS"])
-    env = {**os.environ, "PYTHONPATH": python_path, "XLA_FLAGS": flags}
+    env = _environment(8 // count)
     address = f"127.0.0.1:{_free_port()}"
     started = []
     for index in range(count):
@@ -217,8 +222,9 @@ def test_a_stranger_at_another_address_neither_joins_a_run_nor_ends_it():
     def start(code, host, index):
         command = [sys.executable, "-c", code, f"{host}:{port}", str(index)]
         pipe = subprocess.PIPE
+        # One device: of eight that wait for each other on two cores, some may never get a thread.
         process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=REPO
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=_environment(1)
         )
         started.enter_context(process)
         started.callback(process.kill)
