@@ -34,6 +34,8 @@ def build_method(described: Mapping[str, Any]) -> Method:
             name=name,
             candidates=targets,
         )
+    if "methods" in settings:
+        settings["methods"] = [build_method(part) for part in settings["methods"]]
     try:
         return pkgutil.resolve_name(targets[name])(**settings)
     except TypeError as error:

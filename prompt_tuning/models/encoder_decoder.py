@@ -187,7 +187,9 @@ class EncoderDecoderModel:
         """Returns what the method adds to the loss of a training step, whatever its batch is; None for nothing."""
         # Looked up where a text is encoded: models without such a method may have no vocabulary.
         return self.method and self.method.penalty(
-            params, lambda text: self.input_vocabulary.encode(text)
+            params,
+            lambda text: self.input_vocabulary.encode(text),
+            self.config.embedding_scale,
         )
 
     def score(self, params: PyTree, batch: Batch) -> jax.Array:

@@ -9,7 +9,6 @@ import jax
 from prompt_tuning.checkpoints import paths
 from prompt_tuning.checkpoints.method_files import kinds
 from prompt_tuning.checkpoints.method_files.folded import FOLDED, is_folded
-from prompt_tuning.checkpoints.method_files.method_set import METHOD
 from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
@@ -63,8 +62,8 @@ def check_whole(
     parts = model.method.parts if model.method else ()
     ours = [type(part).__name__ for part in parts]
     for what, recorded in records:
-        name = (recorded.get(METHOD) or {}).get("name")
-        if model.prompt is not None and kinds.changes_prompt(recorded) and name not in ours:
+        name = next((n for n in kinds.changing_prompt(recorded) if n not in ours), None)
+        if model.prompt is not None and name is not None:
             raise CheckpointError(
                 f"The prompt of {what} is a part of what methods.{name} puts in front of inputs",
                 got=f"a model with METHOD = {ours or None}",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from prompt_tuning.checkpoints.method_files import mpt
+from prompt_tuning.checkpoints.method_files import kinds, mpt
 from prompt_tuning.checkpoints.method_files.method_set import METHOD
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.prompt_files.source import read_source
@@ -59,7 +59,10 @@ def read_task_prompt(
     if SHARED_PROMPT not in added:
         prompt, recorded = read_source(source, step=step)
         info = {**info, **recorded}
-    width = info["model"]["emb_dim"] if prompt is None else prompt.shape[1]
+    model = info.get("model") or {}
+    width = (
+        model.get("emb_dim") or model["encoder"]["emb_dim"] if prompt is None else prompt.shape[1]
+    )
     made = prompt_alone(
         method,
         added,
@@ -67,6 +70,10 @@ def read_task_prompt(
         np.zeros((1, 1, width), np.float32),
         task=np.array([number_of(task, method.task_names)]),
     )
-    # What it belongs to is the model alone.
-    info.pop(METHOD, None)
+    # What it belongs to is the model, and what was tuned beside it.
+    described = info.pop(METHOD, None) or {}
+    parts = described.get("methods", ())
+    beside = [part for part in parts if not kinds.changes_prompt({METHOD: part})]
+    if beside:
+        info[METHOD] = {**described, "methods": beside} if len(beside) > 1 else beside[0]
     return np.asarray(made[0]), {**info, "task": task}

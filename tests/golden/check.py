@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--huggingface", action="store_true", help="compare with transformers and PEFT as well"
     )
     args = parser.parse_args(argv)
-    if not (args.directory / "meta.json").is_file() and not _kind_of(args.directory):
+    if not (args.directory / "meta.json").is_file() and not _kinds_of(args.directory):
         parser.error(
             f"{args.directory} has no meta.json and none of "
             f"{', '.join((*T0_FILES, *FAMILY_FOLDERS, *GEMMA_CASES, GEMMA_COUNTS))}: "
@@ -81,8 +81,8 @@ def _prepare() -> None:
         os.environ.setdefault(name, value)
 
 
-def _kind_of(directory: pathlib.Path) -> str | None:
-    """What a folder without meta.json holds reference numbers of: its module in tests/parity; None if of nothing."""
+def _kinds_of(directory: pathlib.Path) -> list[str]:
+    """What a folder without meta.json holds reference numbers of: their modules in tests/parity."""
     names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
     kinds = {
         "t0": T0_FILES,
@@ -90,7 +90,7 @@ def _kind_of(directory: pathlib.Path) -> str | None:
         "t5gemma": (*GEMMA_CASES, GEMMA_COUNTS),
     }
     found = [kind for kind, own in kinds.items() if names & set(own)]
-    return found[0] if found and "meta.json" not in names else None
+    return found if "meta.json" not in names else []
 
 
 def _vocabulary(args: argparse.Namespace) -> pathlib.Path | None:
@@ -107,8 +107,12 @@ def _compare(directory: pathlib.Path, vocabulary: pathlib.Path | None, *, huggin
     from tests.parity import golden
     from tests.parity.golden_folder import Golden
 
-    if kind := _kind_of(directory):
-        report = importlib.import_module(f"tests.parity.{kind}").compare(directory, vocabulary)
+    if kinds := _kinds_of(directory):
+        report = golden.Report()
+        for kind in kinds:
+            found = importlib.import_module(f"tests.parity.{kind}").compare(directory, vocabulary)
+            report.rows += found.rows
+            report.not_checked += found.not_checked
     else:
         folder = Golden(directory, vocabulary)
         report = golden.compare(folder)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,7 @@ from prompt_tuning.models.layers import Dense
 from prompt_tuning.models.methods.ia3 import IA3
 from prompt_tuning.models.methods.lora import LoRA
 from prompt_tuning.models.methods.method import Method
-from prompt_tuning.params.names import IA3_SCALING, PROMPT_PATH
+from prompt_tuning.params.names import IA3_SCALING, LORA_B, PROMPT_PATH
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.run.method_start import arrays_of
 from tests.helpers import tiny_config
@@ -97,11 +98,13 @@ def _adapter(
     """The rows of one adapter that adds parameters inside the layers."""
     found = read_set(folder)
     model, frozen = _with(base, method=_method_of(found))
-    params = {**frozen, **arrays_of(model, found, "METHOD_FILE")}
-    gradients = arrays_of(model, _gradients_of(folder, arrays), "METHOD_FILE")
+    own = arrays_of(model, found, "METHOD_FILE")
+    params = {**frozen, **own}
+    # Of layers that the adapter leaves out PEFT has none.
+    gradients = _gradients_of(folder, arrays, found)
     yield from family_folder.case_rows(name, model, params, arrays, gradients=gradients)
     yield from _merged(name, base, found, arrays)
-    whole = MethodSet({p: params[p] for p in gradients}, found.info)
+    whole = MethodSet(own, found.info)
     write = lambda target: write_set(target, whole, file_format="peft")  # noqa: E731
     yield from family_folder.read_back(name, base, arrays, write)
     yield _round_trip(name, whole, write, lambda path: read_set(path).params)
@@ -113,7 +116,9 @@ def _method_of(found: MethodSet) -> Method:
     return METHODS[settings.pop("name")](**settings)
 
 
-def _gradients_of(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> MethodSet:
+def _gradients_of(
+    folder: pathlib.Path, arrays: Mapping[str, np.ndarray], found: MethodSet
+) -> dict[str, np.ndarray]:
     """The gradients in a file, read as the adapter whose parameters' they are."""
     tensors = {
         name.removeprefix("grad/").replace(".default", ""): np.ascontiguousarray(x)
@@ -123,7 +128,20 @@ def _gradients_of(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> Met
     with tempfile.TemporaryDirectory() as made:
         shutil.copy(folder / peft.CONFIG_FILE, made)
         safetensors.numpy.save_file(tensors, pathlib.Path(made) / peft.WEIGHTS_FILE)
-        return read_set(made)
+        read = read_set(made).params
+    stored = {
+        f"{huggingface.module_here(match[1])}/{LORA_B}": x.T
+        for name, x in tensors.items()
+        if (match := re.fullmatch(r"base_model\.model\.(.+)\.lora_B\.weight", name))
+    }
+    out = {}
+    for path, x in read.items():
+        theirs = stored.get(path)
+        # A B that takes in a scale of its own has the gradient divided by it, where the reader multiplied.
+        scale = 1.0 if theirs is None else np.abs(x).max() / (np.abs(theirs).max() or 1.0)
+        out[path] = x / np.float32(scale or 1.0) ** 2
+    assert set(out) == set(found.params)
+    return out
 
 
 def _merged(

@@ -184,13 +184,15 @@ def _mpt(
         )
         theirs = arrays["encoder_output_numpy64"]
         yield Row(f"{name}/encoder output", largest(encoded[is_real], theirs[is_real]), ENCODED)
-        expected = arrays["greedy_generate"][:, 1:]
-        predict = jax.jit(lambda p, b: model.predict(p, b, expected.shape[1])[0])
-        tokens = np.asarray(predict(tree.unflatten(params), batch))
-        is_open = np.ones_like(expected, bool)
-        is_open[:, 1:] = np.cumprod(expected[:, :-1] != 1, axis=1).astype(bool)
-        wrong = int((tokens != expected)[is_open].sum())
-        yield Row(f"{name}/greedy_generate", wrong, 0, "count", f"{is_open.sum()} tokens")
+        # transformers cannot generate with more decoder than encoder layers.
+        if "greedy_generate" in arrays:
+            expected = arrays["greedy_generate"][:, 1:]
+            predict = jax.jit(lambda p, b: model.predict(p, b, expected.shape[1])[0])
+            tokens = np.asarray(predict(tree.unflatten(params), batch))
+            is_open = np.ones_like(expected, bool)
+            is_open[:, 1:] = np.cumprod(expected[:, :-1] != 1, axis=1).astype(bool)
+            wrong = int((tokens != expected)[is_open].sum())
+            yield Row(f"{name}/greedy_generate", wrong, 0, "count", f"{is_open.sum()} tokens")
         for part in ("logits, loss and gradients", "greedy_forward"):
             reason = "PEFT's forward with rows in front of the decoder, which its generate has not"
             yield NotChecked(f"{name.removeprefix('family/')}/{part}", reason)

@@ -12,7 +12,7 @@ DIRECTORY = (SHARED or check.REPO) / "golden" / "t5gemma"
 
 def test_a_folder_is_known_by_its_parts(tmp_path):
     (tmp_path / check.GEMMA_CASES[0]).mkdir()
-    assert check._kind_of(tmp_path) == "t5gemma"
+    assert check._kinds_of(tmp_path) == ["t5gemma"]
     assert t5gemma.compare(tmp_path, None).rows == []
 
 

@@ -60,8 +60,8 @@ def read_adapter(path: epath.Path) -> MethodSet:
     tensors, info = peft.read_tensors(path)
     named = {name.removeprefix(_PREFIX): x for name, x in tensors.items()}
     read = _from_modules(path, named, _PEFT_TENSOR, info=info or {})
-    # A list names maps of all layers; an expression may leave layers out, which then stay as they are.
-    is_partial = isinstance(config.get("target_modules"), str) or config.get("exclude_modules")
+    # What it leaves out stays as it is.
+    is_partial = peft.leaves_modules_out(config)
     return MethodSet(read.params, read.info, absent=1.0 if is_partial else None)
 
 
@@ -82,6 +82,7 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
         name = _PREFIX + huggingface.module_there(module) + _PEFT_TENSOR
         tensors[name] = x[None] if is_input else x[:, None]
     letter = lambda names: [huggingface.LETTERS.get(name, name) for name in names]  # noqa: E731
+    targets = letter([*outputs, *inputs])
     config = {
         "base_model_name_or_path": base_model,
         "fan_in_fan_out": False,
@@ -90,7 +91,8 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
         "init_ia3_weights": True,
         "modules_to_save": None,
         "peft_type": PEFT_KIND,
-        "target_modules": letter([*outputs, *inputs]),
+        # A list names maps of every layer; with an expression, layers may be left out.
+        "target_modules": targets if found.absent is None else rf".*\.({'|'.join(targets)})",
         "task_type": peft.TASK,
     }
     return {

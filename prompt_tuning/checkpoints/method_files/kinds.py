@@ -108,8 +108,14 @@ def of_adapter(peft_type: str | None) -> Kind | None:
 
 def changes_prompt(info: Mapping[str, Any]) -> bool:
     """Returns whether a prompt is only a part of what stood in front of the input, by what is recorded of it."""
-    kind = of_set(MethodSet({}, info))
-    return kind is not None and kind.changes_prompt
+    return bool(changing_prompt(info))
+
+
+def changing_prompt(info: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the methods that made something else of a prompt, by what is recorded of it."""
+    method = info.get(METHOD) or {}
+    names = [part.get("name") for part in method.get("methods") or [method]]
+    return [kind.name for kind in KINDS if kind.changes_prompt and kind.name in names]
 
 
 def names_of(field: str) -> str:

@@ -36,7 +36,6 @@ _PREFIX = "base_model.model."
 _TENSOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.\w+)?\.weight")
 # Fields of adapter_config.json by which an adapter is more than two matrices beside each kernel.
 _UNKNOWN = (
-    "bias",
     "modules_to_save",
     "use_dora",
     "lora_bias",
@@ -52,7 +51,7 @@ _UNKNOWN = (
     "monteclora_config",
 )
 # Starts that leave the frozen weights as they are; others subtract something from them.
-_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 # Modules of a model that have a linear map of one of these names.
 _MODULES_WITH = {
     **dict.fromkeys(
@@ -114,9 +113,7 @@ def read_adapter(path: epath.Path) -> MethodSet:
             {p: alphas[m] for p, m in at_place.items()}, config.get("lora_alpha")
         ),
     }
-    is_partial = isinstance(config.get("target_modules"), str) or any(
-        config.get(field) not in (None, []) for field in ("exclude_modules", "layers_to_transform")
-    )
+    is_partial = peft.leaves_modules_out(config)
     return MethodSet(params, {**(info or {}), METHOD: settings}, absent=0.0 if is_partial else None)
 
 

@@ -24,3 +24,5 @@ class MethodSet:
 
 # In what a run records, and in `MethodSet.info`.
 METHOD = "method"
+# In what is recorded in a file of a set: its `absent`.
+ABSENT = "absent"

@@ -5,7 +5,7 @@ from etils import epath
 
 from prompt_tuning.checkpoints.formats import run
 from prompt_tuning.checkpoints.method_files import folded, kinds
-from prompt_tuning.checkpoints.method_files.method_set import MethodSet
+from prompt_tuning.checkpoints.method_files.method_set import ABSENT, MethodSet
 from prompt_tuning.checkpoints.prompt_files import matrices, peft, source
 from prompt_tuning.checkpoints.prompt_files.read import METHOD_FILE
 from prompt_tuning.errors import CheckpointError
@@ -57,7 +57,7 @@ def read_set(
     elif found.suffix == ".safetensors" and found.is_file():
         tensors, info = matrices.read_safetensors(found)
         params = {name.replace(".", "/"): x.astype(np.float32) for name, x in tensors.items()}
-        read = MethodSet(params, info or {})
+        read = MethodSet(params, info or {}, absent=(info or {}).get(ABSENT))
     elif found.suffix == ".pt":
         (read_torch,) = (kind.read_torch for kind in kinds.KINDS if kind.read_torch)
         read = read_torch(found)

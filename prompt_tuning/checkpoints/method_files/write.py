@@ -4,7 +4,7 @@ from etils import epath
 
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.checkpoints.method_files import kinds
-from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
+from prompt_tuning.checkpoints.method_files.method_set import ABSENT, METHOD, MethodSet
 from prompt_tuning.checkpoints.prompt_files import write
 from prompt_tuning.errors import ConfigError
 
@@ -59,4 +59,6 @@ def write_set(
         write.write_folder(target, files)
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
-        json_files.write_atomically(target, write.encode_set(found.params, found.info))
+        left_out = {} if found.absent is None else {ABSENT: found.absent}
+        encoded = write.encode_set(found.params, {**found.info, **left_out})
+        json_files.write_atomically(target, encoded)

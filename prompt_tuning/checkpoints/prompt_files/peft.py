@@ -215,6 +215,14 @@ def read_config(path: epath.Path, *, kind: str, what: str) -> dict[str, Any]:
     return config
 
 
+def leaves_modules_out(config: Mapping[str, Any]) -> bool:
+    """Returns whether an adapter of linear maps may have some of a map's layers only; a list of last names has all."""
+    targets = config.get("target_modules")
+    if isinstance(targets, str) or any("layer." in name for name in targets or ()):
+        return True
+    return any(config.get(f) not in (None, []) for f in ("exclude_modules", "layers_to_transform"))
+
+
 def read_tensors(path: epath.Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
     """Returns the tensors of an adapter and what is recorded of them; from a pickled file through PyTorch."""
     if (path / WEIGHTS_FILE).is_file():

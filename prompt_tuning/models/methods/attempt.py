@@ -1,6 +1,7 @@
 """ATTEMPT: each input mixes trained prompts of other tasks with one of its own, by attention."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -64,6 +65,11 @@ class Attempt(Method):
         """See `Method`."""
         return self.bottleneck is not None
 
+    def check(self, added: Sequence[str]) -> None:
+        """Raises ConfigError if the network that weighs finds no place; without one nothing is added. See `Method`."""
+        if self.bottleneck is not None:
+            super().check(added)
+
     def describe(self) -> dict[str, Any]:
         """Returns name and settings; sources by their content, since files may move."""
         digests = [content.of_bytes(x.tobytes()) for x in self._read()]
@@ -99,6 +105,13 @@ class Attempt(Method):
         del task
         # [#B, sources, P, H]
         mixed = jnp.asarray(self._read())[None]
+        if mixed.shape[-1] != embedded.shape[-1]:
+            raise CheckpointError(
+                "The source prompts are for a model of another width",
+                got=f"width {mixed.shape[-1]}",
+                expected=f"the model's width {embedded.shape[-1]}",
+                fix="name prompts of this model's size as SOURCE_PROMPTS",
+            )
         own = jnp.zeros((), jnp.float32)
         if prompt is not None:
             own = jnp.asarray(prompt, jnp.float32)

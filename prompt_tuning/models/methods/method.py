@@ -311,14 +311,17 @@ class Method:
         del tokens
         return embedded
 
-    def penalty(self, params: PyTree, encode_text: EncodeText) -> Float[jax.Array, ""] | None:
+    def penalty(
+        self, params: PyTree, encode_text: EncodeText, embedding_scale: float = 1.0
+    ) -> Float[jax.Array, ""] | None:
         """Returns what is added to the loss of a training step, once a step; None for nothing.
 
         Args:
           params: All parameters of the model.
           encode_text: Text to token ids without EOS, as the model's inputs have them.
+          embedding_scale: See `Architecture`.
         """
-        del params, encode_text
+        del params, encode_text, embedding_scale
         return None
 
 

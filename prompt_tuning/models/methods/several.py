@@ -153,9 +153,11 @@ class Several(Method):
         """Returns the embedded tokens as one of the methods makes them."""
         return self._one_of(tokens, embedded, lambda method: method.embedded_of(tokens, embedded))
 
-    def penalty(self, params: PyTree, encode_text: EncodeText) -> Float[jax.Array, ""] | None:
+    def penalty(
+        self, params: PyTree, encode_text: EncodeText, embedding_scale: float = 1.0
+    ) -> Float[jax.Array, ""] | None:
         """Returns what all of them add to the loss."""
-        terms = [method.penalty(params, encode_text) for method in self.methods]
+        terms = [method.penalty(params, encode_text, embedding_scale) for method in self.methods]
         there = [term for term in terms if term is not None]
         return sum(there[1:], start=there[0]) if there else None
 

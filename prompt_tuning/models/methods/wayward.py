@@ -58,7 +58,9 @@ class Wayward(Method):
         """Nothing has to be added; whether the target fits the prompt is known where `penalty` is traced."""
         del added
 
-    def penalty(self, params: PyTree, encode_text: EncodeText) -> Float[jax.Array, ""]:
+    def penalty(
+        self, params: PyTree, encode_text: EncodeText, embedding_scale: float = 1.0
+    ) -> Float[jax.Array, ""]:
         """Returns the term; see `Method`.
 
         Raises:
@@ -84,6 +86,7 @@ class Wayward(Method):
             embedding_table=flat[EMBEDDING],
             encode_text=encode_text,
             rng=jax.random.key(0),
+            embedding_scale=embedding_scale,
         )
         distance = jnp.sum(jnp.square(jnp.asarray(prompt, jnp.float32) - target))
         return self.gamma * distance / prompt.shape[0]

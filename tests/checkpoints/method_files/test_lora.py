@@ -102,7 +102,6 @@ Q = "base_model.model.encoder.block.0.layer.0.SelfAttention.q"
     ("tensors", "config", "text"),
     [
         ({}, {"use_dora": True}, "more than LoRA: use_dora"),
-        ({}, {"bias": "all"}, "more than LoRA: bias"),
         ({}, {"modules_to_save": ["lm_head"]}, "more than LoRA: modules_to_save"),
         ({}, {"init_lora_weights": "pissa_niter_4"}, "more than LoRA: init_lora_weights"),
         ({}, {"lora_alpha": None}, "lora_alpha that is none: got 'lora_alpha: None'"),
