@@ -43,6 +43,11 @@ class ParamSource(Protocol):
         ...
 
 
+def width_recorded(model: Mapping[str, Any]) -> int | None:
+    """Returns the width of the encoder of a model as runs record it, or None; T5Gemma's stacks have their own."""
+    return {**model, **(model.get("encoder") or {})}.get("emb_dim")
+
+
 def embedding_scale(source: ParamSource) -> float:
     """Returns what embedded tokens are in a stored model, as a multiple of its table's rows.
 

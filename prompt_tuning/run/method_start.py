@@ -114,6 +114,8 @@ def arrays_of(model: EncoderDecoderModel, found: MethodSet, setting: str) -> dic
     has = {name: x.shape for name, x in found.params.items()}
     if found.absent is not None:
         has = {**needed, **has}
+    if found.spare:
+        has = {name: shape for name, shape in has.items() if name in needed}
     differ = sorted(name for name in {*needed, *has} if needed.get(name) != has.get(name))
     if differ:
         shown = differ[:_MAX_SHOWN]

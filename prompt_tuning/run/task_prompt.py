@@ -10,6 +10,7 @@ from prompt_tuning.checkpoints.method_files import kinds, mpt
 from prompt_tuning.checkpoints.method_files.method_set import METHOD
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.prompt_files.source import read_source
+from prompt_tuning.checkpoints.source import width_recorded
 from prompt_tuning.data.example_tasks import all_names, number_of
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.methods.alone import prompt_alone
@@ -59,10 +60,8 @@ def read_task_prompt(
     if SHARED_PROMPT not in added:
         prompt, recorded = read_source(source, step=step)
         info = {**info, **recorded}
-    model = info.get("model") or {}
-    width = (
-        model.get("emb_dim") or model["encoder"]["emb_dim"] if prompt is None else prompt.shape[1]
-    )
+    width = width_recorded(info["model"]) if prompt is None else prompt.shape[1]
+    assert width is not None, "a part of this kind is of a run, which records its model"
     made = prompt_alone(
         method,
         added,

@@ -50,8 +50,9 @@ def read_config(folder: epath.PathLike) -> dict[str, Any]:
 
 def width_of(config: Mapping[str, Any]) -> int | None:
     """Returns the width of the encoder that a config.json of any family describes; None if it does not say it."""
-    encoder = config.get("encoder", {})
-    return config.get("d_model") or {**encoder, **encoder.get("text_config", {})}.get("hidden_size")
+    encoder = config.get("encoder") or {}
+    stack = {**encoder, **(encoder.get("text_config") or {})}
+    return config.get("d_model") or stack.get("hidden_size")
 
 
 def t5_settings(config: Mapping[str, Any]) -> dict[str, Any]:

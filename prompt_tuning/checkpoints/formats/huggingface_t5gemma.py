@@ -32,6 +32,12 @@ _TEXT = "text_model."
 _LAYER_TYPES = {"sliding_attention": "sliding", "full_attention": "full"}
 _MLP = {"wi_0": "gate_proj", "wi_1": "up_proj", "wo": "down_proj"}
 _LINEAR = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"}
+# Ids here -> there, and Gemma's own: transformers 4 and the first of 5 leave these out of a stack.
+_IDS = {"pad": ("pad_token_id", 0), "eos": ("eos_token_id", 1), "start": ("bos_token_id", 2)}
+# Of each generation, caps of the logits at the head and in attention, where they are left out.
+_CAPS = {False: (30.0, 50.0), True: (None, None)}
+# And bases of rotations in full and in sliding layers.
+_THETAS = {False: (10_000.0, 10_000.0), True: (1_000_000.0, 10_000.0)}
 # Fields that are fixed here -> the values that all have; None is a field that was left out.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "attention_bias": (False, None),
@@ -59,16 +65,13 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     window = _number(encoder, "encoder", "sliding_window", int)
     # How far the encoder reads to each side, the position itself counted with what is behind it.
     behind, ahead = ((window + 1) // 2, window // 2) if merges else (window, window - 1)
-    ids = {
-        ours: _number(decoder, "decoder", f"{theirs}_token_id", int)
-        for ours, theirs in (("pad", "pad"), ("eos", "eos"), ("start", "bos"))
-    }
+    ids = {ours: _id(decoder, *theirs) for ours, theirs in _IDS.items()}
     found = {
         "vocab_size": _number(decoder, "decoder", "vocab_size", int),
         "encoder": {**_stack(encoder, "encoder", merges), "window": behind, "window_ahead": ahead},
         "decoder": _stack(decoder, "decoder", merges),
         "merges_attention": merges,
-        "logits_softcap": decoder.get("final_logit_softcapping"),
+        "logits_softcap": _cap(decoder, "decoder", "final_logit_softcapping", _CAPS[merges][0]),
         "special_ids": ids,
     }
     return {**found, "eoi_token": config.get("eoi_token_index", 256_000)} if merges else found
@@ -137,11 +140,12 @@ def _stack(config: Mapping[str, Any], stack: str, merges: bool) -> dict[str, Any
     size = lambda field: _number(config, stack, field, int)  # noqa: E731
     num_layers = size("num_hidden_layers")
     # What was left out is every sixth layer's, or every second's, full attention.
-    period = config.get("sliding_window_pattern", 6 if merges else 2)
+    period = config.get("sliding_window_pattern") or (6 if merges else 2)
     is_full = lambda i: (i + 1) % period == 0  # noqa: E731
     default = ["full_attention" if is_full(i) else "sliding_attention" for i in range(num_layers)]
     types = config.get("layer_types") or default
-    if len(types) != num_layers or set(types) - set(_LAYER_TYPES):
+    fits = isinstance(types, list) and len(types) == num_layers
+    if not fits or set(types) - set(_LAYER_TYPES):
         raise _unsupported(f"{stack}.layer_types", types, f"{num_layers} of {sorted(_LAYER_TYPES)}")
     return {
         "num_layers": num_layers,
@@ -154,31 +158,53 @@ def _stack(config: Mapping[str, Any], stack: str, merges: bool) -> dict[str, Any
         "window": size("sliding_window"),
         "window_ahead": 0,
         "layer_types": [_LAYER_TYPES[name] for name in types],
-        "attention_softcap": None if merges else config.get("attn_logit_softcapping"),
-        **_rope(config, stack),
+        "attention_softcap": None
+        if merges
+        else _cap(config, stack, "attn_logit_softcapping", _CAPS[merges][1]),
+        **_rope(config, stack, merges),
     }
 
 
-def _rope(config: Mapping[str, Any], stack: str) -> dict[str, float]:
+def _rope(config: Mapping[str, Any], stack: str, merges: bool) -> dict[str, float]:
     """Bases and scaling of rotations, as transformers 5 writes them or as 4 did."""
-    theta = config.get("rope_theta", 10_000.0)
+    full, sliding = _THETAS[merges]
+    theta = config.get("rope_theta", full)
+    # T5Gemma 1 has one base for all layers.
+    local = config.get("rope_local_base_freq", sliding if merges else theta)
     older = {
         "full_attention": {**(config.get("rope_scaling") or {}), "rope_theta": theta},
-        "sliding_attention": {"rope_theta": config.get("rope_local_base_freq", theta)},
+        "sliding_attention": {"rope_theta": local},
     }
     found = config.get("rope_parameters") or older
+    if not isinstance(found, Mapping):
+        raise _unsupported(f"{stack}.rope_parameters", found, "an object")
     by_type = found if "rope_theta" not in found else dict.fromkeys(_LAYER_TYPES, found)
     full, sliding = ({**older[name], **(by_type.get(name) or {})} for name in older)
+    number = lambda part, field: float(_number(part, stack, field, int | float))  # noqa: E731
     kinds = [part.get("rope_type", part.get("type", "default")) for part in (full, sliding)]
     if kinds[0] not in ("default", "linear") or kinds[1] != "default":
         raise _unsupported(
             f"{stack}.rope_parameters", found, "rope_type default, or linear in full layers"
         )
     return {
-        "rope_theta": float(full["rope_theta"]),
-        "rope_local_theta": float(sliding["rope_theta"]),
-        "rope_factor": float(full.get("factor", 1.0)) if kinds[0] == "linear" else 1.0,
+        "rope_theta": number(full, "rope_theta"),
+        "rope_local_theta": number(sliding, "rope_theta"),
+        "rope_factor": number(full, "factor") if kinds[0] == "linear" else 1.0,
     }
+
+
+def _id(decoder: Mapping[str, Any], field: str, default: int) -> int:
+    """A token id; the first of several that end a sequence, of which the others end turns of a chat."""
+    value = decoder.get(field, default)
+    first = value[0] if isinstance(value, list) and value else value
+    return _number({field: first}, "decoder", field, int)
+
+
+def _cap(config: Mapping[str, Any], stack: str, field: str, default: float | None) -> float | None:
+    """A cap of logits; None where config.json says that there is none."""
+    if config.get(field, default) is None:
+        return None
+    return _number({field: default, **config}, stack, field, int | float)
 
 
 def _number(config: Mapping[str, Any], stack: str, field: str, kind: Any) -> Any:

@@ -84,6 +84,8 @@ KINDS = (
     ),
     Kind("MultitaskPrompt", changes_prompt=True),
     Kind("Attempt", changes_prompt=True),
+    # Of its prompt the layers see nothing, or what they add to it.
+    Kind("DeepPrompt", changes_prompt=True),
     Kind(
         prefix.NAME,
         peft_type=prefix.PEFT_KIND,

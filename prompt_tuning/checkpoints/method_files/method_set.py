@@ -15,11 +15,13 @@ class MethodSet:
       params: Path in the unscanned layout -> float32 array.
       info: What is recorded of them; under `METHOD` the method's name and settings (`Method.describe`), where known.
       absent: What parameters that are not there consist of; None where all have to be there.
+      spare: Whether there may be parameters of layers that the model has not.
     """
 
     params: Mapping[str, np.ndarray]
     info: Mapping[str, Any]
     absent: float | None = None
+    spare: bool = False
 
 
 # In what a run records, and in `MethodSet.info`.

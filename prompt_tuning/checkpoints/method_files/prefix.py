@@ -74,7 +74,9 @@ def read_adapter(path: epath.Path) -> MethodSet:
         for kind in (_KEY, _VALUE)
     }
     settings = {"name": NAME, "length": length, "places": [_PLACE], "hidden": None}
-    return MethodSet(params, {_HEADS: heads, **info, METHOD: settings})
+    # PEFT counts the encoder's layers, of which there may be more, and leaves what is over alone.
+    spare = _LAYERS not in info
+    return MethodSet(params, {_HEADS: heads, **info, METHOD: settings}, spare=spare)
 
 
 def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, bytes]:

@@ -1,5 +1,7 @@
 """Reads what a method added to a model, in any form it is kept in."""
 
+import dataclasses
+
 import numpy as np
 from etils import epath
 
@@ -78,7 +80,7 @@ def read_set(
         )
     for name, x in read.params.items():
         matrices.check_numbers(x, found, what=name)
-    return MethodSet(read.params, {**read.info, "exported_from": str(found)}, read.absent)
+    return dataclasses.replace(read, info={**read.info, "exported_from": str(found)})
 
 
 def _file(path: epath.Path) -> epath.Path:

@@ -14,6 +14,7 @@ from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.paths import STEP_PREFIX, steps_in
 from prompt_tuning.checkpoints.prompt_files import matrices
 from prompt_tuning.checkpoints.prompt_files.read import FOLDER, load_prompt
+from prompt_tuning.checkpoints.source import width_recorded
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.params.names import PROMPT_PATH, is_added
 
@@ -54,7 +55,7 @@ def read_source(
         prompt, recorded = load_prompt(path, setting=setting)
         info = recorded or {}
     model = info.get("model")
-    width = model.get("emb_dim") if isinstance(model, dict) else None
+    width = width_recorded(model) if isinstance(model, dict) else None
     prompt = matrices.check_matrix(prompt, path, what="prompt", setting=setting, width=width)
     return prompt, {**info, "exported_from": str(path)}
 

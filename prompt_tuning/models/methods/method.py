@@ -319,7 +319,7 @@ class Method:
         Args:
           params: All parameters of the model.
           encode_text: Text to token ids without EOS, as the model's inputs have them.
-          embedding_scale: See `Architecture`.
+          embedding_scale: What embedded tokens are, as a multiple of the table's rows.
         """
         del params, encode_text, embedding_scale
         return None

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +65,10 @@ class Prefix(Method):
         # In one order, so that equal settings are the same value.
         ordered = tuple(place for place in prefix.PLACES if place in places)
         object.__setattr__(self, "places", ordered)
+
+    def check(self, added: Sequence[str]) -> None:
+        """Raises ConfigError unless attention takes keys and values: T5Gemma's takes none; see `Method`."""
+        super().check([path for path in added if "attention/prefix_" in path])
 
     def shared_of(self, stack: Stack) -> dict[str, jax.Array]:
         """Returns of each place the features [P, hidden] from which its layers make keys and values."""

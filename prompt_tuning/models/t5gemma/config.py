@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.errors import ConfigError, check_choice, check_count
+from prompt_tuning.errors import ConfigError, check_choice, check_count, check_number
 from prompt_tuning.models.config import Architecture, SpecialIds, StackArchitecture
 
 SLIDING, FULL = "sliding", "full"
@@ -60,6 +60,10 @@ class StackSizes:
                 least = 0 if field.name == "window_ahead" else 1
                 value = getattr(self, field.name)
                 check_count(f"T5GemmaStack.{field.name}", value, "units", at_least=least)
+        for name in ("query_scalar", "rope_theta", "rope_local_theta", "rope_factor"):
+            check_number(f"T5GemmaStack.{name}", getattr(self, name), "(0, inf)")
+        name, cap = "T5GemmaStack.attention_softcap", self.attention_softcap
+        check_number(name, cap, "(0, inf)", none_means="no cap")
         for name in self.layer_types:
             check_choice("T5GemmaStack.layer_types", name, LAYER_TYPES)
         if not self.layer_types or self.num_heads % self.num_kv_heads or self.head_dim % 2:
@@ -156,6 +160,8 @@ class T5GemmaConfig(Architecture):
     def __post_init__(self) -> None:
         """Brings values to their one form and checks them."""
         self._check()
+        name, cap = "T5GemmaConfig.logits_softcap", self.logits_softcap
+        check_number(name, cap, "(0, inf)", none_means="no cap")
         for name in ("encoder", "decoder"):
             # As JSON says it.
             if isinstance(sizes := getattr(self, name), Mapping):

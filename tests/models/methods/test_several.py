@@ -70,7 +70,7 @@ class Penalty(Method):
 
     term: float = 1.0
 
-    def penalty(self, params, encode_text, embedding_scale=1.0):
+    def penalty(self, params, encode_text, embedding_scale):
         return jnp.float32(self.term)
 
 

@@ -169,8 +169,10 @@ def test_methods_find_their_places(config):
     # Keys and values of each attention, and wo, in two layers of both stacks.
     assert len(added) == 2 * 3 + 2 * (3 if config.merges_attention else 5)
     assert added["encoder/layers_0/attention/key/ia3_scaling"] == (16,)
+    prefix = Prefix(hidden=4)
+    model = EncoderDecoderModel(T5Gemma(config, None, prefix), None, None)
     with pytest.raises(ConfigError, match="finds nothing to act on"):
-        Prefix().check([])
+        prefix.check(list(filter(is_method, model.param_shapes)))
 
 
 @pytest.mark.parametrize(
