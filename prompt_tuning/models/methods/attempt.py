@@ -105,24 +105,18 @@ class Attempt(Method):
         del task
         # [#B, sources, P, H]
         mixed = jnp.asarray(self._read())[None]
-        if mixed.shape[-1] != embedded.shape[-1]:
+        length = mixed.shape[2] if prompt is None else prompt.shape[-2]
+        if mixed.shape[2:] != (length, embedded.shape[-1]):
             raise CheckpointError(
-                "The source prompts are for a model of another width",
-                got=f"width {mixed.shape[-1]}",
-                expected=f"the model's width {embedded.shape[-1]}",
-                fix="name prompts of this model's size as SOURCE_PROMPTS",
+                "The source prompts cannot be mixed with the model's own prompt, or stand in its place",
+                got=list(mixed.shape[2:]),
+                expected=f"[PROMPT_LENGTH, width] = {[length, embedded.shape[-1]]}",
+                fix="name prompts of this length for this model, or set PROMPT_LENGTH",
             )
         own = jnp.zeros((), jnp.float32)
         if prompt is not None:
             own = jnp.asarray(prompt, jnp.float32)
             own = own[None] if own.ndim == 2 else own
-            if own.shape[1:] != mixed.shape[2:]:
-                raise CheckpointError(
-                    "The source prompts cannot be mixed with the model's own prompt",
-                    got=list(mixed.shape[2:]),
-                    expected=f"[PROMPT_LENGTH, width] = {list(own.shape[1:])}",
-                    fix="name prompts of this length for this model, or set PROMPT_LENGTH",
-                )
             wide = jnp.broadcast_to(mixed, (own.shape[0], *mixed.shape[1:]))
             mixed = jnp.concatenate([wide, own[:, None]], axis=1)
         if self.bottleneck is None:

@@ -43,8 +43,8 @@ class LoRA(Method):
 
     Source: Hu et al. 2021, section 4.1; Kalajdzievski 2023 for `rank_stabilised`; PEFT 0.21, `tuners/lora/layer.py`,
       whose start and names of settings these are. Differs: dropout takes one mask for all positions of a row, as T5's,
-      so that the width to which a batch is padded does not enter. Products take and give float32 whatever the activations are,
-      as PEFT's: the rank is small, so rounding A, B and their gradients would save nothing.
+      so that the width to which a batch is padded does not enter. Products take and give float32 whatever the
+      activations are, as PEFT's: the rank is small, so rounding A, B and their gradients would save nothing.
     """
 
     rank: int = 8
