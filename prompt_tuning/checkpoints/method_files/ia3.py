@@ -81,7 +81,7 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
         is_input = module.rpartition("/")[2] in inputs
         name = _PREFIX + huggingface.module_there(module) + _PEFT_TENSOR
         tensors[name] = x[None] if is_input else x[:, None]
-    letter = lambda names: [huggingface.LETTERS.get(name, name) for name in names]  # noqa: E731
+    letter = lambda names: [huggingface.LETTERS.get(name) or name for name in names]  # noqa: E731
     targets = letter([*outputs, *inputs])
     config = {
         "base_model_name_or_path": base_model,
