@@ -21,7 +21,7 @@ from prompt_tuning.checkpoints.placement import Link
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import CheckpointError, check_choice
 from prompt_tuning.params import int8, layouts
-from prompt_tuning.params.names import EMBEDDING, PROMPT_PATH, TABLE
+from prompt_tuning.params.names import DECODER_EMBEDDING, EMBEDDING, PROMPT_PATH, TABLE
 
 _STORED_DTYPES = ("float32", "bfloat16", "float16", "int8")
 # Differences shown in an error; a checkpoint of another size differs everywhere.
@@ -30,6 +30,7 @@ _MAX_SHOWN = 3
 _COUNTED = {
     PROMPT_PATH: (0, "PROMPT_LENGTH"),
     EMBEDDING: (0, "NUM_EMBEDDINGS"),
+    DECODER_EMBEDDING: (0, "NUM_EMBEDDINGS"),
     "decoder/logits_dense/kernel": (1, "NUM_EMBEDDINGS"),
 }
 

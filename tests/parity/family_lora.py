@@ -1,13 +1,11 @@
 """Adapters of LoRA, (IA)3 and plain prompts as PEFT has them, and the authors' (IA)3, against the same here."""
 
-import dataclasses
 import json
 import pathlib
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +21,6 @@ from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.prompt_files import peft
 from prompt_tuning.checkpoints.prompt_files.read import load_prompt
 from prompt_tuning.checkpoints.prompt_files.write import write_prompt
-from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.layers import Dense
 from prompt_tuning.models.methods.ia3 import IA3
 from prompt_tuning.models.methods.lora import LoRA
@@ -34,7 +31,7 @@ from prompt_tuning.run.method_start import arrays_of
 from tests.helpers import tiny_config
 from tests.parity import family_folder
 from tests.parity.rows import NotChecked, Row, differing, largest
-from tests.parity.saved_model import load
+from tests.parity.saved_model import load, load_with
 from tests.parity.subjects import guarded
 
 METHODS = {"IA3": IA3, "LoRA": LoRA}
@@ -86,18 +83,12 @@ def _plain(name: str, base: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> I
     yield Row(f"{name}/logits", largest(logits[real], theirs[real]), family_folder.LOGITS)
 
 
-def _with(base: pathlib.Path, **parts: Any) -> tuple[EncoderDecoderModel, dict[str, Any]]:
-    """Our model of a folder with a prompt or a method, and its frozen parameters by path."""
-    model, params = load(base, scan_layers=False)
-    return dataclasses.replace(model, module=model.module.clone(**parts)), tree.flatten(params)
-
-
 def _adapter(
     name: str, folder: pathlib.Path, base: pathlib.Path, arrays: dict[str, np.ndarray]
 ) -> Iterator[Row | NotChecked]:
     """The rows of one adapter that adds parameters inside the layers."""
     found = read_set(folder)
-    model, frozen = _with(base, method=_method_of(found))
+    model, frozen = load_with(base, method=_method_of(found))
     own = arrays_of(model, found, "METHOD_FILE")
     params = {**frozen, **own}
     # Of layers that the adapter leaves out PEFT has none.
@@ -172,7 +163,7 @@ def _prompt(
 ) -> Iterator[Row | NotChecked]:
     """The rows of one plain prompt."""
     prompt, _ = load_prompt(folder)
-    model, frozen = _with(base, prompt=PromptConfig(length=len(prompt)))
+    model, frozen = load_with(base, prompt=PromptConfig(length=len(prompt)))
     (gradient,) = (x for key, x in arrays.items() if key.startswith("grad/"))
     # What PEFT keeps for a decoder is never used.
     yield Row(f"{name}/gradient of unused rows", np.abs(gradient[len(prompt) :]).sum(), 0)
@@ -214,7 +205,7 @@ def _authors_model(
         if key.startswith("param/") and key.endswith(f"/{IA3_SCALING}")
     }
     maps = {path.split("/")[-2] for path in added}
-    model, frozen = _with(base, method=IA3(outputs=tuple(maps - {"wo"}), inputs=("wo",)))
+    model, frozen = load_with(base, method=IA3(outputs=tuple(maps - {"wo"}), inputs=("wo",)))
     gradients = {
         _path_here(key.removeprefix("grad/")): x.reshape(-1)
         for key, x in arrays.items()

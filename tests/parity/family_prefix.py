@@ -30,7 +30,7 @@ from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.run.method_start import arrays_of
 from tests.parity import family_folder
 from tests.parity.rows import NotChecked, Row, differing, largest, of_maximum
-from tests.parity.saved_model import load
+from tests.parity.saved_model import load_with
 from tests.parity.subjects import guarded
 
 # AdapterHub's names of our places.
@@ -82,17 +82,11 @@ def _kind_of(arrays: Arrays) -> Any:
     return _property if {"x", "out_full", "prefix_key", "prefix_value"} <= set(arrays) else None
 
 
-def _with(base: pathlib.Path, **parts: Any) -> tuple[EncoderDecoderModel, dict[str, Any]]:
-    """Our model of a folder with a prompt or a method, and its frozen parameters by path."""
-    model, params = load(base, scan_layers=False)
-    return dataclasses.replace(model, module=model.module.clone(**parts)), tree.flatten(params)
-
-
 def _of_peft(name: str, folder: pathlib.Path, base: pathlib.Path, config: dict[str, Any]) -> Rows:
     """The rows of one adapter of PEFT's."""
     arrays, found = family_folder.read(folder / "golden.npz"), read_set(folder)
     settings = {key: x for key, x in found.info[METHOD].items() if key != "name"}
-    model, frozen = _with(base, method=Prefix(**settings))
+    model, frozen = load_with(base, method=Prefix(**settings))
     own = arrays_of(model, found, "METHOD_FILE")
     params = {**frozen, **own}
     yield from family_folder.case_rows(name, model, params, arrays, gradients={})
@@ -150,7 +144,7 @@ def _of_adapterhub(name: str, base: pathlib.Path, arrays: Arrays, file: pathlib.
         has_network = False
     folded = {_path(key): _joined(x) for key, x in keys.items()}
     method = Prefix(length=length, places=tuple(_PLACES[place] for place in theirs))
-    model, frozen = _with(base, method=method)
+    model, frozen = load_with(base, method=method)
     ours = {
         **arrays,
         "logits": arrays["logits_unshifted_positions"],
@@ -165,7 +159,7 @@ def _of_adapterhub(name: str, base: pathlib.Path, arrays: Arrays, file: pathlib.
     if has_network:
         hidden = next(x.shape[0] for k, x in arrays.items() if k.endswith("control_trans.0.weight"))
         method = dataclasses.replace(method, hidden=hidden)
-        model, _ = _with(base, method=method)
+        model, _ = load_with(base, method=method)
         trained, gradients = (_network(arrays, kind, keys) for kind in ("param", "grad"))
         made = prefix.fold(trained)
         difference = max(largest(made[path], x) for path, x in folded.items())
@@ -253,14 +247,14 @@ def _encoded(name: str, model: EncoderDecoderModel, params: dict, arrays: Arrays
 def _property(name: str, base: pathlib.Path, arrays: Arrays, file: pathlib.Path) -> Rows:
     """The row of attention whose first tokens are its prefix."""
     del file
-    _, frozen = _with(base)
+    _, frozen = load_with(base)
     place = "encoder/layers_0/attention"
     params = {p.removeprefix(f"{place}/"): x for p, x in frozen.items() if p.startswith(place)}
     keys, values = (np.moveaxis(arrays[f"prefix_{kind}"], 1, 2) for kind in ("key", "value"))
     rows, length = keys.shape[:2]
     for kind, x in (("key", keys), ("value", values)):
         params[f"prefix_{kind}"] = x.reshape(rows, length, -1)
-    model, _ = _with(base, method=Prefix(length=length, places=("encoder",)))
+    model, _ = load_with(base, method=Prefix(length=length, places=("encoder",)))
     assert isinstance(model.config, T5Config)
     module = attention.Attention(
         model.config, deterministic=True, method=model.method, name="attention"
@@ -283,7 +277,7 @@ def _of_authors(name: str, base: pathlib.Path, arrays: Arrays, file: pathlib.Pat
     # What stands in place of the embedded prompt leaves it no gradient.
     mode = "add" if gradients[PROMPT_PATH].any() else "replace"
     prompt = PromptConfig(length=len(added[PROMPT_PATH]))
-    model, frozen = _with(base, prompt=prompt, method=DeepPrompt(mode=mode))
+    model, frozen = load_with(base, prompt=prompt, method=DeepPrompt(mode=mode))
     yield from family_folder.case_rows(
         name, model, {**frozen, **added}, arrays, gradients=gradients
     )

@@ -32,7 +32,7 @@ from prompt_tuning.prompts.prompt import join_prompt
 from prompt_tuning.types import TASK
 from tests.parity import family_folder
 from tests.parity.rows import NotChecked, Row, differing, largest, of_maximum, worst
-from tests.parity.saved_model import load
+from tests.parity.saved_model import load_with
 from tests.parity.subjects import guarded
 
 ENCODED = 1e-4
@@ -73,12 +73,6 @@ def comparisons(
                 yield from guarded(name, _combinations(name, arrays))
 
 
-def _with(base: pathlib.Path, **parts: Any) -> tuple[EncoderDecoderModel, dict[str, Any]]:
-    """Our model of a folder with a prompt or a method, and its frozen parameters by path."""
-    model, params = load(base, scan_layers=False)
-    return dataclasses.replace(model, module=model.module.clone(**parts)), tree.flatten(params)
-
-
 def _saved_prompt(
     name: str, folder: pathlib.Path, base: pathlib.Path, config: Mapping[str, Any]
 ) -> Iterator[Row | NotChecked]:
@@ -86,7 +80,7 @@ def _saved_prompt(
     del config
     arrays = family_folder.read(folder / "golden.npz")
     prompt, _ = load_prompt(folder)
-    model, frozen = _with(base, prompt=PromptConfig(length=len(prompt)))
+    model, frozen = load_with(base, prompt=PromptConfig(length=len(prompt)))
     params = {**frozen, PROMPT_PATH: prompt}
     yield from family_folder.case_rows(name, model, params, arrays, gradients={})
     write = lambda target: write_prompt(target, prompt, {}, file_format="peft")  # noqa: E731
@@ -155,7 +149,7 @@ def _mpt(
     prompt, found = load_prompt(folder)[0], read_set(folder)
     length, tasks = len(prompt), tuple(map(str, range(config["num_tasks"])))
     method = MPT(tasks=tasks, rank=config["num_ranks"])
-    model, frozen = _with(base, prompt=PromptConfig(length=length), method=method)
+    model, frozen = load_with(base, prompt=PromptConfig(length=length), method=method)
     params = {**frozen, **found.params, PROMPT_PATH: prompt}
     whole = MethodSet({**found.params, PROMPT_PATH: prompt}, {METHOD: method.describe()})
     batch = {**family_folder.features(arrays), TASK: arrays["task_ids"].astype(np.int32)}
@@ -232,7 +226,7 @@ def _authors_model(
     # The first token is the task.
     ids = arrays["input_ids"][:, 1:]
     length = arrays["encoder_mask"].shape[-1] - ids.shape[1]
-    plain, frozen = _with(base)
+    plain, frozen = load_with(base)
     settings = _settings(shared.shape, of_tasks.shape[1], length, plain.config.emb_dim)
     tasks = tuple(map(str, range(len(of_tasks))))
     method = MultitaskPrompt(tasks=tasks, **settings, sees=("causal", "input"))
@@ -369,7 +363,7 @@ def _attempt(
             np.save(path, x)
         method: Method = _OverPadding(sources=tuple(sources), **settings)
         prompt = None if own is None else PromptConfig(length=len(own))
-        model, frozen = _with(base, prompt=prompt, method=method)
+        model, frozen = load_with(base, prompt=prompt, method=method)
         params = {**frozen, **of("param")}
         yield from family_folder.case_rows(
             name, model, params, arrays, gradients=of("grad"), greedy=("greedy",)

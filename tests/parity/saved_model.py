@@ -1,5 +1,6 @@
 """Our model of a T5 that the transformers library saved; needs neither that library nor PyTorch."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -27,3 +28,9 @@ def load(folder: pathlib.Path, *, scan_layers: bool) -> tuple[EncoderDecoderMode
         model_shapes=model.param_shapes,
     )
     return model, tree.unflatten(params)
+
+
+def load_with(folder: pathlib.Path, **parts: Any) -> tuple[EncoderDecoderModel, dict[str, Any]]:
+    """Returns our model of a saved one with a prompt or a method, unscanned, and its frozen parameters by path."""
+    model, params = load(folder, scan_layers=False)
+    return dataclasses.replace(model, module=model.module.clone(**parts)), tree.flatten(params)
