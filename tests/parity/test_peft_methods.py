@@ -65,7 +65,6 @@ def test_factors_of_other_maps_say_what_to_bind(tmp_path):
     [
         (peft.AdaLoraConfig(total_step=9, target_modules=["q"]), "peft_type ADALORA"),
         (peft.LoraConfig(use_dora=True, target_modules=["q"]), "more than LoRA: use_dora"),
-        (peft.LoraConfig(bias="lora_only", target_modules=["q"]), "more than LoRA: bias"),
         (peft.LoraConfig(modules_to_save=["shared"], target_modules=["q"]), "modules_to_save"),
         (peft.LoraConfig(init_lora_weights="pissa", target_modules=["q"]), "init_lora_weights"),
     ],
