@@ -1,14 +1,18 @@
 """A run of the shipped gin files, shrunk to a tiny model, a T5X checkpoint and local data made for the test."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
-from prompt_tuning import tree
+from prompt_tuning import train, tree
+from prompt_tuning.checkpoints import digest
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
 from tests.checkpoints.t5x_writer import write_t5x_checkpoint
@@ -69,3 +73,20 @@ def make_inputs(root: pathlib.Path, *, train: int = 64, validation: int = 16) ->
     checkpoint = write_t5x_checkpoint(root / f"checkpoint_{STEP}", dict(_params()), STEP)
     data_dir = write_data(root / "data", train=train, validation=validation)
     return TinyInputs(vocabulary, checkpoint, data_dir)
+
+
+@contextlib.contextmanager
+def frozen_stays() -> Iterator[None]:
+    """Fails unless runs are trained inside, from the same frozen weights, whose bits are after each what they were."""
+    digests, loop = [], train.loop
+
+    def watched(run, *args, **kwargs):
+        digests.append(digest.params_digest(tree.flatten(run.frozen)))
+        results = loop(run, *args, **kwargs)
+        digests.append(digest.params_digest(tree.flatten(run.frozen)))
+        return results
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "loop", watched)
+        yield
+    assert len(set(digests)) == 1

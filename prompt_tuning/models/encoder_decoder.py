@@ -12,7 +12,7 @@ from prompt_tuning import partitioning, tree
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.decoding.loop import DecodeFn
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.models.config import Architecture, SpecialIds
+from prompt_tuning.models.config import Architecture
 from prompt_tuning.models.methods.method import Method
 from prompt_tuning.models.special_ids import in_ids_of
 from prompt_tuning.models.t5 import T5
@@ -22,9 +22,6 @@ from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.training.choice_losses import ChoiceLosses
 from prompt_tuning.training.losses import LossConfig, token_cross_entropy
 from prompt_tuning.types import TASK, Batch, PyTree
-
-# T5's; a model's own is `config.ids.eos`.
-EOS_ID = SpecialIds().eos
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from prompt_tuning import tree
+from prompt_tuning.data.vocabularies import EOS_ID
 from prompt_tuning.decoding.beam_search import BeamSearch, brevity_penalty
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.decoding.sampling import TemperatureSample
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.models.encoder_decoder import EOS_ID, EncoderDecoderModel
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.prompts.config import PromptConfig
 from tests import both_layouts

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning import tree
-from prompt_tuning.models.encoder_decoder import EOS_ID, EncoderDecoderModel
+from prompt_tuning.data.vocabularies import EOS_ID
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.training.losses import token_cross_entropy
 from tests.parity.rows import NotChecked, Row, largest, of_maximum
 
