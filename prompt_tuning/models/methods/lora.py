@@ -13,11 +13,10 @@ from jaxtyping import Float
 
 from prompt_tuning.errors import ConfigError, check_count, check_number
 from prompt_tuning.models.methods.method import Linear, Method
+from prompt_tuning.models.methods.starts import as_pytorch
 from prompt_tuning.params.names import LORA_A, LORA_B, place_of
 from prompt_tuning.types import Array
 
-# Uniform in +-1/sqrt(inputs): what PyTorch's kaiming_uniform_ gives with PEFT's a = sqrt(5).
-_INIT_A = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _Pattern = tuple[tuple[str, Any], ...]
 
 
@@ -135,7 +134,8 @@ class LoRA(Method):
         (inputs, in_axis), (outputs, out_axis) = linear.inputs, linear.outputs
         # The axis of the rank is whole on every device; the others are where the kernel's are.
         parameter = lambda *args: linear.parameter(*args, rows=x.shape[0])  # noqa: E731
-        a = parameter(LORA_A, _INIT_A, (inputs, rank), (in_axis, None))
+        # PyTorch's kaiming_uniform_ with PEFT's a = sqrt(5) is the start of its linear maps.
+        a = parameter(LORA_A, as_pytorch(inputs), (inputs, rank), (in_axis, None))
         b = parameter(LORA_B, nn.initializers.zeros, (rank, outputs), (None, out_axis))
         joined = jnp.reshape(x, (*x.shape[:2], inputs))
         hidden = _times(linear.dropout(joined, self.dropout), a) * scale

@@ -17,11 +17,10 @@ from prompt_tuning.models.methods.method import (
     Place,
     Stack,
 )
+from prompt_tuning.models.methods.starts import as_pytorch
 from prompt_tuning.params import prefix
 
 _NORMAL, _ZEROS = nn.initializers.normal(1.0), nn.initializers.zeros
-# As PyTorch's `Linear` starts: uniform in +-1 / sqrt(inputs).
-_KERNEL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +101,10 @@ class Prefix(Method):
             f"{name}_embedding", _NORMAL, (self.length, stack.width), ("prompt", "prompt_embed")
         )
         kernel = declare(
-            f"{name}_kernel", _KERNEL, (stack.width, self.hidden), ("embed", "prompt_embed")
+            f"{name}_kernel",
+            as_pytorch(stack.width),
+            (stack.width, self.hidden),
+            ("embed", "prompt_embed"),
         )
         bias = declare(f"{name}_bias", _ZEROS, (self.hidden,), ("prompt_embed",))
         return prefix.features(embedding[0], kernel[0], bias[0])
@@ -118,7 +120,7 @@ class Prefix(Method):
         else:
             kernel = declare(
                 f"{name}_kernel",
-                _KERNEL,
+                as_pytorch(features.shape[-1]),
                 (features.shape[-1], width),
                 ("prompt_embed", "joined_kv"),
             )
