@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from prompt_tuning import tree
+from prompt_tuning.data.vocabularies import EOS_ID
 from prompt_tuning.decoding.beam_search import BeamSearch
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.models.encoder_decoder import EOS_ID, EncoderDecoderModel
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.methods.ia3 import IA3
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params.names import ADDED_REGEX, PROMPT_PATH

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from prompt_tuning.data import widths
+from prompt_tuning.data.vocabularies import EOS_ID
 from prompt_tuning.decoding.beam_search import BeamSearch
 from prompt_tuning.decoding.greedy import Greedy
 from prompt_tuning.decoding.sampling import TemperatureSample
-from prompt_tuning.models.encoder_decoder import EOS_ID
 from prompt_tuning.partitioning import PjitPartitioner, standard_logical_axis_rules
 from prompt_tuning.prompts import table
 from prompt_tuning.run import evaluators, steps
