@@ -204,3 +204,24 @@ def check_number(name: str, value: object, interval: str, *, none_means: str | N
         expected=f"a number in {interval}" + (f", or None for {none_means}" if none_means else ""),
         fix=f"bind {name} to such a number",
     )
+
+
+def texts_of(name: str, value: object) -> tuple[str, ...]:
+    """Returns a setting that is a list of texts, or one alone, as a tuple.
+
+    Args:
+      name: The setting, as gin binds it.
+      value: Its value.
+
+    Raises:
+      ConfigError: If it is neither.
+    """
+    texts = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not all(isinstance(text, str) for text in texts):
+        raise ConfigError(
+            f"{name} is no list of texts",
+            got=value,
+            expected="a list of texts",
+            fix=f"bind {name} to such a list, or leave it out",
+        )
+    return texts  # pyright: ignore[reportReturnType]

@@ -1,5 +1,6 @@
-"""What a run's arrays look like before any exists: shape, dtype, sharding and order in memory."""
+"""What a run's arrays look like before any exists: shape, dtype, sharding and order in memory; and random ones."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -137,3 +138,32 @@ def _slot_sharding(
     if tuple(size for size, _ in axes) != shape:
         return None
     return NamedSharding(param.sharding.mesh, PartitionSpec(*(mesh_axis for _, mesh_axis in axes)))
+
+
+def random_params(
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    shardings: Mapping[str, Any],
+    rng: jax.Array,
+) -> dict[str, jax.Array]:
+    """Returns every parameter drawn from its initializer, made where it lives.
+
+    Args:
+      model: The model.
+      partitioner: Mesh and axis rules.
+      shardings: Path -> sharding.
+      rng: Key of the weights.
+    """
+
+    def init(rng: jax.Array) -> PyTree:
+        params = model.init(rng)
+        if model.method is None:
+            return params
+        # What Flax draws for a scanned kernel depends on how many parameters stand beside it: without the method a seed
+        # has its weights whatever is tuned.
+        plain = dataclasses.replace(model, module=model.module.clone(method=None))
+        return tree.unflatten({**tree.flatten(params), **tree.flatten(plain.init(rng))})
+
+    with partitioner.activate():
+        drawn = jax.jit(init, out_shardings=tree.unflatten(dict(shardings)))
+        return tree.flatten(drawn(rng))

@@ -6,12 +6,14 @@ from typing import Any
 
 import jax
 
-from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints import load, paths
 from prompt_tuning.checkpoints.method_files import kinds
 from prompt_tuning.checkpoints.method_files.folded import FOLDED, is_folded
 from prompt_tuning.checkpoints.prompt_files import read
+from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.params.names import is_prompt
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts import initializers
 from prompt_tuning.prompts.config import PromptConfig
@@ -71,6 +73,13 @@ def check_whole(
                 fix="add its file of methods/ to the gin files, or use what `prompt-tuning export` makes of it"
                 " (--task=NAME where it tells tasks apart)",
             )
+
+
+def check_source(model: EncoderDecoderModel, source: ParamSource | None) -> None:
+    """Raises CheckpointError if a checkpoint has the model's prompt, and as a part of what stood in front there."""
+    prompts = {path: x.shape for path, x in model.param_shapes.items() if is_prompt(path)}
+    if source and any(load.holds(source, path, shape) for path, shape in prompts.items()):
+        check_whole(model, [(f"checkpoint {source.path}", getattr(source, "metadata", {}))])
 
 
 def prompt_origin(prompt: PromptConfig | None) -> dict[str, Any] | None:

@@ -30,7 +30,13 @@ from prompt_tuning.params.names import EMBEDDING, PROMPT_REGEX, is_added, is_met
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts import table
 from prompt_tuning.run import many_prompts, prompt_start
-from prompt_tuning.run.arrays import abstract_state, held_shapes, put_in_order, shardings_of
+from prompt_tuning.run.arrays import (
+    abstract_state,
+    held_shapes,
+    put_in_order,
+    random_params,
+    shardings_of,
+)
 from prompt_tuning.run.method_start import make_method, method_origin, read_fitting
 from prompt_tuning.run.optimizer_start import OptimizerState, restore_moments
 from prompt_tuning.training.state import TrainState
@@ -142,15 +148,15 @@ def initialize(
     if (latest := checkpointer.latest_step()) is None:
         # What does not fit is refused before the weights are read.
         read_fitting(model)
+        prompt_start.check_source(model, source)
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
     init_rng, prompt_rng, dropout_rng = split_key(rng)
     held = held_shapes(model, partitioner, frozen_paths, frozen_dtype)
     if source is None:
-        flat = _random_params(model, partitioner, shardings, init_rng)
+        flat = random_params(model, partitioner, shardings, init_rng)
         # Popped, so that nothing else keeps the floats alive while they become int8.
         floats = {path: flat.pop(path) for path in frozen_paths}
-        held_shardings = {path: leaf.sharding for path, leaf in held.items()}
-        frozen = put_in_order(int8.hold(floats, frozen_dtype, held_shardings), held)
+        frozen = put_in_order(int8.hold(floats, frozen_dtype, shardings_of(held)), held)
     else:
         flat = {}
         frozen = _load(source, model, held)
@@ -388,12 +394,3 @@ def _load(
         model_shapes=model.param_shapes,
     )
     return put_in_order(params, shapes)
-
-
-def _random_params(
-    model: EncoderDecoderModel, partitioner: PjitPartitioner, shardings: Mapping, rng: jax.Array
-) -> dict[str, jax.Array]:
-    """Every parameter drawn from its initializer, made where it lives."""
-    with partitioner.activate():
-        init = jax.jit(model.init, out_shardings=tree.unflatten(dict(shardings)))
-        return tree.flatten(init(rng))

@@ -1,14 +1,17 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from prompt_tuning import tree
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.models.methods.ia3 import IA3
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.params import layouts
 from prompt_tuning.partitioning import PjitPartitioner, standard_logical_axis_rules
 from prompt_tuning.run import arrays
-from prompt_tuning.run.arrays import held_shapes, put_in_order
+from prompt_tuning.run.arrays import held_shapes, put_in_order, random_params
 from tests.helpers import tiny_config
 
 QUERY = "encoder/encoder/attention/query/kernel"
@@ -32,6 +35,18 @@ def _model(**overrides) -> EncoderDecoderModel:
 )
 def test_layers_come_first_in_memory(path, ndim, order):
     assert layouts.memory_order(path, ndim) == order
+
+
+def test_random_weights_of_a_seed_do_not_depend_on_the_method():
+    plain = _model(scan_layers=True, num_encoder_layers=1, num_decoder_layers=1)
+    tuned = dataclasses.replace(plain, module=plain.module.clone(method=IA3()))
+    partitioner, drawn = PjitPartitioner(), []
+    for model in (plain, tuned):
+        shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
+        drawn.append(random_params(model, partitioner, shardings, jax.random.key(0)))
+    for path, x in drawn[0].items():
+        np.testing.assert_array_equal(drawn[1][path], x)
+    assert len(drawn[1]) == len(drawn[0]) + 8
 
 
 def test_shapes_have_the_default_order_off_tpus():

@@ -98,6 +98,9 @@ def test_a_residual_prompt_is_left_as_the_plain_prompt_that_it_is(inputs, tmp_pa
     bare = dataclasses.replace(plain, module=plain.module.clone(prompt=run.model.prompt))
     with pytest.raises(CheckpointError, match="is a part of what methods.Residual puts"):
         load_for_inference(bare, PjitPartitioner(), RestoreCheckpointConfig(path=str(checkpoint)))
+    build = _builder(inputs, tmp_path / "other")
+    with pytest.raises(CheckpointError, match="is a part of what methods.Residual puts"):
+        build(TRAIN_STEPS_RELATIVE=2, INITIAL_CHECKPOINT_PATH=str(checkpoint), **SIZES).run()
     twice = dataclasses.replace(run.model, module=run.model.module.clone(prompt=prompt))
     with pytest.raises(CheckpointError, match="leave the file of methods/ out"):
         load_for_inference(twice, PjitPartitioner(), restore)

@@ -13,7 +13,6 @@ block has no activation.
 Source: r-three/t-few, `src/models/lora.py`; PEFT 0.21, `tuners/ia3/layer.py` and `utils/constants.py`.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +22,7 @@ from etils import epath
 from prompt_tuning.checkpoints.formats import huggingface, torch_files
 from prompt_tuning.checkpoints.method_files.kernel_change import KernelChange
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
-from prompt_tuning.checkpoints.prompt_files import matrices, peft
+from prompt_tuning.checkpoints.prompt_files import peft
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params.names import IA3_SCALING, LINEAR_MAPS
 
@@ -84,21 +83,14 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
     letter = lambda names: [huggingface.LETTERS.get(name) or name for name in names]  # noqa: E731
     targets = letter([*outputs, *inputs])
     config = {
-        "base_model_name_or_path": base_model,
         "fan_in_fan_out": False,
         "feedforward_modules": letter(inputs),
-        "inference_mode": True,
         "init_ia3_weights": True,
         "modules_to_save": None,
-        "peft_type": PEFT_KIND,
         # A list names maps of every layer; with an expression, layers may be left out.
         "target_modules": targets if found.absent is None else rf".*\.({'|'.join(targets)})",
-        "task_type": peft.TASK,
     }
-    return {
-        peft.WEIGHTS_FILE: matrices.encode_safetensors(tensors, found.info),
-        peft.CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
-    }
+    return peft.encode_files(tensors, found.info, config, kind=PEFT_KIND, base_model=base_model)
 
 
 def change_kernel(

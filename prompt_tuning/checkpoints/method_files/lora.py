@@ -13,7 +13,6 @@ their B takes the scale in, which is the same function.
 Source: PEFT 0.21, `tuners/lora/config.py`, `tuners/lora/layer.py`, `utils/other.py` `get_pattern_key`.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +24,7 @@ from etils import epath
 from prompt_tuning.checkpoints.formats import huggingface
 from prompt_tuning.checkpoints.method_files.kernel_change import KernelChange
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
-from prompt_tuning.checkpoints.prompt_files import matrices, peft
+from prompt_tuning.checkpoints.prompt_files import peft
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params.names import LORA_A, LORA_B, place_of
 
@@ -139,25 +138,18 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
     is_list = found.absent is None and all(name.isidentifier() for name in targets)
     config = {
         "alpha_pattern": _pattern_there(alphas, settings["alpha"]),
-        "base_model_name_or_path": base_model,
         "bias": "none",
         "fan_in_fan_out": False,
-        "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": settings["alpha"],
         "lora_dropout": settings["dropout"],
         "modules_to_save": None,
-        "peft_type": PEFT_KIND,
         "r": settings["rank"],
         "rank_pattern": _pattern_there(ranks, settings["rank"]),
         "target_modules": targets if is_list else _any_of(targets),
-        "task_type": peft.TASK,
         "use_rslora": settings["rank_stabilised"],
     }
-    return {
-        peft.WEIGHTS_FILE: matrices.encode_safetensors(tensors, found.info),
-        peft.CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
-    }
+    return peft.encode_files(tensors, found.info, config, kind=PEFT_KIND, base_model=base_model)
 
 
 def change_kernel(

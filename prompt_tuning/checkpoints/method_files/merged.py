@@ -45,6 +45,13 @@ class MergedSource:
         origin = found.info.get("exported_from")
         self.metadata: dict[str, Any] = {"model": recorded.get("model", {}), "merged": origin}
         kind = kinds.of_set(found)
+        if "methods" in (found.info.get(METHOD) or {}):
+            raise CheckpointError(
+                "Several methods that were tuned together are not merged",
+                got=" and ".join(part["name"] for part in found.info[METHOD]["methods"]),
+                expected=f"one of {kinds.names_of('change_kernel')}, tuned alone or beside a prompt",
+                fix="use the run as it is, or tune a method that can be merged alone",
+            )
         if kind is None or kind.change_kernel is None:
             raise CheckpointError(
                 "What is to be merged is not known to belong into weights",

@@ -13,7 +13,6 @@ half in front of the decoder's input, and its `generate` leaves that half out. W
 Source: PEFT 0.21, `tuners/multitask_prompt_tuning/model.py`, `peft_model.py` `PeftModelForSeq2SeqLM`.
 """
 
-import json
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from absl import logging
 from etils import epath
 
 from prompt_tuning.checkpoints.method_files.method_set import MethodSet
-from prompt_tuning.checkpoints.prompt_files import matrices, peft
+from prompt_tuning.checkpoints.prompt_files import peft
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params.names import PROMPT_PATH, TASK_COLUMNS, TASK_ROWS
 
@@ -85,20 +84,13 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
     """
     prompt, columns, rows = (found.params[path] for path in (PROMPT_PATH, _COLUMNS, _ROWS))
     config: dict[str, Any] = {
-        "base_model_name_or_path": base_model,
-        "inference_mode": True,
         "num_ranks": rows.shape[1],
         "num_tasks": rows.shape[0],
         "num_transformer_submodules": 1,
         "num_virtual_tokens": prompt.shape[0],
-        "peft_type": PEFT_KIND,
         "prompt_tuning_init": "RANDOM",
-        "task_type": peft.TASK,
         "token_dim": prompt.shape[1],
     }
     names = (peft.TENSOR, *peft.OF_TASKS)
     tensors: dict[str, np.ndarray] = dict(zip(names, (prompt, columns, rows), strict=True))
-    return {
-        peft.WEIGHTS_FILE: matrices.encode_safetensors(tensors, found.info),
-        peft.CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
-    }
+    return peft.encode_files(tensors, found.info, config, kind=PEFT_KIND, base_model=base_model)

@@ -10,7 +10,6 @@ layers.
 Source: PEFT 0.21, `peft_model.py` `PeftModel.get_prompt`, `tuners/prefix_tuning/model.py`.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from etils import epath
 
 from prompt_tuning import tree
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
-from prompt_tuning.checkpoints.prompt_files import matrices, peft
+from prompt_tuning.checkpoints.prompt_files import peft
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.params import layouts, prefix
 from prompt_tuning.params.names import PREFIX
@@ -113,22 +112,16 @@ def encode_adapter(found: MethodSet, *, base_model: str | None) -> dict[str, byt
         for kind in (_KEY, _VALUE):
             rows[:, _row(layer, kind, pairs)] = found.params[_PATH.format(layer, kind)]
     config = {
-        "base_model_name_or_path": base_model,
-        "inference_mode": True,
         "num_attention_heads": heads,
         "num_layers": pairs,
         "num_transformer_submodules": 2,
         "num_virtual_tokens": length,
-        "peft_type": PEFT_KIND,
         "prefix_projection": False,
-        "task_type": peft.TASK,
         "token_dim": width,
     }
     tensors = {peft.TENSOR: rows.reshape(length, -1)}
-    return {
-        peft.WEIGHTS_FILE: matrices.encode_safetensors(tensors, {**found.info, _LAYERS: layers}),
-        peft.CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
-    }
+    info = {**found.info, _LAYERS: layers}
+    return peft.encode_files(tensors, info, config, kind=PEFT_KIND, base_model=base_model)
 
 
 def without_network(

@@ -14,6 +14,7 @@ Source: PEFT 0.21, `peft_model.py` `PeftModelForSeq2SeqLM.forward` and `.generat
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,9 +107,7 @@ def read_adapter(
 def encode_adapter(
     prompt: Float[np.ndarray, "P H"], info: Mapping[str, Any], *, base_model: str | None
 ) -> dict[str, bytes]:
-    """Returns the files of an adapter, by name, that `peft.PeftModel.from_pretrained` loads.
-
-    The configuration, by which a folder is taken for an adapter, comes last.
+    """Returns the files of an adapter, by name, that `peft.PeftModel.from_pretrained` loads; see `encode_files`.
 
     Args:
       prompt: [P, H] float32.
@@ -117,18 +116,41 @@ def encode_adapter(
     """
     prompt = _scaled(prompt, base_model=base_model, info=info, power=-1)
     config = {
-        "base_model_name_or_path": base_model,
-        "inference_mode": True,
         "num_transformer_submodules": 1,
         "num_virtual_tokens": prompt.shape[0],
-        "peft_type": _PLAIN,
         "prompt_tuning_init": "RANDOM",
-        "task_type": TASK,
         "token_dim": prompt.shape[1],
     }
+    return encode_files({TENSOR: prompt}, info, config, kind=_PLAIN, base_model=base_model)
+
+
+def encode_files(
+    tensors: Mapping[str, np.ndarray],
+    info: Mapping[str, Any],
+    config: Mapping[str, Any],
+    *,
+    kind: str,
+    base_model: str | None,
+) -> dict[str, bytes]:
+    """Returns the files of an adapter for a T5, by name; the configuration, which makes a folder one, comes last.
+
+    Args:
+      tensors: Name -> tensor.
+      info: What they belong to; kept in the metadata of their file.
+      config: The settings of this kind.
+      kind: The `peft_type`.
+      base_model: Name on the Hugging Face hub, or path, of the model that it is for.
+    """
+    whole = {
+        **config,
+        "base_model_name_or_path": base_model,
+        "inference_mode": True,
+        "peft_type": kind,
+        "task_type": TASK,
+    }
     return {
-        WEIGHTS_FILE: matrices.encode_safetensors({TENSOR: prompt}, info),
-        CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
+        WEIGHTS_FILE: matrices.encode_safetensors(tensors, info),
+        CONFIG_FILE: (json.dumps(whole, indent=2, sort_keys=True) + "\n").encode(),
     }
 
 
@@ -155,18 +177,26 @@ def _scaled(
 ) -> Float[np.ndarray, "P H"]:
     """A prompt as it enters the encoder, given as PEFT has it; with power -1 the other way round.
 
-    The model is the one that the run recorded, else the folder that the adapter names, else what its name says.
+    The model is the one that the run recorded, else the folder that the adapter names, else what its name says; with a
+    warning it is a T5 where the name says nothing.
     """
     model: Mapping[str, Any] = (info or {}).get("model") or {}
-    if not model and base_model and "://" not in base_model:
+    if not model:
+        base_model = base_model or ""
         found = epath.Path(base_model) / MODEL_CONFIG_FILE
         name = base_model.rpartition("/")[2].lower()
-        if found.is_file():
+        if base_model and "://" not in base_model and found.is_file():
             model = json_files.read(
                 found, expected="the model's configuration", fix="copy it again"
             )
         elif name.startswith("t5gemma-") and not name.startswith("t5gemma-2-"):
             model = {"model_type": "t5gemma"}
+        elif not re.match(r"t5gemma-2-|(?!.*t5gemma).*(t5|ul2|t0)", name):
+            logging.warning(
+                "Nothing says which model a prompt of PEFT's is for (base_model_name_or_path: %r), so it is taken for a"
+                " T5's. One of a T5Gemma has other numbers there, and needs the folder of that model as its base",
+                base_model,
+            )
     if not is_scaled(model):
         return prompt
     return prompt * np.float32(prompt.shape[1] ** (0.5 * power))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from prompt_tuning.checkpoints import paths
 from prompt_tuning.checkpoints.formats import run, t5x, t5x_orbax
 from prompt_tuning.checkpoints.ledger import Ledger
-from prompt_tuning.checkpoints.method_files import folded
+from prompt_tuning.checkpoints.method_files import folded, kinds
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.paths import STEP_PREFIX, steps_in
 from prompt_tuning.checkpoints.prompt_files import matrices
@@ -58,6 +58,25 @@ def read_source(
     width = width_recorded(model) if isinstance(model, dict) else None
     prompt = matrices.check_matrix(prompt, path, what="prompt", setting=setting, width=width)
     return prompt, {**info, "exported_from": str(path)}
+
+
+def read_plain(
+    source: epath.PathLike, *, step: str | None = None, setting: str = "SOURCE"
+) -> tuple[Float[np.ndarray, "P H"], dict[str, Any]]:
+    """Returns what `read_source` does, of a prompt that is all that stood in front of inputs.
+
+    Raises:
+      CheckpointError: As `read_source`; or if a method made something else of the prompt.
+    """
+    prompt, info = read_source(source, step=step, setting=setting)
+    if changing := kinds.changing_prompt(info):
+        raise CheckpointError(
+            "The prompt is a part of what stood in front of inputs",
+            got=f"{setting} {source} of methods.{changing[0]}",
+            expected="a plain prompt",
+            fix="name what `prompt-tuning export` makes of it (--task=NAME where it tells tasks apart)",
+        )
+    return prompt, info
 
 
 def resolve(source: epath.PathLike, *, step: str | None = None) -> epath.Path:

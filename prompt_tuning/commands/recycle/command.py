@@ -39,8 +39,6 @@ def main(argv: Sequence[str]) -> None:
     """
     flags = _parser().parse_args(list(argv))
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from prompt_tuning.checkpoints.method_files import kinds
-    from prompt_tuning.checkpoints.method_files.method_set import METHOD
     from prompt_tuning.checkpoints.open import open_source
     from prompt_tuning.checkpoints.prompt_files import source, write
     from prompt_tuning.commands.export import format_of
@@ -51,14 +49,7 @@ def main(argv: Sequence[str]) -> None:
     target = epath.Path(flags.target)
     file_format = format_of(target)
     write.check_target(target, file_format=file_format, base_model=None)
-    prompt, info = source.read_source(flags.source, step=flags.step)
-    if kinds.changes_prompt(info):
-        raise CheckpointError(
-            "The prompt is a part of what stood in front of inputs",
-            got=f"{flags.source} of methods.{info[METHOD]['name']}",
-            expected="a plain prompt",
-            fix="recycle what `prompt-tuning export` makes of it (--task=NAME where it tells tasks apart)",
-        )
+    prompt, info = source.read_plain(flags.source, step=flags.step)
     path = flags.source_model or info.get("initial_checkpoint_path")
     if path is None:
         raise ConfigError(

@@ -10,9 +10,15 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
-from prompt_tuning.checkpoints.prompt_files import source
+from prompt_tuning.checkpoints.prompt_files.source import read_plain
 from prompt_tuning.data import content
-from prompt_tuning.errors import CheckpointError, ConfigError, check_count, check_number
+from prompt_tuning.errors import (
+    CheckpointError,
+    ConfigError,
+    check_count,
+    check_number,
+    texts_of,
+)
 from prompt_tuning.models.methods.method import Method, Place
 from prompt_tuning.params.names import ATTEMPT_BIAS, ATTEMPT_DOWN, ATTEMPT_SCALE, ATTEMPT_UP
 from prompt_tuning.types import Array
@@ -48,7 +54,7 @@ class Attempt(Method):
 
     def __post_init__(self) -> None:
         """Makes the names hashable and checks the settings."""
-        sources = () if isinstance(self.sources, str) else tuple(self.sources)
+        sources = texts_of("methods.Attempt.sources", self.sources)
         if not sources:
             raise ConfigError(
                 "methods.Attempt mixes prompts of other tasks, and none are named",
@@ -70,6 +76,10 @@ class Attempt(Method):
         if self.bottleneck is not None:
             super().check(added)
 
+    def prompt_length(self, length: int) -> int:
+        """Returns how many rows stand in front of the tokens; see `Method`."""
+        return length or self._read().shape[1]
+
     def describe(self) -> dict[str, Any]:
         """Returns name and settings; sources by their content, since files may move."""
         digests = [content.of_bytes(x.tobytes()) for x in self._read()]
@@ -79,9 +89,9 @@ class Attempt(Method):
         """The source prompts, float32.
 
         Raises:
-          CheckpointError: If one cannot be read, or is of another shape than the first.
+          CheckpointError: If one cannot be read, is no plain prompt, or is of another shape than the first.
         """
-        prompts = [source.read_source(path, setting="SOURCE_PROMPTS")[0] for path in self.sources]
+        prompts = [read_plain(path, setting="SOURCE_PROMPTS")[0] for path in self.sources]
         for path, prompt in zip(self.sources, prompts, strict=True):
             if prompt.shape != prompts[0].shape:
                 raise CheckpointError(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from prompt_tuning.errors import ConfigError, check_choice
+from prompt_tuning.errors import ConfigError, check_choice, texts_of
 from prompt_tuning.models.methods.method import Linear, Method
 from prompt_tuning.params.names import IA3_SCALING, LINEAR_MAPS
 from prompt_tuning.types import Array
@@ -40,7 +40,7 @@ class IA3(Method):
     def __post_init__(self) -> None:
         """Makes the names hashable and checks them."""
         for field in ("outputs", "inputs"):
-            names = tuple(getattr(self, field))
+            names = texts_of(f"methods.IA3.{field}", getattr(self, field))
             for name in names:
                 check_choice(f"methods.IA3.{field}", name, LINEAR_MAPS)
             # In one order, so that equal settings are the same value.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from prompt_tuning.errors import ConfigError, check_count, check_number
+from prompt_tuning.errors import ConfigError, check_count, check_number, texts_of
 from prompt_tuning.models.methods.method import Linear, Method
 from prompt_tuning.models.methods.starts import as_pytorch
 from prompt_tuning.params.names import LORA_A, LORA_B, place_of
@@ -56,7 +56,7 @@ class LoRA(Method):
 
     def __post_init__(self) -> None:
         """Makes the settings hashable and checks them."""
-        targets = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
+        targets = texts_of("methods.LoRA.targets", self.targets)
         patterns = {
             field: _pairs(f"methods.LoRA.{field}", getattr(self, field))
             for field in ("rank_pattern", "alpha_pattern")

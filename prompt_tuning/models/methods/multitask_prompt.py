@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
-from prompt_tuning.errors import ConfigError, check_choice, check_count
+from prompt_tuning.errors import ConfigError, check_choice, check_count, texts_of
 from prompt_tuning.models.masks import PROMPT_SEES
 from prompt_tuning.models.methods.method import Place
 from prompt_tuning.models.methods.of_tasks import OfTasks, needed
@@ -64,9 +64,10 @@ class MultitaskPrompt(OfTasks):
         check_count(f"{name}.task_length", self.task_length, "positions", none_means="P")
         check_count(f"{name}.shared_features", self.shared_features, "numbers", none_means="H")
         check_count(f"{name}.shared_length", self.shared_length, "positions")
-        for seen in self.sees:
+        sees = texts_of(f"{name}.sees", self.sees)
+        for seen in sees:
             check_choice(f"{name}.sees", seen, PROMPT_SEES)
-        object.__setattr__(self, "sees", tuple(self.sees))
+        object.__setattr__(self, "sees", sees)
         wrong = {
             "task_length": self.task_length is not None and self.combination != CONCAT,
             "shared_features": (self.shared_features is not None) != self._has_own_shared,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Float
 
-from prompt_tuning.errors import ConfigError, check_choice, check_count
+from prompt_tuning.errors import ConfigError, check_choice, check_count, texts_of
 from prompt_tuning.models.methods.method import (
     Attended,
     KeysAndValues,
@@ -58,7 +58,7 @@ class Prefix(Method):
         """Makes the places hashable and checks the settings."""
         check_count("methods.Prefix.length", self.length, "positions")
         check_count("methods.Prefix.hidden", self.hidden, "features", none_means="no network")
-        places = self.places if isinstance(self.places, tuple | list) else (self.places,)
+        places = texts_of("methods.Prefix.places", self.places)
         for place in places or ("",):
             check_choice("methods.Prefix.places", place, prefix.PLACES)
         # In one order, so that equal settings are the same value.

@@ -41,7 +41,8 @@ class Several(Method):
 
     def __post_init__(self) -> None:
         """Makes the list hashable and checks it."""
-        methods = tuple(self.methods)
+        is_list = isinstance(self.methods, list | tuple)
+        methods = tuple(self.methods) if is_list else (self.methods,)
         if len(methods) < 2 or not all(isinstance(m, Method) for m in methods):
             raise ConfigError(
                 "methods.Several.methods",

@@ -107,3 +107,11 @@ def test_what_does_not_fit_is_refused(change, text):
     change(weights, factors)
     with pytest.raises(CheckpointError, match=text):
         MergedSource(source_of(weights), _set(factors))
+
+
+def test_several_methods_are_refused_by_name():
+    weights, factors, _ = weights_and_factors()
+    parts = [{"name": "IA3"}, {"name": "DePT"}]
+    found = MethodSet(factors, {METHOD: {"name": "Several", "methods": parts}})
+    with pytest.raises(CheckpointError, match="got 'IA3 and DePT', expected one of IA3, LoRA"):
+        MergedSource(source_of(weights), found)

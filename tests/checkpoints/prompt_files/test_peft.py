@@ -62,6 +62,25 @@ def test_what_is_encoded_is_read_back(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("base", "scale", "is_told"),
+    [
+        (None, 1, False),
+        ("org/of-mine", 1, False),
+        ("org/my-t5gemma-b", 1, False),
+        ("google/t5gemma-2-270m-270m", 1, True),
+        ("google/t5gemma-2b-2b-ul2", 2, True),
+        ("google/flan-t5-base", 1, True),
+    ],
+)
+def test_a_name_says_how_numbers_are_scaled_or_a_warning_that_it_does_not(
+    tmp_path, caplog, base, scale, is_told
+):
+    prompt, _ = read(write(tmp_path, base_model_name_or_path=base))
+    np.testing.assert_array_equal(prompt, ROWS[:3] * scale)
+    assert ("Nothing says which model" in caplog.text) is not is_told
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"peft_type": "LORA"}, "of another kind: got 'peft_type LORA'"),

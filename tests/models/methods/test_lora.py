@@ -189,6 +189,7 @@ def test_expressions_that_match_nothing_are_refused():
         ({"alpha_pattern": ((".*/wo", -2.0),)}, "alpha_pattern's value"),
         ({"dropout": 1.0}, "methods.LoRA.dropout"),
         ({"targets": ()}, "targets names nothing"),
+        ({"targets": None}, "methods.LoRA.targets is no list of texts: got None"),
         ({"targets": ("*.query",)}, "no regular expression"),
         ({"rank_pattern": {"*": 2}}, "pairs"),
     ],

@@ -111,6 +111,7 @@ def test_the_shipped_file_trains_whatever_a_method_adds():
     [
         ({"methods": [KEYS]}, "at least two"),
         ({"methods": ["ia3", "lora"]}, "at least two"),
+        ({"methods": None}, "at least two"),
         ({"methods": [KEYS, IA3(path="a.safetensors")]}, "bind METHOD_FILE alone"),
     ],
 )

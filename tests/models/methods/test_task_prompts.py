@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from prompt_tuning.checkpoints.prompt_files.write import write_prompt
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.models import masks
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
@@ -113,6 +114,15 @@ def test_attempt_weighs_prompts_by_the_tokens_and_by_no_padding(sources):
     described = method.describe()
     assert paths[0] not in str(described) and described["temperature"] == 2.0
     assert Attempt(sources=paths[::-1]).describe()["sources"] == described["sources"][::-1]
+    # As many rows as stand in front.
+    assert [method.prompt_length(n) for n in (0, len(OWN))] == [prompts.shape[1], len(OWN)]
+
+
+def test_a_source_of_attempt_is_all_that_stood_in_front(tmp_path):
+    path = tmp_path / "shared.npy"
+    write_prompt(path, OWN, {"method": {"name": "MPT"}}, file_format="npy")
+    with pytest.raises(CheckpointError, match="SOURCE_PROMPTS .* of methods.MPT.*--task=NAME"):
+        Attempt(sources=(str(path),)).describe()
 
 
 def test_counts_of_t5_base(tmp_path):
@@ -159,6 +169,8 @@ def test_what_does_not_fit_is_refused_by_name_before_anything_loads(sources):
             "shared_features does not belong to combination = 'concat_features': got None",
         ),
         (lambda: MultitaskPrompt(tasks=TASKS, sees=("all",)), "sees is unknown: got 'all'"),
+        (lambda: MultitaskPrompt(tasks=TASKS, sees=None), "sees is no list of texts: got None"),
+        (lambda: Attempt(sources=None), "sources is no list of texts: got None"),
         (lambda: Attempt(), r"none are named: got \(\).*SOURCE_PROMPTS"),
         (lambda: Attempt(sources=paths, temperature=0), r"temperature is out of range: got 0"),
     ):
