@@ -11,7 +11,8 @@ class ParamSource(Protocol):
     """Stored parameters.
 
     Attributes:
-      kind: "t5x", "run" (this program's own), "huggingface" or "weights" (what `prompt-tuning convert` writes).
+      kind: "t5x", "run" (this program's own), "huggingface", "gemma" (DeepMind's Flax code) or "weights" (what
+        `prompt-tuning convert` writes).
       path: Where they are stored.
       step: The step they are from, if known.
       frozen_digest: Digest of the frozen parameters a prompt in here was trained on, if recorded.

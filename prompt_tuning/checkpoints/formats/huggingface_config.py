@@ -8,6 +8,7 @@ from etils import epath
 
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.errors import CheckpointError
+from prompt_tuning.types import SpecialIds
 
 CONFIG_FILE = "config.json"
 # model_type -> feed_forward_proj where config.json leaves it out.
@@ -27,7 +28,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (True, None),
 }
 # T5's own ids of padding, end and start.
-_OWN_IDS = {"pad": 0, "eos": 1, "start": 0}
+_OWN_IDS = dataclasses.asdict(SpecialIds())
 # What a shape of a parameter tells, which is compared where it is loaded.
 _SEEN = frozenset(
     "vocab_size emb_dim num_heads num_encoder_layers num_decoder_layers head_dim mlp_dim"
@@ -135,18 +136,19 @@ def check_settings(settings: Mapping[str, Any], model_config: Any, *, path: epat
             expected="the family that the checkpoint's config.json names",
             fix=f"use --gin_file={_gin_file(settings)}",
         )
-    for field, stored in theirs.items():
-        if field not in _SEEN and ours[field] != stored:
-            binding = _binding(family, field)
+    differs = [name for name, x in theirs.items() if name not in _SEEN and ours[name] != x]
+    if differs:
+        bindings = [f"{_binding(family, name)} = {theirs[name]!r}" for name in differs]
+        if any(name.startswith("special_ids.") for name in differs):
             # Which object the ids are fields of has to be said where they are not T5's.
-            whole = f"network.{family}.special_ids = @network.SpecialIds() and "
-            raise CheckpointError(
-                f"The model computes something else than the checkpoint {path}: {binding} differs",
-                got=ours[field],
-                expected=f"{stored!r}, by the checkpoint's config.json",
-                fix=f"use --gin_file={_gin_file(settings)}, or bind"
-                f" {whole if field.startswith('special_ids.') else ''}{binding} = {stored!r}",
-            )
+            bindings.insert(0, f"network.{family}.special_ids = @network.SpecialIds()")
+        names = ", ".join(f"{_binding(family, name)} differs" for name in differs)
+        raise CheckpointError(
+            f"The model computes something else than the checkpoint {path}: {names}",
+            got=[ours[name] for name in differs],
+            expected=f"{[theirs[name] for name in differs]}, by the checkpoint's config.json",
+            fix=f"use --gin_file={_gin_file(settings)}, or bind {' and '.join(bindings)}",
+        )
 
 
 def _leaves(settings: Mapping[str, Any], name: str = "") -> dict[str, Any]:
