@@ -49,11 +49,16 @@ def width_recorded(model: Mapping[str, Any]) -> int | None:
     return {**model, **(model.get("encoder") or {})}.get("emb_dim")
 
 
+def recorded_model(source: ParamSource) -> Mapping[str, Any]:
+    """Returns what is known of a stored model beyond shapes, by the names of its configuration; empty if nothing."""
+    return source.settings or getattr(source, "metadata", {}).get("model") or {}
+
+
 def embedding_scale(source: ParamSource) -> float:
     """Returns what embedded tokens are in a stored model, as a multiple of its table's rows.
 
     Args:
       source: With the settings of a model whose stacks have settings of their own (T5Gemma), or of another.
     """
-    settings = source.settings or getattr(source, "metadata", {}).get("model") or {}
+    settings = recorded_model(source)
     return settings["encoder"]["emb_dim"] ** 0.5 if "encoder" in settings else 1.0
