@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -11,8 +11,6 @@ from prompt_tuning.errors import CheckpointError
 from prompt_tuning.types import SpecialIds
 
 CONFIG_FILE = "config.json"
-# model_type -> feed_forward_proj where config.json leaves it out.
-MODEL_TYPES = {"t5": "relu", "mt5": "gated-gelu", "umt5": "gated-gelu"}
 # Hugging Face's name of an activation -> T5X's. Hugging Face's "gelu" is the exact one, which no T5 was trained with.
 _ACTIVATIONS = {
     "relu": "relu",
@@ -34,6 +32,27 @@ _SEEN = frozenset(
     "vocab_size emb_dim num_heads num_encoder_layers num_decoder_layers head_dim mlp_dim"
     " relative_attention_num_buckets relative_bias_per_layer".split()
 )
+
+
+class _ModelType(NamedTuple):
+    """What a model_type of T5's says that config.json may leave out.
+
+    Attributes:
+      feed_forward: Its feed_forward_proj.
+      bias_per_layer: Whether every layer has a relative position table.
+      rescales: Whether version 5, which writes `tie_word_embeddings: true` for all, rescales the decoder's output.
+    """
+
+    feed_forward: str
+    bias_per_layer: bool = False
+    rescales: bool = True
+
+
+MODEL_TYPES = {
+    "t5": _ModelType("relu"),
+    "mt5": _ModelType("gated-gelu", rescales=False),
+    "umt5": _ModelType("gated-gelu", bias_per_layer=True),
+}
 
 
 def read_config(folder: epath.PathLike) -> dict[str, Any]:
@@ -90,11 +109,11 @@ def t5_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "num_decoder_layers": _size(config, "num_decoder_layers", num_layers),
         "head_dim": _size(config, "d_kv"),
         "mlp_dim": _size(config, "d_ff"),
-        "mlp_activations": _mlp_activations(config, MODEL_TYPES[family]),
+        "mlp_activations": _mlp_activations(config, MODEL_TYPES[family].feed_forward),
         "logits_via_embedding": _rescales_output(config),
         "relative_attention_num_buckets": _size(config, "relative_attention_num_buckets", 32),
         "relative_attention_max_distance": _size(config, "relative_attention_max_distance", 128),
-        "relative_bias_per_layer": family == "umt5",
+        "relative_bias_per_layer": MODEL_TYPES[family].bias_per_layer,
         **_special_ids(config),
     }
 
@@ -216,11 +235,10 @@ def _rescales_output(config: Mapping[str, Any]) -> bool:
     if recorded is not None:
         return bool(recorded)
     tied = config.get("tie_word_embeddings", True) is not False
-    # transformers 5 writes `tie_word_embeddings: true` for every mT5 and never rescales it; 4 wrote what it did.
+    # transformers 4 wrote what it did.
     major = str(config.get("transformers_version", "5")).partition(".")[0]
-    if config["model_type"] == "mt5" and major.isdecimal() and int(major) >= 5:
-        return False
-    return tied
+    is_5 = major.isdecimal() and int(major) >= 5
+    return tied and (MODEL_TYPES[config["model_type"]].rescales or not is_5)
 
 
 def _unsupported(field: str, value: Any, expected: str) -> CheckpointError:
