@@ -1,9 +1,10 @@
-"""Array types and the legend of axis letters used in every signature.
+"""Array types, the legend of axis letters used in every signature, and the token ids that have a meaning.
 
 Axis letters: `B` batch, `L` encoder (token) length, `T` decoder length, `P` prompt length, `S = P + L`, `H` embed,
 `N` heads, `D` head dim, `F` mlp, `V` vocab. Mesh axes: `data` and `model`.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,3 +25,18 @@ ApplyFn = Callable[[PyTree, Batch, jax.Array | None], jax.Array]
 Schedule = Callable[[Any], Any]
 # text -> token ids without EOS.
 EncodeText = Callable[[str], list[int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecialIds:
+    """The token ids that a model gives a meaning to; by default T5's.
+
+    Attributes:
+      pad: Padding.
+      eos: Ends a sequence.
+      start: What the decoder reads first.
+    """
+
+    pad: int = 0
+    eos: int = 1
+    start: int = 0

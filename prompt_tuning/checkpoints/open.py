@@ -6,14 +6,15 @@ from etils import epath
 from prompt_tuning import ladder
 from prompt_tuning.checkpoints import paths
 from prompt_tuning.checkpoints.config import RESTORE_MODES
-from prompt_tuning.checkpoints.formats import huggingface, run, t5x, t5x_orbax, weights
+from prompt_tuning.checkpoints.formats import gemma_flax, huggingface, run, t5x, t5x_orbax, weights
 from prompt_tuning.checkpoints.formats.run_source import RunSource
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.errors import CheckpointError, check_choice
 
 _ACCEPTED = (
     "a T5X checkpoint_{step} directory in either of T5X's formats, one that a run of this program left in its"
-    " MODEL_DIR, a Hugging Face model (config.json beside its weights), or what `prompt-tuning convert` wrote"
+    " MODEL_DIR, a Hugging Face model (config.json beside its weights), a T5Gemma of DeepMind's Flax code, or what"
+    " `prompt-tuning convert` wrote"
 )
 # What tells a kind of checkpoint, and what reads it; a run's own are read by `RunSource`.
 _KINDS = (
@@ -21,6 +22,7 @@ _KINDS = (
     (t5x_orbax.is_t5x_orbax_checkpoint, t5x_orbax.T5XOrbaxSource),
     (weights.is_weights, weights.WeightsSource),
     (huggingface.is_huggingface_checkpoint, huggingface.HuggingFaceSource),
+    (gemma_flax.is_gemma_flax, gemma_flax.GemmaFlaxSource),
 )
 
 
@@ -33,10 +35,10 @@ def open_source(
     """Opens a checkpoint; reads its index, no array.
 
     Args:
-      path: A T5X checkpoint, one of this program, a Hugging Face model, or what `prompt-tuning convert` wrote; local
-        or gs://. If a checkpoint of this program holds only a prompt, the frozen parameters come from the checkpoint
-        it names; if that was moved together with the run, from there. What the package ships is found wherever it is
-        installed (`ladder.locate`).
+      path: A T5X checkpoint, one of this program, a Hugging Face model, a T5Gemma of DeepMind's Flax code, or what
+        `prompt-tuning convert` wrote; local or gs://. If a checkpoint of this program holds only a prompt, the frozen
+        parameters come from the checkpoint it names; if that was moved together with the run, from there. What the
+        package ships is found wherever it is installed (`ladder.locate`).
       mode: "specific", or "latest" if `path` is the folder of several: the newest sound one is taken.
       initial_checkpoint: Where the frozen parameters are, if neither holds; only for a checkpoint of this program.
 

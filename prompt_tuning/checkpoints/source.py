@@ -11,7 +11,8 @@ class ParamSource(Protocol):
     """Stored parameters.
 
     Attributes:
-      kind: "t5x", "run" (this program's own), "huggingface" or "weights" (what `prompt-tuning convert` writes).
+      kind: "t5x", "run" (this program's own), "huggingface", "gemma" (DeepMind's Flax code) or "weights" (what
+        `prompt-tuning convert` writes).
       path: Where they are stored.
       step: The step they are from, if known.
       frozen_digest: Digest of the frozen parameters a prompt in here was trained on, if recorded.
@@ -48,11 +49,16 @@ def width_recorded(model: Mapping[str, Any]) -> int | None:
     return {**model, **(model.get("encoder") or {})}.get("emb_dim")
 
 
+def recorded_model(source: ParamSource) -> Mapping[str, Any]:
+    """Returns what is known of a stored model beyond shapes, by the names of its configuration; empty if nothing."""
+    return source.settings or getattr(source, "metadata", {}).get("model") or {}
+
+
 def embedding_scale(source: ParamSource) -> float:
     """Returns what embedded tokens are in a stored model, as a multiple of its table's rows.
 
     Args:
       source: With the settings of a model whose stacks have settings of their own (T5Gemma), or of another.
     """
-    settings = source.settings or getattr(source, "metadata", {}).get("model") or {}
+    settings = recorded_model(source)
     return settings["encoder"]["emb_dim"] ** 0.5 if "encoder" in settings else 1.0

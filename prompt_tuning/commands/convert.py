@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prompt_tuning.checkpoints.config import DTYPES
 from prompt_tuning.checkpoints.open import open_source
+from prompt_tuning.checkpoints.source import recorded_model
 from prompt_tuning.config.flags import command_parser
 
 if TYPE_CHECKING:
@@ -169,8 +170,7 @@ def _unscanned_shapes(source: "ParamSource") -> dict[str, tuple[int, ...]]:
     from prompt_tuning.params import layouts
     from prompt_tuning.params.names import TABLE
 
-    model = source.settings or getattr(source, "metadata", {}).get("model", {})
-    recorded = model.get("relative_bias_per_layer")
+    recorded = recorded_model(source).get("relative_bias_per_layer")
     shapes: dict[str, tuple[int, ...]] = {}
     for path, (shape, _) in source.shapes().items():
         if not layouts.is_stacked(path):
@@ -191,7 +191,11 @@ def _scanned_shapes(source: "ParamSource") -> dict[str, tuple[int, ...]]:
     """Path -> shape of the source's parameters, layers stacked."""
     from prompt_tuning.params import layouts
 
-    return layouts.scanned_shapes({path: shape for path, (shape, _) in source.shapes().items()})
+    model = recorded_model(source)
+    # Stacks with sizes of their own are T5Gemma's.
+    sizes = {stack: model[stack]["head_dim"] for stack in ("encoder", "decoder") if stack in model}
+    shapes = {path: shape for path, (shape, _) in source.shapes().items()}
+    return layouts.scanned_shapes(shapes, sizes)
 
 
 def _show_progress(done: int, total: int) -> None:

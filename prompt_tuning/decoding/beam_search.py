@@ -59,7 +59,7 @@ class BeamSearch:
     A finished sequence scores its log-probability divided by the brevity penalty. The search stops when, for every row
     of the batch, all K slots are finished and the best live beam could not beat the worst of them even at full length.
     A row without any finished sequence returns its live beams, scored by plain log-probability; elsewhere empty slots
-    are zeros with score -1e7.
+    are padding with score -1e7.
 
     Attributes:
       num_decodes: Beams (K).

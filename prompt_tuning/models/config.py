@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.errors import ConfigError, check_choice, check_count, check_number
+from prompt_tuning.types import SpecialIds
 
 # What `mlp_activations` may name. `gelu` is the tanh approximation that T5 1.1 was trained with.
 ACTIVATIONS = {
@@ -30,21 +31,6 @@ REMAT_POLICIES = {
 
 # Which kernel attention may be.
 ATTENTIONS = ("auto", "plain", "cudnn")
-
-
-@dataclasses.dataclass(frozen=True)
-class SpecialIds:
-    """The token ids that a model gives a meaning to.
-
-    Attributes:
-      pad: Padding.
-      eos: Ends a sequence.
-      start: What the decoder reads first.
-    """
-
-    pad: int = 0
-    eos: int = 1
-    start: int = 0
 
 
 class Architecture:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 
-from prompt_tuning.models.config import SpecialIds
-from prompt_tuning.types import Array, Batch
+from prompt_tuning.types import Array, Batch, SpecialIds
 
 _T5 = SpecialIds()
 _PADDED = ("encoder_input_tokens", "decoder_target_tokens")

@@ -147,11 +147,14 @@ def take_apart(params: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def scanned_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def scanned_shapes(
+    shapes: Mapping[str, tuple[int, ...]], head_dims: Mapping[str, int] | None = None
+) -> dict[str, tuple[int, ...]]:
     """Returns the shapes that a model's parameters have in the scanned layout.
 
     Args:
       shapes: Path -> shape, in either layout.
+      head_dims: Width of a head by stack, for a model without relative position tables (T5Gemma).
 
     Raises:
       CheckpointError: If a layer is missing, or the number of heads is not to be found.
@@ -182,7 +185,7 @@ def scanned_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int
         if at is not None:
             # A relative position table has a row for each head.
             tables = (shape[0] for path, shape in shapes.items() if path.endswith(TABLE))
-            heads = next(tables, None)
+            heads = shape[at] // head_dims[stack] if head_dims else next(tables, None)
             if heads is None:
                 raise CheckpointError(
                     "The number of attention heads is unknown",

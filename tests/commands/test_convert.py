@@ -23,6 +23,7 @@ from tests.checkpoints.huggingface_writer import make_tensors, write_model
 from tests.checkpoints.run_states import PROMPT
 from tests.checkpoints.t5x_writer import write_t5x_checkpoint
 from tests.checkpoints.tiny_params import make_unscanned, to_scanned
+from tests.models.t5gemma.tiny import random_params, tiny_t5gemma, write_t5gemma
 
 
 def load(source, params, dtype="float32"):
@@ -76,6 +77,17 @@ def test_hugging_face_model(tmp_path, stored):
     assert_same(load(source, expected), expected)
     assert source.settings is not None and original.settings is not None
     assert dict(source.settings) == json.loads(json.dumps(original.settings))
+
+
+@pytest.mark.parametrize("merges_attention", [False, True])
+def test_t5gemma_with_its_layers_stacked(tmp_path, merges_attention):
+    config = tiny_t5gemma(merges_attention=merges_attention)
+    original = open_source(write_t5gemma(tmp_path / "hf", config))
+    convert.main([str(original.path), str(tmp_path / "w"), "--scan_layers"])
+    source = open_source(tmp_path / "w")
+    assert both_layouts.is_scanned(source.shapes())
+    assert source.settings == original.settings
+    assert_same(load(source, random_params(config)), random_params(config))
 
 
 def test_checkpoint_of_a_run(tmp_path):

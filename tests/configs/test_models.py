@@ -11,8 +11,9 @@ from prompt_tuning import tree
 from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.config import files as config_files
 from prompt_tuning.errors import CheckpointError
-from prompt_tuning.models.config import SpecialIds, T5Config
+from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
+from prompt_tuning.types import SpecialIds
 from tests import both_layouts
 from tests.gin_runs import CONFIGS, DEMO_TRAIN, resolve
 from tests.parity import t5gemma_counts

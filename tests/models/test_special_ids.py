@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from prompt_tuning.models.config import SpecialIds
 from prompt_tuning.models.special_ids import in_ids_of
+from prompt_tuning.types import SpecialIds
 
 BATCH = {
     "encoder_input_tokens": np.asarray([[7, 0, 8, 2, 0, 0]]),

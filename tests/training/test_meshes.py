@@ -11,6 +11,7 @@ import pytest
 from prompt_tuning import tree
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
+from prompt_tuning.models.t5gemma.t5gemma import T5Gemma
 from prompt_tuning.partitioning import PjitPartitioner, standard_logical_axis_rules
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.run.arrays import abstract_state, shardings_of
@@ -18,6 +19,7 @@ from prompt_tuning.training.adafactor import Adafactor
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.training.step import make_train_step
 from tests.helpers import tiny_config
+from tests.models.t5gemma.tiny import tiny_t5gemma
 
 PROMPT = "encoder/prompt/prompt/prompt"
 STEPS = 5
@@ -26,7 +28,10 @@ LEARNING_RATE = 0.01
 pytestmark = pytest.mark.loose_numerics(reason="optax adds Python floats to float32 arrays")
 
 
-def _model(scan_layers: bool, **config) -> EncoderDecoderModel:
+def _model(scan_layers: bool, family: str = "t5", **config) -> EncoderDecoderModel:
+    if family != "t5":
+        gemma = tiny_t5gemma(merges_attention=family == "t5gemma2", scan_layers=scan_layers)
+        return EncoderDecoderModel(T5Gemma(gemma, PromptConfig(length=8)), None, None)
     # Eight heads, so that they can be spread over eight devices; more than one layer only where they are one array.
     num_layers = 2 if scan_layers else 1
     sizes = {
@@ -67,8 +72,8 @@ def _keeping_gradients(tx: optax.GradientTransformation) -> optax.GradientTransf
 
 
 @functools.cache
-def _start(scan_layers: bool) -> tuple[dict, dict]:
-    params = jax.jit(_model(scan_layers).init)(jax.random.key(0))
+def _start(model: EncoderDecoderModel) -> tuple[dict, dict]:
+    params = jax.jit(model.init)(jax.random.key(0))
     return tree.split(jax.tree.map(np.asarray, params), (".*/prompt/.*",))
 
 
@@ -81,7 +86,7 @@ def _trajectory(
             restored_step=1_100_000, multiply_by_parameter_scale=False, weight_decay_rate=1e-5
         ).make(lambda step: LEARNING_RATE)
     )
-    trainable, frozen = _start(model.config.scan_layers)
+    trainable, frozen = _start(model)
     shardings = partitioner.param_shardings(model.param_axes, model.param_shapes)
     shapes = {PROMPT: model.param_shapes[PROMPT]}
     sharded = shardings_of(abstract_state(tx, shapes, shardings, partitioner))
@@ -111,13 +116,13 @@ def _trajectory(
 
 
 @functools.cache
-def _on_one_device(scan_layers: bool):
+def _on_one_device(scan_layers: bool, family: str = "t5"):
     partitioner = PjitPartitioner()
     partitioner.__dict__["mesh"] = jax.sharding.Mesh(
         np.asarray(jax.devices()[:1]).reshape(1, 1), ("data", "model")
     )
     assert partitioner.mesh.size == 1
-    return _trajectory(_model(scan_layers), partitioner)
+    return _trajectory(_model(scan_layers, family), partitioner)
 
 
 def _assert_same(got, expected):
@@ -128,21 +133,26 @@ def _assert_same(got, expected):
 
 
 @pytest.mark.parametrize(
-    ("scan_layers", "num_partitions", "activation_dims", "parameter_dims"),
+    ("family", "scan_layers", "num_partitions", "activation_dims", "parameter_dims"),
     [
-        *[(False, n, 1, 1) for n in (1, 2, 8)],
-        (True, 4, 1, 1),
-        (False, 1, 1, 2),  # every weight spread over `data`
-        (False, 2, 2, 2),  # weights and activations over both axes
-        (True, 2, 2, 2),
+        *[("t5", False, n, 1, 1) for n in (1, 2, 8)],
+        ("t5", True, 4, 1, 1),
+        ("t5", False, 1, 1, 2),  # every weight spread over `data`
+        ("t5", False, 2, 2, 2),  # weights and activations over both axes
+        ("t5", True, 2, 2, 2),
+        # Four devices share two heads of keys.
+        pytest.param("t5gemma", False, 4, 1, 2, marks=pytest.mark.slow),
+        pytest.param("t5gemma2", True, 2, 2, 2, marks=pytest.mark.slow),
     ],
 )
-def test_eight_devices_equal_one(scan_layers, num_partitions, activation_dims, parameter_dims):
+def test_eight_devices_equal_one(
+    family, scan_layers, num_partitions, activation_dims, parameter_dims
+):
     rules = standard_logical_axis_rules(activation_dims, parameter_dims)
     partitioner = PjitPartitioner(num_partitions=num_partitions, logical_axis_rules=rules)
     assert dict(partitioner.mesh.shape) == {"data": 8 // num_partitions, "model": num_partitions}
-    got = _trajectory(_model(scan_layers), partitioner)
-    _assert_same(got, _on_one_device(scan_layers))
+    got = _trajectory(_model(scan_layers, family), partitioner)
+    _assert_same(got, _on_one_device(scan_layers, family))
 
 
 def test_a_prompt_spread_over_both_axes_learns_the_same():

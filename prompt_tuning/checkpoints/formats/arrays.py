@@ -29,10 +29,9 @@ class StoredArray(NamedTuple):
     dtype: np.dtype
 
 
-def in_database(folder: epath.PathLike, name: str) -> dict[str, Any]:
-    """Returns TensorStore's name for the array `name`, with `/`, in the OCDBT database in `folder`."""
-    base = paths.kvstore(folder)
-    return {"driver": "ocdbt", "base": base, "path": f"{name.replace('/', '.')}/"}
+def in_database(folder: epath.PathLike, stored: str) -> dict[str, Any]:
+    """Returns TensorStore's name for the array `stored`, as it is called there, in the OCDBT database in `folder`."""
+    return {"driver": "ocdbt", "base": paths.kvstore(folder), "path": f"{stored}/"}
 
 
 def size_of_files(kvstore: Mapping[str, Any]) -> int | None:

@@ -172,6 +172,8 @@ class HuggingFaceSource:
         if same and np.array_equal(bits, self._tensors.read(copy, index).view(np.uint8)):
             return
         fix = "download the model again"
+        if copy in t5gemma.HEADS:
+            fix += "; a T5Gemma whose head was trained apart has no place here"
         if copy == _STORED_HEAD:
             fix = (
                 'if the head was trained apart, set "tie_word_embeddings" (and "scale_decoder_outputs", where it'

@@ -2,16 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.errors import CheckpointError
+from prompt_tuning.types import SpecialIds
 
 CONFIG_FILE = "config.json"
-# model_type -> feed_forward_proj where config.json leaves it out.
-MODEL_TYPES = {"t5": "relu", "mt5": "gated-gelu", "umt5": "gated-gelu"}
 # Hugging Face's name of an activation -> T5X's. Hugging Face's "gelu" is the exact one, which no T5 was trained with.
 _ACTIVATIONS = {
     "relu": "relu",
@@ -27,12 +26,33 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (True, None),
 }
 # T5's own ids of padding, end and start.
-_OWN_IDS = {"pad": 0, "eos": 1, "start": 0}
+_OWN_IDS = dataclasses.asdict(SpecialIds())
 # What a shape of a parameter tells, which is compared where it is loaded.
 _SEEN = frozenset(
     "vocab_size emb_dim num_heads num_encoder_layers num_decoder_layers head_dim mlp_dim"
     " relative_attention_num_buckets relative_bias_per_layer".split()
 )
+
+
+class _ModelType(NamedTuple):
+    """What a model_type of T5's says that config.json may leave out.
+
+    Attributes:
+      feed_forward: Its feed_forward_proj.
+      bias_per_layer: Whether every layer has a relative position table.
+      rescales: Whether version 5, which writes `tie_word_embeddings: true` for all, rescales the decoder's output.
+    """
+
+    feed_forward: str
+    bias_per_layer: bool = False
+    rescales: bool = True
+
+
+MODEL_TYPES = {
+    "t5": _ModelType("relu"),
+    "mt5": _ModelType("gated-gelu", rescales=False),
+    "umt5": _ModelType("gated-gelu", bias_per_layer=True),
+}
 
 
 def read_config(folder: epath.PathLike) -> dict[str, Any]:
@@ -89,11 +109,11 @@ def t5_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "num_decoder_layers": _size(config, "num_decoder_layers", num_layers),
         "head_dim": _size(config, "d_kv"),
         "mlp_dim": _size(config, "d_ff"),
-        "mlp_activations": _mlp_activations(config, MODEL_TYPES[family]),
+        "mlp_activations": _mlp_activations(config, MODEL_TYPES[family].feed_forward),
         "logits_via_embedding": _rescales_output(config),
         "relative_attention_num_buckets": _size(config, "relative_attention_num_buckets", 32),
         "relative_attention_max_distance": _size(config, "relative_attention_max_distance", 128),
-        "relative_bias_per_layer": family == "umt5",
+        "relative_bias_per_layer": MODEL_TYPES[family].bias_per_layer,
         **_special_ids(config),
     }
 
@@ -135,18 +155,19 @@ def check_settings(settings: Mapping[str, Any], model_config: Any, *, path: epat
             expected="the family that the checkpoint's config.json names",
             fix=f"use --gin_file={_gin_file(settings)}",
         )
-    for field, stored in theirs.items():
-        if field not in _SEEN and ours[field] != stored:
-            binding = _binding(family, field)
+    differs = [name for name, x in theirs.items() if name not in _SEEN and ours[name] != x]
+    if differs:
+        bindings = [f"{_binding(family, name)} = {theirs[name]!r}" for name in differs]
+        if any(name.startswith("special_ids.") for name in differs):
             # Which object the ids are fields of has to be said where they are not T5's.
-            whole = f"network.{family}.special_ids = @network.SpecialIds() and "
-            raise CheckpointError(
-                f"The model computes something else than the checkpoint {path}: {binding} differs",
-                got=ours[field],
-                expected=f"{stored!r}, by the checkpoint's config.json",
-                fix=f"use --gin_file={_gin_file(settings)}, or bind"
-                f" {whole if field.startswith('special_ids.') else ''}{binding} = {stored!r}",
-            )
+            bindings.insert(0, f"network.{family}.special_ids = @network.SpecialIds()")
+        names = ", ".join(f"{_binding(family, name)} differs" for name in differs)
+        raise CheckpointError(
+            f"The model computes something else than the checkpoint {path}: {names}",
+            got=[ours[name] for name in differs],
+            expected=f"{[theirs[name] for name in differs]}, by the checkpoint's config.json",
+            fix=f"use --gin_file={_gin_file(settings)}, or bind {' and '.join(bindings)}",
+        )
 
 
 def _leaves(settings: Mapping[str, Any], name: str = "") -> dict[str, Any]:
@@ -214,11 +235,10 @@ def _rescales_output(config: Mapping[str, Any]) -> bool:
     if recorded is not None:
         return bool(recorded)
     tied = config.get("tie_word_embeddings", True) is not False
-    # transformers 5 writes `tie_word_embeddings: true` for every mT5 and never rescales it; 4 wrote what it did.
+    # transformers 4 wrote what it did.
     major = str(config.get("transformers_version", "5")).partition(".")[0]
-    if config["model_type"] == "mt5" and major.isdecimal() and int(major) >= 5:
-        return False
-    return tied
+    is_5 = major.isdecimal() and int(major) >= 5
+    return tied and (MODEL_TYPES[config["model_type"]].rescales or not is_5)
 
 
 def _unsupported(field: str, value: Any, expected: str) -> CheckpointError:

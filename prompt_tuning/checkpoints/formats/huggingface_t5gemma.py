@@ -60,6 +60,8 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
       logits is left out: no version of transformers has applied it.
     """
     merges = MERGES[config["model_type"]]
+    if config.get("tie_word_embeddings") is False:
+        raise _unsupported("tie_word_embeddings", False, "true: the head is the decoder's table")
     encoder, decoder = (_part(config, name) for name in ("encoder", "decoder"))
     encoder = _part(encoder, "text_config") if merges else encoder
     window = _number(encoder, "encoder", "sliding_window", int)

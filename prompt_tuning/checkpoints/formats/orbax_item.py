@@ -40,7 +40,8 @@ def read_leaves(
     leaves: dict[str, StoredArray] = {}
     context = tensorstore.Context()
     for first in range(0, len(names), _HEADERS_AT_ONCE):
-        stores = {name: of_name(item, name) for name in names[first : first + _HEADERS_AT_ONCE]}
+        some = sorted(names)[first : first + _HEADERS_AT_ONCE]
+        stores = {name: of_name(item, names[name]) for name in some}
         try:
             for kvstore in stores.values():
                 size_of_files(kvstore)
@@ -67,24 +68,25 @@ def below(prefix: str, named: Mapping[str, _T]) -> dict[str, _T]:
     return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
 
 
-def _read_names(item: epath.Path, damaged: Callable[[object], CheckpointError]) -> list[str]:
-    """The names of all arrays, sorted."""
+def _read_names(item: epath.Path, damaged: Callable[[object], CheckpointError]) -> dict[str, str]:
+    """The names of all arrays, and what they are called on disk: joined by dots, though parts may have a `/`."""
     try:
         if not content.is_file(item / LEAVES_FILE):
             raise FileNotFoundError(LEAVES_FILE)
         leaves = json.loads((item / LEAVES_FILE).read_text())["tree_metadata"].values()
-        return sorted(
-            "/".join(str(key["key"]) for key in leaf["key_metadata"])
+        keys = [
+            [str(key["key"]) for key in leaf["key_metadata"]]
             for leaf in leaves
             # None and empty dicts have no array: MultiOptimizer's state of a parameter that it did not train.
             if not leaf["value_metadata"].get("skip_deserialize", False)
-        )
+        ]
+        return {"/".join(parts): ".".join(parts) for parts in keys}
     except FileNotFoundError as e:
         raise damaged(f"no file {item.name}/{LEAVES_FILE}") from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise damaged(f"{item.name}/{LEAVES_FILE}: {type(e).__name__}: {e}") from e
 
 
-def _in_folder(item: epath.Path, name: str) -> dict[str, Any]:
+def _in_folder(item: epath.Path, stored: str) -> dict[str, Any]:
     """TensorStore's name for an array in a folder of its own."""
-    return paths.kvstore(item / name.replace("/", "."))
+    return paths.kvstore(item / stored)

@@ -83,7 +83,7 @@ class WeightsSource(StoredArrays):
         try:
             leaves = {
                 name: StoredArray(
-                    in_database(self.path / ARRAYS, name),
+                    in_database(self.path / ARRAYS, name.replace("/", ".")),
                     tuple(leaf["shape"]),
                     jnp.dtype(leaf["dtype"]),
                 )
@@ -190,7 +190,7 @@ class WeightsWriter:
             "compressor": None,
         }
         kvstore = {
-            **in_database(self.path / ARRAYS, path),
+            **in_database(self.path / ARRAYS, path.replace("/", ".")),
             "config": {"compression": None},
             "target_data_file_size": self._data_file_bytes,
         }

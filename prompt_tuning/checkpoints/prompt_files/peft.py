@@ -26,6 +26,7 @@ from jaxtyping import Float
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.checkpoints.formats import torch_files
 from prompt_tuning.checkpoints.formats.huggingface_config import CONFIG_FILE as MODEL_CONFIG_FILE
+from prompt_tuning.checkpoints.formats.huggingface_t5gemma import MERGES
 from prompt_tuning.checkpoints.method_files.method_set import METHOD
 from prompt_tuning.checkpoints.prompt_files import matrices
 from prompt_tuning.errors import CheckpointError
@@ -163,9 +164,8 @@ def is_scaled(model: Mapping[str, Any]) -> bool:
     Args:
       model: The model's config.json, or what a run recorded of its architecture.
     """
-    if "model_type" in model:
-        return model["model_type"] == "t5gemma"
-    return model.get("merges_attention") is False
+    merges = model.get("merges_attention", MERGES.get(str(model.get("model_type"))))
+    return merges is False
 
 
 def _scaled(

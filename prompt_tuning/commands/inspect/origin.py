@@ -14,7 +14,7 @@ from prompt_tuning import tree
 from prompt_tuning.checkpoints import paths
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.prompt_files import read
-from prompt_tuning.checkpoints.source import ParamSource
+from prompt_tuning.checkpoints.source import ParamSource, embedding_scale
 from prompt_tuning.config import queries
 from prompt_tuning.data import vocabularies
 from prompt_tuning.errors import CheckpointError, ConfigError
@@ -121,7 +121,7 @@ class Origin:
         """Returns the prompt before the first step, made again as the run made it; None if that is not known.
 
         Args:
-          table: [V, H] the frozen embeddings.
+          table: [V, H] the frozen embeddings, as they enter the encoder.
           source: The initial checkpoint.
           vocabulary: Of the inputs.
 
@@ -134,12 +134,15 @@ class Origin:
             return np.asarray(source.read(PROMPT_PATH), np.float32)
         is_trained = tree.match_any(self.info.get("trainable_regex", ()))(EMBEDDING)
         dtype = "float32" if is_trained else self.info.get("frozen_dtype", "float32")
+        # The run rounded the stored rows and scaled what it drew of them.
+        scale = np.float32(embedding_scale(source))
         prompt = initializers.build_prompt(
             self._spec,
             length=self.info["prompt_length"],
-            embedding_table=jnp.asarray(table, int8.held_dtype(EMBEDDING, dtype)),
+            embedding_table=jnp.asarray(table / scale, int8.held_dtype(EMBEDDING, dtype)),
             encode_text=lambda text: list(vocabulary.encode(text)),
             rng=split_key(jax.random.key(self.info["seed"]))[1],
+            embedding_scale=float(scale),
         )
         return np.asarray(prompt)
 

@@ -24,7 +24,8 @@ _EPILOG = """\
 SOURCE is what `prompt-tuning export` takes. TARGET is a file that does not exist yet, .npy or .safetensors. A recycled
 prompt works less well than one that was tuned; it is also a start for tuning (docs/use/prompts.md).
 """
-_SPIECE = "spiece.model"
+# A vocabulary's file beside a model's weights: T5's name for it, and Gemma's.
+_PIECES = ("spiece.model", "tokenizer.model")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -130,9 +131,9 @@ def _vocabulary_of(model: "ParamSource") -> str | None:
     from prompt_tuning.data import content
     from prompt_tuning.run.identity import MADE_FROM
 
-    beside = epath.Path(model.path) / _SPIECE
-    if beside.is_file():
-        return content.of_bytes(beside.read_bytes())
+    for name in _PIECES:
+        if (beside := epath.Path(model.path) / name).is_file():
+            return content.of_bytes(beside.read_bytes())
     recorded: dict[str, Any] = getattr(model, "metadata", {}).get(MADE_FROM) or {}
     return (recorded.get("input vocabulary") or {}).get("content (SHA-256)")
 

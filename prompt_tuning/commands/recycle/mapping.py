@@ -1,7 +1,7 @@
 """Maps prompts from one model to another, learned from the embeddings of the tokens that both know.
 
 Source: Lester et al. 2022, "Reducing Retraining by Recycling Parameter-Efficient Prompts",
-https://arxiv.org/abs/2208.05577; the authors' `recycling/recycle.py`, whose names and numbers these are.
+https://arxiv.org/abs/2208.05577, whose names these are; the authors' `recycling/recycle.py`, whose numbers.
 """
 
 import functools
@@ -27,7 +27,7 @@ def linear(
 ) -> Float[np.ndarray, "P G"]:
     """Returns the prompt times the matrix that maps the source's embeddings to the target's with the least squares.
 
-    It is also the authors' `lin-comb`, which writes each row as a combination of the source's embeddings and takes the
+    It is also the paper's `lin-comb`, which writes each row as a combination of the source's embeddings and takes the
     same combination of the target's: of all solutions both take the smallest, and are then prompt * pinv(source) *
     target.
 
@@ -85,7 +85,7 @@ def network(
     return np.asarray(jax.jit(_mapped)(state[0], jnp.asarray(prompt)))
 
 
-# The authors' names; their default is the first.
+# The paper's names; the authors' code has `jax-nn`, `tf-lstsq` and `linear-combination`.
 RECYCLERS = {"v2v-nn": network, "v2v-lin": linear, "lin-comb": linear}
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.errors import ConfigError, check_choice, check_count, check_number
-from prompt_tuning.models.config import Architecture, SpecialIds, StackArchitecture
+from prompt_tuning.models.config import Architecture, StackArchitecture
+from prompt_tuning.types import SpecialIds
 
 SLIDING, FULL = "sliding", "full"
 LAYER_TYPES = (SLIDING, FULL)

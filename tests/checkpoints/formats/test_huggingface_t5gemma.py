@@ -15,6 +15,7 @@ from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.t5gemma.config import T5GemmaConfig
 from prompt_tuning.models.t5gemma.t5gemma import T5Gemma
+from prompt_tuning.params.names import DECODER_EMBEDDING
 from tests import both_layouts
 from tests.helpers import tiny_config
 from tests.models.t5gemma.tiny import config_json, random_params, tiny_t5gemma, write_t5gemma
@@ -79,6 +80,18 @@ def test_what_no_model_here_has_is_named(field, value):
         huggingface_t5gemma.settings(config)
 
 
+def test_a_head_that_was_trained_apart_is_refused(tmp_path):
+    config = tiny_t5gemma()
+    with pytest.raises(
+        CheckpointError, match="tie_word_embeddings in config.json.*decoder's table"
+    ):
+        huggingface_t5gemma.settings({**config_json(config), "tie_word_embeddings": False})
+    head = {huggingface_t5gemma.HEADS[0]: np.zeros((256, 32), np.float32)}
+    source = HuggingFaceSource(write_t5gemma(tmp_path, config, **head))
+    with pytest.raises(CheckpointError, match="trained apart"):
+        source.read(DECODER_EMBEDDING)
+
+
 def test_a_folder_without_weights_says_where_to_accept_the_licence(tmp_path):
     write_t5gemma(tmp_path, tiny_t5gemma())
     (tmp_path / "model.safetensors").unlink()
@@ -89,8 +102,13 @@ def test_a_folder_without_weights_says_where_to_accept_the_licence(tmp_path):
 def test_a_model_that_computes_something_else_is_refused(tmp_path):
     config = tiny_t5gemma()
     settings = huggingface_t5gemma.settings(config_json(config))
-    other = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, window=5))
-    with pytest.raises(CheckpointError, match=r"encoder/network.T5GemmaStack.window = 4"):
+    encoder = dataclasses.replace(config.encoder, window=5, rope_factor=8.0, query_scalar=9)
+    other = dataclasses.replace(config, encoder=encoder, logits_softcap=None)
+    with pytest.raises(CheckpointError) as error:
         huggingface_config.check_settings(settings, other, path=tmp_path)
+    # All at once: a released folder may differ from its size's gin file in several.
+    for binding in ("window = 4", "rope_factor = 1.0", "query_scalar = 6"):
+        assert f"encoder/network.T5GemmaStack.{binding}" in str(error.value)
+    assert "network.T5GemmaConfig.logits_softcap = 6.0" in str(error.value)
     with pytest.raises(CheckpointError, match=r"another family.*models/t5gemma_"):
         huggingface_config.check_settings(settings, T5(tiny_config()).config, path=tmp_path)

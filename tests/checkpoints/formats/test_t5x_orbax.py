@@ -172,7 +172,7 @@ def test_a_folder_without_arrays_names_what_is_accepted(tmp_path):
 
 def test_names_in_object_stores():
     item = epath.Path("gs://bucket/run/checkpoint_7/state")
-    name = "target/encoder/encoder_norm/scale"
+    name = "target.encoder.encoder_norm.scale"
     state = {"driver": "gcs", "bucket": "bucket", "path": "run/checkpoint_7/state/"}
     assert arrays.in_database(item, name) == {
         "driver": "ocdbt",

@@ -1,6 +1,7 @@
 """The start of a run is made again as the run made it; a start from another prompt is exact and recorded."""
 
 import hashlib
+import shutil
 import types
 
 import jax
@@ -17,12 +18,14 @@ from prompt_tuning.commands.inspect.origin import Origin, find_origin
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
+from prompt_tuning.models.t5gemma.t5gemma import T5Gemma
 from prompt_tuning.params.names import PROMPT_PATH, PROMPT_REGEX
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.prompts.initializers import ClassLabels, FromFile, SampledVocab, Uniform
 from prompt_tuning.run import start as initialization
 from prompt_tuning.training.adafactor import Adafactor
+from tests.models.t5gemma.tiny import tiny_t5gemma, write_t5gemma
 from tests.tiny_run import EMB_DIM, run_config
 
 SEED, LENGTH = 5, 4
@@ -38,7 +41,10 @@ def source(inputs):
 def initialize(spec, source, model_dir, dtype="float32"):
     """The start of a run, and what it records with its prompts."""
     vocabulary = seqio.SentencePieceVocabulary(str(source.path.parent / "spiece.model"))
-    module = T5(run_config(dropout_rate=0.0), PromptConfig(LENGTH, spec))
+    if source.kind == "huggingface":
+        module = T5Gemma(tiny_t5gemma(), PromptConfig(LENGTH, spec))
+    else:
+        module = T5(run_config(dropout_rate=0.0), PromptConfig(LENGTH, spec))
     model = EncoderDecoderModel(module, vocabulary, vocabulary)
     start = initialization.initialize(
         model,
@@ -74,6 +80,12 @@ def test_the_start_is_made_again_bit_for_bit(source, tmp_path, spec, dtype):
     assert made is not None
     np.testing.assert_array_equal(made.view(np.uint32), prompt.view(np.uint32))
     assert origin.labels == (("Positive words", "good") if isinstance(spec, ClassLabels) else ())
+
+
+def test_a_start_of_scaled_rows_is_rounded_as_the_run_did(inputs, tmp_path):
+    shutil.copy(inputs.checkpoint.parent / "spiece.model", tmp_path)
+    scaled = open_source(write_t5gemma(tmp_path / "t5gemma", tiny_t5gemma()))
+    test_the_start_is_made_again_bit_for_bit(scaled, tmp_path, SampledVocab(200), "bfloat16")
 
 
 def test_a_run_from_a_source_prompt_starts_with_it_and_records_it(source, tmp_path):

@@ -59,9 +59,9 @@ def test_what_does_not_belong_together_is_refused(models, tmp_path, capsys):
     unknown = str(tmp_path / "unknown.npy")
     target, other = str(tmp_path / "mapped.npy"), f"--target_model={paths['other']}"
     folders = [tmp_path / name for name in ("hf", "hf2")]
-    for number, folder in enumerate(folders):
+    for folder, vocabulary in zip(folders, ("spiece.model", "tokenizer.model"), strict=True):
         write_model(folder, make_tensors())
-        (folder / "spiece.model").write_bytes(bytes([number]))
+        (folder / vocabulary).write_bytes(vocabulary.encode())
     of_hf = [f"--source_model={folders[0]}", f"--target_model={folders[1]}"]
     for argv, text in (
         ([paths["prompt"], target, f"--target_model={paths['larger']}"], "different vocabularies"),

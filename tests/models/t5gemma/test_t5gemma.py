@@ -162,6 +162,28 @@ def test_int8_kernels_give_what_their_values_give():
     np.testing.assert_allclose(call(held), call(values), rtol=0, atol=1e-4)
 
 
+def test_int8_moves_the_loss_less_than_half_a_scale_of_each_weight_may(config):
+    """As for T5 (`tests/models/test_int8.py`): first order, a small part of it since signs of roundings are random."""
+    flat = {path: 0.3 * x for path, x in random_params(config).items()}
+    held = int8.hold(flat, int8.INT8)
+    kernels = {path: jnp.asarray(x) for path, x in flat.items() if int8.is_kernel(path)}
+    module, ids = T5Gemma(config), tokens()
+
+    @jax.jit
+    def loss(changed):
+        params = tree.unflatten({**{p: x for p, x in flat.items() if p not in kernels}, **changed})
+        logits = module.apply({"params": params}, ids, ids, ids, enable_dropout=False)
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), ids[..., None], axis=-1))
+
+    value, slopes = jax.value_and_grad(loss)(kernels)
+    bound = sum(
+        float(jnp.sum(jnp.abs(slope) * held[int8.scale_path(path)][None])) / 2
+        for path, slope in slopes.items()
+    )
+    changed = {path: x for path, x in held.items() if int8.kernel_of(path) in kernels}
+    assert 0 < abs(float(loss(changed)) - float(value)) < bound / 4
+
+
 def test_methods_find_their_places(config):
     module = T5Gemma(config, None, IA3())
     shapes = EncoderDecoderModel(module, None, None).param_shapes
