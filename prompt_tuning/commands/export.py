@@ -19,9 +19,9 @@ from prompt_tuning.run.task_prompt import read_task_prompt
 
 _EPILOG = """\
 SOURCE is a run's MODEL_DIR, one checkpoint_{step} of a run or of T5X, a numpy_checkpoints/checkpoint_{step} folder or
-the file in it, a .npy or .safetensors file, a PEFT adapter, or T-Few's .pt. TARGET is a file, for peft a folder; it
-must not exist yet. Of a run that tuned a prompt and a method, SOURCE is the prompt; name method.safetensors beside it
-for the other.
+the file in it, a .npy or .safetensors file, a PEFT adapter, T-Few's .pt, or hf://owner/name[@revision]. TARGET is a
+file, for peft a folder; it must not exist yet. Of a run that tuned a prompt and a method, SOURCE is the prompt; name
+method.safetensors beside it for the other.
 """
 
 
@@ -47,27 +47,57 @@ def main(argv: Sequence[str]) -> None:
         )
         print(f"{target}: the prompt of {flags.task}, of length {len(prompt)}, as a plain one")
         return
-    if method_read.is_there(flags.source, step=flags.step):
-        found = method_read.read_set(flags.source, step=flags.step, setting="SOURCE")
-        method_write.write_set(target, found, file_format=file_format, base_model=flags.base_model)
+    print(
+        write_added(
+            flags.source,
+            target,
+            step=flags.step,
+            file_format=file_format,
+            base_model=flags.base_model,
+        )
+    )
+
+
+def write_added(
+    path: epath.PathLike,
+    target: epath.Path,
+    *,
+    step: str | None,
+    file_format: str,
+    base_model: str | None,
+) -> str:
+    """Writes the prompt at a source, or where there is none what a method added, and returns what that is.
+
+    Args:
+      path: What the command takes as SOURCE.
+      target: A file, for "peft" a folder, that does not exist.
+      step: Of a MODEL_DIR; see `prompt_files.source.read_source`.
+      file_format: One of `write.FORMATS`.
+      base_model: See `prompt_files.write.write_prompt`.
+
+    Raises:
+      CheckpointError: If there is neither at `path`, or it is damaged.
+      ConfigError: If the format does not fit what is there, or `target`.
+    """
+    if method_read.is_there(path, step=step):
+        found = method_read.read_set(path, step=step, setting="SOURCE")
+        method_write.write_set(target, found, file_format=file_format, base_model=base_model)
         count = sum(x.size for x in found.params.values())
-        print(f"{target}: {count:,} parameters of a method, from {found.info['exported_from']}")
-        return
-    prompt, info = source.read_source(flags.source, step=flags.step)
+        return f"{target}: {count:,} parameters of a method, from {found.info['exported_from']}"
+    prompt, info = source.read_source(path, step=step)
     if file_format == "peft" and kinds.changes_prompt(info):
-        found = method_read.read_set(flags.source, step=flags.step, setting="SOURCE")
+        found = method_read.read_set(path, step=step, setting="SOURCE")
         whole = MethodSet({**found.params, PROMPT_PATH: prompt}, found.info)
-        method_write.write_set(target, whole, file_format=file_format, base_model=flags.base_model)
-        print(f"{target}: a prompt and what belongs to its tasks, from {info['exported_from']}")
-        return
-    write.write_prompt(target, prompt, info, file_format=file_format, base_model=flags.base_model)
+        method_write.write_set(target, whole, file_format=file_format, base_model=base_model)
+        return f"{target}: a prompt and what belongs to its tasks, from {info['exported_from']}"
+    write.write_prompt(target, prompt, info, file_format=file_format, base_model=base_model)
     if info.get("trainable_regex") not in (None, [*PROMPT_REGEX]):
         print(
             "warning: the run did not tune the prompt alone; what else it tuned is not exported",
             file=sys.stderr,
         )
     length, width = prompt.shape
-    print(f"{target}: a prompt of length {length} and width {width}, from {info['exported_from']}")
+    return f"{target}: a prompt of length {length} and width {width}, from {info['exported_from']}"
 
 
 def _parser() -> argparse.ArgumentParser:

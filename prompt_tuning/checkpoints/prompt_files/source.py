@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints import hub, paths
 from prompt_tuning.checkpoints.formats import run, t5x, t5x_orbax
 from prompt_tuning.checkpoints.ledger import Ledger
 from prompt_tuning.checkpoints.method_files import folded
@@ -28,7 +28,7 @@ def read_source(
     """Returns the prompt [P, H] float32 at a source, and what it belongs to.
 
     Args:
-      source: What the command takes as SOURCE; local or gs://.
+      source: What the command takes as SOURCE; local, gs:// or hf://.
       step: A step of a MODEL_DIR, "latest" or "best"; None means "latest".
       setting: What names it, for messages.
 
@@ -57,21 +57,21 @@ def read_source(
     model = info.get("model")
     width = width_recorded(model) if isinstance(model, dict) else None
     prompt = matrices.check_matrix(prompt, path, what="prompt", setting=setting, width=width)
-    return prompt, {**info, "exported_from": str(path)}
+    return prompt, {**info, "exported_from": hub.pinned(source if hub.is_name(source) else path)}
 
 
 def resolve(source: epath.PathLike, *, step: str | None = None) -> epath.Path:
-    """Returns the folder of a step of a MODEL_DIR that saved some; any other path as it is.
+    """Returns the folder of a step of a MODEL_DIR that saved some, or of what the hub has; any other path as it is.
 
     Args:
-      source: What the command takes as SOURCE; local or gs://.
+      source: What the command takes as SOURCE; local, gs:// or hf://.
       step: See `read_source`.
 
     Raises:
       ConfigError: If a step is asked for that is not there, or of something that has no steps.
       CheckpointError: If the run has saved none.
     """
-    path = paths.absolute(source)
+    path = paths.absolute(hub.local(source))
     folder = path / FOLDER
     if folder.is_dir():
         return folder / f"{STEP_PREFIX}{_choose_step(path, folder, step)}"
