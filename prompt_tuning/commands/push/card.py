@@ -48,7 +48,7 @@ def render(
     """
     from huggingface_hub import EvalResult, ModelCard
 
-    card = ModelCard(
+    card: Any = ModelCard(
         there or f"---\nlibrary_name: prompt-tuning\n---\n{_BEGIN}{_END}\n{_TO_FILL_IN}"
     )
     task = str(info.get("task"))

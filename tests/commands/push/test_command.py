@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_the_card_says_what_it_is_and_keeps_what_a_user_wrote(server, tmp_path):
     model_dir = make_run(tmp_path / "run")
     run("push", model_dir, "anna/boolq", "--base_model=google/t5")
     files = server.commits["anna/boolq"][server.head("anna/boolq")]
-    card = ModelCard(files["README.md"].decode())
+    card: Any = ModelCard(files["README.md"].decode())
     (result,) = card.data.eval_results
     assert (result.metric_type, result.metric_value) == ("accuracy", 0.75)
     assert result.dataset_name == "boolq" and card.data.base_model == "google/t5"
@@ -137,7 +138,7 @@ def test_the_card_says_what_it_is_and_keeps_what_a_user_wrote(server, tmp_path):
     server.add("anna/boolq", {**files, "README.md": str(card).encode(), "method.safetensors": b"x"})
     run("push", model_dir, "anna/boolq", "--step=10")
     files = server.commits["anna/boolq"][server.head("anna/boolq")]
-    again = ModelCard(files["README.md"].decode())
+    again: Any = ModelCard(files["README.md"].decode())
     assert again.data.license == "mit" and again.data.base_model == "google/t5"
     assert again.text.count("mine") == 5 and "| Step | 10 |" in again.text
     # The scores are of step 5.
