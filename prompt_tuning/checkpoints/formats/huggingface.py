@@ -229,6 +229,20 @@ def _t5gemma_names(
     return names, {EMBEDDING if settings["merges_attention"] else DECODER_EMBEDDING: heads}
 
 
+def names_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the name there of each parameter of the model that a config.json describes, where none is stored twice.
+
+    Args:
+      config: The parsed file.
+
+    Raises:
+      CheckpointError: If its family is not known, or it has a value that no model here has.
+    """
+    family = _FAMILIES.get(str(config.get("model_type")), _T5)
+    names, _ = family.names(family.settings(config), config, {})
+    return names
+
+
 def is_transposed(path: str) -> bool:
     """Returns whether Hugging Face stores a parameter with its axes the other way round."""
     return path.endswith(("/kernel", "/rel_embedding"))

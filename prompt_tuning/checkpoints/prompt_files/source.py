@@ -74,23 +74,45 @@ def resolve(source: epath.PathLike, *, step: str | None = None) -> epath.Path:
     path = paths.absolute(hub.local(source))
     folder = path / FOLDER
     if folder.is_dir():
-        return folder / f"{STEP_PREFIX}{_choose_step(path, folder, step)}"
+        return folder / f"{STEP_PREFIX}{_choose_step(path, folder, step, 'prompt')}"
+    _check_no_step(path, step, f"a MODEL_DIR that holds {FOLDER}")
+    return path
+
+
+def resolve_checkpoint(source: epath.PathLike, *, step: str | None = None) -> epath.Path:
+    """Returns the checkpoint of a step of a MODEL_DIR that holds some; any other path as it is.
+
+    Args:
+      source: A MODEL_DIR, or any checkpoint; local or gs://.
+      step: See `read_source`.
+
+    Raises:
+      ConfigError: If a step is asked for that is not there, or of something that has no steps.
+    """
+    path = paths.absolute(source)
+    if steps_in(path):
+        return path / f"{STEP_PREFIX}{_choose_step(path, path, step, 'checkpoint')}"
+    _check_no_step(path, step, "a MODEL_DIR that holds checkpoints")
+    return path
+
+
+def _check_no_step(path: epath.Path, step: str | None, expected: str) -> None:
+    """Raises ConfigError if a step is asked for of something that has none."""
     if step is not None:
         raise ConfigError(
             "--step chooses among the prompts of a run",
             got=f"--step={step} of {path}",
-            expected=f"a MODEL_DIR that holds {FOLDER}",
+            expected=expected,
             fix="leave --step out, or name the MODEL_DIR",
         )
-    return path
 
 
-def _choose_step(model_dir: epath.Path, folder: epath.Path, step: str | None) -> int:
-    """The step that --step means, of those that a run saved prompts of."""
+def _choose_step(model_dir: epath.Path, folder: epath.Path, step: str | None, what: str) -> int:
+    """The step that --step means, of those that a run saved `what` of."""
     steps = steps_in(folder)
     if not steps:
         raise CheckpointError(
-            "The run has saved no prompt",
+            f"The run has saved no {what}",
             got=f"nothing in {folder}",
             expected="at least one checkpoint_{step} folder",
             fix="let the run reach its first save",
@@ -100,7 +122,7 @@ def _choose_step(model_dir: epath.Path, folder: epath.Path, step: str | None) ->
     chosen = _best_step(model_dir) if step == BEST else step
     if str(chosen) not in map(str, steps):
         raise ConfigError(
-            "The run has no prompt of this step",
+            f"The run has no {what} of this step",
             got=f"--step={chosen}",
             expected=f"{LATEST}, {BEST}, or one of {steps[-10:]}",
             fix="name a step that was saved",

@@ -13,7 +13,7 @@ from prompt_tuning.checkpoints.method_files.method_set import METHOD_FILE
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.prompt_files import source
 from prompt_tuning.checkpoints.prompt_files.read import FOLDER
-from prompt_tuning.commands import export
+from prompt_tuning.commands.export import added
 from prompt_tuning.commands.push import card
 from prompt_tuning.config.flags import command_parser
 from prompt_tuning.errors import CheckpointError, ConfigError
@@ -124,7 +124,7 @@ def _adapter(
     with tempfile.TemporaryDirectory() as temporary:
         target = epath.Path(temporary) / "adapter"
         try:
-            export.write_added(folder, target, step=None, file_format="peft", base_model=base_model)
+            added.write_added(folder, target, step=None, file_format="peft", base_model=base_model)
         except ConfigError:
             return {}
         return {file.name: file.read_bytes() for file in target.iterdir()}

@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     from prompt_tuning.checkpoints.method_files.method_set import METHOD
     from prompt_tuning.checkpoints.open import open_source
     from prompt_tuning.checkpoints.prompt_files import source, write
-    from prompt_tuning.commands.export import format_of
+    from prompt_tuning.commands.export.added import format_of
     from prompt_tuning.commands.recycle.mapping import RECYCLERS
 
     check_count("--num_words", flags.num_words, "tokens")

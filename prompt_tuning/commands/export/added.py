@@ -1,8 +1,6 @@
-"""Write a tuned prompt, or what a method added, as .npy, safetensors or a PEFT adapter."""
+"""What a run added to its model, as one file or as an adapter of PEFT."""
 
-import argparse
 import sys
-from collections.abc import Sequence
 
 from etils import epath
 
@@ -11,51 +9,8 @@ from prompt_tuning.checkpoints.method_files import read as method_read
 from prompt_tuning.checkpoints.method_files import write as method_write
 from prompt_tuning.checkpoints.method_files.method_set import MethodSet
 from prompt_tuning.checkpoints.prompt_files import source, write
-from prompt_tuning.config import recorded
-from prompt_tuning.config.flags import command_parser
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.params.names import PROMPT_PATH, PROMPT_REGEX
-from prompt_tuning.run.task_prompt import read_task_prompt
-
-_EPILOG = """\
-SOURCE is a run's MODEL_DIR, one checkpoint_{step} of a run or of T5X, a numpy_checkpoints/checkpoint_{step} folder or
-the file in it, a .npy or .safetensors file, a PEFT adapter, T-Few's .pt, or hf://owner/name[@revision]. TARGET is a
-file, for peft a folder; it must not exist yet. Of a run that tuned a prompt and a method, SOURCE is the prompt; name
-method.safetensors beside it for the other.
-"""
-
-
-def main(argv: Sequence[str]) -> None:
-    """Writes the prompt at SOURCE, or where there is none what a method added, to TARGET.
-
-    Args:
-      argv: Flags.
-
-    Raises:
-      CheckpointError: If there is no prompt at SOURCE, or it is not one in front of the encoder's input.
-      ConfigError: If the flags do not fit SOURCE or TARGET.
-    """
-    flags = _parser().parse_args(list(argv))
-    target = epath.Path(flags.target)
-    file_format = flags.format or format_of(target)
-    if flags.task is not None:
-        prompt, info = read_task_prompt(
-            flags.source, flags.task, recorded.build_method, step=flags.step
-        )
-        write.write_prompt(
-            target, prompt, info, file_format=file_format, base_model=flags.base_model
-        )
-        print(f"{target}: the prompt of {flags.task}, of length {len(prompt)}, as a plain one")
-        return
-    print(
-        write_added(
-            flags.source,
-            target,
-            step=flags.step,
-            file_format=file_format,
-            base_model=flags.base_model,
-        )
-    )
 
 
 def write_added(
@@ -98,31 +53,6 @@ def write_added(
         )
     length, width = prompt.shape
     return f"{target}: a prompt of length {length} and width {width}, from {info['exported_from']}"
-
-
-def _parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command's flags."""
-    parser = command_parser("export", __doc__, _EPILOG)
-    parser.add_argument("source", metavar="SOURCE", help="where the prompt is")
-    parser.add_argument("target", metavar="TARGET", help="what is written")
-    parser.add_argument(
-        "--format",
-        choices=write.FORMATS,
-        help="default: as the ending of TARGET says, .npy or .safetensors",
-    )
-    parser.add_argument(
-        "--step", help="of a MODEL_DIR: a number, latest (the default) or best, by the dev metric"
-    )
-    parser.add_argument(
-        "--task",
-        help="of a run that has a prompt for each task: the prompt of one of them, as a plain one",
-    )
-    parser.add_argument(
-        "--base_model",
-        help="of a PEFT adapter: name or path of the model it is for, as PEFT records it"
-        " (default: the Hugging Face folder that the run started from, else none)",
-    )
-    return parser
 
 
 def format_of(target: epath.Path) -> str:
