@@ -106,6 +106,8 @@ class HuggingFaceSource:
 
     def _check_names(self, stored: Mapping[str, Any]) -> None:
         """Raises CheckpointError unless the stored names are those of the model, no more and no fewer."""
+        if not any(name.removeprefix("model.").startswith("decoder.") for name in stored):
+            raise huggingface_config.encoder_only("no tensor of a decoder")
         missing = sorted(set(self._names.values()) - set(stored))
         if missing:
             raise CheckpointError(

@@ -25,7 +25,6 @@ _ACTIVATIONS = {
 # Fields that are fixed here -> the values that all T5 models have; None is a field that was left out.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "layer_norm_epsilon": (1e-6, None),
-    "is_encoder_decoder": (True, None),
 }
 # Sizes: field of `T5Config` -> field there.
 _SIZES = {
@@ -91,6 +90,11 @@ def t5_settings(config: Mapping[str, Any]) -> dict[str, Any]:
             got=f"model_type {family!r}",
             expected=f"one of {', '.join(MODEL_TYPES)}, t5gemma, t5gemma2",
             fix="use a T5, Flan-T5, T0, mT5, UMT5, ByT5, UL2 or T5Gemma checkpoint",
+        )
+    architectures = config.get("architectures") or []
+    if config.get("is_encoder_decoder") is False or any("Encoder" in str(x) for x in architectures):
+        raise encoder_only(
+            f"is_encoder_decoder {config.get('is_encoder_decoder')}, {architectures}"
         )
     for field, allowed in _FIXED.items():
         if config.get(field) not in allowed:
@@ -190,6 +194,16 @@ def settings_seen(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     }
 
 
+def encoder_only(got: str) -> CheckpointError:
+    """Returns the error for a model without a decoder."""
+    return CheckpointError(
+        "The model is an encoder alone, and prompts are tuned by what a decoder says",
+        got=got,
+        expected="encoder and decoder, as T5ForConditionalGeneration saves them",
+        fix="use the whole model that the encoder was taken from",
+    )
+
+
 def check_settings(settings: Mapping[str, Any], model_config: Any, *, path: epath.PathLike) -> None:
     """Raises CheckpointError if a model computes something else than a checkpoint was trained for.
 
@@ -249,7 +263,7 @@ def _gin_file(settings: Mapping[str, Any]) -> str:
     if "encoder" in settings:
         number = "2" if settings["merges_attention"] else ""
         return f"models/t5gemma{number}_{{size}}_prompt.gin"
-    families = {250112: "mt5", 384: "byt5"}
+    families = {250112: "mt5", 384: "byt5", 256000: "madlad400"}
     if settings["relative_bias_per_layer"]:
         name = "umt5"
     elif "silu" in settings["mlp_activations"]:

@@ -7,7 +7,7 @@ gs:// works, which writes no file but from front to back.
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -66,7 +66,7 @@ def write_shards(
     return total
 
 
-def _plan(tensors: _Tensors, shard_bytes: int) -> list[_Tensors]:
+def _plan(tensors: _Tensors, shard_bytes: int) -> Sequence[_Tensors]:
     """The tensors of each file, in order."""
     shards: list[dict[str, tuple[tuple[int, ...], np.dtype]]] = [{}]
     held = 0

@@ -95,12 +95,14 @@ def _config_of(
     there = huggingface_config.read_config(base) if base else {}
     recorded = getattr(source, "metadata", {}).get("model") or source.settings or {}
     if there.get("model_type") in t5gemma.MERGES or "encoder" in recorded:
+        # Its second generation has parts for images there, which are not loaded here.
         if there.get("model_type") != "t5gemma":
             raise CheckpointError(
-                "Of T5Gemma's models only the first generation can be written, with the config.json of its own folder",
-                got=there.get("model_type", "no folder"),
-                expected="a T5Gemma, and not T5Gemma 2, whose images no part of the model here reads",
-                fix="name the Hugging Face folder that it was tuned from as --base_model",
+                "A T5Gemma is written with its own folder's config.json, and a T5Gemma 2 not at all: it would lack the"
+                " parts that read images",
+                got=there.get("model_type", "no folder that it was tuned from"),
+                expected="the folder of a T5Gemma of the first generation",
+                fix="name that folder as --base_model; use a T5Gemma 2 here",
             )
         return there
     seen = huggingface_config.settings_seen(shapes)

@@ -25,6 +25,7 @@ from tests.checkpoints import huggingface_writer
 from tests.checkpoints.run_states import State
 from tests.checkpoints.t5x_writer import write_t5x_checkpoint
 from tests.helpers import ENGLISH, tiny_config
+from tests.models.t5gemma.tiny import tiny_t5gemma, write_t5gemma
 
 MODELS = "--gin_file=prompt_tuning/configs/models"
 
@@ -135,6 +136,21 @@ def test_what_transformers_has_no_model_for_is_refused(tmp_path, capsys, stored,
     assert run("export", "--model", checkpoint, tmp_path / "out", *flags) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("merges_attention", [False, True])
+def test_a_t5gemma_goes_out_with_its_own_settings_and_its_successor_not(
+    tmp_path, capsys, merges_attention
+):
+    config = tiny_t5gemma(merges_attention=merges_attention)
+    folder = write_t5gemma(tmp_path / "in", config)
+    code = run("export", "--model", folder, tmp_path / "out")
+    assert code == (2 if merges_attention else 0)
+    if merges_attention:
+        assert "T5Gemma 2 not at all" in capsys.readouterr().err
+        return
+    assert_same(params_of(folder), params_of(tmp_path / "out"))
+    assert open_source(tmp_path / "out").settings == open_source(folder).settings
 
 
 @pytest.mark.slow
