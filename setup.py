@@ -43,11 +43,15 @@ INSTALL_REQUIRES = [
 # Records of T0's data sets, and the metrics of their tasks in free text.
 T0 = ["datasets>=4,<6", "rouge-score>=0.1.2,<0.2", "sacrebleu>=2.4,<3"]
 
+# Prompts on the Hugging Face hub.
+HUB = ["huggingface-hub>=2.4,<3"]
+
 EXTRAS_REQUIRE = {
     # Not `jax[tpu]`, which for JAX 0.10.2 is libtpu 0.0.42.1: it died of a stack overflow as it compiled XXL for v5e.
     "tpu": ["libtpu>=0.0.52,<0.1"],
     "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
     "test": [
+        *HUB,
         *T0,
         "beartype>=0.21,<0.24",
         "build>=1.2,<2",
@@ -70,6 +74,7 @@ EXTRAS_REQUIRE = {
     # which it declares nowhere.
     "cache": ["apache-beam>=2.72,<3", "google-crc32c>=1.6,<2", "sentencepiece<0.2.3"],
     "t0": T0,
+    "hub": HUB,
     # Older releases of PEFT ask T5 for a method that transformers 5.23 has dropped.
     "hf": ["peft>=0.21.2,<0.22", "torch>=2.8,<3", "transformers>=5,<6"],
 }

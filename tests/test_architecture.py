@@ -65,6 +65,7 @@ HOMES = {
     "yaml": "data/templates",
     "matplotlib": "commands/report commands/inspect commands/demo",
     "datasets": "data",
+    "huggingface_hub": "checkpoints commands/push",
     "scipy": "commands/report commands/inspect data",
 }
 # These belong to everyone.
@@ -72,7 +73,7 @@ BASE_EXTERNAL = frozenset({"jax", "numpy", "jaxtyping", "absl", "etils", "rich"}
 # clu loads TensorFlow, so the training package may import it in one place, inside a function.
 LAZY_ONLY = {("training/summary.py", "clu")}
 # An extra, imported inside functions only.
-OPTIONAL = frozenset({"torch", "peft", "transformers", "datasets"})
+OPTIONAL = frozenset({"torch", "peft", "transformers", "datasets", "huggingface_hub"})
 # The authors' module names, kept importable, live in data/ and are tasks.
 TASK_ALIASES = frozenset({"data/glue.py", "data/super_glue.py"})
 

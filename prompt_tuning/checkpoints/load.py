@@ -7,7 +7,7 @@ that are to be int8 are placed in bfloat16 first, one array at a time: a channel
 wherever they are.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from absl import logging
 from prompt_tuning.checkpoints import placement, shared_reads
 from prompt_tuning.checkpoints.config import DTYPES
 from prompt_tuning.checkpoints.placement import Link
-from prompt_tuning.checkpoints.source import ParamSource
+from prompt_tuning.checkpoints.source import ParamSource, recorded_model
 from prompt_tuning.errors import CheckpointError, check_choice
 from prompt_tuning.params import int8, layouts
 from prompt_tuning.params.names import DECODER_EMBEDDING, EMBEDDING, PROMPT_PATH, TABLE
@@ -147,6 +147,61 @@ def stored_dtypes(
         path: jnp.dtype(jnp.bfloat16) if path in made else held
         for path, held in dtypes.items()
         if path not in scales
+    }
+
+
+def whole_arrays(
+    source: ParamSource,
+    groups: Sequence[Sequence[Link]],
+    shapes: _Shapes,
+    dtypes: Mapping[str, np.dtype],
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields parameters one after the other, in the order of the links; holds those of a group and what is on its way.
+
+    Args:
+      source: Where they are stored.
+      groups: From `links_of`.
+      shapes: Path -> shape, at least of what the links make.
+      dtypes: Path -> dtype of what the links make.
+
+    Raises:
+      CheckpointError: If an array cannot be read.
+    """
+    targets = {
+        path: placement.Target(shapes[path], dtype, frozenset({placement.whole(shapes[path])}))
+        for path, dtype in dtypes.items()
+    }
+    for parts in placement.assemble(source, groups, targets):
+        for path, by_box in parts.items():
+            (array,) = by_box.values()
+            yield path, array
+
+
+def unscanned_shapes(source: ParamSource) -> dict[str, tuple[int, ...]]:
+    """Returns path -> shape of the source's parameters, layer by layer."""
+    recorded = recorded_model(source).get("relative_bias_per_layer")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, (shape, _) in source.shapes().items():
+        if not layouts.is_stacked(path):
+            shapes[path] = tuple(shape)
+            continue
+        per_layer = bool(recorded)
+        if path.endswith(TABLE) and recorded is None:
+            # Models with a table per layer and those that repeat one look alike when they are scanned.
+            tables = np.moveaxis(source.read(path), layouts.LAYERS_AXIS, 0)
+            per_layer = any(not np.array_equal(table, tables[0]) for table in tables)
+        num_layers = shape[layouts.LAYERS_AXIS]
+        names = layouts.unscanned_paths(path, num_layers, relative_bias_per_layer=per_layer)
+        shapes |= dict.fromkeys(names, layouts.layer_shape(path, tuple(shape)))
+    return shapes
+
+
+def kept_dtypes(source: ParamSource, groups: Sequence[Sequence[Link]]) -> dict[str, np.dtype]:
+    """Returns path -> dtype of what the links make, as it is stored; float32 for what is stored in one no run holds."""
+    stored = {link.target: source.shapes()[link.stored][1] for links in groups for link in links}
+    return {
+        path: dtype if dtype.name in DTYPES else np.dtype(np.float32)
+        for path, dtype in stored.items()
     }
 
 

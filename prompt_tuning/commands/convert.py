@@ -102,7 +102,7 @@ def convert(
     import jax
     import jax.numpy as jnp
 
-    from prompt_tuning.checkpoints import digest, load, one_writer, placement
+    from prompt_tuning.checkpoints import digest, load, one_writer
     from prompt_tuning.checkpoints.formats import weights
     from prompt_tuning.checkpoints.method_files import merged
     from prompt_tuning.checkpoints.method_files.read import read_set
@@ -112,39 +112,33 @@ def convert(
     source = open_source(source_path)
     if merge is not None:
         source = merged.MergedSource(source, read_set(merge or source.path, setting="--merge"))
-    shapes = _scanned_shapes(source) if scan_layers else _unscanned_shapes(source)
+    shapes = _scanned_shapes(source) if scan_layers else load.unscanned_shapes(source)
     groups = load.links_of(source, shapes)
-    stored = {link.target: source.shapes()[link.stored][1] for links in groups for link in links}
-
-    def dtype_of(path: str) -> str:
-        kept = stored[path].name if path in stored and stored[path].name in DTYPES else "float32"
-        return int8.held_dtype(path, dtype) if dtype and not is_added(path) else kept
-
+    kept = load.kept_dtypes(source, groups)
     held = {path: tuple(shape) for path, shape in shapes.items()}
     if dtype == int8.INT8:
         held = int8.with_scales(held)
-    dtypes = {path: jnp.dtype(dtype_of(path)) for path in held}
-    read = load.stored_dtypes(source, held, dtypes)
-    targets = {
-        path: placement.Target(held[path], read[path], frozenset({placement.whole(held[path])}))
-        for path in read
+    dtypes = {
+        path: jnp.dtype(int8.held_dtype(path, dtype))
+        if dtype and not is_added(path)
+        else kept.get(path, jnp.dtype(jnp.float32))
+        for path in held
     }
+    read = load.stored_dtypes(source, held, dtypes)
     with one_writer.holding(target_path, "TARGET"):
         writer = weights.WeightsWriter(target_path, **writer_options)
         fingerprint = digest.Digest()
         num_bytes = done = 0
-        for parts in placement.assemble(source, groups, targets):
-            for path, by_box in parts.items():
-                (array,) = by_box.values()
-                whole = {path: array}
-                if read[path] != dtypes[path]:
-                    whole = jax.device_get(int8.hold(whole, int8.INT8))
-                for name, leaf in whole.items():
-                    writer.write(name, leaf)
-                    num_bytes += leaf.nbytes
-                fingerprint.add(whole)
-                done += 1
-                _show_progress(done, len(targets))
+        for path, array in load.whole_arrays(source, groups, held, read):
+            whole = {path: array}
+            if read[path] != dtypes[path]:
+                whole = jax.device_get(int8.hold(whole, int8.INT8))
+            for name, leaf in whole.items():
+                writer.write(name, leaf)
+                num_bytes += leaf.nbytes
+            fingerprint.add(whole)
+            done += 1
+            _show_progress(done, len(read))
         writer.finish(source=_origin_of(source), digest=fingerprint.hexdigest())
     sizes = {path: math.prod(shape) for path, shape in shapes.items()}
     return sum(n for path, n in sizes.items() if int8.kernel_of(path) == path), num_bytes
@@ -161,30 +155,6 @@ def _origin_of(source: "ParamSource") -> dict[str, Any]:
         "settings": source.settings,
         "metadata": getattr(source, "metadata", {}),
     }
-
-
-def _unscanned_shapes(source: "ParamSource") -> dict[str, tuple[int, ...]]:
-    """Path -> shape of the source's parameters, layer by layer."""
-    import numpy as np
-
-    from prompt_tuning.params import layouts
-    from prompt_tuning.params.names import TABLE
-
-    recorded = recorded_model(source).get("relative_bias_per_layer")
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path, (shape, _) in source.shapes().items():
-        if not layouts.is_stacked(path):
-            shapes[path] = tuple(shape)
-            continue
-        per_layer = bool(recorded)
-        if path.endswith(TABLE) and recorded is None:
-            # Models with a table per layer and those that repeat one look alike when they are scanned.
-            tables = np.moveaxis(source.read(path), layouts.LAYERS_AXIS, 0)
-            per_layer = any(not np.array_equal(table, tables[0]) for table in tables)
-        num_layers = shape[layouts.LAYERS_AXIS]
-        names = layouts.unscanned_paths(path, num_layers, relative_bias_per_layer=per_layer)
-        shapes |= dict.fromkeys(names, layouts.layer_shape(path, tuple(shape)))
-    return shapes
 
 
 def _scanned_shapes(source: "ParamSource") -> dict[str, tuple[int, ...]]:

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
+from prompt_tuning.checkpoints import hub
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.method_files.method_set import METHOD
 from prompt_tuning.checkpoints.method_files.read import read_set
@@ -225,7 +226,7 @@ def describe_inference(
         ).get("config_digest"),
         "frozen weights of the run that left CHECKPOINT_PATH": source.frozen_digest,
         "utils.RestoreCheckpointConfig.dtype": dtype,
-        "PROMPT_FILE": prompt_file,
+        "PROMPT_FILE": prompt_file and hub.pinned(prompt_file),
         "content of PROMPT_FILE (SHA-256)": prompt_file
         and content.of_bytes(read.load_prompt(prompt_file)[0].tobytes()),
         "PROMPT": content.describe(model.prompt),
@@ -247,10 +248,10 @@ def describe_inference(
     if model.method is not None:
         file = model.method.path
         described["METHOD"] = model.method.describe()
-        described["METHOD_FILE"] = file
+        described["METHOD_FILE"] = file and hub.pinned(file)
         described["content of METHOD_FILE (SHA-256)"] = file and digest_of(read_set(file))
     if prompts:
-        described["infer.prompts"] = dict(prompts)
+        described["infer.prompts"] = {name: hub.pinned(p) for name, p in prompts.items()}
         described["content of infer.prompts (SHA-256)"] = {
             name: many_prompts.read(path, model).digest() for name, path in prompts.items()
         }

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints import hub, paths
 from prompt_tuning.checkpoints.method_files.method_set import METHOD, MethodSet
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.data import content
@@ -76,7 +76,7 @@ def method_origin(model: EncoderDecoderModel) -> dict[str, Any] | None:
         return None
     found = read_set(path)
     kept = {name: found.info.get(name) for name in ("task", "step", "frozen_digest")}
-    return {"path": str(paths.absolute(path)), "sha256": digest_of(found), **kept}
+    return {"path": hub.pinned(paths.absolute(path)), "sha256": digest_of(found), **kept}
 
 
 def digest_of(found: MethodSet) -> str:

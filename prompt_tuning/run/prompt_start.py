@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from prompt_tuning.checkpoints import load, paths
+from prompt_tuning.checkpoints import hub, load, paths
 from prompt_tuning.checkpoints.method_files import kinds
 from prompt_tuning.checkpoints.method_files.folded import FOLDED, is_folded
 from prompt_tuning.checkpoints.prompt_files import read
@@ -90,7 +90,7 @@ def prompt_origin(prompt: PromptConfig | None) -> dict[str, Any] | None:
     array, info = read.load_prompt(path)
     kept = {name: (info or {}).get(name) for name in ("task", "step", "frozen_digest")}
     content = hashlib.sha256(array.tobytes()).hexdigest()
-    return {"path": str(paths.absolute(path)), "sha256": content, **kept}
+    return {"path": hub.pinned(paths.absolute(path)), "sha256": content, **kept}
 
 
 def read_prompt_info(model: EncoderDecoderModel, path: str) -> dict[str, Any]:

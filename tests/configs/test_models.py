@@ -45,7 +45,10 @@ TOTALS = {
     "byt5_large": 1_228_183_552,
     "byt5_xl": 3_737_801_728,
     "byt5_xxl": 12_906_899_328,
-    "ul2": 19_591_209_984,
+    "ul2": 19_459_613_696,
+    "madlad400_3b": 2_940_374_016,
+    "madlad400_7b": 8_296_829_952,
+    "madlad400_10b": 10_712_586_240,
 }
 # What the released config.json has; fields that equal the family's defaults may be missing there.
 RELEASED = {
@@ -77,10 +80,47 @@ RELEASED = {
         **{"num_layers": 18, "num_decoder_layers": 6, "num_heads": 12},
         **{"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     },
+    # Aya-101's.
+    "mt5_xxl": {
+        **{"model_type": "t5", "vocab_size": 250112, "d_model": 4096, "d_kv": 64, "d_ff": 10240},
+        **{"num_layers": 24, "num_decoder_layers": 24, "num_heads": 64, "dense_act_fn": "gelu_new"},
+        **{"feed_forward_proj": "gated-gelu", "is_gated_act": True, "tie_word_embeddings": False},
+    },
+    # UL2's and Flan-UL2's, which say nothing of the head.
     "ul2": {
         **{"model_type": "t5", "vocab_size": 32128, "d_model": 4096, "d_kv": 256, "d_ff": 16384},
         **{"num_layers": 32, "num_decoder_layers": 32, "num_heads": 16, "dense_act_fn": "silu"},
-        **{"feed_forward_proj": "gated-silu", "tie_word_embeddings": False},
+        **{"feed_forward_proj": "gated-silu", "is_gated_act": True, "decoder_start_token_id": 0},
+    },
+    "madlad400_3b": {
+        **{"model_type": "t5", "vocab_size": 256000, "d_model": 1024, "d_kv": 128, "d_ff": 8192},
+        **{
+            "num_layers": 32,
+            "num_decoder_layers": 32,
+            "num_heads": 16,
+            "tie_word_embeddings": False,
+        },
+        **{"feed_forward_proj": "gated-gelu", "pad_token_id": 1, "eos_token_id": 2},
+    },
+    "madlad400_7b": {
+        **{"model_type": "t5", "vocab_size": 256000, "d_model": 2048, "d_kv": 128, "d_ff": 8192},
+        **{
+            "num_layers": 48,
+            "num_decoder_layers": 48,
+            "num_heads": 16,
+            "tie_word_embeddings": False,
+        },
+        **{"feed_forward_proj": "gated-gelu", "pad_token_id": 1, "eos_token_id": 2},
+    },
+    "madlad400_10b": {
+        **{"model_type": "t5", "vocab_size": 256000, "d_model": 2048, "d_kv": 128, "d_ff": 16384},
+        **{
+            "num_layers": 32,
+            "num_decoder_layers": 32,
+            "num_heads": 32,
+            "tie_word_embeddings": False,
+        },
+        **{"feed_forward_proj": "gated-gelu", "pad_token_id": 1, "eos_token_id": 2},
     },
 }
 # Of transformers' classes; all sizes are counted by tests/parity/t5gemma_counts.py.
@@ -129,14 +169,14 @@ def test_each_model_has_its_checkpoints_parameters_with_a_prompt_and_without(nam
 def test_each_model_is_what_its_config_json_says(name):
     config = resolve_model(f"{name}_prompt").config
     settings = huggingface_config.t5_settings(RELEASED[name])
-    assert len(settings) == 12
-    assert settings == {field: getattr(config, field) for field in settings}
+    assert len(settings) == (13 if name.startswith("madlad400") else 12)
+    assert T5Config(**{**vars(config), **settings}) == config
     huggingface_config.check_settings(settings, config, path="/model")
 
 
 def test_every_shipped_model_is_counted():
     names = {p.stem for p in config_files.PACKAGE_CONFIGS.joinpath("models").glob("*.gin")}
-    families = {"t5_1_0", "t5_1_1", "mt5", "umt5", "byt5"}
+    families = {"t5_1_0", "t5_1_1", "mt5", "umt5", "byt5", "madlad400"}
     gemmas = {f"{f}_{size}" for f, sizes in T5GEMMA_SIZES.items() for size in sizes}
     expected = TOTALS.keys() | families | gemmas | T5GEMMA_SIZES.keys()
     assert names == {f"{name}_prompt" for name in expected}

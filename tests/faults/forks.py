@@ -34,7 +34,7 @@ _MODULES = (
     "prompt_tuning.predict",
     "prompt_tuning.config.resolve",
     "prompt_tuning.commands.convert",
-    "prompt_tuning.commands.export",
+    "prompt_tuning.commands.export.command",
     "prompt_tuning.commands.similarity",
     "prompt_tuning.commands.plan.run_step",
     "prompt_tuning.commands.tasks.views",

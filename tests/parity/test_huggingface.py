@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from prompt_tuning import tree
+from prompt_tuning import cli, tree
 from prompt_tuning.models import config as model_config
 
 pytest.importorskip("torch", reason="needs the extra [hf]")
 pytest.importorskip("transformers", reason="needs the extra [hf]")
+
+import transformers  # noqa: E402
 
 from tests.parity import huggingface  # noqa: E402
 
@@ -49,6 +51,24 @@ def test_every_way_of_saving_gives_the_same_parameters(name, form, tmp_path):
     assert list(params[form]) == list(params["safetensors"])
     for path, expected in params["safetensors"].items():
         np.testing.assert_array_equal(params[form][path], expected)
+
+
+@pytest.mark.parametrize("name", ["t5_1_0", "t5_1_1", "mt5", "ul2"])
+def test_transformers_computes_the_same_with_what_export_writes(name, tmp_path):
+    case = huggingface.CASES[name]
+    theirs = huggingface.build(case)
+    huggingface.save(theirs, tmp_path)
+    assert cli.main(["export", "--model", str(tmp_path), str(tmp_path / "out")]) == 0
+    again = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out")
+    assert type(again) is type(theirs)
+    features = huggingface.batch(case.fields["vocab_size"])
+    logits = huggingface.their_logits(theirs, features)
+    difference = huggingface.logits_difference(
+        logits, huggingface.their_logits(again, features), features
+    )
+    assert difference <= huggingface.LOGITS_TOLERANCE and np.abs(logits).max() > 1
+    ids = again.generation_config
+    assert (ids.pad_token_id, ids.eos_token_id, ids.decoder_start_token_id) == (0, 1, 0)
 
 
 class Mistake:

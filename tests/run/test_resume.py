@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from prompt_tuning.checkpoints.prompt_files.read import METHOD_FILE
+from prompt_tuning.checkpoints.method_files.method_set import METHOD_FILE
 from tests import tiny_run
 from tests.helpers import REPO
 from tests.tiny_run import PROMPT_FILE

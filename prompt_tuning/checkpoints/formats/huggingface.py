@@ -106,6 +106,8 @@ class HuggingFaceSource:
 
     def _check_names(self, stored: Mapping[str, Any]) -> None:
         """Raises CheckpointError unless the stored names are those of the model, no more and no fewer."""
+        if not any(name.removeprefix("model.").startswith("decoder.") for name in stored):
+            raise huggingface_config.encoder_only("no tensor of a decoder")
         missing = sorted(set(self._names.values()) - set(stored))
         if missing:
             raise CheckpointError(
@@ -229,6 +231,20 @@ def _t5gemma_names(
     names = dict(t5gemma.names(settings, stored))
     heads = [name for name in t5gemma.HEADS if name in stored]
     return names, {EMBEDDING if settings["merges_attention"] else DECODER_EMBEDDING: heads}
+
+
+def names_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the name there of each parameter of the model that a config.json describes, where none is stored twice.
+
+    Args:
+      config: The parsed file.
+
+    Raises:
+      CheckpointError: If its family is not known, or it has a value that no model here has.
+    """
+    family = _FAMILIES.get(str(config.get("model_type")), _T5)
+    names, _ = family.names(family.settings(config), config, {})
+    return names
 
 
 def is_transposed(path: str) -> bool:

@@ -8,6 +8,7 @@ from etils import epath
 
 from prompt_tuning.checkpoints import json_files
 from prompt_tuning.errors import CheckpointError
+from prompt_tuning.params.names import EMBEDDING, TABLE
 from prompt_tuning.types import SpecialIds
 
 CONFIG_FILE = "config.json"
@@ -23,8 +24,21 @@ _ACTIVATIONS = {
 # Fields that are fixed here -> the values that all T5 models have; None is a field that was left out.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "layer_norm_epsilon": (1e-6, None),
-    "is_encoder_decoder": (True, None),
 }
+# Sizes: field of `T5Config` -> field there.
+_SIZES = {
+    "vocab_size": "vocab_size",
+    "emb_dim": "d_model",
+    "num_heads": "num_heads",
+    "num_encoder_layers": "num_layers",
+    "num_decoder_layers": "num_decoder_layers",
+    "head_dim": "d_kv",
+    "mlp_dim": "d_ff",
+    "relative_attention_num_buckets": "relative_attention_num_buckets",
+    "relative_attention_max_distance": "relative_attention_max_distance",
+}
+# Special ids: here -> there.
+_IDS = {"pad": "pad_token_id", "eos": "eos_token_id", "start": "decoder_start_token_id"}
 # T5's own ids of padding, end and start.
 _OWN_IDS = dataclasses.asdict(SpecialIds())
 # What a shape of a parameter tells, which is compared where it is loaded.
@@ -97,22 +111,23 @@ def t5_settings(config: Mapping[str, Any]) -> dict[str, Any]:
             expected=f"one of {', '.join(MODEL_TYPES)}, t5gemma, t5gemma2",
             fix="use a T5, Flan-T5, T0, mT5, UMT5, ByT5, UL2 or T5Gemma checkpoint",
         )
+    architectures = config.get("architectures") or []
+    if config.get("is_encoder_decoder") is False or any("Encoder" in str(x) for x in architectures):
+        raise encoder_only(
+            f"is_encoder_decoder {config.get('is_encoder_decoder')}, {architectures}"
+        )
     for field, allowed in _FIXED.items():
         if config.get(field) not in allowed:
             raise _unsupported(field, config[field], str(allowed[0]))
-    num_layers = _size(config, "num_layers")
+    defaults = {
+        "num_decoder_layers": config.get("num_layers"),
+        "relative_attention_num_buckets": 32,
+        "relative_attention_max_distance": 128,
+    }
     return {
-        "vocab_size": _size(config, "vocab_size"),
-        "emb_dim": _size(config, "d_model"),
-        "num_heads": _size(config, "num_heads"),
-        "num_encoder_layers": num_layers,
-        "num_decoder_layers": _size(config, "num_decoder_layers", num_layers),
-        "head_dim": _size(config, "d_kv"),
-        "mlp_dim": _size(config, "d_ff"),
+        **{ours: _size(config, theirs, defaults.get(theirs)) for ours, theirs in _SIZES.items()},
         "mlp_activations": _mlp_activations(config, MODEL_TYPES[family].feed_forward),
         "logits_via_embedding": _rescales_output(config),
-        "relative_attention_num_buckets": _size(config, "relative_attention_num_buckets", 32),
-        "relative_attention_max_distance": _size(config, "relative_attention_max_distance", 128),
         "relative_bias_per_layer": MODEL_TYPES[family].bias_per_layer,
         **_special_ids(config),
     }
@@ -120,18 +135,93 @@ def t5_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _special_ids(config: Mapping[str, Any]) -> dict[str, Any]:
     """The ids of padding, end and start; nothing where they are T5's own, as earlier versions left them out."""
-    eos = config.get("eos_token_id")
-    found = {
-        "pad": config.get("pad_token_id"),
-        "eos": eos[0] if isinstance(eos, list) and len(eos) == 1 else eos,
-        "start": config.get("decoder_start_token_id"),
-    }
-    ids = {name: _OWN_IDS[name] if value is None else value for name, value in found.items()}
-    for name, value in ids.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            field = {"start": "decoder_start_token_id"}.get(name, f"{name}_token_id")
+    ids = {}
+    for name, field in _IDS.items():
+        value = config.get(field)
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        ids[name] = _OWN_IDS[name] if value is None else value
+        if isinstance(ids[name], bool) or not isinstance(ids[name], int) or ids[name] < 0:
             raise _unsupported(field, value, "a token id")
     return {"special_ids": ids} if ids != _OWN_IDS else {}
+
+
+def config_of(settings: Mapping[str, Any], model_type: str | None = None) -> dict[str, Any]:
+    """Returns a `config.json` for a T5, from which `t5_settings` reads the same settings.
+
+    Args:
+      settings: The model, by the names of `T5Config`, as `t5_settings` or a run's record has them.
+      model_type: What the checkpoint that it comes from is called there; None for what its settings are of.
+
+    Raises:
+      CheckpointError: If transformers has no T5 with such a feed-forward block.
+    """
+    first, *rest = settings["mlp_activations"]
+    theirs = {here: there for there, here in reversed(_ACTIVATIONS.items())}
+    if first not in theirs or rest not in ([], ["linear"]):
+        raise CheckpointError(
+            "transformers has no T5 with this feed-forward block",
+            got=[first, *rest],
+            expected="one activation, and 'linear' beside it or nothing",
+            fix="write it as --format=t5x",
+        )
+    # By this name transformers means the tanh approximation.
+    gated = f"gated-{'gelu' if first == 'gelu' else theirs[first]}"
+    if settings["relative_bias_per_layer"]:
+        model_type = "umt5"
+    # One that is called mT5 never rescales there.
+    elif model_type not in MODEL_TYPES or settings["logits_via_embedding"]:
+        model_type = "t5"
+    names = {"t5": "T5", "mt5": "MT5", "umt5": "UMT5"}
+    ids = {**_OWN_IDS, **(settings.get("special_ids") or {})}
+    return {
+        "architectures": [f"{names[model_type]}ForConditionalGeneration"],
+        "model_type": model_type,
+        **{there: settings[here] for here, there in _SIZES.items()},
+        "feed_forward_proj": gated if rest else theirs[first],
+        "tie_word_embeddings": settings["logits_via_embedding"],
+        **{field: ids[name] for name, field in _IDS.items()},
+        "layer_norm_epsilon": 1e-6,
+        "dropout_rate": 0.1,
+        "is_encoder_decoder": True,
+        "use_cache": True,
+    }
+
+
+def settings_seen(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Returns the settings of a T5 that the shapes of its parameters tell.
+
+    Args:
+      shapes: Path -> shape, layer by layer.
+    """
+    stacks = {
+        stack: {p.split("/")[1] for p in shapes if p.startswith(f"{stack}/layers_")}
+        for stack in ("encoder", "decoder")
+    }
+    layer = "encoder/layers_0"
+    tables = [path for path in shapes if path.startswith("encoder/") and path.endswith(TABLE)]
+    heads, buckets = shapes[tables[0]]
+    vocab_size, emb_dim = shapes[EMBEDDING]
+    gated = f"{layer}/mlp/wi_0/kernel"
+    return {
+        "vocab_size": vocab_size,
+        "emb_dim": emb_dim,
+        "num_heads": heads,
+        **{f"num_{stack}_layers": len(layers) for stack, layers in stacks.items()},
+        "head_dim": shapes[f"{layer}/attention/query/kernel"][1] // heads,
+        "mlp_dim": shapes[gated if gated in shapes else f"{layer}/mlp/wi/kernel"][1],
+        "relative_attention_num_buckets": buckets,
+        "relative_bias_per_layer": tables[0].startswith(layer),
+    }
+
+
+def encoder_only(got: str) -> CheckpointError:
+    """Returns the error for a model without a decoder."""
+    return CheckpointError(
+        "The model is an encoder alone, and prompts are tuned by what a decoder says",
+        got=got,
+        expected="encoder and decoder, as T5ForConditionalGeneration saves them",
+        fix="use the whole model that the encoder was taken from",
+    )
 
 
 def check_settings(settings: Mapping[str, Any], model_config: Any, *, path: epath.PathLike) -> None:
@@ -194,7 +284,7 @@ def _gin_file(settings: Mapping[str, Any]) -> str:
     if "encoder" in settings:
         number = "2" if settings["merges_attention"] else ""
         return f"models/t5gemma{number}_{{size}}_prompt.gin"
-    families = {250112: "mt5", 384: "byt5"}
+    families = {250112: "mt5", 384: "byt5", 256000: "madlad400"}
     if settings["relative_bias_per_layer"]:
         name = "umt5"
     elif "silu" in settings["mlp_activations"]:

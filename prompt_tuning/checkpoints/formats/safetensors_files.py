@@ -22,7 +22,7 @@ from prompt_tuning.data.content import is_file
 from prompt_tuning.errors import CheckpointError, unreadable
 
 # The floating dtypes, by their names in the header.
-_DTYPES: dict[str, np.dtype] = {
+DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
@@ -139,11 +139,11 @@ def _entry(
     name: str, fields: Mapping[str, Any], data_start: int, file_size: int
 ) -> tuple[int, np.dtype, tuple[int, ...]]:
     """One tensor of the header; a ValueError if it is not one that can be read."""
-    if fields["dtype"] not in _DTYPES:
+    if fields["dtype"] not in DTYPES:
         raise _OtherDtypeError(
-            f"{name} has dtype {fields['dtype']}, not one of {', '.join(_DTYPES)}"
+            f"{name} has dtype {fields['dtype']}, not one of {', '.join(DTYPES)}"
         )
-    dtype, shape = _DTYPES[fields["dtype"]], tuple(int(n) for n in fields["shape"])
+    dtype, shape = DTYPES[fields["dtype"]], tuple(int(n) for n in fields["shape"])
     start, stop = fields["data_offsets"]
     if stop - start != math.prod(shape) * dtype.itemsize or start < 0 or min(shape, default=0) < 0:
         raise ValueError(f"{name} of shape {shape} has {stop - start} bytes")

@@ -58,6 +58,7 @@ class WeightsSource(StoredArrays):
 
     Attributes:
       source_kind: Kind of the checkpoint they were converted from.
+      origin: Where that was.
       metadata: What the run recorded whose checkpoint they were converted from; empty for others.
       digest: Digest of all parameters (`digest.params_digest`), the prompt included if they hold one.
 
@@ -90,6 +91,7 @@ class WeightsSource(StoredArrays):
                 for name, leaf in index["params"].items()
             }
             self.source_kind: str = index["source"]["kind"]
+            self.origin: str = index["source"]["path"]
             self.step: int | None = index["source"]["step"]
             self.frozen_digest: str | None = index["source"]["frozen_digest"]
             self.trainable_paths = frozenset(index["source"]["trainable_paths"])
@@ -107,7 +109,7 @@ class WeightsSource(StoredArrays):
     def chunks(self, path: str) -> tuple[int, ...]:
         """Returns the shape of the blocks in which a parameter is stored."""
         # They follow from the shape: to open every array before the first is read would take long in an object store.
-        return _chunk_shape(*self.shapes()[path])
+        return chunk_shape(*self.shapes()[path])
 
     def read(self, path: str, index: tuple[slice, ...] | None = None) -> np.ndarray:
         """Returns one parameter, or a part of it, after a look at the digests of the blocks that hold it.
@@ -181,7 +183,7 @@ class WeightsWriter:
 
     def _write(self, path: str, array: np.ndarray) -> None:
         """Writes one parameter, and notes the digests of its blocks."""
-        blocks = _chunk_shape(array.shape, array.dtype)
+        blocks = chunk_shape(array.shape, array.dtype)
         self._blocks[path] = file_digests.of_blocks(array, blocks)
         metadata = {
             "shape": list(array.shape),
@@ -224,8 +226,8 @@ def _has_content(folder: epath.Path) -> bool:
     return any(path.name != one_writer.FILE for path in folder.iterdir())
 
 
-def _chunk_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
-    """Blocks that are stretches of the array, all about as large: the last one is stored in full."""
+def chunk_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
+    """Returns blocks that are stretches of an array, all about as large: the last one is stored in full."""
     limit = max(1, _CHUNK_BYTES // dtype.itemsize)
     chunk = list(shape)
     for axis, size in enumerate(shape):

@@ -24,6 +24,8 @@ class MethodSet:
     spare: bool = False
 
 
+# What a run leaves of one in MODEL_DIR, in the folder of each step that was saved.
+METHOD_FILE = "method.safetensors"
 # In what a run records, and in `MethodSet.info`.
 METHOD = "method"
 # In what is recorded in a file of a set: its `absent`.

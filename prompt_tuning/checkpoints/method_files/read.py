@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 from etils import epath
 
+from prompt_tuning.checkpoints import hub
 from prompt_tuning.checkpoints.formats import run
 from prompt_tuning.checkpoints.method_files import folded, kinds
-from prompt_tuning.checkpoints.method_files.method_set import ABSENT, MethodSet
+from prompt_tuning.checkpoints.method_files.method_set import ABSENT, METHOD_FILE, MethodSet
 from prompt_tuning.checkpoints.prompt_files import matrices, peft, source
-from prompt_tuning.checkpoints.prompt_files.read import METHOD_FILE
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.params import layouts
 from prompt_tuning.params.names import PROMPT_PATH, is_method, is_prompt
@@ -43,7 +43,7 @@ def read_set(
     Args:
       path: A `.safetensors` file that `prompt-tuning export` wrote; a MODEL_DIR, a checkpoint of a run, or a
         `numpy_checkpoints/checkpoint_{step}` folder; T-Few's `.pt`; the directory of a PEFT adapter of a method that
-        `kinds.py` lists. Local or gs://, a `.pt` local.
+        `kinds.py` lists. Local or gs://, a `.pt` local. Or the name of one on the hub, `hf://owner/name[@revision]`.
       step: A step of a MODEL_DIR, "latest" or "best"; None means "latest".
       setting: The setting that names it, for messages.
 
@@ -80,7 +80,8 @@ def read_set(
         )
     for name, x in read.params.items():
         matrices.check_numbers(x, found, what=name)
-    return dataclasses.replace(read, info={**read.info, "exported_from": str(found)})
+    origin = hub.pinned(path if hub.is_name(path) else found)
+    return dataclasses.replace(read, info={**read.info, "exported_from": origin})
 
 
 def _file(path: epath.Path) -> epath.Path:

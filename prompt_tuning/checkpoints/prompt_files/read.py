@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from prompt_tuning.checkpoints import json_files
+from prompt_tuning.checkpoints import hub, json_files
 from prompt_tuning.checkpoints.paths import STEP_PREFIX, steps_in
 from prompt_tuning.checkpoints.prompt_files import matrices, peft
 from prompt_tuning.data import content
@@ -14,8 +14,6 @@ from prompt_tuning.errors import CheckpointError, unreadable
 
 # What a run leaves in MODEL_DIR, beside its checkpoints: the prompt of every step that was saved.
 FOLDER = "numpy_checkpoints"
-# Beside the prompt there, what a method added (`checkpoints/method_files/`).
-METHOD_FILE = "method.safetensors"
 _SAFETENSORS = ".safetensors"
 # In the JSON file beside a prompt: the SHA-256 of the prompt's file.
 DIGEST = "content (SHA-256)"
@@ -30,7 +28,8 @@ def load_prompt(
 
     Args:
       path: A `.npy` file, with or without suffix; a `numpy_checkpoints/checkpoint_{step}` folder or the file in it; a
-        `.safetensors` file with one matrix; or the directory of a PEFT prompt-tuning adapter. Local or gs://.
+        `.safetensors` file with one matrix; or the directory of a PEFT prompt-tuning adapter. Local or gs://. Or the
+        name of one on the hub, `hf://owner/name[@revision]`.
       setting: The setting that names it, for messages.
       width: H of the model; None allows any.
 
@@ -42,10 +41,11 @@ def load_prompt(
       CheckpointError: If there is no prompt at `path`, it is damaged, of another kind, or not `width` wide; or if what
         is recorded of it is damaged.
     """
-    path = epath.Path(path)
+    path = hub.local(path)
     if path.name in peft.FILES and peft.is_adapter(path.parent):
         path = path.parent
-    if peft.is_adapter(path):
+    # Of a repository that has both, the prompt as it was saved: an adapter may be rescaled.
+    if peft.is_adapter(path) and not (path / hub.OWN_FILES[0]).is_file():
         return peft.read_adapter(path, setting=setting, width=width)
     path = _find_file(path, setting)
     if path.suffix == _SAFETENSORS:

@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints import hub, paths
 from prompt_tuning.checkpoints.formats import run, t5x, t5x_orbax
 from prompt_tuning.checkpoints.ledger import Ledger
 from prompt_tuning.checkpoints.method_files import folded, kinds
@@ -28,7 +28,7 @@ def read_source(
     """Returns the prompt [P, H] float32 at a source, and what it belongs to.
 
     Args:
-      source: What the command takes as SOURCE; local or gs://.
+      source: What the command takes as SOURCE; local, gs:// or hf://.
       step: A step of a MODEL_DIR, "latest" or "best"; None means "latest".
       setting: What names it, for messages.
 
@@ -57,7 +57,7 @@ def read_source(
     model = info.get("model")
     width = width_recorded(model) if isinstance(model, dict) else None
     prompt = matrices.check_matrix(prompt, path, what="prompt", setting=setting, width=width)
-    return prompt, {**info, "exported_from": str(path)}
+    return prompt, {**info, "exported_from": hub.pinned(source if hub.is_name(source) else path)}
 
 
 def read_plain(
@@ -80,36 +80,58 @@ def read_plain(
 
 
 def resolve(source: epath.PathLike, *, step: str | None = None) -> epath.Path:
-    """Returns the folder of a step of a MODEL_DIR that saved some; any other path as it is.
+    """Returns the folder of a step of a MODEL_DIR that saved some, or of what the hub has; any other path as it is.
 
     Args:
-      source: What the command takes as SOURCE; local or gs://.
+      source: What the command takes as SOURCE; local, gs:// or hf://.
       step: See `read_source`.
 
     Raises:
       ConfigError: If a step is asked for that is not there, or of something that has no steps.
       CheckpointError: If the run has saved none.
     """
-    path = paths.absolute(source)
+    path = paths.absolute(hub.local(source))
     folder = path / FOLDER
     if folder.is_dir():
-        return folder / f"{STEP_PREFIX}{_choose_step(path, folder, step)}"
+        return folder / f"{STEP_PREFIX}{_choose_step(path, folder, step, 'prompt')}"
+    _check_no_step(path, step, f"a MODEL_DIR that holds {FOLDER}")
+    return path
+
+
+def resolve_checkpoint(source: epath.PathLike, *, step: str | None = None) -> epath.Path:
+    """Returns the checkpoint of a step of a MODEL_DIR that holds some; any other path as it is.
+
+    Args:
+      source: A MODEL_DIR, or any checkpoint; local or gs://.
+      step: See `read_source`.
+
+    Raises:
+      ConfigError: If a step is asked for that is not there, or of something that has no steps.
+    """
+    path = paths.absolute(source)
+    if steps_in(path):
+        return path / f"{STEP_PREFIX}{_choose_step(path, path, step, 'checkpoint')}"
+    _check_no_step(path, step, "a MODEL_DIR that holds checkpoints")
+    return path
+
+
+def _check_no_step(path: epath.Path, step: str | None, expected: str) -> None:
+    """Raises ConfigError if a step is asked for of something that has none."""
     if step is not None:
         raise ConfigError(
             "--step chooses among the prompts of a run",
             got=f"--step={step} of {path}",
-            expected=f"a MODEL_DIR that holds {FOLDER}",
+            expected=expected,
             fix="leave --step out, or name the MODEL_DIR",
         )
-    return path
 
 
-def _choose_step(model_dir: epath.Path, folder: epath.Path, step: str | None) -> int:
-    """The step that --step means, of those that a run saved prompts of."""
+def _choose_step(model_dir: epath.Path, folder: epath.Path, step: str | None, what: str) -> int:
+    """The step that --step means, of those that a run saved `what` of."""
     steps = steps_in(folder)
     if not steps:
         raise CheckpointError(
-            "The run has saved no prompt",
+            f"The run has saved no {what}",
             got=f"nothing in {folder}",
             expected="at least one checkpoint_{step} folder",
             fix="let the run reach its first save",
@@ -119,7 +141,7 @@ def _choose_step(model_dir: epath.Path, folder: epath.Path, step: str | None) ->
     chosen = _best_step(model_dir) if step == BEST else step
     if str(chosen) not in map(str, steps):
         raise ConfigError(
-            "The run has no prompt of this step",
+            f"The run has no {what} of this step",
             got=f"--step={chosen}",
             expected=f"{LATEST}, {BEST}, or one of {steps[-10:]}",
             fix="name a step that was saved",

@@ -19,9 +19,10 @@ from jaxtyping import Float
 
 from prompt_tuning.checkpoints import json_files, paths
 from prompt_tuning.checkpoints.formats.huggingface_config import CONFIG_FILE, width_of
+from prompt_tuning.checkpoints.method_files.method_set import METHOD_FILE
 from prompt_tuning.checkpoints.paths import STEP_PREFIX
 from prompt_tuning.checkpoints.prompt_files import matrices, peft, read
-from prompt_tuning.checkpoints.prompt_files.read import FOLDER, METHOD_FILE
+from prompt_tuning.checkpoints.prompt_files.read import FOLDER
 from prompt_tuning.data import content
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.params import layouts

@@ -11,7 +11,7 @@ from etils import epath
 from jaxtyping import Float
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints import paths
+from prompt_tuning.checkpoints import hub, paths
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.checkpoints.source import ParamSource, embedding_scale
@@ -157,7 +157,7 @@ def find_origin(
       info: What is recorded of the prompt.
       allow_imports: Modules that the run's `config.gin` may import.
     """
-    path = paths.absolute(path)
+    path = paths.absolute(hub.local(path))
     # A file that somebody laid beside a run need not be of that run.
     is_of_run = path.is_dir() or read.FOLDER in path.parts
     places = [path, *list(path.parents)[:3]] if is_of_run else []

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from prompt_tuning.checkpoints.open import open_source
     from prompt_tuning.checkpoints.prompt_files import source, write
-    from prompt_tuning.commands.export import format_of
+    from prompt_tuning.commands.export.added import format_of
     from prompt_tuning.commands.recycle.mapping import RECYCLERS
 
     check_count("--num_words", flags.num_words, "tokens")

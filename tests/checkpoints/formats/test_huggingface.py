@@ -226,7 +226,6 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         ("decoder_start_token_id", -1),
         ("pad_token_id", "1"),
         ("eos_token_id", [1, 2]),
-        ("is_encoder_decoder", False),
         ("d_model", "768"),
         ("num_decoder_layers", "2"),
         ("feed_forward_proj", "gelu"),
@@ -237,6 +236,16 @@ def test_another_architecture_is_named_by_its_field(field, value):
     with pytest.raises(CheckpointError) as error:
         huggingface_config.t5_settings({**CONFIG, field: value})
     assert field in str(error.value) and repr(value) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"architectures": ["T5EncoderModel"]}, {"is_encoder_decoder": False}, {}]
+)
+def test_an_encoder_alone_is_refused_with_a_sentence(tmp_path, changes):
+    tensors = {n: x for n, x in make_tensors().items() if n.startswith(("shared", "encoder"))}
+    folder = write_model(tmp_path / "m", tensors, **changes)
+    with pytest.raises(CheckpointError, match="an encoder alone.*use the whole model"):
+        HuggingFaceSource(folder)
 
 
 @pytest.mark.parametrize(

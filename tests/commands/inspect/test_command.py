@@ -11,7 +11,7 @@ from prompt_tuning import cli
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.prompt_files import write
-from prompt_tuning.commands import export
+from prompt_tuning.commands.export import command as export
 from prompt_tuning.commands.inspect import command, origin
 from prompt_tuning.config import files, resolve
 from prompt_tuning.config.flags import parse_run

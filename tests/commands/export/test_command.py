@@ -13,7 +13,7 @@ from prompt_tuning import cli
 from prompt_tuning.checkpoints.formats import run as run_format
 from prompt_tuning.checkpoints.prompt_files import write as prompt_file
 from prompt_tuning.checkpoints.prompt_files.read import load_prompt
-from prompt_tuning.commands import export
+from prompt_tuning.commands.export import command as export
 from prompt_tuning.errors import CheckpointError, ConfigError
 from tests.checkpoints.run_states import save_steps
 from tests.checkpoints.t5x_orbax_writer import write_t5x_orbax_checkpoint

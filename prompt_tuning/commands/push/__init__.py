@@ -1,0 +1,1 @@
+"""Put a run's prompt, or what its method added, on the Hugging Face hub."""
