@@ -30,6 +30,7 @@ from prompt_tuning.run import checks
 
 # More connections than these are refused: each is an open file.
 _CONNECTIONS = 512
+_OF_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 # Between two looks at the folder: a poll, since network and cloud file systems tell nothing. Unit: seconds.
 _PERIOD = 2.0
 
@@ -75,6 +76,8 @@ def serve(
     for name in prompts:
         check_name(name)
     keys = read_keys(api_key_file)
+    if not keys and host not in _OF_THIS_MACHINE:
+        logging.warning("Whoever reaches %s:%s may ask: there is no --api_key_file", host, port)
     # Before the minutes that the weights may take; nobody is answered yet.
     with _bound(host, port) as listener:
         dataset_cfg = checks.enter(model, dataset_cfg)
