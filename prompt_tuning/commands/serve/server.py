@@ -81,7 +81,6 @@ def serve(
     # Before the minutes that the weights may take; nobody is answered yet.
     with _bound(host, port) as listener:
         dataset_cfg = checks.enter(model, dataset_cfg)
-        checks.check_model(model, partitioner, [])
         if dataset_cfg.mixture_or_task_name is not None:
             batches.get_task(dataset_cfg)
         inputs_end = inference_examples.inputs_end(dataset_cfg.mixture_or_task_name)
