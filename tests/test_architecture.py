@@ -67,6 +67,11 @@ HOMES = {
     "datasets": "data",
     "huggingface_hub": "checkpoints commands/push",
     "scipy": "commands/report commands/inspect data",
+    "starlette": "commands/serve",
+    "sse_starlette": "commands/serve",
+    "uvicorn": "commands/serve",
+    "prometheus_client": "commands/serve",
+    "pydantic": "commands/serve",
 }
 # These belong to everyone.
 BASE_EXTERNAL = frozenset({"jax", "numpy", "jaxtyping", "absl", "etils", "rich"})

@@ -1,0 +1,1 @@
+"""Answer over HTTP: one frozen model, any number of prompts."""
