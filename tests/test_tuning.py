@@ -14,10 +14,12 @@ from prompt_tuning.config import files, model_files, resolve
 from prompt_tuning.errors import ConfigError, DataError
 from prompt_tuning.predict import load_run
 from tests.checkpoints.huggingface_writer import make_tensors, write_model
+from tests.helpers import REPO
 
 PICO = f"{ladder.LADDER}/pico/adapted/checkpoint_1200"
 # Sizes of the writer's model -> those of pico.
 SIZES = {10: 2048, 6: 48, 8: 48, 5: 96}
+NOTEBOOK = REPO / "notebooks/five_lines.ipynb"
 EXAMPLES = [
     {"inputs": f"sentence: {word} {number}", "targets": answer}
     for number in range(10)
@@ -29,7 +31,9 @@ LABELS = ["positive", "negative"]
 def write_pico(folder):
     """A random model of pico's sizes, with its vocabulary beside it."""
     rng = np.random.default_rng(0)
-    shapes = {name: [SIZES.get(n, n) for n in x.shape] for name, x in make_tensors().items()}
+    shapes = {
+        name: [SIZES[n] if n in SIZES else n for n in x.shape] for name, x in make_tensors().items()
+    }
     first, second = "decoder.block.0.", "decoder.block.1."
     of_layer = {n: x for n, x in shapes.items() if n.startswith(first) and "relative" not in n}
     shapes |= {second + name.removeprefix(first): shape for name, shape in of_layer.items()}
@@ -44,7 +48,7 @@ def prompt_of(run):
     return load_prompt(f"{run}/numpy_checkpoints/checkpoint_2/encoder.prompt.prompt.prompt")[0]
 
 
-def test_examples_become_a_prompt_a_score_and_a_run_that_its_config_repeats(tmp_path):
+def test_examples_become_a_prompt_a_score_and_a_run(tmp_path):
     folder = str(tmp_path / "run")
     given = {
         "labels": LABELS,
@@ -60,11 +64,6 @@ def test_examples_become_a_prompt_a_score_and_a_run_that_its_config_repeats(tmp_
     lines = (tmp_path / "run/examples/validation.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [EXAMPLES[9], EXAMPLES[19]]
     assert prompt_of(folder).shape == (3, 48)
-
-    again = str(tmp_path / "again")
-    parsed = files.read([f"{folder}/config.gin"], [(f"MODEL_DIR = {again!r}", "MODEL_DIR")])
-    resolve.resolve(parsed, train.train, command="train").run()
-    np.testing.assert_array_equal(prompt_of(again), prompt_of(folder))
 
     with pytest.raises(ConfigError, match="model_dir holds a run on other examples"):
         prompt_tuning.tune(model, EXAMPLES[:-1], model_dir=folder, **given)
@@ -101,3 +100,26 @@ def test_a_model_of_other_sizes_has_no_file(tmp_path):
 def test_a_rung_is_known_by_its_sizes(rung):
     source = open_source(PICO.replace("pico", rung))
     assert model_files.find_model_file(source) == f"prompt_tuning/configs/ladder/{rung}.gin"
+
+
+@pytest.mark.slow
+@pytest.mark.entry
+def test_the_notebook_tunes_a_prompt_and_its_config_repeats_it(tmp_path, monkeypatch):
+    """Every cell, on the smallest rung."""
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is in the extra [test]")
+    nbformat = pytest.importorskip("nbformat", reason="nbformat comes with nbclient")
+    read = nbformat.read(NOTEBOOK, as_version=4)
+    assert not any(cell.get("outputs") for cell in read.cells)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    (cell,) = (c for c in read.cells if c.cell_type == "code" and ".tune(" in c.source)
+    for shown, small in (('"mini"', '"pico"'), ("steps=100", "steps=2")):
+        assert shown in cell.source
+        cell.source = cell.source.replace(shown, small)
+    nbclient.NotebookClient(read, timeout=300, kernel_name="python3").execute()
+    texts = ["".join(o.get("text", "") for o in cell.get("outputs", [])) for cell in read.cells]
+    assert texts[6].count("sentence: ") == 6
+    (folder,) = tmp_path.glob("prompt_tuning_*")
+    again = str(tmp_path / "again")
+    parsed = files.read([f"{folder}/config.gin"], [(f"MODEL_DIR = {again!r}", "MODEL_DIR")])
+    resolve.resolve(parsed, train.train, command="train").run()
+    np.testing.assert_array_equal(prompt_of(again), prompt_of(folder))
