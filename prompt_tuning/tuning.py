@@ -184,10 +184,9 @@ def _check_enough(rows: Mapping[str, Sequence[Any]]) -> None:
 def _model(model: str, vocabulary: str | None) -> tuple[str, dict[str, Any]]:
     """The gin file of a model, and what it does not say of the checkpoint at hand."""
     rung = model.removeprefix("ladder/")
-    if rung in model_files.RUNGS:
-        checkpoint = f"{ladder.LADDER}/{rung}/adapted/checkpoint_1200"
-        return f"ladder/{rung}.gin", {"INITIAL_CHECKPOINT_PATH": checkpoint}
-    checkpoint = home.expand(model)
+    is_rung = rung in model_files.RUNGS
+    shipped = f"{ladder.LADDER}/{rung}/adapted/checkpoint_1200"
+    checkpoint = shipped if is_rung else home.expand(model)
     found: dict[str, Any] = {"INITIAL_CHECKPOINT_PATH": checkpoint}
     beside = (epath.Path(checkpoint) / name for name in _VOCABULARY_FILES)
     file = vocabulary or next((str(path) for path in beside if path.is_file()), None)
