@@ -85,6 +85,8 @@ EXTRAS_REQUIRE = {
     # Beam needs protobuf 6, and sentencepiece 0.2.3 is compiled for protobuf 7. It writes TFRecords with google-crc32c,
     # which it declares nowhere.
     "cache": ["apache-beam>=2.72,<3", "google-crc32c>=1.6,<2", "sentencepiece<0.2.3"],
+    # A program for launching, in an environment without constraints.txt: it wants older click, uvicorn and bcrypt.
+    "sky": ["skypilot[gcp]>=0.14,<0.15"],
     "t0": T0,
     "hub": HUB,
     # Older releases of PEFT ask T5 for a method that transformers 5.23 has dropped.

@@ -1,6 +1,5 @@
 """Commands as lists of words: shown for a dry run, or run."""
 
-import concurrent.futures
 import dataclasses
 import shlex
 import shutil
@@ -54,51 +53,21 @@ def show(commands: Iterable[Command]) -> None:
         print(f"{command.shown()}\n")
 
 
-def capture(command: Command) -> tuple[int, str, str]:
-    """Runs a command silently.
-
-    Args:
-      command: The command.
-
-    Returns:
-      Exit code, standard output and standard error.
+def run(command: Command) -> None:
+    """Runs a command before the user's eyes.
 
     Raises:
-      ConfigError: If the program is not installed.
+      ConfigError: If it fails.
     """
-    done = _run(command, capture_output=True)
-    return done.returncode, done.stdout, done.stderr
-
-
-def run(command: Command) -> int:
-    """Runs a command before the user's eyes; returns its exit code."""
     print(f"--- {command.why}", flush=True)
-    return _run(command, capture_output=False).returncode
-
-
-def run_all(commands: Sequence[Command], *, together: bool = False) -> None:
-    """Runs commands, in turn or at the same time.
-
-    Args:
-      commands: The commands.
-      together: Whether to start all of them before waiting for any.
-
-    Raises:
-      ConfigError: If one fails; in turn, none runs after it.
-    """
-    if together and len(commands) > 1:
-        with concurrent.futures.ThreadPoolExecutor(len(commands)) as pool:
-            codes: Iterable[int] = list(pool.map(run, commands))
-    else:
-        codes = map(run, commands)
-    for command, code in zip(commands, codes, strict=True):
-        if code:
-            raise ConfigError(
-                "A command of the launcher failed",
-                got=f"exit code {code} of {shlex.join(command.argv)}",
-                expected="exit code 0",
-                fix="mend what its output above names, and launch again",
-            )
+    code = _run(command, capture_output=False).returncode
+    if code:
+        raise ConfigError(
+            "A command of the launcher failed",
+            got=f"exit code {code} of {shlex.join(command.argv)}",
+            expected="exit code 0",
+            fix="mend what its output above names, and launch again",
+        )
 
 
 def run_checks(checks: Sequence[Check]) -> None:
@@ -112,7 +81,8 @@ def run_checks(checks: Sequence[Check]) -> None:
     """
     for check in checks:
         print(f"--- {check.why}", flush=True)
-        code, output, error = capture(check)
+        done = _run(check, capture_output=True)
+        code, output, error = done.returncode, done.stdout, done.stderr
         if code or not check.accepts(output):
             if code:
                 print(error, file=sys.stderr)

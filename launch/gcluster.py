@@ -15,9 +15,8 @@ from collections.abc import Sequence
 
 from prompt_tuning.config.flags import whole_number
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.launch import cluster
 from prompt_tuning.launch.commands import Check, Command
-from prompt_tuning.launch.launcher import launch
+from prompt_tuning.launch.launcher import Launcher, escape, launch
 from prompt_tuning.launch.programs import Program
 from prompt_tuning.run import preemption
 
@@ -28,7 +27,7 @@ _RESTART_CODES = (preemption.EXIT_CODE, 137, 134)
 _NAME_LENGTH = 28
 
 
-class Gcluster(cluster.Cluster):
+class Gcluster(Launcher):
     """A cluster behind `gcluster job`.
 
     Args:
@@ -78,7 +77,7 @@ class Gcluster(cluster.Cluster):
         if flags.service_account:
             words.append(f"--service-account={flags.service_account}")
         command = shlex.join(("prompt-tuning", *self.program.argv))
-        words.append(f"--command={cluster.escape(command)}")
+        words.append(f"--command={escape(command)}")
         why = f"Hands the run to the cluster, which runs it on {self.tpu.topology}"
         return self._job(f"{why}; from here on it costs", ("submit",), *words)
 
@@ -98,7 +97,6 @@ class Gcluster(cluster.Cluster):
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the launcher's flags."""
-    cluster.add_flags(parser)
     what = "restarts, counting those after the machine was taken away; 100 if not given"
     parser.add_argument("--max_restarts", type=whole_number(0), default=100, help=what)
 

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from prompt_tuning.config.flags import whole_number
-from prompt_tuning.launch import cluster
 from prompt_tuning.launch.commands import Check, Command
-from prompt_tuning.launch.launcher import launch
+from prompt_tuning.launch.launcher import Launcher, escape, launch
 from prompt_tuning.launch.programs import Program
 from prompt_tuning.run import preemption
 
@@ -26,7 +25,7 @@ _CONTAINER = "prompt-tuning"
 _GRACE_SECONDS = 60
 
 
-class JobSet(cluster.Cluster):
+class JobSet(Launcher):
     """A cluster in which JobSet is installed.
 
     Args:
@@ -99,7 +98,7 @@ class JobSet(cluster.Cluster):
             "name": _CONTAINER,
             "image": self.flags.image,
             "command": ["prompt-tuning"],
-            "args": [cluster.escape(word) for word in self.program.argv],
+            "args": [escape(word) for word in self.program.argv],
             # The TPU's memory has to be locked, which plain containers may not.
             "securityContext": {"privileged": True},
             "resources": {"limits": {"google.com/tpu": self.tpu.chips_a_vm}},
@@ -161,7 +160,6 @@ class JobSet(cluster.Cluster):
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the launcher's flags."""
-    cluster.add_flags(parser)
     what = "crashes to start again after; 3 if not given"
     parser.add_argument("--max_crashes", type=whole_number(0), default=3, help=what)
 

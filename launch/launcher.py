@@ -1,11 +1,10 @@
-"""What all launchers of TPUs have in common: their flags, the checks before anything is spent, the dry run."""
+"""What the launchers have in common that hand a run to a GKE cluster and end."""
 
 import abc
 import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 from prompt_tuning.errors import PromptTuningError
 from prompt_tuning.launch import commands, preflight, programs, tpu_slices
@@ -14,36 +13,34 @@ from prompt_tuning.launch.programs import Program
 
 
 class Launcher(abc.ABC):
-    """One way to a TPU slice.
+    """One way to the TPUs of a cluster that restarts the run by itself.
 
     Args:
       flags: The launcher's flags.
       program: What runs.
 
     Raises:
-      ConfigError: If there is no such slice.
+      ConfigError: If there is no such slice, or GKE does not offer it.
     """
-
-    # Printed at the end of a dry run.
-    last_words: ClassVar[str] = ""
 
     def __init__(self, flags: argparse.Namespace, program: Program):
         self.flags = flags
         self.program = program
         self.name: str = flags.name
         self.tpu = tpu_slices.parse(flags.topology)
+        self.machine_type = self.tpu.machine_type
 
     @abc.abstractmethod
     def checks(self) -> list[Check]:
         """Checks beside those of every launcher."""
 
     @abc.abstractmethod
-    def commands(self) -> list[Command]:
-        """All commands after the checks, for a dry run."""
+    def submit(self) -> Command:
+        """Command that hands the run to the cluster."""
 
     @abc.abstractmethod
-    def run(self) -> int:
-        """Runs the commands; returns the exit code."""
+    def later(self) -> list[Command]:
+        """Commands for the user: they show the run's output, and stop it."""
 
 
 def launch(
@@ -61,7 +58,7 @@ def launch(
       argv: Flags, `--`, command; None takes those of the process.
 
     Returns:
-      The launcher's exit code; 2 for an error that the user can mend; 130 after Ctrl-C.
+      Exit code: 0; 2 for an error that the user can mend; 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     # Not argparse's to split: a later `--` is the program's own.
@@ -76,11 +73,12 @@ def launch(
         launcher = make(flags, programs.read_program(words[at + 1 :]))
         checks = [*preflight.checks(launcher.program, launcher.tpu, flags), *launcher.checks()]
         if flags.dry_run:
-            commands.show([*checks, *launcher.commands()])
-            print(launcher.last_words, end="")
+            commands.show([*checks, launcher.submit(), *launcher.later()])
             return 0
         commands.run_checks(checks)
-        return launcher.run()
+        commands.run(launcher.submit())
+        commands.show(launcher.later())
+        return 0
     except PromptTuningError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -89,13 +87,31 @@ def launch(
         return 130
 
 
+def escape(word: str) -> str:
+    """Returns a word that Kubernetes hands to the container as it was.
+
+    In `command` and `args` it replaces `$(NAME)` by variables and `$$` by `$`.
+
+    Args:
+      word: Any text.
+
+    Returns:
+      The text with its dollar signs doubled.
+    """
+    return word.replace("$", "$$")
+
+
 def _add_shared_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that every launcher has."""
     add = parser.add_argument
     add("--project", required=True, help="Google Cloud project ID")
+    add("--location", required=True, help="region or zone of the cluster")
+    add("--cluster", required=True, help="name of the GKE cluster")
     add("--name", required=True, type=_name, help="name for what is created")
     slices = "TPU slice as `prompt-tuning plan` names it, such as v5e:2x4"
     add("--topology", required=True, help=slices)
+    add("--image", required=True, help="container image with prompt-tuning: launch/Dockerfile")
+    add("--service_account", help="Kubernetes service account that may write to the bucket")
     add("--spot", action="store_true", help="spare capacity: cheaper, and taken away at any time")
     add("--skip_plan", action="store_true", help="do not ask `prompt-tuning plan` whether it fits")
     add("--dry_run", action="store_true", help="print every command and run none")

@@ -1,29 +1,19 @@
 #!/usr/bin/env bash
-# Installs prompt-tuning for TPUs into ./venv beside this script: setup.sh WHEEL
+# Installs this checkout into .venv, for the accelerator that the machine has: setup.sh [EXTRA,...]
 #
-# TPU images bring Python 3.10 or whatever is newest: uv takes the image's Python where it is one of 3.11 to 3.13, and
-# downloads one where it is not. Does nothing where the same wheel is installed already.
+# Machines bring Python 3.10 or whatever is newest: uv takes theirs where it is one of 3.11 to 3.13, and downloads one
+# where it is not.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-wheel=${1:?usage: setup.sh WHEEL}
-installed=venv/installed-wheel
-if cmp --silent "$wheel" "$installed"; then
-  echo "setup: $wheel is installed"
-  exit 0
+extras=tpu
+if command -v nvidia-smi >/dev/null; then
+  extras=cuda
 fi
-
 export PATH="$HOME/.local/bin:$PATH"
 if ! command -v uv >/dev/null; then
   curl --location --silent --show-error --fail https://astral.sh/uv/install.sh | sh
 fi
-uv venv --quiet --clear --python '>=3.11,<3.14' venv
-
-constraints=()
-if [[ -f constraints.txt ]]; then
-  constraints=(-c constraints.txt)
-fi
-uv pip install --quiet --python venv/bin/python "${constraints[@]}" "./${wheel}[tpu]"
-venv/bin/prompt-tuning --help >/dev/null
-cp "$wheel" "$installed"
-echo "setup: installed $wheel for $(venv/bin/python --version)"
+uv venv --quiet --clear --python '>=3.11,<3.14' .venv
+uv pip install --quiet --python .venv/bin/python -c constraints.txt ".[$extras${1:+,$1}]"
+.venv/bin/prompt-tuning --help >/dev/null

@@ -45,23 +45,6 @@ class Slice:
         return self.chips // self.chips_a_vm
 
     @property
-    def accelerator_type(self) -> str:
-        """The Cloud TPU API's name, such as `v5litepod-8`.
-
-        Raises:
-          ConfigError: If that API does not take the generation.
-        """
-        if not self.generation.accelerator_type:
-            raise ConfigError(
-                "The Cloud TPU API does not offer this TPU",
-                got=self.topology,
-                expected="v2 to v6e: newer generations are Compute Engine's and GKE's alone",
-                fix="use prompt_tuning.launch.compute_engine or prompt_tuning.launch.gke_jobset",
-            )
-        number = self.chips * (2 if self.generation.counts_cores else 1)
-        return f"{self.generation.accelerator_type}-{number}"
-
-    @property
     def machine_type(self) -> str:
         """Compute Engine's and GKE's machine type of one VM, such as `ct6e-standard-4t`.
 
@@ -73,7 +56,7 @@ class Slice:
                 "Compute Engine and GKE do not offer this TPU",
                 got=self.topology,
                 expected="v4 or newer",
-                fix="use prompt_tuning.launch.tpu_vm",
+                fix="launch it as docs/machines/sky.md says",
             )
         return f"{self.generation.machine_type}-{self.chips_a_vm}t"
 

@@ -19,7 +19,7 @@ from prompt_tuning.errors import ConfigError
 PACKAGE_CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 # What a run writes its resolved config to.
 SAVED_CONFIG = "config.gin"
-_PACKAGE_PREFIX = "prompt_tuning/configs/"
+PACKAGE_PREFIX = "prompt_tuning/configs/"
 _DYNAMIC = "__gin__.dynamic_registration"
 
 # Packages that T5X's and the authors' gin files import and that do not exist here; `prompt_tuning.train` is one file.
@@ -153,7 +153,7 @@ def shipped_files() -> list[str]:
         path.relative_to(PACKAGE_CONFIGS).as_posix() for path in PACKAGE_CONFIGS.rglob("*.gin")
     }
     names |= {n.replace("_prompt.gin", ".gin") for n in names if n.startswith("models/")}
-    return sorted(_PACKAGE_PREFIX + name for name in names if not name.startswith("t5x/"))
+    return sorted(PACKAGE_PREFIX + name for name in names if not name.startswith("t5x/"))
 
 
 def _with_prompt(path: epath.Path) -> pathlib.Path | None:
@@ -181,7 +181,7 @@ def text_of(path: epath.Path) -> str:
             return content.decode("utf-8-sig").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             raise syntax.not_utf8(content, str(path), error) from None
-    return f"include '{_PACKAGE_PREFIX}models/{twin.name}'\nPROMPT = None\n"
+    return f"include '{PACKAGE_PREFIX}models/{twin.name}'\nPROMPT = None\n"
 
 
 def find_file(
@@ -206,8 +206,8 @@ def find_file(
     """
     name = home.expand(name)
     tried: list[epath.Path] = []
-    if name.startswith(_PACKAGE_PREFIX):
-        tried.append(epath.Path(PACKAGE_CONFIGS / name.removeprefix(_PACKAGE_PREFIX)))
+    if name.startswith(PACKAGE_PREFIX):
+        tried.append(epath.Path(PACKAGE_CONFIGS / name.removeprefix(PACKAGE_PREFIX)))
     tried.append(epath.Path(name))
     if not pathlib.PurePath(name).is_absolute() and "://" not in name:
         tried += [epath.Path(folder) / name for folder in search_paths]
@@ -226,7 +226,7 @@ def find_file(
         name=name,
         candidates=[
             *known,
-            *(full.removeprefix(_PACKAGE_PREFIX) for full in known),
+            *(full.removeprefix(PACKAGE_PREFIX) for full in known),
             *(str(path) for path in neighbours),
         ],
     )

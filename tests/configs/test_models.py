@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from prompt_tuning import tree
 from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.config import files as config_files
+from prompt_tuning.config import model_files
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.models.config import T5Config
 from prompt_tuning.models.t5 import T5
@@ -143,8 +146,19 @@ def resolve_model(name, run="prompt_finetune"):
     return resolved.arguments()["model"]
 
 
-def count_parameters(config: T5Config) -> int:
-    """Counted by the model itself, as the unscanned layout holds them; scanned, which traces one layer only."""
+class Stored(NamedTuple):
+    """The shapes of a stored model."""
+
+    params: Mapping[str, Any]
+    path: str = "a checkpoint"
+
+    def shapes(self):
+        """Path -> (shape, dtype)."""
+        return {path: (leaf.shape, leaf.dtype) for path, leaf in self.params.items()}
+
+
+def shapes_of(config: T5Config) -> list[dict[str, Any]]:
+    """Of the model's parameters, scanned and unscanned, made of the scanned ones, which trace one layer only."""
     ids = np.ones((1, 1), np.int32)
     model = T5(T5Config(**{**vars(config), "scan_layers": True}))
     init = lambda rng: model.init({"params": rng}, ids, ids, ids, enable_dropout=False)  # noqa: E731
@@ -152,13 +166,16 @@ def count_parameters(config: T5Config) -> int:
     to_unscanned = lambda params: both_layouts.to_unscanned(  # noqa: E731
         params, relative_bias_per_layer=config.relative_bias_per_layer
     )
-    return sum(math.prod(leaf.shape) for leaf in jax.eval_shape(to_unscanned, scanned).values())
+    return [scanned, jax.eval_shape(to_unscanned, scanned)]
 
 
 @pytest.mark.parametrize("name", sorted(TOTALS))
 def test_each_model_has_its_checkpoints_parameters_with_a_prompt_and_without(name):
     model, plain = resolve_model(f"{name}_prompt"), resolve_model(name, "model_finetune")
-    assert count_parameters(model.config) == TOTALS[name]
+    layouts = shapes_of(model.config)
+    assert sum(math.prod(leaf.shape) for leaf in layouts[1].values()) == TOTALS[name]
+    found = [model_files.find_model_file(Stored(layout)) for layout in layouts]  # pyright: ignore[reportArgumentType]
+    assert found == [f"{CONFIGS}/models/{name}_prompt.gin"] * 2
     assert model.prompt.length == 100 and plain.prompt is None
     # Model tuning keeps one relative position table a stack.
     assert plain.config == dataclasses.replace(model.config, scan_layers=False)

@@ -1,13 +1,6 @@
 """Stand-ins for the programs that launchers call; each does with its words what the real one does with them."""
 
-import json
-import os
 import pathlib
-import shlex
-import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
 
 # What a gin value may hold and a shell, ssh, Go, YAML or Kubernetes might change.
 AWKWARD = (
@@ -21,48 +14,9 @@ AWKWARD = (
     "--tfds_data_dir=",
 )
 
-# Writes its words down and ends as the next line of a file says; `taken` is the loss of the whole machine.
+# Writes its words down.
 PROMPT_TUNING = """#!/usr/bin/env bash
-set -euo pipefail
-if [[ ${1:-} == --help ]]; then exit 0; fi
-printf '%s\\0' "$@" >>"$RECORD"
-printf '\\1\\0' >>"$RECORD"
-[[ -n ${ENDINGS:-} ]] || exit 0
-next=$(head -n 1 "$ENDINGS")
-sed -i 1d "$ENDINGS"
-if [[ $next == taken ]]; then
-  kill -9 $PPID
-  echo "$DOWN" >"$STATE"
-  exit 1
-fi
-exit "$next"
-"""
-
-UV = """#!/usr/bin/env bash
-set -euo pipefail
-printf '%s\\n' "$*" >>"$UV_RECORD"
-if [[ $1 == venv ]]; then
-  mkdir -p venv/bin
-  cp "$PROMPT_TUNING_STAND_IN" venv/bin/prompt-tuning
-  printf '#!/bin/sh\\necho Python 3.12.0\\n' >venv/bin/python
-  chmod +x venv/bin/python
-fi
-"""
-
-# Packs a wheel, and lets everything fit.
-PYTHON = """#!/usr/bin/env bash
-set -euo pipefail
-case " $* " in
-  *' pip wheel '*)
-    for word in "$@"; do
-      if [[ $word == --wheel-dir=* ]]; then
-        mkdir -p "${word#*=}"
-        echo wheel >"${word#*=}/prompt_tuning-0.1.0-py3-none-any.whl"
-      fi
-    done
-    ;;
-  *' plan '*) printf 'compiling\\n{"fits": %s, "peak_bytes_per_core": 1}\\n' "${FITS:-true}" ;;
-esac
+printf '%s\\0' "$@" $'\\1' >>"$RECORD"
 """
 
 
@@ -73,14 +27,6 @@ def install(folder: pathlib.Path, **scripts: str) -> None:
         path = folder / name.replace("_", "-")
         path.write_text(text)
         path.chmod(0o755)
-
-
-def install_gcloud(folder: pathlib.Path) -> None:
-    """Writes a `gcloud` whose TPUs are folders of this machine."""
-    install(
-        folder,
-        gcloud=f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S {shlex.quote(__file__)} "$@"\n',
-    )
 
 
 def programs(record: pathlib.Path) -> list[list[str]]:
@@ -109,62 +55,3 @@ def expand_like_kubernetes(word: str, variables: dict[str, str]) -> str:
         else:
             made, at = made + word[at : at + 2], at + 2
     return made
-
-
-def _gcloud(words: Sequence[str]) -> int:
-    """Does what gcloud does, to folders below $CLOUD."""
-    cloud = pathlib.Path(os.environ["CLOUD"])
-    with (cloud / "calls.jsonl").open("a") as file:
-        file.write(json.dumps(words) + "\n")
-    state, machine = cloud / "state", cloud / "machine"
-    line = " ".join(words)
-    if line.startswith("projects describe"):
-        print("ACTIVE")
-    elif line.startswith("storage cp -"):
-        assert sys.stdin.read() == "ok"
-    elif " create " in line:
-        if state.exists():
-            print("ALREADY_EXISTS", file=sys.stderr)
-            return 1
-        if _refused(cloud):
-            print("no capacity", file=sys.stderr)
-            return 1
-        machine.mkdir()
-        state.write_text(os.environ["UP"])
-    elif " describe xxl" in line:
-        if not state.exists():
-            print("NOT_FOUND: xxl was not found", file=sys.stderr)
-            return 1
-        print(state.read_text())
-    elif " delete " in line:
-        if not state.exists():
-            print("NOT_FOUND", file=sys.stderr)
-            return 1
-        shutil.rmtree(machine)
-        state.unlink()
-    elif " scp " in line:
-        files = [word for word in words if word.startswith("/")]
-        for file in files:
-            shutil.copy(file, machine / "prompt_tuning_launch")
-    elif " ssh " in line:
-        if state.read_text().strip() != os.environ["UP"]:
-            return 255
-        command = next(w for w in words if w.startswith("--command=")).partition("=")[2]
-        # gcloud splits the command at spaces; ssh joins its words by spaces, and the other side's shell reads the line.
-        remote = " ".join(command.split(" "))
-        env = {**os.environ, "HOME": str(machine), "STATE": str(state)}
-        return subprocess.run(["bash", "-c", remote], cwd=machine, env=env, check=False).returncode
-    return 0
-
-
-def _refused(cloud: pathlib.Path) -> bool:
-    """Whether the file `refused` lists this creation."""
-    if not (cloud / "refused").exists():
-        return False
-    count = int((cloud / "creations").read_text())
-    (cloud / "creations").write_text(str(count + 1))
-    return str(count) in (cloud / "refused").read_text().split()
-
-
-if __name__ == "__main__":
-    sys.exit(_gcloud(sys.argv[1:]))

@@ -11,33 +11,16 @@ import sys
 
 import pytest
 
-from prompt_tuning.launch import (
-    commands,
-    compute_engine,
-    gcluster,
-    gke_jobset,
-    preflight,
-    queued_resources,
-    tpu_vm,
-)
+from prompt_tuning.launch import commands, gcluster, gke_jobset, preflight
 from prompt_tuning.launch.programs import read_program
-from prompt_tuning.run import preemption
 from tests.helpers import GOLDEN, REPO
 from tests.launch import stand_ins
 
-_VM = ("--project=my-project", "--name=xxl", "--spot")
-_CLUSTER = (*_VM, "--location=us-east5", "--cluster=my-cluster", "--image=my-registry/image")
+_CLUSTER = (
+    *("--project=my-project", "--name=xxl", "--spot", "--location=us-east5"),
+    *("--cluster=my-cluster", "--image=my-registry/image"),
+)
 LAUNCHES = {
-    "tpu_vm": (tpu_vm, (*_VM, "--zone=us-west4-a", "--topology=v5e:2x4")),
-    "queued_resources": (
-        queued_resources,
-        (*_VM, "--zone=us-central2-b", "--topology=v4:2x2x2", "--create_flag=--network=my-network"),
-    ),
-    "compute_engine": (compute_engine, (*_VM, "--zone=us-east5-a", "--topology=v6e:2x4")),
-    "compute_engine_slice": (
-        compute_engine,
-        (*_VM[:2], "--zone=us-central1-c", "--topology=tpu7x:2x2x2", "--ssh_flag=--internal-ip"),
-    ),
     "gke_jobset": (
         gke_jobset,
         (*_CLUSTER, "--topology=v6e:4x4", "--service_account=trainer"),
@@ -98,30 +81,6 @@ def test_bash_runs_what_a_dry_run_prints(name, capsys, monkeypatch, tmp_path):
     assert found == [[pathlib.Path(c.argv[0]).name, *c.argv[1:]] for c in meant]
 
 
-def _words_of(script, start):
-    """The words of the first command of a dry run that begins with `start`."""
-    reader = shlex.shlex(script[script.index(f"\n{start}") + 1 :], posix=True)
-    reader.whitespace_split, reader.commenters = True, ""
-    reader.whitespace = " \n"
-    return list(reader)
-
-
-@pytest.mark.parametrize("name", ["tpu_vm", "queued_resources", "compute_engine"])
-def test_ssh_hands_the_words_on(name, capsys, tmp_path):
-    """Through gcloud's split at spaces, ssh's join and the other side's shell."""
-    script = _dry_run(name, capsys)
-    words = _words_of(script[script.index("# Starts the run") :], "gcloud")
-    command = next(w for w in words if w.startswith("--command="))
-    remote = " ".join(command.removeprefix("--command=").split(" "))
-    folder = tmp_path / "prompt_tuning_launch"
-    stand_ins.install(folder, run_sh='printf "%s\\0" "$@" $\'\\1\' >"$RECORD"')
-    (folder / "run-sh").rename(folder / "run.sh")
-    env = {"PATH": os.environ["PATH"], "RECORD": str(tmp_path / "record"), "HOME": "/wrong"}
-    subprocess.run(["bash", "-c", remote], cwd=tmp_path, env=env, check=True)
-    started = ["start", "3", str(preemption.EXIT_CODE), *stand_ins.AWKWARD]
-    assert stand_ins.programs(tmp_path / "record") == [started]
-
-
 @pytest.mark.parametrize("name", ["gke_jobset", "gcluster"])
 def test_a_container_gets_the_words(name, monkeypatch, tmp_path):
     """Through Kubernetes' variables and, with gcluster, a shell."""
@@ -151,22 +110,17 @@ def test_a_container_gets_the_words(name, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "program", "message"),
+    ("program", "message"),
     [
-        ((), (), "The launcher was given nothing to run: got ''"),
-        ((), ("train", "--gin_file=a.gin"), "MODEL_DIR would be lost with the machine: got None"),
-        ((), ("train", "--gin.MODEL_DIR='/run'"), "got '/run', expected a folder in a bucket"),
-        ((), ("eval", "--gin.MODEL_DIR='gs://b/r'"), "EVAL_OUTPUT_DIR would be lost"),
-        (
-            ("--package=/nowhere",),
-            ("train", "--gin.MODEL_DIR='gs://b/r'"),
-            "There is nothing to install on the machine: got '/nowhere'",
-        ),
+        ((), "The launcher was given nothing to run: got ''"),
+        (("train", "--gin_file=a.gin"), "MODEL_DIR would be lost with the machine: got None"),
+        (("train", "--gin.MODEL_DIR='/run'"), "got '/run', expected a folder in a bucket"),
+        (("eval", "--gin.MODEL_DIR='gs://b/r'"), "EVAL_OUTPUT_DIR would be lost"),
     ],
 )
-def test_nothing_is_spent_on_a_mistake(flags, program, message, capsys):
-    module, own = LAUNCHES["tpu_vm"]
-    assert module.main([*own, *flags, "--", *program]) == 2
+def test_nothing_is_spent_on_a_mistake(program, message, capsys):
+    module, flags = LAUNCHES["gke_jobset"]
+    assert module.main([*flags, "--", *program]) == 2
     assert message in re.sub(r"\s+", " ", capsys.readouterr().err)
 
 
@@ -181,12 +135,6 @@ def test_the_plan_gets_the_gin_flags_alone():
     more = ("--gin_bindings=A = 1", "--gin_search_paths=x", "--multiprocess_gpu")
     program = read_program([*words, *more])
     assert preflight.gin_flags(program) == [*words[1:4], *more[:2]]
-
-
-def test_compute_engine_sends_older_tpus_elsewhere(capsys):
-    flags = [*_VM, "--zone=z", "--topology=v4:2x2x1", "--dry_run", "--"]
-    assert compute_engine.main([*flags, "train", "--gin.MODEL_DIR='gs://b/r'"]) == 2
-    assert "use prompt_tuning.launch.tpu_vm" in capsys.readouterr().err
 
 
 def test_gcluster_says_that_the_name_is_too_long(capsys):

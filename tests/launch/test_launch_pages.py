@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -9,16 +10,22 @@ import pytest
 from tests.helpers import REPO
 from tests.launch import stand_ins
 
-NAMES = ("launch", "notebook", "tpu_vm", "queued_resources", "compute_engine", "gke")
+NAMES = ("launch", "notebook", "gke")
 PAGES = [REPO / f"docs/machines/{name}.md" for name in NAMES]
 
 
-def _launches(page, tmp_path):
-    """The words of every `python …` of a page; all its commands run in order, with only a stand-in on PATH."""
+# Writes its name and its words down, and COMMAND for SkyPilot; lists a cell where a sweep is asked for its cells.
+_RECORDER = """#!/bin/bash
+printf '%s\\0' "${0##*/}" "$@" "${COMMAND:-}" $'\\1' >>"$RECORD"
+[[ $* != *--print_commands* ]] || echo "prompt-tuning train --gin.A='b  c' && prompt-tuning sweep --cell=1"
+"""
+
+
+def _commands(page, tmp_path):
+    """The words of every `python`, `prompt-tuning` and `sky` of a page, whose commands run in order, with stand-ins."""
     text = page.read_text(encoding="utf-8")
     script = "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL))
-    recorder = '#!/bin/bash\nprintf "%s\\0" "$@" $\'\\1\' >>"$RECORD"\n'
-    stand_ins.install(tmp_path / "bin", python=recorder)
+    stand_ins.install(tmp_path / "bin", python=_RECORDER, prompt_tuning=_RECORDER, sky=_RECORDER)
     (tmp_path / "record").touch()
     env = {"PATH": str(tmp_path / "bin"), "RECORD": str(tmp_path / "record")}
     subprocess.run(
@@ -30,7 +37,9 @@ def _launches(page, tmp_path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_the_commands_of_a_page_are_dry_runs_that_work(page, tmp_path, capsys):
     shown = re.findall(r"python -m prompt_tuning\.launch\.(\w+) \\\n", page.read_text("utf-8"))
-    found = [w for w in _launches(page, tmp_path) if w[:1] == ["-m"] and "launch" in w[1]]
+    found = [
+        words[1:-1] for words in _commands(page, tmp_path) if "prompt_tuning.launch" in words[2]
+    ]
     assert [words[1].rpartition(".")[2] for words in found] == shown
     for words in found:
         module = importlib.import_module(words[1])
@@ -40,3 +49,16 @@ def test_the_commands_of_a_page_are_dry_runs_that_work(page, tmp_path, capsys):
         script = capsys.readouterr().out
         assert "gs://my-project-prompts/xxl" in script
         assert "my-project" in script and "--project= " not in script
+
+
+def test_the_commands_for_skypilot_hand_over_what_was_checked(tmp_path):
+    found = _commands(REPO / "docs/machines/sky.md", tmp_path)
+    by_name = {name: [w for w in found if w[0] == name] for name in ("prompt-tuning", "sky")}
+    checked, planned, *_ = by_name["prompt-tuning"]
+    assert checked[1] == "train" and checked[-2] == "--dry_run"
+    assert planned[1:-1] == ["plan", "--search", "--topology=v5e", *checked[2:-2]]
+    launched = [w for w in by_name["sky"] if w[1:3] == ["jobs", "launch"]]
+    of_run, of_cell = launched
+    data = "--tfds_data_dir=gs://my-project-prompts/tfds"
+    assert shlex.split(of_run[-1]) == [*checked[:-2], data]
+    assert "COMMAND=prompt-tuning train --gin.A='b  c'" in of_cell

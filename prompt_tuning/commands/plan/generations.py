@@ -5,7 +5,7 @@ Sources of `generations.json`:
   Rates of a chip: cloud.google.com/tpu/docs, pages v2 to v6e and tpu7x. What a chip sends over all its links is half
     of the bidirectional figure there; for v2 and v3 it is 4 links of 496 and 656 Gbit/s, and for v4 6 links of 50 GB/s
     (Jouppi et al. 2020, "A domain-specific supercomputer for training deep neural networks", and 2023, "TPU v4").
-  Names, read in 2026: docs.cloud.google.com/tpu/docs (v4, v5e, v5p, v6e, tpu7x; runtime versions; OS images),
+  Names, read in 2026: docs.cloud.google.com/tpu/docs (v4, v5e, v5p, v6e, tpu7x; runtime versions),
     docs.cloud.google.com/compute/docs/tpus/tpu-machines, and pkg/config/hardware.go of
     GoogleCloudPlatform/cluster-toolkit.
 """
@@ -38,7 +38,6 @@ class Generation:
       runtime_version: The Cloud TPU API's software version for JAX.
       machine_type: Compute Engine's and GKE's machine type without its last part, the number of chips of one VM.
       gke_accelerator: GKE's node label.
-      image_family: Compute Engine's image; "" where Compute Engine's own interface does not offer the generation.
     """
 
     name: str
@@ -54,7 +53,6 @@ class Generation:
     runtime_version: str = ""
     machine_type: str = ""
     gke_accelerator: str = ""
-    image_family: str = ""
 
     @property
     def slices(self) -> list[str]:
@@ -104,6 +102,13 @@ def generation_of(name: str) -> Generation:
 def sizes_of(name: str) -> list[int]:
     """Returns the chips of a slice along each direction."""
     return [int(size) for size in name.split(":")[1].split("x")]
+
+
+def accelerator_of(name: str) -> str | None:
+    """Returns what SkyPilot calls a slice, such as `tpu-v5litepod-8`; None where the Cloud TPU API does not take it."""
+    generation = generation_of(name)
+    number = math.prod(sizes_of(name)) * (2 if generation.counts_cores else 1)
+    return f"tpu-{generation.accelerator_type}-{number}" if generation.accelerator_type else None
 
 
 def num_cores(name: str) -> int:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from prompt_tuning.commands.plan.generations import accelerator_of, generation_of
+
 _BINARY, _DECIMAL = ("GiB", "MiB", 1024), ("GB", "MB", 1000)
 # What binds a step, as the lines above it are called.
 _BOUNDS = {"compute": "operations", "memory": "memory traffic", "links": "what is sent"}
@@ -26,6 +28,7 @@ def table(result: Mapping[str, Any]) -> str:
     cores = "1 core" if result["cores"] == 1 else f"{result['cores']} cores"
     lines = [
         f"{result['mode']} step on {result['topology']}: {cores}, mesh {mesh}",
+        *_in_skypilot(result["topology"]),
         "",
         f"Memory of each core, by the compiler ({result['compiler']})",
         *_rows(
@@ -49,6 +52,12 @@ def table(result: Mapping[str, Any]) -> str:
     else:
         lines += ["", f"The compiler: {result['message']}", *_change(result.get("change"))]
     return "\n".join(lines)
+
+
+def _in_skypilot(topology: str) -> list[str]:
+    """The line that says what launch/sky/*.yaml call the slice, where SkyPilot has it."""
+    accelerator, version = accelerator_of(topology), generation_of(topology).runtime_version
+    return [f"SkyPilot: {accelerator}, runtime_version {version}"] if accelerator else []
 
 
 def _work(result: Mapping[str, Any]) -> list[str]:
