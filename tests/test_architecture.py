@@ -25,6 +25,7 @@ FLOORS = (
     "launch __main__",
     "cli",
     "commands",
+    "lm_eval",
     "train evaluate infer predict",
     "config",
     "run",
@@ -36,7 +37,7 @@ FLOORS = (
     "errors types",
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
-TOP_LEVEL_ENTRIES = 25
+TOP_LEVEL_ENTRIES = 26
 
 # External packages with one home or a few.
 HOMES = {
@@ -65,6 +66,7 @@ HOMES = {
     "yaml": "data/templates",
     "matplotlib": "commands/report commands/inspect commands/demo",
     "datasets": "data",
+    "lm_eval": "lm_eval",
     "scipy": "commands/report commands/inspect data",
 }
 # These belong to everyone.
