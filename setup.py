@@ -71,6 +71,9 @@ EXTRAS_REQUIRE = {
     "cache": ["apache-beam>=2.72,<3", "google-crc32c>=1.6,<2", "sentencepiece<0.2.3"],
     "t0": T0,
     "lm_eval": ["lm-eval>=0.4.13,<0.5"],
+    "wandb": ["wandb>=0.31,<0.32"],
+    # The client; its own server and database are those of the whole `mlflow`.
+    "mlflow": ["mlflow-skinny>=3.17,<4"],
     # Older releases of PEFT ask T5 for a method that transformers 5.23 has dropped.
     "hf": ["peft>=0.21.2,<0.22", "torch>=2.8,<3", "transformers>=5,<6"],
 }

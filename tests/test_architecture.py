@@ -67,6 +67,8 @@ HOMES = {
     "matplotlib": "commands/report commands/inspect commands/demo",
     "datasets": "data",
     "lm_eval": "lm_eval",
+    "wandb": "training",
+    "mlflow": "training",
     "scipy": "commands/report commands/inspect data",
 }
 # These belong to everyone.
@@ -74,7 +76,7 @@ BASE_EXTERNAL = frozenset({"jax", "numpy", "jaxtyping", "absl", "etils", "rich"}
 # clu loads TensorFlow, so the training package may import it in one place, inside a function.
 LAZY_ONLY = {("training/summary.py", "clu")}
 # An extra, imported inside functions only.
-OPTIONAL = frozenset({"torch", "peft", "transformers", "datasets"})
+OPTIONAL = frozenset({"torch", "peft", "transformers", "datasets", "wandb", "mlflow"})
 # The authors' module names, kept importable, live in data/ and are tasks.
 TASK_ALIASES = frozenset({"data/glue.py", "data/super_glue.py"})
 
@@ -244,6 +246,7 @@ def test_every_third_party_import_is_a_declared_requirement():
     distribution = {
         "absl": "absl-py",
         "gin": "gin-config",
+        "mlflow": "mlflow-skinny",
         "orbax": "orbax-checkpoint",
         "yaml": "pyyaml",
     }
