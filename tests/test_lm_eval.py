@@ -2,13 +2,14 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness comes with the extra [lm_eval]")
 
+import lm_eval as harness  # noqa: E402
 from lm_eval.api.instance import Instance  # noqa: E402
+from lm_eval.tasks import TaskManager  # noqa: E402
 
 from prompt_tuning import lm_eval  # noqa: E402
 from prompt_tuning.errors import ConfigError  # noqa: E402
@@ -42,29 +43,39 @@ metric_list: [{{metric: acc}}]
 """
 
 
-@pytest.mark.slow
-def test_the_command_line_scores_a_run_on_a_task_of_ones_own(run, tmp_path, monkeypatch, capsys):
+def test_a_run_is_scored_on_a_task_of_ones_own(run, tmp_path, monkeypatch):
     rows = [{"text": text, "label": number % 2} for number, text in enumerate(ENGLISH[:6])]
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "film.yaml").write_text(TASK.format(data=data))
-    argv = ["lm_eval", "--model=prompt_tuning", f"--model_args=run={run}", "--tasks=film"]
-    argv += [f"--include_path={tmp_path}", f"--output_path={tmp_path / 'out'}", "--batch_size=8"]
-    monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    assert lm_eval.main() == 0
-    (written,) = tmp_path.glob("out/**/results_*.json")
-    results = json.loads(written.read_text())["results"]["film"]
+    results = harness.simple_evaluate(
+        "prompt_tuning",
+        {"run": run},
+        ["film"],
+        batch_size=8,
+        device="cuda:0",
+        task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
+    )
     model = lm_eval.PromptTuningLM(run=run, batch_size=8)
     pairs = [(f"sentence: {r['text']} ", f" {x}") for r in rows for x in ("negative", "positive")]
     scores = [score for score, _ in _ask(model, "loglikelihood", pairs)]
+    assert results is not None
+    logged = results["samples"]["film"]
+    assert [x[0][0] for row in logged for x in row["resps"]] == pytest.approx(scores, abs=1e-5)
     chosen = [second > first for first, second in zip(scores[::2], scores[1::2], strict=True)]
     right = sum(int(c) == row["label"] for c, row in zip(chosen, rows, strict=True))
-    assert results["acc,none"] == pytest.approx(right / len(rows))
-    # What is wrong is told as elsewhere.
-    monkeypatch.setattr(sys, "argv", [*argv[:2], f"{argv[2]},task=boolq", *argv[3:]])
+    assert results["results"]["film"]["acc,none"] == pytest.approx(right / len(rows))
+
+
+def test_what_is_wrong_on_the_command_line_has_no_traceback(run, capsys, monkeypatch):
+    arguments = {"run": run, "task": "boolq"}
+    run_harness = "lm_eval.__main__.cli_evaluate"
+    monkeypatch.setattr(run_harness, lambda: lm_eval.PromptTuningLM(**arguments))
     assert lm_eval.main() == 2
     assert "error: model_args task is unknown: got 'boolq'" in capsys.readouterr().err
+    del arguments["task"]
+    assert lm_eval.main() == 0
 
 
 @pytest.mark.parametrize(
