@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,9 @@ def test_a_run_is_scored_on_a_task_of_ones_own(run, tmp_path, monkeypatch):
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "film.yaml").write_text(TASK.format(data=data))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    results = harness.simple_evaluate(
+    # Its decorator hides what it takes.
+    evaluate: Any = harness.simple_evaluate
+    results = evaluate(
         "prompt_tuning",
         {"run": run},
         ["film"],
@@ -60,7 +63,6 @@ def test_a_run_is_scored_on_a_task_of_ones_own(run, tmp_path, monkeypatch):
     model = lm_eval.PromptTuningLM(run=run, batch_size=8)
     pairs = [(f"sentence: {r['text']} ", f" {x}") for r in rows for x in ("negative", "positive")]
     scores = [score for score, _ in _ask(model, "loglikelihood", pairs)]
-    assert results is not None
     logged = results["samples"]["film"]
     assert [x[0][0] for row in logged for x in row["resps"]] == pytest.approx(scores, abs=1e-5)
     chosen = [second > first for first, second in zip(scores[::2], scores[1::2], strict=True)]

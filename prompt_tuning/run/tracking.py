@@ -28,25 +28,26 @@ def open_tracked(
       config_text: The resolved gin config.
 
     Raises:
-      ConfigError: If the tracker cannot start a run. One that was started before and cannot be reached now is a
-        warning, since nobody may be there to read an error.
+      ConfigError: If the tracker cannot start a run. Where there was one before, a warning: nobody may be there to read
+        an error.
     """
     if tracker is None or jax.process_index() != 0:
         return None
     path, kind = model_dir / _FILE, tracker.package
-    fix = "remove it; the tracker then begins another run"
-    ids = json_files.read(path, expected="names of tracked runs", fix=fix) if path.exists() else {}
     labels = ",".join(f"{axis}={value}" for axis, value in tracker.labels.items())
     params = tree.flatten({**metadata, "axes": tracker.labels})
+    was_tracked, ids = path.exists(), {}
     try:
+        if was_tracked:
+            ids = json_files.read(path, expected="names of tracked runs", fix="remove it")
         tracked = tracker.start(ids.get(kind), labels or model_dir.name, params, config_text)
-    except PromptTuningError:
-        raise
     # Whatever a tracker raises: no network, no right, no such server.
     except Exception as error:
-        if kind in ids:
-            logging.warning("%s cannot go on with %s: %r", kind, ids[kind], error)
+        if was_tracked:
+            logging.warning("%s cannot go on and gets nothing of this run: %r", kind, error)
             return None
+        if isinstance(error, PromptTuningError):
+            raise
         raise ConfigError(
             f"{kind} cannot start a run",
             got=f"{type(error).__name__}: {error}",

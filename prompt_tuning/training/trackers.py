@@ -3,6 +3,7 @@
 Where they are, who writes and to which project is said to them, as elsewhere, by their own variables and logins.
 """
 
+import abc
 import dataclasses
 import importlib.util
 import os
@@ -63,7 +64,7 @@ class TrackedRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tracker:
+class Tracker(abc.ABC):
     """What a training run is written to beside TensorBoard.
 
     Attributes:
@@ -86,6 +87,7 @@ class Tracker:
                 fix=f"pip install 'prompt-tuning[{self.package}]', or leave --tracker out",
             )
 
+    @abc.abstractmethod
     def start(
         self, run_id: str | None, name: str, params: Mapping[str, Any], config_text: str
     ) -> TrackedRun:
@@ -97,7 +99,6 @@ class Tracker:
           params: Name -> value of all that the run was made from.
           config_text: The resolved gin config, kept as the file `config.gin`.
         """
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)

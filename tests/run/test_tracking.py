@@ -39,13 +39,18 @@ class Fake(trackers.Tracker):
 def test_a_run_that_goes_on_is_the_tracked_run_that_it_began(tmp_path, caplog):
     folder, fake = epath.Path(tmp_path), Fake(labels={"size": "mini"})
     for _ in range(2):
-        assert open_tracked(fake, folder, {"model": {"emb_dim": 8}}, "").run_id == "a1"
+        tracked = open_tracked(fake, folder, {"model": {"emb_dim": 8}}, "")
+        assert tracked is not None and tracked.run_id == "a1"
     params = {"model/emb_dim": 8, "axes/size": "mini"}
     assert fake.asked == [(None, "size=mini", params), ("a1", "size=mini", params)]
     # One that cannot be gone on with does not stop the run.
     away = dataclasses.replace(fake, reachable=False)
     assert open_tracked(away, folder, {}, "") is None
-    assert "cannot go on with a1" in caplog.text and "no route to host" in caplog.text
+    assert "cannot go on" in caplog.text and "no route to host" in caplog.text
+    # Nor does a damaged file.
+    (folder / "trackers.json").write_text("{")
+    assert open_tracked(fake, folder, {}, "") is None
+    assert len(fake.asked) == 3
 
 
 def test_a_first_start_that_fails_is_an_error(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+from typing import Any
 
 import pytest
 from etils import epath
@@ -44,6 +45,7 @@ def _records(path):
     """The records of a .wandb file: LevelDB's log of protocol buffers, behind a header of seven bytes."""
     from wandb.proto import wandb_internal_pb2
 
+    record: Any = wandb_internal_pb2.Record  # pyright: ignore[reportAttributeAccessIssue]
     data, position, whole = path.read_bytes(), 7, b""
     while position < len(data):
         left = 2**15 - position % 2**15
@@ -55,7 +57,7 @@ def _records(path):
         position += 7 + length
         # Whole, or the last of several parts.
         if kind in (1, 4):
-            yield wandb_internal_pb2.Record.FromString(whole)
+            yield record.FromString(whole)
             whole = b""
 
 
@@ -90,7 +92,7 @@ def read_mlflow():
     for experiment in client.search_experiments():
         for run in client.search_runs([experiment.experiment_id]):
             metrics = [client.get_metric_history(run.info.run_id, n) for n in run.data.metrics]
-            folder = epath.Path(run.info.artifact_uri.removeprefix("file://"))
+            folder = epath.Path(str(run.info.artifact_uri).removeprefix("file://"))
             found[run.info.run_id] = {
                 "group": experiment.name,
                 "name": run.info.run_name,
