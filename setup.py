@@ -89,6 +89,10 @@ EXTRAS_REQUIRE = {
     "sky": ["skypilot[gcp]>=0.14,<0.15"],
     "t0": T0,
     "hub": HUB,
+    "lm_eval": ["lm-eval>=0.4.13,<0.5"],
+    "wandb": ["wandb>=0.31,<0.32"],
+    # The client; its own server and database are those of the whole `mlflow`.
+    "mlflow": ["mlflow-skinny>=3.17,<4"],
     # Older releases of PEFT ask T5 for a method that transformers 5.23 has dropped.
     "hf": ["peft>=0.21.2,<0.22", "torch>=2.8,<3", "transformers>=5,<6"],
 }

@@ -1,10 +1,12 @@
 """A tuned prompt from Python: load a run's folder, predict on strings."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.data import home, inference_examples
+from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.data.example_tasks import all_names
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
@@ -120,20 +122,61 @@ def load_run(
 
     model_dir = home.expand(model_dir)
     run = queries.query_run(model_dir, allow_imports)
-    model = _as_stored(run.model)
-    placed_by = partitioner or _fitting(run.partitioner)
-    rows = placed_by.mesh.shape["data"]
-    batch_size = -(-batch_size // rows) * rows
-    checks.check_model(model, placed_by, [batch_size])
     restore = RestoreCheckpointConfig(
         path=home.expand(checkpoint or model_dir),
         mode="specific" if checkpoint else "latest",
         dtype=run.checkpoint_cfg.restore.dtype,
     )
-    loaded = load_for_inference(model, placed_by, restore, initial_checkpoint=initial_checkpoint)
-    lengths = dict(run.train_dataset_cfg.task_feature_lengths or {})
-    inference = Inference(model, placed_by, batch_size)
-    inputs_end = inference_examples.inputs_end(run.train_dataset_cfg.mixture_or_task_name)
+    return _load(
+        _as_stored(run.model),
+        partitioner or _fitting(run.partitioner),
+        restore,
+        run.train_dataset_cfg,
+        batch_size,
+        initial_checkpoint,
+    )
+
+
+def load_model(
+    gin_files: Sequence[str], bindings: Mapping[str, Any], *, batch_size: int = 8
+) -> LoadedRun:
+    """Returns a model that gin files describe, with or without a prompt, ready to predict.
+
+    Args:
+      gin_files: Those of `prompt-tuning infer` but `runs/prompt_infer.gin`, which is read behind them.
+      bindings: Name -> value, over those: CHECKPOINT_PATH at least; `lengths` is empty without TASK_FEATURE_LENGTHS.
+      batch_size: Rows computed at once, rounded up to what divides over the devices.
+
+    Raises:
+      ConfigError, CheckpointError: As `prompt-tuning infer`.
+    """
+    from prompt_tuning.config import files, queries
+
+    texts = [f"{name} = {value!r}" for name, value in bindings.items()]
+    parsed = files.read([*gin_files, "runs/prompt_infer.gin"], [(text, text) for text in texts])
+    names = ("model", "partitioner", "restore_checkpoint_cfg", "dataset_cfg")
+    unused, unset = {"INFER_OUTPUT_DIR": "unused"}, ["TASK_FEATURE_LENGTHS"]
+    _, found = queries.query_arguments(parsed, names, unused, unset)
+    model, partitioner, restore, cfg = (found[name] for name in names)
+    return _load(model, partitioner, restore, cfg, batch_size)
+
+
+def _load(
+    model: EncoderDecoderModel,
+    partitioner: PjitPartitioner,
+    restore: RestoreCheckpointConfig,
+    cfg: DatasetConfig,
+    batch_size: int,
+    initial_checkpoint: str | None = None,
+) -> LoadedRun:
+    """The model with its parameters; its inputs are as long and end as those of `cfg`."""
+    rows = partitioner.mesh.shape["data"]
+    batch_size = -(-batch_size // rows) * rows
+    checks.check_model(model, partitioner, [batch_size])
+    loaded = load_for_inference(model, partitioner, restore, initial_checkpoint=initial_checkpoint)
+    inference = Inference(model, partitioner, batch_size)
+    lengths = dict(cfg.task_feature_lengths or {})
+    inputs_end = inference_examples.inputs_end(cfg.mixture_or_task_name)
     return LoadedRun(model, loaded.params, loaded.step, lengths, inference, inputs_end)
 
 

@@ -33,6 +33,7 @@ from prompt_tuning.run import (
     startup_times,
     steps,
     template_table,
+    tracking,
 )
 from prompt_tuning.run.evaluators import DecodingEval, TeacherForcingEval, format_metrics
 from prompt_tuning.run.model_info import model_info
@@ -42,6 +43,7 @@ from prompt_tuning.run.start import Start, initialize, open_initial, split_paths
 from prompt_tuning.run.startup_times import StartupTimes
 from prompt_tuning.training.run_log import RunLog
 from prompt_tuning.training.state import TrainState
+from prompt_tuning.training.trackers import Tracker
 from prompt_tuning.training.trainer import Trainer
 from prompt_tuning.types import PyTree
 
@@ -100,6 +102,7 @@ def train(
     trainable_regex: Sequence[str] = (".*",),
     evaluator: EvaluatorConfig,
     initialize_from_scratch: bool = False,
+    tracker: Tracker | None = None,
     config_text: str = "",
 ) -> dict[str, dict[str, float]]:
     """Trains the parameters that `trainable_regex` selects; all others stay bit for bit as they were loaded.
@@ -124,6 +127,7 @@ def train(
       trainable_regex: Regular expressions over whole parameter paths.
       evaluator: How much is evaluated and written.
       initialize_from_scratch: Allows random weights where there is no initial checkpoint.
+      tracker: Where the run is written to beside TensorBoard; None for nowhere.
       config_text: The resolved gin config, written to `model_dir/config.gin`.
 
     Returns:
@@ -181,7 +185,7 @@ def train(
     metadata |= start.metadata
     jax.block_until_ready((start.state, start.frozen))
     times.end("weights")
-    run = open_run(start, model, checkpointer, num_steps, metadata, config_text, times)
+    run = open_run(start, model, checkpointer, num_steps, metadata, config_text, times, tracker)
     shapes = BatchShapes(
         train_dataset_cfg.batch_size,
         batches.check_lengths(train_dataset_cfg.task_feature_lengths),
@@ -196,7 +200,13 @@ def train(
     stop = run.notice.stop_if_received
     if train_eval_dataset_cfg and eval_steps:
         run.teacher_forcing = TeacherForcingEval(
-            model, train_eval_dataset_cfg, partitioner, run.model_dir, eval_steps, stop
+            model,
+            train_eval_dataset_cfg,
+            partitioner,
+            run.model_dir,
+            eval_steps,
+            stop,
+            run.log.tracked,
         )
     if infer_eval_dataset_cfg:
         run.decoding = DecodingEval(
@@ -332,6 +342,7 @@ def evaluate(run: Run, step: int) -> dict[str, dict[str, float]]:
             return results
         name, value = selected
         run.checkpointer.ledger.record(step, name, value)
+        run.log.evaluated(step, results, run.checkpointer.ledger.best.get(name))
         if added_of(run.state.trainable):
             info = {"metric": {"name": name, "value": value}, "metrics": results}
             update_info(str(run.model_dir), step, info)
@@ -351,6 +362,7 @@ def open_run(
     metadata: dict[str, Any],
     config_text: str,
     times: StartupTimes,
+    tracker: Tracker | None,
 ) -> Run:
     """Writes config.gin and model-info.txt and opens the log."""
     directory = epath.Path(metadata["model_dir"])
@@ -359,7 +371,13 @@ def open_run(
         directory.mkdir(parents=True, exist_ok=True)
         json_files.write_atomically(directory / "config.gin", config_text.encode())
         json_files.write_atomically(directory / "model-info.txt", info.encode())
-    log = RunLog(directory, first=int(start.state.step), total=num_steps, config_text=config_text)
+    log = RunLog(
+        directory,
+        first=int(start.state.step),
+        total=num_steps,
+        config_text=config_text,
+        tracked=tracking.open_tracked(tracker, directory, metadata, config_text),
+    )
     return Run(
         start.state,
         start.frozen,

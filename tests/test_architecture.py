@@ -25,6 +25,7 @@ FLOORS = (
     "launch __main__ __init__",
     "cli",
     "commands tuning",
+    "lm_eval",
     "train evaluate infer predict",
     "config",
     "run",
@@ -66,6 +67,9 @@ HOMES = {
     "matplotlib": "commands/report commands/inspect commands/demo",
     "datasets": "data",
     "huggingface_hub": "checkpoints commands/push",
+    "lm_eval": "lm_eval",
+    "wandb": "training",
+    "mlflow": "training",
     "scipy": "commands/report commands/inspect data",
     "starlette": "commands/serve",
     "sse_starlette": "commands/serve",
@@ -78,7 +82,9 @@ BASE_EXTERNAL = frozenset({"jax", "numpy", "jaxtyping", "absl", "etils", "rich"}
 # clu loads TensorFlow, so the training package may import it in one place, inside a function.
 LAZY_ONLY = {("training/summary.py", "clu")}
 # An extra, imported inside functions only.
-OPTIONAL = frozenset({"torch", "peft", "transformers", "datasets", "huggingface_hub"})
+OPTIONAL = frozenset(
+    {"torch", "peft", "transformers", "datasets", "huggingface_hub", "wandb", "mlflow"}
+)
 # The authors' module names, kept importable, live in data/ and are tasks.
 TASK_ALIASES = frozenset({"data/glue.py", "data/super_glue.py"})
 
@@ -248,6 +254,7 @@ def test_every_third_party_import_is_a_declared_requirement():
     distribution = {
         "absl": "absl-py",
         "gin": "gin-config",
+        "mlflow": "mlflow-skinny",
         "orbax": "orbax-checkpoint",
         "yaml": "pyyaml",
     }

@@ -56,15 +56,19 @@ class ResolvedConfig:
         register_task(self._plan)
         return arguments_of(self._plan)
 
-    def run(self) -> Any:
-        """Calls the runnable, with `config_text` where it takes one, and returns what it returns."""
-        arguments = self.arguments()
+    def run(self, **changed: Any) -> Any:
+        """Calls the runnable, with `config_text` where it takes one, and returns what it returns.
+
+        Args:
+          **changed: Arguments in place of those that the config describes.
+        """
+        arguments = {**self.arguments(), **changed}
         if "config_text" in inspect.signature(self.runnable).parameters:
             arguments["config_text"] = self.text
         return self.runnable(**arguments)
 
     def identity(self) -> str:
-        """Returns all that the run reads but the values of macros named `..._DIR`: where its folders are is no setting.
+        """Returns all that the run reads, but where it is written to: a tracker, and values of macros named `..._DIR`.
 
         Two runs that differ in nothing else have the same text, however their files say it.
         """
@@ -74,6 +78,8 @@ class ResolvedConfig:
         for key, setting in self._plan.settings.items():
             if key in read_ones or not self._plan.configurables[key[1]].is_ours:
                 name = show(self._plan, key)
+                if name == "train.train.tracker" or name.startswith("trackers."):
+                    continue
                 lines[name] = literals(self._plan, setting.value, folders)
         return "\n".join(f"{name} = {lines[name]!r}" for name in sorted(lines))
 

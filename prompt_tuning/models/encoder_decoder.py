@@ -213,7 +213,7 @@ class EncoderDecoderModel:
         one_part = {n: x[:, None] if n.startswith("decoder_") else x for n, x in batch.items()}
         return jnp.sum(self.score_targets(params, one_part), axis=(1, 2))
 
-    def score_targets(self, params: PyTree, batch: Batch) -> jax.Array:
+    def score_targets(self, params: PyTree, batch: Batch, *, compares: bool = False) -> Any:
         """Returns the log-likelihood of every target token, of any number of targets of each input.
 
         An input is encoded once. Its targets are decoded part by part, so that no more logits than [B, T, V] are there
@@ -223,9 +223,11 @@ class EncoderDecoderModel:
           params: All parameters.
           batch: Model features, those of the decoder [B, G, T] with G parts; with several targets in a part, the
             numbers of these as `decoder_segment_ids`.
+          compares: Whether each target token is compared with the likeliest in its place.
 
         Returns:
-          [B, G, T] float32, nats; 0 where `decoder_loss_weights` is.
+          [B, G, T] float32, nats; 0 where `decoder_loss_weights` is. With `compares` also [B, G, T] bool: whether
+          another token is likelier.
         """
         batch = in_ids_of(self.config.ids, batch)
         encoded = self.encode(params, batch)
@@ -245,7 +247,8 @@ class EncoderDecoderModel:
             )
             assert isinstance(logits, jax.Array), "no collection is mutable"
             loss, _ = token_cross_entropy(logits, targets)
-            return -loss * part["decoder_loss_weights"].astype(jnp.float32)
+            scores = -loss * part["decoder_loss_weights"].astype(jnp.float32)
+            return (scores, jnp.argmax(logits, axis=-1) != targets) if compares else scores
 
         parts = {
             name: jnp.moveaxis(jnp.asarray(x), 1, 0)
@@ -254,8 +257,9 @@ class EncoderDecoderModel:
         }
         if parts["decoder_target_tokens"].shape[0] == 1:
             # Without a loop there is less to compile.
-            return score_part(jax.tree.map(lambda x: x[0], parts))[:, None]
-        return jnp.moveaxis(jax.lax.map(score_part, parts), 0, 1)
+            found = score_part(jax.tree.map(lambda x: x[0], parts))
+            return jax.tree.map(lambda x: x[:, None], found)
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), jax.lax.map(score_part, parts))
 
     def predict(
         self, params: PyTree, batch: Batch, max_decode_length: int | None = None

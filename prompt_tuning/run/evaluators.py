@@ -17,6 +17,7 @@ from prompt_tuning.run import measured, steps
 from prompt_tuning.run.inference import Inference
 from prompt_tuning.training.metrics import summarize
 from prompt_tuning.training.summary import SummaryWriter
+from prompt_tuning.training.trackers import TrackedRun
 from prompt_tuning.types import PyTree
 
 
@@ -30,6 +31,7 @@ class TeacherForcingEval:
       model_dir: The run's directory.
       num_batches: Batches evaluated of each task (EVAL_STEPS).
       before_batch: Called before each batch; may raise.
+      tracked: The run in a tracker, which gets the same; None for no tracker.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class TeacherForcingEval:
         model_dir: epath.Path,
         num_batches: int,
         before_batch: Callable[[], None] | None = None,
+        tracked: TrackedRun | None = None,
     ):
         """Reads the batches once; they are few and the same at every evaluation."""
         self._partitioner = partitioner
@@ -52,7 +55,8 @@ class TeacherForcingEval:
             # Sums over target tokens do not depend on which rows share a batch, if none is divided by its own count.
             in_order = isinstance(model.loss_config.loss_normalizing_factor, str)
             self._batches[task] = by_length(read, in_order=in_order)
-            self._writers[task] = SummaryWriter(str(model_dir / "training_eval" / task))
+            folder = f"training_eval/{task}"
+            self._writers[task] = SummaryWriter(str(model_dir / folder), tracked, folder)
         self._step = steps.eval_step(model, partitioner)
 
     def close(self) -> None:

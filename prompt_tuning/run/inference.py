@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from prompt_tuning.data import widths
@@ -55,6 +56,7 @@ class Inference:
         self._before_batch = before_batch or (lambda: None)
         self._predict = steps.predict_step(model, partitioner)
         self._score = steps.score_step(model, partitioner)
+        self._compare = steps.score_step(model, partitioner, compares=True)
         # A draw depends on where in a batch its row stands.
         self._in_order = not isinstance(model.decoder, Greedy | BeamSearch)
         self._predicted: set[Size] = set()
@@ -102,6 +104,15 @@ class Inference:
 
         Examples of the same input, as the labels of a ranked task make them, are rows of one batch: it is encoded once.
         """
+        return [(index, score) for index, (score,) in self._sums(self._score, params, examples)]
+
+    def compare(self, params: PyTree, examples: Numbered) -> list[tuple[int, float, bool]]:
+        """Returns what `score` does, and whether each token of the targets is the likeliest in its place."""
+        sums = self._sums(self._compare, params, examples)
+        return [(index, score, num_others == 0) for index, (score, num_others) in sums]
+
+    def _sums(self, step: Any, params: PyTree, examples: Numbered) -> list[tuple[int, list[float]]]:
+        """Sums over the tokens of each example's targets of what a scoring step returns: `(index, sums)`."""
         indices: list[int] = []
         by_input: dict[Any, Row] = {}
         for position, (index, features) in enumerate(examples):
@@ -109,21 +120,21 @@ class Inference:
             row = Row.of(features)
             by_input.setdefault(row.key(), row).add_target(position, features)
         rows = list(by_input.values())
-        scores = [0.0] * len(indices)
+        sums: list[list[float]] = [[] for _ in indices]
         sizes = [row.size() for row in rows]
         for positions, size in self._batches(sizes, self._scored):
             features = [rows[i].encoder(size) | rows[i].decoder(size) for i in positions]
             batch = self._on_devices(features, size)
             with self._partitioner.activate():
-                token_scores = np.asarray(self._score(params, batch))
+                of_tokens = jax.device_get(jax.tree.leaves(step(params, batch)))
             self._scored.add(size)
             for row, position in enumerate(positions):
                 for target in rows[position].targets:
-                    part, start, stop = target.part, target.start, target.start + target.length
-                    scores[target.position] = float(
-                        token_scores[row, part, start:stop].sum(dtype=np.float64)
-                    )
-        return list(zip(indices, scores, strict=True))
+                    place = (row, target.part, slice(target.start, target.start + target.length))
+                    sums[target.position] = [
+                        float(array[place].sum(dtype=np.float64)) for array in of_tokens
+                    ]
+        return list(zip(indices, sums, strict=True))
 
     def _batches(
         self, sizes: Sequence[Size], compiled: Iterable[Size], *, in_order: bool = False

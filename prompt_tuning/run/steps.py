@@ -92,6 +92,11 @@ def predict_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> An
     return jax.jit(model.predict, out_shardings=partitioner.replicated, static_argnums=2)
 
 
-def score_step(model: EncoderDecoderModel, partitioner: PjitPartitioner) -> Any:
-    """Returns the jitted `score(params, batch) -> log-likelihoods of target tokens [B, G, T]`."""
-    return jax.jit(model.score_targets, out_shardings=partitioner.replicated)
+def score_step(
+    model: EncoderDecoderModel, partitioner: PjitPartitioner, *, compares: bool = False
+) -> Any:
+    """Returns the jitted `score(params, batch) -> log-likelihoods of target tokens [B, G, T]`, as `score_targets`."""
+    score = (
+        functools.partial(model.score_targets, compares=True) if compares else model.score_targets
+    )
+    return jax.jit(score, out_shardings=partitioner.replicated)

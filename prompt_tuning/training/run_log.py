@@ -1,4 +1,4 @@
-"""Progress bar, TensorBoard summaries and the check that losses are finite."""
+"""Progress bar, summaries for TensorBoard and a tracker, and the check that losses are finite."""
 
 import contextlib
 import sys
@@ -13,6 +13,8 @@ from etils import epath
 from prompt_tuning.training.metrics import check_finite, summarize, timing
 from prompt_tuning.training.progress_bar import progress_bar
 from prompt_tuning.training.summary import SummaryWriter
+from prompt_tuning.training.trackers import TrackedRun
+from prompt_tuning.tree import flatten
 
 # Steps between two readings of the device's metrics: reading waits for the device.
 STEPS_PER_SUMMARY = 100
@@ -29,11 +31,21 @@ class RunLog:
       first: Updates already applied when the log opens.
       total: Updates the run makes in all.
       config_text: Logged as the text `config`.
+      tracked: The run in a tracker, which gets all numbers too; closed with the log. None for no tracker.
     """
 
-    def __init__(self, model_dir: epath.Path, *, first: int, total: int, config_text: str = ""):
+    def __init__(
+        self,
+        model_dir: epath.Path,
+        *,
+        first: int,
+        total: int,
+        config_text: str = "",
+        tracked: TrackedRun | None = None,
+    ):
         """Opens the bar on process 0 and the summary writer."""
-        self._writer = SummaryWriter(str(model_dir / "train"))
+        self.tracked = tracked
+        self._writer = SummaryWriter(str(model_dir / "train"), tracked, "train")
         if first == 0 and config_text:
             self._writer.text(0, "config", config_text)
         self._bar = progress_bar("step", total=total, initial=first)
@@ -114,6 +126,26 @@ class RunLog:
             f" {tags['padding_fraction']:.0%} of positions padding"
         )
 
+    def evaluated(
+        self,
+        step: int,
+        results: Mapping[str, Mapping[str, float]],
+        best: Mapping[str, Any] | None,
+    ) -> None:
+        """Writes to the tracker what SeqIO has written for TensorBoard.
+
+        Args:
+          step: What was evaluated.
+          results: `{task: {metric: value}}`.
+          best: `step` and `value` of the best step so far; None for none.
+        """
+        if self.tracked is None:
+            return
+        scalars = {f"inference_eval/{path}": value for path, value in flatten(results).items()}
+        if best:
+            scalars |= {"best/step": best["step"], "best/score": best["value"]}
+        self.tracked.write_scalars(step, scalars)
+
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
         """Keeps the time spent inside out of `steps_per_second`."""
@@ -128,6 +160,8 @@ class RunLog:
             sys.stdout.flush()
 
     def close(self) -> None:
-        """Closes bar and writer."""
+        """Closes bar, writer and tracked run."""
         self._bar.close()
         self._writer.close()
+        if self.tracked:
+            self.tracked.close()

@@ -1,4 +1,4 @@
-"""TensorBoard event files of a run."""
+"""What a run writes of its numbers: TensorBoard event files, and the same to a tracker."""
 
 import os
 from collections.abc import Mapping
@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+
+from prompt_tuning.training.trackers import TrackedRun
 
 
 class SummaryWriter:
@@ -17,10 +19,16 @@ class SummaryWriter:
 
     Args:
       log_dir: Folder of the event file; made if missing, gs:// works.
+      tracked: Gets the same numbers; None for no tracker.
+      prefix: What stands before their tags there, where all are in one place.
     """
 
-    def __init__(self, log_dir: str | os.PathLike):
+    def __init__(
+        self, log_dir: str | os.PathLike, tracked: TrackedRun | None = None, prefix: str = ""
+    ):
         self._writer: Any = None
+        self._tracked = tracked
+        self._prefix = prefix
         if jax.process_index() != 0:
             return
         from clu import metric_writers
@@ -38,10 +46,12 @@ class SummaryWriter:
         """
         if self._writer is None:
             return
-        self._writer.write_scalars(
-            int(step), {tag: np.asarray(value).reshape(()).item() for tag, value in values.items()}
-        )
+        scalars = {tag: np.asarray(value).reshape(()).item() for tag, value in values.items()}
+        self._writer.write_scalars(int(step), scalars)
         self._writer.flush()
+        if self._tracked:
+            tagged = {f"{self._prefix}/{tag}": value for tag, value in scalars.items()}
+            self._tracked.write_scalars(int(step), tagged)
 
     def text(self, step: int, tag: str, text: str) -> None:
         """Writes Markdown text under a tag and flushes it to the file."""

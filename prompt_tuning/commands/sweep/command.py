@@ -215,9 +215,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         default=[],
         help="folders of cached tasks",
     )
+    gin_flags.add_tracker(parser)
     others, bindings = gin_flags.split(argv)
     flags = parser.parse_args(others)
-    flags.bindings = bindings
+    flags.bindings = [*bindings, *gin_flags.tracker_bindings(flags.tracker)]
     _check(flags)
     return flags
 

@@ -13,11 +13,15 @@ from prompt_tuning import evaluate
 from prompt_tuning.commands.sweep import cell as cells
 from prompt_tuning.commands.sweep import overview, progress, worker
 from prompt_tuning.commands.sweep.results import Table
+from prompt_tuning.config.flags import tracker_bindings
+from prompt_tuning.training import trackers
 from tests import tiny_run
 from tests.commands.sweep import tiny_sweep
 
 pytestmark = pytest.mark.loose_numerics(reason="optax adds Python floats to float32 arrays")
 TASK = "taskless_super_glue_cb_v102"
+# What a tracker is told by the cells of `finished`.
+TRACKED = []
 # Scores the same task again, with the program that is compiled already.
 AGAIN = {"again": {"bindings": {"EVALUATOR_NUM_EXAMPLES": 4}}}
 
@@ -51,7 +55,18 @@ def finished(inputs, later, tmp_path_factory):
     """The folder after one start."""
     directory = tmp_path_factory.mktemp("sweep")
     file = _write(directory / "tiny.gin", inputs, later)
-    assert worker.run_cells(tiny_sweep.session(file, directory)) == 4
+
+    def start(tracker, run_id, name, params, config_text):
+        assert run_id is None and "RANDOM_SEED" in config_text
+        TRACKED.append({"name": name, "group": tracker.group, "params": params, "log": []})
+        return trackers.TrackedRun("a", lambda *row: TRACKED[-1]["log"].append(row), print)
+
+    with pytest.MonkeyPatch.context() as patch:
+        # A package that is there.
+        patch.setattr(trackers.MLflow, "package", "json")
+        patch.setattr(trackers.MLflow, "start", start)
+        flags = tracker_bindings("mlflow")
+        assert worker.run_cells(tiny_sweep.session(file, directory, flags=flags)) == 4
     return directory
 
 
@@ -79,6 +94,23 @@ def test_a_trained_cell_has_the_score_of_its_best_checkpoint(finished):
     assert 0 < row["train_seconds"] < row["seconds"]
     assert row["update_bytes"] > 4 * row["total_params"]
     assert "4/4" in pathlib.Path(row["log"]).read_text()
+
+
+def test_a_tracker_gets_each_training_under_the_name_of_the_sweep_and_with_its_axes(finished):
+    (row,) = _rows(finished, method="prompt")
+    (tracked,) = TRACKED
+    assert (tracked["group"], tracked["name"]) == ("tiny", "size=tiny,method=prompt")
+    assert tracked["params"]["axes/method"] == "prompt"
+    assert {"seed", "frozen_digest", "config_digest", "made_from/optimizer/decay_rate"} <= set(
+        tracked["params"]
+    )
+    steps = {step: scalars for step, scalars in tracked["log"] if "best/step" in scalars}
+    assert list(steps) == [2, 4]
+    assert steps[4]["best/step"] == row["best_step"]
+    assert steps[4]["best/score"] == pytest.approx(row["score"])
+    assert f"inference_eval/{TASK}/accuracy" in steps[4]
+    losses = [scalars["train/loss"] for _, scalars in tracked["log"] if "train/loss" in scalars]
+    assert len(losses) == 2 and np.isfinite(losses).all()
 
 
 def test_parameters_are_counted_without_a_run(finished):

@@ -8,6 +8,7 @@ import pytest
 from prompt_tuning.commands.sweep import expansion
 from prompt_tuning.commands.sweep.place import Place
 from prompt_tuning.commands.sweep.sweep import ENSEMBLE, gin_text
+from prompt_tuning.config.flags import tracker_bindings
 from prompt_tuning.errors import ConfigError, DataError
 from tests.commands.sweep import tiny_sweep
 
@@ -83,8 +84,11 @@ def test_a_key_says_what_is_read_whatever_the_names_and_folders(inputs, tmp_path
     )
     axes = _flags(**{"sweeps.Sweep.axes": "{'prompt_length': %LENGTHS, 'number': %SEEDS}"})
     assert {cell.key for cell in expansion.expand([renamed], flags=axes).cells} == keys
-    # Any setting that is read.
+    # Where runs are written to.
     file = _write(inputs, tmp_path)
+    tracked = expansion.expand([file], flags=tracker_bindings("mlflow"))
+    assert {cell.key for cell in tracked.cells} == keys and not tracked.warnings
+    # Any setting that is read.
     changed = expansion.expand([file], flags=_flags(BATCH_SIZE="16")).cells
     assert len(changed) == 4 and not keys & {cell.key for cell in changed}
     evaluated = expansion.expand([_write(inputs, tmp_path, evaluations={"rte": tiny_sweep.RTE})])

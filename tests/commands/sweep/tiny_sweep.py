@@ -1,10 +1,11 @@
 """A sweep of the shipped gin files, shrunk to a tiny model and local data made for the test."""
 
 import pathlib
+from collections.abc import Sequence
 
 from prompt_tuning.commands.sweep import expansion, progress
 from prompt_tuning.commands.sweep.place import Place
-from prompt_tuning.commands.sweep.sweep import gin_text
+from prompt_tuning.commands.sweep.sweep import Flag, gin_text
 from tests.tiny_run import TINY_SIZES, TinyInputs
 
 MODEL = "prompt_tuning/configs/models/t5_1_1_small_prompt.gin"
@@ -53,10 +54,14 @@ def write(path: pathlib.Path, *, macros: str = "", **parameters) -> str:
 
 
 def session(
-    file: str | list[str], directory: pathlib.Path, *, retry_failed: bool = False
+    file: str | list[str],
+    directory: pathlib.Path,
+    *,
+    retry_failed: bool = False,
+    flags: Sequence[Flag] = (),
 ) -> progress.Session:
     """Returns what one start of a sweep file, or of several, is to do, its results below `directory`."""
     files = [file] if isinstance(file, str) else file
-    cells = expansion.expand(files).cells
+    cells = expansion.expand(files, flags=flags).cells
     place = Place(str(directory), f"{directory}/runs", ("prompt-tuning", "sweep", *files))
     return progress.begin(place, cells, retry_failed=retry_failed)
