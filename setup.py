@@ -103,6 +103,7 @@ setup(
             "commands/demo/story.txt",
             "commands/plan/*.json",
             "commands/report/assets/*",
+            "commands/serve/assets/*",
             "data/synthetic/assets/*",
             "data/t0/*.toml",
             "data/t0/assets/*",
