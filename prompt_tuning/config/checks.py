@@ -14,7 +14,12 @@ from prompt_tuning.config.names import RUNNABLES
 from prompt_tuning.config.plan import FROM_FILES, REQUIRED, Key, Plan, show
 from prompt_tuning.errors import ConfigError, closest_matches
 
-_RUN_FILES = {"train": "prompt_finetune", "eval": "prompt_eval", "infer": "prompt_infer"}
+_RUN_FILES = {
+    "train": "prompt_finetune",
+    "eval": "prompt_eval",
+    "infer": "prompt_infer",
+    "serve": "prompt_serve",
+}
 
 
 @dataclasses.dataclass

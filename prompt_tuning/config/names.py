@@ -17,7 +17,12 @@ from prompt_tuning.config.trust import ANYTHING, Trust
 from prompt_tuning.errors import ConfigError
 
 # Command -> the runnable whose parameters its gin files bind.
-RUNNABLES = {"train": "train.train", "eval": "evaluate.evaluate", "infer": "infer.infer"}
+RUNNABLES = {
+    "train": "train.train",
+    "eval": "evaluate.evaluate",
+    "infer": "infer.infer",
+    "serve": "serve.serve",
+}
 
 # Complete name in gin's registry -> the name to show, of what this package registers.
 _shipped: dict[str, str] = {}
