@@ -98,16 +98,17 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Keeps tests of one file in one process, as `--dist loadfile` does, and those of `tests/faults`.
+    """Keeps tests of one file in one process, as `--dist loadfile` does, and those of some folders.
 
-    What these work on takes half a minute to make.
+    What these work on takes long to make.
     """
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return "tests/faults" if file.startswith("tests/faults/") else file
+            folders = ("tests/faults", "tests/commands/serve")
+            return next((f for f in folders if file.startswith(f"{f}/")), file)
 
     return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 

@@ -56,6 +56,9 @@ class Body(pydantic.BaseModel):
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False
     )
 
+    def check(self) -> None:
+        """Raises Refused for what each field by itself does not show."""
+
 
 class StreamOptions(Body):
     """Whether the last event of a stream counts tokens; the other is a setting of OpenAI's that changes no answer."""
@@ -133,7 +136,7 @@ class Completion(Body):
     def check(self) -> None:
         """Raises Refused for fields that do not go together."""
         is_scored = bool(self.echo) and self.max_tokens == 0
-        if is_scored != (self.suffix is not None):
+        if not bool(self.echo) == is_scored == (self.suffix is not None):
             raise Refused(
                 "`echo` scores a text as the answer: a model with an encoder gives its input no probability",
                 got=f"echo {self.echo}, max_tokens {self.max_tokens}, suffix {shown(self.suffix)}",
@@ -200,6 +203,17 @@ class Loading(Body):
         str, Field(min_length=1, max_length=4096, description="a path below the prompts' folder")
     ]
 
+    def check(self) -> None:
+        """Raises Refused for the name of the bare model."""
+        if self.prompt_name == BARE:
+            raise Refused(
+                "`prompt_name` is what the model without a prompt is called",
+                got=BARE,
+                expected="another name",
+                fix="choose another",
+                param="prompt_name",
+            )
+
 
 class Unloading(Body):
     """`POST /v1/unload_prompt`."""
@@ -221,8 +235,7 @@ def read(kind: type[Body], content: bytes) -> Any:
         body = kind.model_validate_json(content)
     except pydantic.ValidationError as errors:
         raise _refusal(kind, errors.errors(include_url=False)[0]) from None
-    if isinstance(body, Completion | Scoring):
-        body.check()
+    body.check()
     return body
 
 
@@ -232,8 +245,8 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-class _Shown(str):
-    """A text whose repr is itself."""
+class Shown(str):
+    """A text that errors show as it is, without quotes."""
 
     def __repr__(self) -> str:
         return str(self)
@@ -244,15 +257,15 @@ def _refusal(kind: type[Body], error: Any) -> Refused:
     if not error["loc"]:
         return Refused(
             "The body is no JSON object",
-            got=_Shown(error.get("ctx", {}).get("error") or shown(error["input"])),
+            got=Shown(error.get("ctx", {}).get("error") or shown(error["input"])),
             expected="a JSON object in UTF-8",
             fix="correct the body",
         )
     name = str(error["loc"][0])
-    if error["type"] == "extra_forbidden":
+    if name not in kind.model_fields:
         return Refused(
-            f"`{shown(name).strip(chr(39))}` is not a field of this request",
-            got=_Shown(shown(name)),
+            "The request has a field that there is not",
+            got=Shown(shown(name)),
             expected=f"some of {', '.join(kind.model_fields)}",
             fix="leave it out, or correct its name",
             param=name[:_SHOWN],
@@ -269,7 +282,7 @@ def _refusal(kind: type[Body], error: Any) -> Refused:
         )
     return Refused(
         f"`{name}` has a value that it cannot have",
-        got=_Shown(shown(error["input"])),
+        got=Shown(shown(error["input"])),
         expected=kind.model_fields[name].description or "another",
         fix=f"correct `{name}`",
         param=name,

@@ -48,7 +48,7 @@ class PromptsFolder:
         """Loads what a request names, in place of what has the name; reads files, so not for an event loop.
 
         Args:
-          name: Its name.
+          name: Its name, in the form of `NAME`.
           path: Counts from the folder.
 
         Raises:
@@ -64,7 +64,6 @@ class PromptsFolder:
             if not is_inside:
                 raise _refusal("`prompt_path` leads to no prompt", path[:80])
             try:
-                check_name(name)
                 self._engine.load(name, str(found))
             except PromptTuningError as error:
                 logging.warning("Not loaded as %s: %s", name, error)
@@ -127,7 +126,7 @@ class PromptsFolder:
         # Whatever lies there, the others are served.
         except Exception as error:
             self._refused.add(name)
-            logging.error("%s is not served: %s", entry, error)
+            logging.error("%r is not served: %s", str(entry), error)
 
     def _forget(self, name: str) -> None:
         """Unloads a prompt whose entry is gone."""

@@ -60,7 +60,7 @@ async def read(request: Request, kind: type[Body]) -> Any:
         # Also what keeps pages of other sites out: a browser lets them send no such request unasked.
         raise Refused(
             "The body is not said to be JSON",
-            got=bodies.shown(sent),
+            got=sent[:80],
             expected="the header Content-Type: application/json",
             fix="add the header",
             status=415,
