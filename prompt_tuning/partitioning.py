@@ -182,6 +182,22 @@ class PjitPartitioner:
         """The sharding of scalars and other arrays that every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
+    def array_sharding(self, names: Sequence[str | None], shape: Sequence[int]) -> NamedSharding:
+        """Returns the sharding of an array by logical axes, where an axis that does not divide is whole.
+
+        Args:
+          names: A logical axis for each of the first dimensions, or None.
+          shape: The array's.
+        """
+        fits = [
+            name is not None and size % self.num_parts(name) == 0
+            for name, size in zip(names, shape, strict=False)
+        ]
+        kept = [name if fit else None for name, fit in zip(names, fits, strict=True)]
+        spec = flax_partitioning.logical_to_mesh_axes(kept, self.rules)
+        assert spec is not None
+        return NamedSharding(self.mesh, spec)
+
     def check_batch_size(self, batch_size: int) -> None:
         """Checks that every data replica gets the same number of examples.
 

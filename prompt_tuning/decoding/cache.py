@@ -1,11 +1,32 @@
-"""The decoder's cache when one row of the batch is decoded several times."""
+"""The decoder's cache: where its columns go, and its rows when one row of the batch is decoded several times."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from prompt_tuning.types import PyTree
+
+
+def append(cached: jax.Array, column: jax.Array, index: jax.Array) -> jax.Array:
+    """Returns the cache [R, ..., T] with a column [R, ..., 1] at `index`: [], or [R] for rows that began apart."""
+    update = functools.partial(lax.dynamic_update_slice_in_dim, axis=-1)
+    return (jax.vmap(update) if index.ndim else update)(cached, column, index)
+
+
+def is_past(index: jax.Array, length: int, window: int | None = None) -> jax.Array:
+    """Returns which of `length` columns are at `index` or before it, [1, 1, 1, T]; [R, 1, 1, T] for an index a row.
+
+    With a `window`, only those less than so many columns before it.
+    """
+    columns = jnp.arange(length, dtype=jnp.int32)
+    if index.ndim:
+        columns, index = columns[None], index[:, None]
+    past = columns <= index
+    if window is not None:
+        past = jnp.logical_and(past, index - columns < window)
+    return past[:, None, None] if index.ndim else past[None, None, None]
 
 
 def expand_batch(cache: PyTree, batch_size: int, copies: int, *, batch_axis: int = 0) -> PyTree:

@@ -14,7 +14,7 @@ from prompt_tuning.types import PyTree
 # Logit of a token that may not be drawn; T5X's value, so that log-probabilities agree.
 _EXCLUDED = -1.0e7
 # Below this the most likely token is taken: dividing by the temperature would overflow.
-_MIN_TEMPERATURE = 1e-4
+MIN_TEMPERATURE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ class TemperatureSample:
     def _draw(self, rng: jax.Array | None, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Draws one token per row of logits [R, V]; returns ids [R] int32 and their log-probabilities [R]."""
         assert rng is not None
-        greedy = self.temperature <= _MIN_TEMPERATURE
+        greedy = self.temperature <= MIN_TEMPERATURE
         scaled = self.filtered_logits(logits)
         token = jnp.argmax(scaled, axis=-1) if greedy else jax.random.categorical(rng, scaled)
         if greedy and self.rescale_log_probs:
@@ -111,13 +111,13 @@ class TemperatureSample:
 
         Below a temperature of 1e-4 the logits come back as they are.
         """
-        if self.temperature <= _MIN_TEMPERATURE:
+        if self.temperature <= MIN_TEMPERATURE:
             return logits
         scaled = logits / self.temperature
         if self.topk:
             scaled = _keep_top_k(scaled, self.topk)
         if self.topp:
-            scaled = _keep_nucleus(scaled, self.topp)
+            scaled = keep_nucleus(scaled, self.topp)
         return scaled
 
 
@@ -127,8 +127,8 @@ def _keep_top_k(logits: jax.Array, k: int) -> jax.Array:
     return jnp.where(logits >= smallest, logits, _EXCLUDED)
 
 
-def _keep_nucleus(logits: jax.Array, p: float) -> jax.Array:
-    """Excludes all but the largest logits of each row whose probabilities reach the sum p."""
+def keep_nucleus(logits: jax.Array, p: jax.Array | float) -> jax.Array:
+    """Excludes all but the largest logits of each row [R, V] whose probabilities reach the sum p, or p[R, 1]."""
     probs = jax.nn.softmax(logits, axis=-1)
     descending = -jnp.sort(-probs, axis=-1)
     # A token is needed where those before it fall short of p, so the most likely one always is.

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
 from prompt_tuning import partitioning
+from prompt_tuning.decoding import cache
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models import chunked_attention, fused_attention, layers, masks
 from prompt_tuning.models.config import T5Config
@@ -183,8 +184,8 @@ class Attention(nn.Module):
             x = x.reshape(rows, positions, *x.shape[2:])
         elif self.use_cache and self.has_variable("cache", "cached_key"):
             key, value, index = self._append_to_cache(*keys_and_values())
-            is_past = jnp.arange(key.shape[-1], dtype=jnp.int32) <= index
-            mask = jnp.logical_and(True if mask is None else mask, is_past[None, None, None, :])
+            is_past = cache.is_past(index, key.shape[-1])
+            mask = jnp.logical_and(True if mask is None else mask, is_past)
             relative = _bias_at(position_bias, index, key.shape[-1])
             x = self._attend(query, key, value, mask, relative, keys="bndk")
         else:
@@ -294,7 +295,7 @@ class Attention(nn.Module):
     def _append_to_cache(
         self, key: jax.Array, value: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns all keys and values so far, [B, N, D, T], and the position of those that were appended."""
+        """Returns all keys and values so far, [B, N, D, T], and the position of those appended: [], or [B]."""
         cached_key, cached_value, cache_index = self._cache(key, value)
         batch, length = key.shape[:2]
         if length != 1 or cached_key.value.shape[0] != batch:
@@ -307,7 +308,7 @@ class Attention(nn.Module):
         index = cache_index.value
         for cached, new in ((cached_key, key), (cached_value, value)):
             column = jnp.moveaxis(new, 1, -1).astype(cached.value.dtype)
-            cached.value = jax.lax.dynamic_update_slice_in_dim(cached.value, column, index, axis=-1)
+            cached.value = cache.append(cached.value, column, index)
         cache_index.value = index + jnp.int32(1)
         return cached_key.value, cached_value.value, index
 
@@ -336,13 +337,21 @@ def _bias(
 
 
 def _bias_at(position_bias: PositionBias | None, index: jax.Array, length: int) -> jax.Array | None:
-    """Returns the bias [1, N, 1, T] of the query at position `index` for the T = `length` positions of a cache."""
+    """Returns the bias [1, N, 1, T] of the query at position `index` for the T = `length` positions of a cache.
+
+    With an `index` for each row it is [R, N, 1, T].
+    """
     if position_bias is None:
         return None
     # Every distance once, of which each position reads its part. No position is in it, so that layers with one table
     # share it and a loop over positions computes it once.
     last = np.asarray([length - 1], dtype=np.int32)
     distances = position_bias(last, np.arange(2 * length - 1, dtype=np.int32))
+    if index.ndim:
+        # Rows that have ended count on, beyond what there is: what they read is not used, and must not be NaN.
+        of_rows = (length - 1 - index)[:, None] + np.arange(length, dtype=np.int32)
+        taken = jnp.take(distances[0, :, 0], of_rows, axis=-1, mode="clip")
+        return jnp.moveaxis(taken, 1, 0)[:, :, None]
     return jax.lax.dynamic_slice_in_dim(distances, length - 1 - index, length, axis=-1)
 
 

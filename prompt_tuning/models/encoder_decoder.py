@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen.partitioning as nn_partitioning
 import jax
@@ -22,6 +22,22 @@ from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.training.choice_losses import ChoiceLosses
 from prompt_tuning.training.losses import LossConfig, token_cross_entropy
 from prompt_tuning.types import TASK, Batch, PyTree
+
+
+class Encoded(NamedTuple):
+    """Inputs of B rows that are encoded, and what decoding them takes.
+
+    Attributes:
+      params: The parameters, those that differ between the rows with an axis for these.
+      tokens: [B, L] ids that were encoded.
+      hidden: [B, S, H].
+      prompt_mask: [B, P]; None where all positions of the prompt are real.
+    """
+
+    params: PyTree
+    tokens: jax.Array
+    hidden: jax.Array
+    prompt_mask: jax.Array | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,21 +228,19 @@ class EncoderDecoderModel:
           [B, G, T] float32, nats; 0 where `decoder_loss_weights` is.
         """
         batch = in_ids_of(self.config.ids, batch)
-        tokens = jnp.asarray(batch["encoder_input_tokens"])
-        params, prompts = _of_rows(params, batch)
-        apply = functools.partial(self.module.apply, {"params": params})
-        encoded = apply(tokens, enable_dropout=False, method=self.module.encode, **prompts)
+        encoded = self.encode(params, batch)
 
         def score_part(part):
             targets = part["decoder_target_tokens"]
-            logits = apply(
-                encoded,
-                tokens,
+            logits = self.module.apply(
+                {"params": encoded.params},
+                encoded.hidden,
+                encoded.tokens,
                 part["decoder_input_tokens"],
                 targets,
                 decoder_segment_ids=part.get("decoder_segment_ids"),
                 enable_dropout=False,
-                prompt_mask=prompts.get("prompt_mask"),
+                prompt_mask=encoded.prompt_mask,
                 method=self.module.decode,
             )
             assert isinstance(logits, jax.Array), "no collection is mutable"
@@ -258,62 +272,95 @@ class EncoderDecoderModel:
           Token ids [B, T] int32 of the best sequence, padding after EOS, and its `{"scores": [B] float32}` as
           `decode_fn` defines them.
         """
-        tokens = jnp.asarray(in_ids_of(self.config.ids, batch)["encoder_input_tokens"])
         length = max_decode_length or batch["decoder_input_tokens"].shape[-1]
-        params, prompts = _of_rows(params, batch)
-        encoded = self.module.apply(
-            {"params": params}, tokens, enable_dropout=False, method=self.module.encode, **prompts
-        )
-        rows = tokens.shape[0]
-        module, decoder_params = self._for_decoding(params, length)
-
-        def decode(variables, ids, mutable):
-            return module.apply(
-                {"params": decoder_params, **variables},
-                encoded,
-                tokens,
-                ids,
-                ids,
-                enable_dropout=False,
-                decode=True,
-                max_decode_length=length,
-                prompt_mask=prompts.get("prompt_mask"),
-                mutable=mutable,
-                method=module.decode,
-            )
-
-        # What every token reads of the input, once. Logits of this call are not used, and so not computed.
-        _, start = decode({}, jnp.ones((rows, length), jnp.int32), ["cache", "encoded"])
+        encoded = self.encode(params, in_ids_of(self.config.ids, batch))
+        model, encoded = self._for_decoding(encoded, length)
+        start = model.start_decoding(encoded, length)
 
         def tokens_to_logits(ids, cache):
-            variables = {"cache": cache, "encoded": start["encoded"]}
-            logits, changed = decode(variables, ids, ["cache"])
-            return logits[:, 0, :], changed["cache"]
+            return model.next_logits(encoded, {**start, "cache": cache}, ids, length)
 
         ids = self.config.ids
         decoded, scores = self.decoder(
             tokens_to_logits,
             start["cache"],
-            batch_size=rows,
+            batch_size=encoded.tokens.shape[0],
             max_decode_length=length,
             eos_id=ids.eos,
-            cache_batch_axis=int(module.scan_layers),
+            cache_batch_axis=int(model.module.scan_layers),
             start_id=ids.start,
             pad_id=ids.pad,
         )
         return decoded[:, -1], {"scores": scores[:, -1]}
 
-    def _for_decoding(self, params: PyTree, length: int) -> tuple[T5, PyTree]:
-        """Returns the module that decodes and its parameters."""
+    def encode(self, params: PyTree, batch: Batch) -> "Encoded":
+        """Encodes the inputs of a batch, which are in the model's ids (`in_ids_of`)."""
+        tokens = jnp.asarray(batch["encoder_input_tokens"])
+        params, prompts = _of_rows(params, batch)
+        hidden = self.module.apply(
+            {"params": params}, tokens, enable_dropout=False, method=self.module.encode, **prompts
+        )
+        return Encoded(params, tokens, hidden, prompts.get("prompt_mask"))
+
+    def start_decoding(self, encoded: "Encoded", length: int) -> dict[str, PyTree]:
+        """Returns what decoding begins from: the empty `cache` of so many tokens, and what each reads of the input."""
+        # Logits of this call are not used, and so not computed.
+        ids = jnp.ones((encoded.tokens.shape[0], length), jnp.int32)
+        return self._decode(encoded, {}, ids, length, ["cache", "encoded"])[1]
+
+    def next_logits(
+        self, encoded: "Encoded", variables: dict[str, PyTree], ids: jax.Array, length: int
+    ) -> tuple[jax.Array, PyTree]:
+        """Decodes one position.
+
+        Args:
+          encoded: The inputs; of `hidden` the shape is read.
+          variables: What `start_decoding` returned, with the cache of now.
+          ids: [R, 1] the decoder's next inputs.
+          length: As of `start_decoding`.
+
+        Returns:
+          Logits [R, V] and the cache.
+        """
+        logits, changed = self._decode(encoded, variables, ids, length, ["cache"])
+        return logits[:, 0, :], changed["cache"]
+
+    def _decode(self, encoded, variables, ids, length, mutable):
+        """One call of the decoder with a cache; the logits, and the collections that changed."""
+        return self.module.apply(
+            {"params": encoded.params, **variables},
+            encoded.hidden,
+            encoded.tokens,
+            ids,
+            ids,
+            enable_dropout=False,
+            decode=True,
+            max_decode_length=length,
+            prompt_mask=encoded.prompt_mask,
+            mutable=mutable,
+            method=self.module.decode,
+        )
+
+    def decodes_apart(self, length: int) -> bool:
+        """Returns whether stacked layers are to be taken apart for decoding so many tokens."""
         # A CPU copies each layer out of the stack for each token, as much as it then reads. Taken apart, they are
         # copied once. Accelerators read a slice where it lies, and have no memory for a second copy.
         is_better_apart = partitioning.platform() == "cpu" or self.config.decodes_apart(length)
-        if not self.config.scan_layers or not is_better_apart:
-            return self.module, params
-        decoder = {"decoder": params["decoder"]}
-        apart = layouts.take_apart(tree.flatten(decoder))
-        module = self.module.clone(config=self.config.apart())
-        return module, {**params, **tree.unflatten(apart)}
+        return self.config.scan_layers and is_better_apart
+
+    def apart(self) -> "EncoderDecoderModel":
+        """Returns the model of unscanned layers, for parameters that `layouts.take_apart` returned."""
+        return dataclasses.replace(self, module=self.module.clone(config=self.config.apart()))
+
+    def _for_decoding(
+        self, encoded: "Encoded", length: int
+    ) -> tuple["EncoderDecoderModel", "Encoded"]:
+        """Returns the model that decodes, and the inputs with its parameters."""
+        if not self.decodes_apart(length):
+            return self, encoded
+        decoder = layouts.take_apart(tree.flatten({"decoder": encoded.params["decoder"]}))
+        params = {**encoded.params, **tree.unflatten(decoder)}
+        return self.apart(), encoded._replace(params=params)
 
 
 def _of_rows(params: PyTree, batch: Batch) -> tuple[PyTree, dict[str, Any]]:

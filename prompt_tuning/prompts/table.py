@@ -4,6 +4,7 @@ A set is a prompt, what a method added to the model (`models/methods/method.py`)
 the model's own: nothing is added to what is compiled for it.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from jaxtyping import Float
 
 from prompt_tuning import tree
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.types import Batch, PyTree
+from prompt_tuning.types import Array, Batch, PyTree
 
 # The table's name among the parameters; no parameter of a model begins with it.
 TABLE = "prompt_table"
@@ -23,13 +24,17 @@ INDEX = "encoder_prompt_index"
 
 
 def make_table(
-    prompts: Sequence[Float[np.ndarray, "P H"]], added: Sequence[Mapping[str, np.ndarray]] = ()
+    prompts: Sequence[Float[np.ndarray, "P H"]],
+    added: Sequence[Mapping[str, np.ndarray]] = (),
+    *,
+    longest: int = 0,
 ) -> dict[str, Any]:
     """Returns prompts as one array, with shorter ones padded on the left, away from the tokens, and what methods added.
 
     Args:
       prompts: K prompts [P_k, H] of one width; their lengths may differ. None where sets have no prompts.
       added: Path -> array of each of K sets, the layers of stacked ones first: [layers, ...]. None without a method.
+      longest: What P is at least.
 
     Returns:
       "prompts": [K, P, H] float32, P the longest length, zeros where a prompt is shorter; "mask": [K, P] int32, 1
@@ -53,13 +58,19 @@ def make_table(
             expected="at least one prompt, all of the model's width",
             fix="use prompts that were trained on one frozen model",
         )
-    longest = max(len(prompt) for prompt in prompts)
+    longest = max(longest, *(len(prompt) for prompt in prompts))
     array = np.zeros((len(prompts), longest, widths[0]), np.float32)
     mask = np.zeros((len(prompts), longest), np.int32)
     for row, prompt in enumerate(prompts):
         array[row, longest - len(prompt) :] = prompt
         mask[row, longest - len(prompt) :] = 1
     return {**made, "prompts": array, "mask": mask}
+
+
+def put(table: Mapping[str, Any], sets: Mapping[str, Any], row: Array) -> dict[str, Any]:
+    """Returns a table with the sets of another one, which is as wide, from a row on; traceable."""
+    write = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=row, axis=0)
+    return jax.tree.map(write, dict(table), dict(sets))
 
 
 def of_rows(params: PyTree, batch: Batch) -> tuple[PyTree, dict[str, Any]]:

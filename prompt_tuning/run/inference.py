@@ -77,14 +77,14 @@ class Inference:
         for index, features in examples:
             length = length or len(features["decoder_input_tokens"])
             indices.append(int(index))
-            rows.append(_Row.of(features))
+            rows.append(Row.of(features))
         sizes = [Size(1, row.width, 1, length or 1) for row in rows]
         # A program that decodes more tokens than these would answer otherwise.
         compiled = {size for size in self._predicted if size.targets == length}
         ids: list[Any] = [None] * len(rows)
         scores = [0.0] * len(rows)
         for positions, size in self._batches(sizes, compiled, in_order=self._in_order):
-            batch = self._stack([rows[i].encoder(size) for i in positions], size)
+            batch = self._on_devices([rows[i].encoder(size) for i in positions], size)
             with self._partitioner.activate():
                 tokens, aux = self._predict(params, batch, length)
             self._predicted.add(size)
@@ -103,17 +103,17 @@ class Inference:
         Examples of the same input, as the labels of a ranked task make them, are rows of one batch: it is encoded once.
         """
         indices: list[int] = []
-        by_input: dict[Any, _Row] = {}
+        by_input: dict[Any, Row] = {}
         for position, (index, features) in enumerate(examples):
             indices.append(int(index))
-            row = _Row.of(features)
+            row = Row.of(features)
             by_input.setdefault(row.key(), row).add_target(position, features)
         rows = list(by_input.values())
         scores = [0.0] * len(indices)
         sizes = [row.size() for row in rows]
         for positions, size in self._batches(sizes, self._scored):
             features = [rows[i].encoder(size) | rows[i].decoder(size) for i in positions]
-            batch = self._stack(features, size)
+            batch = self._on_devices(features, size)
             with self._partitioner.activate():
                 token_scores = np.asarray(self._score(params, batch))
             self._scored.add(size)
@@ -140,14 +140,17 @@ class Inference:
             self._before_batch()
             yield positions, size
 
-    def _stack(self, rows: Sequence[_Features], size: Size) -> dict[str, Any]:
-        """One batch of model features on the devices, padded with zero rows to its size."""
-        batch = {}
-        for name in rows[0]:
-            stacked = np.stack([features[name] for features in rows])
-            missing = size.rows - len(rows)
-            batch[name] = np.pad(stacked, [(0, missing)] + [(0, 0)] * (stacked.ndim - 1))
-        return self._partitioner.shard_batch(batch)
+    def _on_devices(self, rows: Sequence[Example], size: Size) -> dict[str, Any]:
+        return self._partitioner.shard_batch(stacked(rows, size.rows))
+
+
+def stacked(rows: Sequence[Example], count: int) -> dict[str, np.ndarray]:
+    """Returns a batch of `count` rows, filled up with zeros, on the host."""
+    batch = {}
+    for name in rows[0]:
+        of_rows = np.stack([features[name] for features in rows])
+        batch[name] = np.pad(of_rows, [(0, count - len(rows))] + [(0, 0)] * (of_rows.ndim - 1))
+    return batch
 
 
 @dataclasses.dataclass
@@ -162,7 +165,7 @@ class _Target:
 
 
 @dataclasses.dataclass
-class _Row:
+class Row:
     """One input without its padding, with the targets that are scored on it.
 
     Attributes:
@@ -178,7 +181,7 @@ class _Row:
     part_width: int = 0
 
     @classmethod
-    def of(cls, features: Example) -> "_Row":
+    def of(cls, features: Example) -> "Row":
         """The input of an example."""
         own = {name: np.asarray(x) for name, x in features.items() if name.startswith("encoder_")}
         tokens = own[_TOKENS]

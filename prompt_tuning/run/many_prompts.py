@@ -1,7 +1,7 @@
 """Many tuned sets over one copy of the frozen weights: read and checked, and given to examples by number."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from prompt_tuning.data import content
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params import layouts
-from prompt_tuning.params.names import is_method
+from prompt_tuning.params.names import is_added, is_method, is_prompt
 from prompt_tuning.prompts import table
 from prompt_tuning.run.method_start import arrays_of
+from prompt_tuning.types import Array
 
 _SETTING = "--prompts"
 
@@ -44,17 +45,8 @@ class TunedSet:
         return content.of_bytes(b"".join(x.tobytes() for x in arrays))
 
 
-def read(path: str, model: EncoderDecoderModel) -> TunedSet:
-    """Returns what a run tuned, and what is recorded of it.
-
-    Args:
-      path: What `prompt-tuning export` takes: a file, a MODEL_DIR (its latest step) or a checkpoint of a run.
-      model: A model with a prompt takes a prompt, one with a method what that added, one with both takes both.
-
-    Raises:
-      CheckpointError: If there is none, it is damaged, or of another model.
-      ConfigError: If the model's method leaves plain prompts, or has a prompt for each task by itself.
-    """
+def check_method(model: EncoderDecoderModel) -> None:
+    """Raises ConfigError if the model's method leaves plain prompts, or has a prompt for each task by itself."""
     if model.method is not None and model.method.task_names:
         raise ConfigError(
             f"{_SETTING} gives rows prompts of their own, and so does methods.{type(model.method).__name__}",
@@ -69,6 +61,20 @@ def read(path: str, model: EncoderDecoderModel) -> TunedSet:
             expected="one without",
             fix="bind METHOD = None",
         )
+
+
+def read(path: str, model: EncoderDecoderModel) -> TunedSet:
+    """Returns what a run tuned, and what is recorded of it.
+
+    Args:
+      path: What `prompt-tuning export` takes: a file, a MODEL_DIR (its latest step) or a checkpoint of a run.
+      model: A model with a prompt takes a prompt, one with a method what that added, one with both takes both.
+
+    Raises:
+      CheckpointError: If there is none, it is damaged, or of another model.
+      ConfigError: As `check_method`.
+    """
+    check_method(model)
     prompt, added, info = None, {}, {}
     if model.prompt is not None or model.method is None:
         found, info = read_source(path, setting=_SETTING)
@@ -78,17 +84,43 @@ def read(path: str, model: EncoderDecoderModel) -> TunedSet:
     if any(map(is_method, model.param_shapes)):
         read = read_set(path, setting=_SETTING)
         info = {**read.info, **info}
-        added = {
-            p: np.moveaxis(x, layouts.LAYERS_AXIS, 0) if layouts.is_stacked(p) else x
-            for p, x in arrays_of(model, read, _SETTING).items()
-        }
+        added = _layers_first(arrays_of(model, read, _SETTING))
     return TunedSet(prompt, added, info)
 
 
-def make_table(sets: Sequence[TunedSet]) -> dict[str, Any]:
-    """Returns the table of some sets for one model."""
+def own(
+    model: EncoderDecoderModel, params: Mapping[str, Array], untuned: Collection[str]
+) -> TunedSet:
+    """Returns what a model has of its own as a row beside others.
+
+    Args:
+      model: The model.
+      params: Its parameters by path.
+      untuned: Those of them that come from their initializers; a prompt that does is left out.
+    """
+    check_method(model)
+    arrays = {p: np.asarray(x, np.float32) for p, x in params.items() if is_added(p)}
+    prompts = [x for p, x in arrays.items() if is_prompt(p) and p not in untuned]
+    empty = np.zeros((0, model.config.emb_dim), np.float32)
+    has_prompts = model.prompt is not None or model.method is None
+    return TunedSet(
+        [*prompts, empty][0] if has_prompts else None,
+        _layers_first({p: x for p, x in arrays.items() if is_method(p)}),
+        {},
+    )
+
+
+def make_table(sets: Sequence[TunedSet], *, longest: int = 0) -> dict[str, Any]:
+    """Returns the table of some sets for one model, for prompts of `longest` positions at least."""
     prompts = [s.prompt for s in sets if s.prompt is not None]
-    return table.make_table(prompts, [s.added for s in sets if s.added])
+    return table.make_table(prompts, [s.added for s in sets if s.added], longest=longest)
+
+
+def _layers_first(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {
+        path: np.moveaxis(x, layouts.LAYERS_AXIS, 0) if layouts.is_stacked(path) else x
+        for path, x in arrays.items()
+    }
 
 
 def with_prompt(features: Mapping[str, Any], number: int) -> dict[str, Any]:

@@ -23,16 +23,17 @@ from prompt_tuning.checkpoints.formats import huggingface_config
 from prompt_tuning.checkpoints.manager import Checkpointer
 from prompt_tuning.checkpoints.open import open_source
 from prompt_tuning.checkpoints.source import ParamSource
-from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params import int8
-from prompt_tuning.params.names import EMBEDDING, PROMPT_REGEX, is_added, is_method, is_prompt
+from prompt_tuning.params.names import EMBEDDING, is_added, is_method, is_prompt
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts import table
 from prompt_tuning.run import many_prompts, prompt_start
 from prompt_tuning.run.arrays import abstract_state, held_shapes, put_in_order, shardings_of
 from prompt_tuning.run.method_start import make_method, method_origin, read_fitting
 from prompt_tuning.run.optimizer_start import OptimizerState, restore_moments
+from prompt_tuning.run.trained_on import check_digest, check_recorded
 from prompt_tuning.training.state import TrainState
 from prompt_tuning.types import PyTree
 
@@ -56,10 +57,11 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """Parameters to predict with, and the step they are from."""
+    """Parameters to predict with, the step they are from, and the paths of those that nothing has tuned."""
 
     params: PyTree
     step: int
+    untuned: frozenset[str] = frozenset()
 
 
 def split_paths(
@@ -283,7 +285,8 @@ def load_for_inference(
     nested = tree.unflatten(params)
     if sets:
         nested[table.TABLE] = jax.device_put(many_prompts.make_table(sets), partitioner.replicated)
-    return Loaded(nested, source.step or 0)
+    untuned = frozenset(path for path in missing if not _is_named(path, named))
+    return Loaded(nested, source.step or 0, untuned)
 
 
 def _read_named(model: EncoderDecoderModel) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -299,51 +302,6 @@ def _read_named(model: EncoderDecoderModel) -> dict[str, tuple[str, dict[str, An
 def _is_named(path: str, named: Mapping[str, Any]) -> bool:
     """Whether a parameter that was added comes from a file that the config names."""
     return ("PROMPT_FILE" if is_prompt(path) else "METHOD_FILE") in named
-
-
-def check_recorded(
-    records: Sequence[tuple[str, Mapping[str, Any]]], params: Mapping[str, jax.Array], dtype: str
-) -> None:
-    """Raises CheckpointError unless `params` are what each record, `(of what, record)`, was trained on."""
-    digests: dict[tuple[str, ...], str] = {}
-    for what, recorded in records:
-        if not recorded.get("frozen_digest"):
-            continue
-        regex = tuple(recorded.get("trainable_regex", PROMPT_REGEX))
-        if regex not in digests:
-            was_trained = tree.match_any(regex)
-            frozen = {p: x for p, x in params.items() if not was_trained(int8.kernel_of(p))}
-            digests[regex] = digest.params_digest(frozen)
-        check_digest(recorded, digests[regex], dtype, what)
-
-
-def check_digest(recorded: Mapping[str, Any], actual: str | None, dtype: str, what: str) -> None:
-    """Checks the digest of the frozen weights.
-
-    Args:
-      recorded: What a run recorded.
-      actual: The digest now.
-      dtype: In what the weights are held now.
-      what: What the run left, in words.
-
-    Raises:
-      CheckpointError: Unless the frozen weights are those that `what` was trained on.
-    """
-    expected, then = recorded.get("frozen_digest"), recorded.get("frozen_dtype", "float32")
-    if expected == actual:
-        return
-    fix = "point INITIAL_CHECKPOINT_PATH or CHECKPOINT_PATH at the checkpoint the prompt was trained on"
-    if (then == int8.INT8) != (dtype == int8.INT8):
-        fix = (
-            f"bind utils.RestoreCheckpointConfig.dtype = {then!r}, as then; or use the prompt on these weights all the"
-            " same: set PROMPT_FILE to a copy of its .npy file without the .json file beside it"
-        )
-    raise CheckpointError(
-        f"The frozen weights are not those that {what} was trained on",
-        got=f"weights held as {dtype} with digest {actual}",
-        expected=f"weights held as {then} with digest {expected}",
-        fix=fix,
-    )
 
 
 def _origin(

@@ -1,25 +1,31 @@
 """The serving engine: requests in, events out, on a thread of its own that no error of a request ends."""
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Mapping
 
+import jax
+from absl import logging
+
+from prompt_tuning import tree
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
-from prompt_tuning.commands.serve.requests import Event, Work
+from prompt_tuning.commands.serve import requests
+from prompt_tuning.commands.serve.open_requests import Deliver, Open, OpenGenerate, OpenScore
+from prompt_tuning.commands.serve.programs import Programs
+from prompt_tuning.commands.serve.requests import Generate, Work
+from prompt_tuning.commands.serve.scheduler import Scheduler
 from prompt_tuning.commands.serve.settings import EngineSettings
+from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.params import layouts
 from prompt_tuning.partitioning import PjitPartitioner
+from prompt_tuning.run import checks, many_prompts
 from prompt_tuning.run.many_prompts import TunedSet
+from prompt_tuning.run.start import load_for_inference
+from prompt_tuning.run.trained_on import check_recorded
 from prompt_tuning.types import PyTree
 
-# Called from the engine's thread; it must not block. What it raises cancels its request and is logged.
-Deliver = Callable[[Event], None]
-
-
-class Ticket:
-    """A request that was taken."""
-
-    def cancel(self) -> None:
-        """Ends the request where it is, with `Finished("cancelled")` unless it has ended; its slot is free then."""
-        raise NotImplementedError
+# A request that was taken, with nothing to do to it but `cancel()`.
+Ticket = Open
 
 
 class Engine:
@@ -31,9 +37,39 @@ class Engine:
       settings: Sizes.
     """
 
-    model: EncoderDecoderModel
-    params: PyTree
-    settings: EngineSettings
+    def __init__(
+        self,
+        model: EncoderDecoderModel,
+        params: PyTree,
+        partitioner: PjitPartitioner,
+        settings: EngineSettings,
+        own: TunedSet,
+        dtype: str,
+    ):
+        """Compiles nothing yet; `build` makes the arguments.
+
+        Args:
+          model: The model, of unscanned layers where it `decodes_apart`.
+          params: Its parameters.
+          partitioner: Mesh and axis rules.
+          settings: Sizes.
+          own: What requests that name no prompt are answered with.
+          dtype: In what the frozen weights are held.
+        """
+        self.model, self.params, self.settings = model, params, settings
+        self._partitioner, self._dtype, self._own = partitioner, dtype, own
+        self._check_length("the model's own prompt", own)
+        self._programs = Programs(model, params, partitioner, settings, own)
+        self._scheduler = Scheduler(self._programs, model.config.ids)
+        self._digests: dict[tuple[str, ...], str] = {}
+        self._loading = threading.Lock()
+        # Guards what follows; it is notified where there is something to do, and where all is done.
+        self._changed = threading.Condition()
+        self._loaded: dict[str, TunedSet] = {}
+        self._waiting: list[Open] = []
+        self._has_news = self._is_draining = self._is_closing = False
+        self._thread: threading.Thread | None = None
+        self._num_requests = self._num_input_tokens = self._num_loads = 0
 
     def warm(self) -> None:
         """Compiles every program and runs it once, then starts to answer; takes minutes, and is called once.
@@ -41,11 +77,26 @@ class Engine:
         Raises:
           ConfigError: If the device has no memory for it.
         """
+        try:
+            with self._partitioner.activate():
+                self._programs.warm()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise ConfigError(
+                "The devices have no memory for what is to be served",
+                got=f"serve.Engine.slots = {self.settings.slots}, rows = {self.settings.rows}",
+                expected="weights, slots, resident prompts and a batch of inputs that fit together",
+                fix="lower slots, resident_prompts, or the last of rows or input_lengths; or raise num_partitions",
+            ) from error
+        with self._changed:
+            self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+            self._thread.start()
 
     @property
     def is_ready(self) -> bool:
         """Whether requests are taken: warm, and not draining."""
-        raise NotImplementedError
+        return self._thread is not None and not self._is_draining
 
     def submit(self, work: Work, deliver: Deliver) -> Ticket:
         """Puts a request into the queue; returns at once.
@@ -57,12 +108,50 @@ class Engine:
         Raises:
           NotReady, Draining, UnknownPrompt, TooLong, QueueFull: If it is not taken; nothing is delivered then.
         """
-        raise NotImplementedError
+        with self._changed:
+            if self._thread is None:
+                raise requests.NotReady(
+                    "The server is not ready yet",
+                    got="a request",
+                    expected="none before everything is compiled",
+                    fix="try again in a minute",
+                )
+            if self._is_draining:
+                raise requests.Draining(
+                    "The server is about to stop",
+                    got="a request",
+                    expected="none any more",
+                    fix="send it again, to a server that stays",
+                )
+            tuned = self._own if work.prompt is None else self._tuned(work.prompt)
+            self._check_lengths(work)
+            if len(self._waiting) >= self.settings.queue:
+                raise requests.QueueFull(
+                    "Too many requests wait",
+                    got=f"{len(self._waiting)} before this one",
+                    expected=f"fewer than {self.settings.queue}",
+                    fix="send it again in a moment",
+                )
+            width = next(n for n in self.settings.input_lengths if n >= len(work.ids))
+            kind = OpenGenerate if isinstance(work, Generate) else OpenScore
+            request = kind(work, deliver, tuned, width, self._wake)
+            if isinstance(request, OpenScore):
+                lengths = {
+                    "inputs": self.settings.longest_input,
+                    "targets": self.settings.output_length,
+                }
+                request.lay_out(lengths, self._programs.target_widths)
+            self._num_requests += 1
+            self._num_input_tokens += len(work.ids)
+            self._waiting.append(request)
+            self._notify()
+            return request
 
     def load(self, name: str, path: str) -> None:
         """Loads a prompt, or what a method added, under a name; what the name stood for before still ends its answers.
 
-        It reads files, and may read all weights once to tell that the prompt is of these: not for an event loop.
+        It reads files, and the first time it may read all weights, to tell that the prompt is of these: not for an
+        event loop.
 
         Args:
           name: What requests call it.
@@ -72,7 +161,18 @@ class Engine:
           CheckpointError: If there is none, it is damaged, of another model or of other frozen weights.
           ConfigError: If it is longer than `prompt_length`.
         """
-        raise NotImplementedError
+        self.add(name, path, many_prompts.read(path, self.model))
+
+    def add(self, name: str, path: str, tuned: TunedSet) -> None:
+        """Loads what was read of a path already; see `load`."""
+        self._check_length(f"the prompt of {path}", tuned)
+        records = [(f"prompt file {path}", tuned.info)]
+        with self._loading:
+            check_recorded(records, tree.flatten(self.params), self._dtype, self._digests)
+        with self._changed:
+            self._loaded.pop(name, None)
+            self._loaded[name] = tuned
+            self._num_loads += 1
 
     def unload(self, name: str) -> None:
         """Forgets a prompt; requests that were taken are still answered with it.
@@ -80,11 +180,14 @@ class Engine:
         Raises:
           UnknownPrompt: If there is none of this name.
         """
-        raise NotImplementedError
+        with self._changed:
+            self._tuned(name)
+            del self._loaded[name]
 
     def names(self) -> tuple[str, ...]:
         """Returns the names of what is loaded, in the order in which it was."""
-        raise NotImplementedError
+        with self._changed:
+            return tuple(self._loaded)
 
     def tuned(self, name: str) -> TunedSet:
         """Returns what is loaded under a name.
@@ -92,7 +195,8 @@ class Engine:
         Raises:
           UnknownPrompt: If there is nothing.
         """
-        raise NotImplementedError
+        with self._changed:
+            return self._tuned(name)
 
     def stats(self) -> dict[str, int]:
         """Returns counts since the start and numbers of now.
@@ -101,15 +205,107 @@ class Engine:
         output_tokens, scored_targets, encoder_batches, score_batches, decoder_steps, prompt_loads, prompt_swaps,
         prompt_evictions, and finished_REASON of each reason, scores among finished_stop.
         """
-        raise NotImplementedError
+        residents = self._scheduler.residents
+        return {
+            "waiting": len(self._waiting),
+            "busy_slots": self._scheduler.busy,
+            "slots": self._programs.slots,
+            "resident_prompts": len(residents),
+            "loaded_prompts": len(self._loaded),
+            "requests": self._num_requests,
+            "input_tokens": self._num_input_tokens,
+            "prompt_loads": self._num_loads,
+            "prompt_swaps": residents.swaps,
+            "prompt_evictions": residents.evictions,
+            **self._scheduler.counts,
+        }
 
     def drain(self) -> None:
         """Takes no more requests, and returns when those that were taken are answered."""
-        raise NotImplementedError
+        with self._changed:
+            self._is_draining = True
+            self._changed.wait_for(lambda: not self._waiting and not self._scheduler.busy)
 
     def close(self) -> None:
         """Ends the thread; what is not answered yet is cancelled."""
-        raise NotImplementedError
+        with self._changed:
+            self._is_draining = self._is_closing = True
+            self._notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        """Turn after turn, until it is closed."""
+        with self._partitioner.activate():
+            while (waiting := self._next()) is not None:
+                done: set[Open] = set()
+                try:
+                    done.update(self._scheduler.turn(waiting))
+                except Exception:
+                    # A device that is gone, most likely; each request says so for itself.
+                    logging.exception("A turn failed")
+                with self._changed:
+                    self._waiting = [r for r in self._waiting if r not in done and not r.ended]
+                    self._changed.notify_all()
+            self._scheduler.end_all("cancelled")
+            for request in self._waiting:
+                self._scheduler.finish(request, "cancelled")
+
+    def _next(self) -> list[Open] | None:
+        """Waits for something to do, and returns those that wait; None if the engine is closed."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._has_news or self._is_closing or self._waiting or self._scheduler.busy
+            )
+            self._has_news = False
+            return None if self._is_closing else list(self._waiting)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._notify()
+
+    def _notify(self) -> None:
+        self._has_news = True
+        self._changed.notify_all()
+
+    def _tuned(self, name: str) -> TunedSet:
+        if name not in self._loaded:
+            raise requests.UnknownPrompt(
+                "No prompt of this name is loaded",
+                got=name,
+                expected="the name of one that is",
+                fix="ask for the names of those that are, or load it",
+                name=name,
+                candidates=self._loaded,
+            )
+        return self._loaded[name]
+
+    def _check_lengths(self, work: Work) -> None:
+        """Raises TooLong if something is longer than the programs that are compiled."""
+        limits = self.settings
+        sizes = [("input", len(work.ids), limits.longest_input)]
+        if isinstance(work, Generate):
+            sizes.append(("answer", work.max_tokens, limits.output_length))
+        else:
+            sizes += [("target", len(target), limits.output_length) for target in work.targets]
+        for what, size, most in sizes:
+            if size > most:
+                raise requests.TooLong(
+                    f"The {what} is too long",
+                    got=f"{size} tokens",
+                    expected=f"at most {most}",
+                    fix="shorten it",
+                )
+
+    def _check_length(self, what: str, tuned: TunedSet) -> None:
+        """Raises ConfigError if a prompt does not fit into the table."""
+        if tuned.prompt is not None and len(tuned.prompt) > self.settings.prompt_length:
+            raise ConfigError(
+                f"{what} is longer than those that are served",
+                got=f"{len(tuned.prompt)} positions",
+                expected=f"at most serve.Engine.prompt_length = {self.settings.prompt_length}",
+                fix="raise serve.Engine.prompt_length and start again",
+            )
 
 
 def build(
@@ -119,7 +315,7 @@ def build(
     settings: EngineSettings,
     prompts: Mapping[str, str],
 ) -> Engine:
-    """Returns an engine with the weights and the prompts loaded as `infer` loads them; `warm` comes next.
+    """Returns an engine with the weights and the prompts loaded; `warm` comes next.
 
     Args:
       model: The model of the run.
@@ -131,4 +327,23 @@ def build(
     Raises:
       CheckpointError, ConfigError: As `load_for_inference` and `Engine.load`; before anything compiles.
     """
-    raise NotImplementedError
+    checks.check_model(model, partitioner, [])
+    many_prompts.check_method(model)
+    served = model
+    with partitioner.activate():
+        if model.decodes_apart(settings.output_length):
+            served = model.apart()
+    # Read before the weights, so that what is of another model is refused at once.
+    sets = {name: many_prompts.read(path, served) for name, path in prompts.items()}
+    loaded = load_for_inference(model, partitioner, restore)
+    flat, untuned = tree.flatten(loaded.params), loaded.untuned
+    own = many_prompts.own(model, flat, untuned)
+    if served is not model:
+        # Once, and not for each call as `predict` does it.
+        own_parameters = {p: flat.pop(p) for p in list(flat)}
+        flat = layouts.take_apart(own_parameters)
+        own = many_prompts.own(served, flat, untuned)
+    engine = Engine(served, tree.unflatten(flat), partitioner, settings, own, restore.dtype)
+    for name, tuned in sets.items():
+        engine.add(name, prompts[name], tuned)
+    return engine

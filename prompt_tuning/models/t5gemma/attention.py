@@ -15,6 +15,7 @@ from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
 from prompt_tuning import partitioning
+from prompt_tuning.decoding import cache
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models import layers, masks
 from prompt_tuning.models.methods.method import Method
@@ -145,7 +146,7 @@ class Attention(nn.Module):
             key, value = _positions_last(key, value)
             return turn(query, at), Keys(key, value, mask)
         index = self.get_variable("cache", "cache_index")
-        at = index[None, None]
+        at = index[:, None] if index.ndim else index[None, None]
         key, value = self._append(turn(key, at), value, slides)
         return turn(query, at), Keys(key, value, self._past(index, key.shape[-1], slides))
 
@@ -181,19 +182,17 @@ class Attention(nn.Module):
         at = cache_index.value % cached_key.value.shape[-1]
         for cached, new in ((cached_key, key), (cached_value, value)):
             column = jnp.moveaxis(new, 1, -1).astype(cached.value.dtype)
-            cached.value = jax.lax.dynamic_update_slice_in_dim(cached.value, column, at, axis=-1)
+            cached.value = cache.append(cached.value, column, at)
         cache_index.value = cache_index.value + jnp.int32(1)
         return cached_key.value, cached_value.value
 
     def _past(self, index: jax.Array, length: int, slides: Slides) -> jax.Array:
-        """Which slots of a cache the query at position `index` may read, [1, 1, 1, C]."""
-        slot = jnp.arange(length, dtype=jnp.int32)
+        """Which columns of a cache the query at position `index` may read, as `cache.is_past` has them."""
         # Once a cache is full, whatever it holds is within the window.
-        is_past = slot <= index
+        past = cache.is_past(index, length)
         if length > self.config.window:
-            in_window = jnp.logical_and(is_past, index - slot < self.config.window)
-            is_past = choose(slides, in_window, is_past)
-        return is_past[None, None, None]
+            past = choose(slides, cache.is_past(index, length, self.config.window), past)
+        return past
 
     def _encoded(self, make: Callable[[], tuple[jax.Array, jax.Array]], mask: Array | None) -> Keys:
         """Keys and values of the encoded input, which are kept while decoding."""

@@ -1,0 +1,131 @@
+"""Requests that were taken and are not answered yet."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from absl import logging
+
+from prompt_tuning.commands.serve.programs import Line, padded
+from prompt_tuning.commands.serve.requests import (
+    Event,
+    Finished,
+    Generate,
+    Reason,
+    Score,
+    Scored,
+    Work,
+)
+from prompt_tuning.data import inference_examples
+from prompt_tuning.data.widths import Size
+from prompt_tuning.run.inference import Row
+from prompt_tuning.run.many_prompts import TunedSet
+
+# Called from the engine's thread; it must not block. What it raises cancels its request and is logged.
+Deliver = Callable[[Event], None]
+
+
+@dataclasses.dataclass(eq=False)
+class Open:
+    """A request; the engine's thread alone changes it, but for `cancel`.
+
+    Attributes:
+      work: What was asked.
+      deliver: See `Engine.submit`.
+      tuned: What its prompt's name meant when it came.
+      width: Tokens that its input is padded to.
+      wake: Tells the engine that there is something to do.
+      ended: Why it ended; None before.
+    """
+
+    work: Work
+    deliver: Deliver
+    tuned: TunedSet
+    width: int
+    wake: Callable[[], None]
+    ended: Reason | None = None
+    is_cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Ends the request where it is, with `Finished("cancelled")` unless it has ended; its slot is free then."""
+        self.is_cancelled = True
+        self.wake()
+
+    def overdue(self) -> Reason | None:
+        """Returns why the request has to end now, or None."""
+        if self.is_cancelled:
+            return "cancelled"
+        deadline = self.work.deadline
+        return "deadline" if deadline is not None and time.monotonic() >= deadline else None
+
+    def send(self, event: Event) -> None:
+        """Delivers an event; where that fails, nobody wants any more of them."""
+        try:
+            self.deliver(event)
+        except Exception:
+            logging.exception("A request cannot be answered any more")
+            self.is_cancelled = True
+
+    def finish(self, reason: Reason) -> None:
+        """Ends the request."""
+        self.ended = reason
+        self.send(Finished(reason))
+
+
+class OpenGenerate(Open):
+    """An answer."""
+
+    work: Generate  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class OpenScore(Open):
+    """Scores.
+
+    Attributes:
+      target_width: Tokens in a row of targets.
+      scored: [T] float32 of each row of targets that was scored.
+    """
+
+    work: Score  # pyright: ignore[reportIncompatibleVariableOverride]
+    target_width: int
+    scored: list[np.ndarray]
+
+    def lay_out(self, lengths: Mapping[str, int], target_widths: tuple[int, ...]) -> None:
+        """Lays the targets out in rows as `infer` does; if there are several, each has the input for itself.
+
+        Args:
+          lengths: Of the longest input and the longest target.
+          target_widths: Tokens in a row; the last holds any two targets.
+        """
+        row = Row.of(inference_examples.model_features(self.work.ids, (), lengths))
+        for number, target in enumerate(self.work.targets):
+            row.add_target(number, inference_examples.model_features((), target, lengths))
+        last = row.targets[-1]
+        needed = target_widths[-1] if last.part else last.start + last.length
+        self.target_width = next(width for width in target_widths if width >= needed)
+        of_targets = row.decoder(Size(1, self.width, last.part + 1, self.target_width))
+        self._parts = [
+            {name: x[part : part + 1] for name, x in of_targets.items()}
+            for part in range(last.part + 1)
+        ]
+        self._targets, self.scored = row.targets, []
+
+    @property
+    def lines_left(self) -> int:
+        """Rows that are not scored yet."""
+        return len(self._parts) - len(self.scored)
+
+    def lines(self, row: int, width: int) -> list[Line]:
+        """Returns the rows that are not scored yet, for the row of its prompt and inputs of a width."""
+        tokens = {"encoder_input_tokens": padded(self.work.ids, width)}
+        return [Line(row, {**tokens, **part}) for part in self._parts[len(self.scored) :]]
+
+    def answer(self) -> None:
+        """Sends the scores, all of which are there."""
+        scores = []
+        for target in self._targets:
+            tokens = self.scored[target.part][target.start : target.start + target.length]
+            scores.append((float(tokens.sum(dtype=np.float64)), tuple(tokens.tolist())))
+        self.ended = "stop"
+        self.send(Scored(tuple(scores)))
