@@ -51,7 +51,9 @@ async function* eventsOf(response) {
 
 async function refresh() {
   try {
-    const names = (await (await call("v1/models")).json()).data.map((model) => model.id);
+    const { data } = await (await call("v1/models")).json();
+    // Prompts first: what belongs to no other is the bare model.
+    const names = data.toSorted((a, b) => !a.parent - !b.parent).map((model) => model.id);
     unlocked = true;
     const [chosen, listed] = [$("model").value, new Map()];
     for (const option of $("model").options) listed.set(option.value, option);
