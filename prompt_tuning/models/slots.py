@@ -4,6 +4,7 @@ A slot holds what decoding reads of its input, the decoder's cache and the decod
 it came from (a row of the table of prompts, the encoder's output) is not needed any more.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -98,13 +99,13 @@ def advance(
     most_steps: int,
     alternatives: int,
 ) -> tuple[Slots, Decoded]:
-    """Decodes the live slots; see `decode_steps`.
+    """Decodes the first slots; see `decode_steps`.
 
     Args:
       model: See `begin`.
       params: All parameters.
       slots: What `put` returned.
-      rows: Where each slot is.
+      rows: Where each of the first slots is; what lies behind these is neither read nor computed.
       steps: See `decode_steps`.
       stops_early: See `decode_steps`.
       width: Tokens of the longest input in a live slot, as it was padded.
@@ -112,23 +113,27 @@ def advance(
       most_steps: See `decode_steps`.
       alternatives: See `decode_steps`.
     """
-    unread = slots.tokens.shape[1] - width
-    keys = jax.tree.map(lambda x: x[..., : x.shape[-1] - unread], slots.keys)
-    tokens = slots.tokens[:, :width]
+    axis, count = _batch_axis(model), rows.live.shape[0]
+    first = functools.partial(jax.lax.slice_in_dim, start_index=0, limit_index=count)
+    of_layers = functools.partial(jax.tree.map, functools.partial(first, axis=axis))
+    tokens, prompt_mask, added = jax.tree.map(first, slots[2:])
+    unread = tokens.shape[1] - width
+    keys = jax.tree.map(lambda x: x[..., : x.shape[-1] - unread], of_layers(slots.keys))
+    tokens = tokens[:, :width]
     positions = width + model.num_prompt_positions
-    if slots.prompt_mask is not None:
-        positions = width + slots.prompt_mask.shape[1]
-    own = {**tree.flatten(params), **slots.added}
+    if prompt_mask is not None:
+        positions = width + prompt_mask.shape[1]
+    own = {**tree.flatten(params), **added}
     # Its shape is read: what is attended to has been kept.
-    hidden = jnp.zeros((len(tokens), positions, model.config.emb_dim))
-    encoded = Encoded(tree.unflatten(own), tokens, hidden, slots.prompt_mask)
+    hidden = jnp.zeros((count, positions, model.config.emb_dim))
+    encoded = Encoded(tree.unflatten(own), tokens, hidden, prompt_mask)
 
     def tokens_to_logits(ids: jax.Array, cache: PyTree) -> tuple[jax.Array, PyTree]:
         return model.next_logits(encoded, {"encoded": keys, "cache": cache}, ids, length)
 
     cache, decoded = decode_steps(
         tokens_to_logits,
-        slots.cache,
+        of_layers(slots.cache),
         rows,
         most_steps=most_steps,
         steps=steps,
@@ -136,7 +141,8 @@ def advance(
         eos_id=model.config.ids.eos,
         alternatives=alternatives,
     )
-    return slots._replace(cache=cache), decoded
+    put_back = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=0, axis=axis)
+    return slots._replace(cache=jax.tree.map(put_back, slots.cache, cache)), decoded
 
 
 def _is_decoders(path: str) -> bool:

@@ -15,7 +15,7 @@ _LIBRARIES = ("starlette", "uvicorn", "sse_starlette", "prometheus_client", "pyd
 
 def main(argv: Sequence[str]) -> None:
     """Serves what the gin files describe; errors as `server.serve` has them."""
-    flags = parse_run("serve", argv, description=__doc__, add_flags=_add_flags)
+    flags = parse(argv)
     missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
@@ -28,6 +28,15 @@ def main(argv: Sequence[str]) -> None:
     flags.gin_file.insert(0, _RUN_FILE)
     given = (flags.prompts, flags.prompts_dir, flags.host, flags.port, flags.api_key_file)
     command_line.run("serve", flags, "prompt_tuning.commands.serve.server:serve", given=given)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Returns the command's flags.
+
+    Raises:
+      ConfigError: If a flag is unknown or two contradict one another.
+    """
+    return parse_run("serve", argv, description=__doc__, add_flags=_add_flags)
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

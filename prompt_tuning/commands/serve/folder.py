@@ -20,23 +20,12 @@ class PromptsFolder:
     """Prompts below one folder, links followed; of what requests name, nothing else of the machine is read.
 
     Args:
-      path: The folder.
+      root: The folder, as `find_folder` returns it.
       engine: Whose prompts they become.
-
-    Raises:
-      ConfigError: If there is no such folder.
     """
 
-    def __init__(self, path: str, engine: Engine):
-        self._root = pathlib.Path(path).resolve()
-        if not self._root.is_dir():
-            raise ConfigError(
-                "--prompts_dir names no folder",
-                got=path,
-                expected="a folder of this machine",
-                fix="make it, or correct the path",
-            )
-        self._engine = engine
+    def __init__(self, root: pathlib.Path, engine: Engine):
+        self._root, self._engine = root, engine
         # One at a time: a request and a look at the folder may mean the same name.
         self._lock = threading.Lock()
         # By name: what its entry looked like when it was last read, whether that could be loaded or not.
@@ -149,6 +138,23 @@ class PromptsFolder:
         if re.search(r"(^|[^\w.])/\w|://", text):
             return "This is no prompt of this model. Fix: read in the server's log why it was not loaded."
         return text
+
+
+def find_folder(path: str) -> pathlib.Path:
+    """Returns a folder without links.
+
+    Raises:
+      ConfigError: If there is no such folder.
+    """
+    root = pathlib.Path(path).resolve()
+    if not root.is_dir():
+        raise ConfigError(
+            "--prompts_dir names no folder",
+            got=path,
+            expected="a folder of this machine",
+            fix="make it, or correct the path",
+        )
+    return root
 
 
 def _refusal(what: str, got: str) -> Refused:

@@ -1,6 +1,8 @@
 """`GET /metrics`: what the engine counts and how requests went, in Prometheus' text format."""
 
+import collections
 from collections.abc import Iterator
+from typing import get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -16,6 +18,7 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from prompt_tuning.commands.serve.engine import Engine
+from prompt_tuning.commands.serve.requests import Reason
 
 _PREFIX = "prompt_tuning"
 # Unit: seconds.
@@ -40,7 +43,6 @@ _COUNTED = {
     "prompt_swaps": "Prompts that came onto the device.",
     "prompt_evictions": "Prompts that left the device for others.",
 }
-_FINISHED = "finished_"
 
 
 class Meters:
@@ -98,7 +100,8 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yields every number."""
-        stats = self._engine.stats()
+        # What has not happened yet is not among them.
+        stats = collections.Counter(self._engine.stats())
         for name, text in _NOW.items():
             yield GaugeMetricFamily(f"{_PREFIX}_{name}", text, value=stats[name])
         for name, text in _COUNTED.items():
@@ -108,7 +111,6 @@ class _EngineCollector(Collector):
             "Texts whose answers or scores ended, by reason.",
             labels=["reason"],
         )
-        for name, value in stats.items():
-            if name.startswith(_FINISHED):
-                finished.add_metric([name.removeprefix(_FINISHED)], value)
+        for reason in get_args(Reason):
+            finished.add_metric([reason], stats[f"finished_{reason}"])
         yield finished

@@ -20,7 +20,7 @@ from prompt_tuning.run.inference import stacked
 from prompt_tuning.run.many_prompts import TunedSet
 from prompt_tuning.types import PyTree
 
-# Steps of one call: enough that the host's share of a step is small, so few that a request that comes waits little.
+# Steps of one call: with eight the host's share of a step is small.
 MOST_STEPS = 8
 # Labels fit into few tokens; longer targets take as many as two of the longest, as `run/inference.py` has them.
 _SHORT_TARGETS = 16
@@ -39,6 +39,8 @@ class Programs:
     Attributes:
       slots: How many there are, over all devices.
       rows: See `EngineSettings`; as many as divide over the devices.
+      counts: How many slots, from the first, are decoded at once. Over several devices all of them: the first alone
+        would keep one of these busy.
       target_widths: Tokens of targets in a row that is scored.
     """
 
@@ -62,6 +64,8 @@ class Programs:
         replicas = partitioner.mesh.shape["data"]
         self.slots, *rows = (-(-n // replicas) * replicas for n in (settings.slots, *settings.rows))
         self.rows = tuple(sorted({*rows}))
+        few = [n for n in self.rows if n < self.slots and replicas == 1]
+        self.counts = (*few, self.slots)
         longest = 2 * settings.output_length
         self.target_widths = tuple(sorted({min(_SHORT_TARGETS, longest), longest}))
         self._model, self._params, self._partitioner = model, params, partitioner
@@ -125,7 +129,17 @@ class Programs:
         self._slots = self._admit(self._params, self._table, self._slots, batch, places)
 
     def advance(self, rows: Rows, steps: int, stops_early: bool, width: int) -> Decoded:
-        """Decodes up to `steps` tokens of each live slot; NumPy arrays come back. See `slots.advance`."""
+        """Decodes up to `steps` tokens of each live slot; NumPy arrays come back. See `slots.advance`.
+
+        Args:
+          rows: All slots.
+          steps: At most `MOST_STEPS`.
+          stops_early: See `decode_steps`.
+          width: One of `input_lengths`, at least as long as each live slot's input.
+        """
+        last = int(np.flatnonzero(rows.live)[-1])
+        count = next(n for n in self.counts if n > last)
+        rows = Rows(*(array[:count] for array in rows))
         self._slots, decoded = self._advance(
             self._params, self._slots, rows, np.int32(steps), np.bool_(stops_early), width=width
         )
@@ -140,9 +154,8 @@ class Programs:
         """Compiles and runs every program."""
         self.reset()
         self.put_set(0, self._own)
-        live = np.zeros(self.slots, np.bool_)
-        live[0] = True
-        asked = no_rows(self.slots)._replace(live=live, limit=np.full_like(live, 1, np.int32))
+        rows = no_rows(self.slots)
+        rows.limit[:] = 1
         for width in self._settings.input_lengths:
             for count in self.rows:
                 self.admit(width, [0] * count, [(1,)] * count, [0] * count)
@@ -156,7 +169,10 @@ class Programs:
                         "decoder_segment_ids": np.ones(shape, np.int32),
                     }
                     self.score([Line(0, features)] * count)
-            self.advance(asked, 1, False, width)
+            for count in self.counts:
+                rows.live[count - 1] = True
+                self.advance(rows, 1, False, width)
+                rows.live[count - 1] = False
 
     def _stacked(self, lines: Sequence[Line]) -> tuple[dict[str, Any], int]:
         """A batch on the devices of one of `rows` rows, and how many these are."""

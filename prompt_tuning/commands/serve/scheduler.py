@@ -1,6 +1,7 @@
 """What is done next: which requests are encoded together, which slots they get, and what comes out of these."""
 
 import collections
+import time
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -12,6 +13,9 @@ from prompt_tuning.commands.serve.requests import Reason, Token
 from prompt_tuning.commands.serve.residents import Residents
 from prompt_tuning.decoding.rows import Decoded
 from prompt_tuning.models.config import SpecialIds
+
+# Seconds that one call may take as long as it has more than one step: what comes meanwhile waits for its end.
+_CALL_SECS = 0.05
 
 _Open = TypeVar("_Open", bound=Open)
 
@@ -34,6 +38,8 @@ class Scheduler:
         self._programs, self._ids = programs, ids
         self._slots: dict[int, OpenGenerate] = {}
         self._rows = no_rows(programs.slots)
+        # Of the last call.
+        self._step_secs = _CALL_SECS / MOST_STEPS
 
     @property
     def busy(self) -> int:
@@ -129,11 +135,14 @@ class Scheduler:
     def _decode(self, has_waiting: bool) -> None:
         """Decodes some steps of all slots; with somebody waiting, no further than to the first that ends."""
         width = max(request.width for request in self._slots.values())
+        steps = max(1, min(MOST_STEPS, int(_CALL_SECS / self._step_secs)))
+        begin = time.monotonic()
         try:
-            decoded = self._programs.advance(self._rows, MOST_STEPS, has_waiting, width)
+            decoded = self._programs.advance(self._rows, steps, has_waiting, width)
         except Exception:
             self._failed(())
             return
+        self._step_secs = (time.monotonic() - begin) / max(1, int(decoded.steps))
         self.counts["decoder_steps"] += int(decoded.steps)
         for slot in list(self._slots):
             self._deliver(slot, decoded)

@@ -5,7 +5,7 @@ import contextlib
 import os
 import pathlib
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.commands.serve.app import make_app
 from prompt_tuning.commands.serve.bodies import MAX_TIMEOUT
 from prompt_tuning.commands.serve.engine import build
-from prompt_tuning.commands.serve.folder import PromptsFolder, check_name
+from prompt_tuning.commands.serve.folder import PromptsFolder, check_name, find_folder
 from prompt_tuning.commands.serve.metrics import Meters
 from prompt_tuning.commands.serve.service import Service
 from prompt_tuning.commands.serve.settings import EngineSettings
@@ -30,6 +30,7 @@ from prompt_tuning.run import checks
 
 # More connections than these are refused: each is an open file.
 _CONNECTIONS = 512
+_OF_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 # Between two looks at the folder: a poll, since network and cloud file systems tell nothing. Unit: seconds.
 _PERIOD = 2.0
 
@@ -75,16 +76,18 @@ def serve(
     for name in prompts:
         check_name(name)
     keys = read_keys(api_key_file)
+    watched = prompts_dir and find_folder(prompts_dir)
+    if not keys and host not in _OF_THIS_MACHINE:
+        logging.warning("Whoever reaches %s:%s may ask: there is no --api_key_file", host, port)
     # Before the minutes that the weights may take; nobody is answered yet.
     with _bound(host, port) as listener:
         dataset_cfg = checks.enter(model, dataset_cfg)
-        checks.check_model(model, partitioner, [])
         if dataset_cfg.mixture_or_task_name is not None:
             batches.get_task(dataset_cfg)
         inputs_end = inference_examples.inputs_end(dataset_cfg.mixture_or_task_name)
         texts = Texts(model, inputs_end)
         engine = build(model, partitioner, restore_checkpoint_cfg, settings, prompts)
-        folder = PromptsFolder(prompts_dir, engine) if prompts_dir else None
+        folder = PromptsFolder(watched, engine) if watched else None
         _run(Service(engine, texts, Meters(engine), folder), keys, listener)
 
 
@@ -110,23 +113,26 @@ def read_keys(path: str | None) -> frozenset[str]:
     return keys
 
 
-def _bound(host: str, port: int) -> socket.socket:
+@contextlib.contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
     """A socket that has the address, and listens to nobody yet."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"This address cannot be listened at ({error})",
-            got=f"{host}:{port}",
-            expected="an address of this machine, and a port that nothing else has",
-            fix="choose another --port or --host",
-        ) from error
-    return listener
+    with contextlib.ExitStack() as stack:
+        try:
+            # Without the port, of which it would take what is left of a division.
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            listener = stack.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((address[0], port, *address[2:]))
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"This address cannot be listened at ({error})",
+                got=f"{host}:{port}",
+                expected="an address of this machine, and a port that nothing else has",
+                fix="choose another --port or --host",
+            ) from error
+        yield listener
 
 
 class _Server(uvicorn.Server):
