@@ -71,9 +71,10 @@ HOMES = {
     "wandb": "training",
     "mlflow": "training",
     "scipy": "commands/report commands/inspect data",
-    "starlette": "commands/serve",
+    "starlette": "commands/serve launch",
     "sse_starlette": "commands/serve",
-    "uvicorn": "commands/serve",
+    "uvicorn": "commands/serve launch",
+    "httpx2": "launch",
     "prometheus_client": "commands/serve",
     "pydantic": "commands/serve",
 }
