@@ -65,7 +65,8 @@ EXTRAS_REQUIRE = {
         # The notebook's cells.
         "ipykernel>=6.29,<8",
         "nbclient>=0.10,<0.12",
-        # The client that the server's tests ask with.
+        # The clients that the server's tests and its benchmark ask with.
+        "httpx2>=2.12,<3",
         "openai>=3.57,<4",
         # Looks at the report with an installed Chromium; it has none of its own.
         "playwright>=1.50,<2",
@@ -116,6 +117,7 @@ setup(
             "commands/demo/story.txt",
             "commands/plan/*.json",
             "commands/report/assets/*",
+            "commands/serve/assets/*",
             "data/synthetic/assets/*",
             "data/t0/*.toml",
             "data/t0/assets/*",

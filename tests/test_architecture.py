@@ -66,9 +66,10 @@ HOMES = {
     "matplotlib": "commands/report commands/inspect commands/demo",
     "datasets": "data",
     "scipy": "commands/report commands/inspect data",
-    "starlette": "commands/serve",
+    "starlette": "commands/serve launch",
     "sse_starlette": "commands/serve",
-    "uvicorn": "commands/serve",
+    "uvicorn": "commands/serve launch",
+    "httpx2": "launch",
     "prometheus_client": "commands/serve",
     "pydantic": "commands/serve",
 }

@@ -14,7 +14,7 @@ MIB = 2**20
 
 
 def config_of(size: str) -> "T5Config":
-    """Returns the T5 1.1 of a shipped size; "tiny" is one for tests."""
+    """Returns the T5 1.1 of a shipped size or of a rung of the ladder; "tiny" is one for tests."""
     # The other side of a comparison measures its memory too, without JAX in it.
     from prompt_tuning.models.config import T5Config
 
@@ -22,11 +22,15 @@ def config_of(size: str) -> "T5Config":
         sizes = {"NUM_HEADS": 4, "HEAD_DIM": 8, "EMBED_DIM": 32, "MLP_DIM": 64}
         sizes |= {"NUM_ENCODER_LAYERS": 2, "NUM_DECODER_LAYERS": 2}
     else:
-        folder = importlib.resources.files("prompt_tuning") / "configs" / "models" / "sizes"
-        text = (folder / f"{size}.gin").read_text()
-        sizes = {name: int(value) for name, value in re.findall(r"^(\w+) = (\d+)$", text, re.M)}
+        folder = importlib.resources.files("prompt_tuning") / "configs"
+        names = [f"models/sizes/{size}.gin"]
+        if not (folder / names[0]).is_file():
+            names = ["ladder/t5.gin", f"ladder/{size}.gin"]
+        text = "".join((folder / name).read_text() for name in names)
+        found = re.findall(r"^(\w+) = (\d+)(?: *#.*)?$", text, re.M)
+        sizes = {name: int(value) for name, value in found}
     return T5Config(
-        vocab_size=32128,
+        vocab_size=sizes.get("NUM_EMBEDDINGS", 32128),
         emb_dim=sizes["EMBED_DIM"],
         num_heads=sizes["NUM_HEADS"],
         num_encoder_layers=sizes["NUM_ENCODER_LAYERS"],

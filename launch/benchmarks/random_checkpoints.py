@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgpack
@@ -92,13 +92,19 @@ def _write_zarr(
     }
 
 
-def write_huggingface(path: pathlib.Path, config: T5Config, shapes: _Shapes) -> None:
+def write_huggingface(
+    path: pathlib.Path,
+    config: T5Config,
+    shapes: _Shapes,
+    read: Callable[[str], np.ndarray] | None = None,
+) -> None:
     """Writes a float32 T5 1.1 as Hugging Face saves one that is too large for one file.
 
     Args:
       path: Directory to make.
       config: The model.
       shapes: Path -> shape of every parameter, unscanned.
+      read: Path -> what to write there; None for random numbers.
     """
     path.mkdir(parents=True)
     names = dict(huggingface.layer_names(dataclasses.asdict(config)))
@@ -110,13 +116,24 @@ def write_huggingface(path: pathlib.Path, config: T5Config, shapes: _Shapes) -> 
     assert len(tensors) == len(shapes)
     shards = list(_shards(tensors))
     random = np.random.default_rng(1)
+    ours_of = {name: ours for ours, name in names.items()}
     weight_map = {}
+
+    def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if read is None:
+            return random.standard_normal(shape, np.float32)
+        array = read(ours_of[name]).astype(np.float32)
+        is_transposed = huggingface.is_transposed(ours_of[name])
+        return np.ascontiguousarray(array.T if is_transposed else array)
+
     for i, shard in enumerate(shards):
         file = f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
-        arrays = {name: random.standard_normal(s, np.float32) for name, s in shard.items()}
+        arrays = {name: values(name, shape) for name, shape in shard.items()}
         safetensors.numpy.save_file(arrays, path / file)
         weight_map |= dict.fromkeys(shard, file)
-    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    total_size = 4 * sum(map(math.prod, tensors.values()))
+    index = {"metadata": {"total_size": total_size}, "weight_map": weight_map}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
     (path / "config.json").write_text(json.dumps(huggingface_config(config)))
 
 

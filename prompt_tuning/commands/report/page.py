@@ -64,7 +64,7 @@ def write(
         "svgs": svgs,
         "cells_table": cells_table,
         "script_hash": base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode(),
-        "css": (published.ASSETS / "page.css").read_text(),
+        "css": "".join((published.ASSETS / name).read_text() for name in ("look.css", "page.css")),
         "js": script,
     }
     page.write_text(render("page.html.jinja", **values))

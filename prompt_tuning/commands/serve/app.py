@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from prompt_tuning.commands.serve import administration, completions, problems, scoring
+from prompt_tuning.commands.serve import administration, completions, page, problems, scoring
 from prompt_tuning.commands.serve.metrics import Meters
 from prompt_tuning.commands.serve.problems import Refused
 from prompt_tuning.commands.serve.requests import ServeError
@@ -47,15 +47,17 @@ def make_app(service: Service, keys: frozenset[str], lifespan: Any = None) -> St
             ("POST", "/v1/load_prompt", administration.load),
             ("POST", "/v1/unload_prompt", administration.unload),
         ]
+    routes = [
+        Route(path, functools.partial(endpoint, service), methods=[method])
+        for method, path, endpoint in endpoints
+    ]
+    routes += page.routes(service.engine)
     refusals = (Refused, ServeError, HTTPException, Exception)
     return Starlette(
-        routes=[
-            Route(path, functools.partial(endpoint, service), methods=[method])
-            for method, path, endpoint in endpoints
-        ],
+        routes=routes,
         middleware=[
             Middleware(
-                _Door, meters=service.meters, keys=keys, paths={path for _, path, _ in endpoints}
+                _Door, meters=service.meters, keys=keys, paths={route.path for route in routes}
             )
         ],
         exception_handlers={ClientDisconnect: _gone, **dict.fromkeys(refusals, problems.answer)},

@@ -1,29 +1,13 @@
 """The page: complete, self-contained, and looked at in a browser in both colour schemes."""
 
 import re
-import shutil
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from prompt_tuning.commands.report import command, page
+from tests.commands.browser import contrast, needs_chromium
 from tests.commands.report import rows_fixture
 
-# Debian's, Ubuntu's and Google's names. Playwright's own downloads of browsers are not used.
-_CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-needs_chromium = pytest.mark.skipif(
-    _CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)"
-)
-# --no-sandbox: as root, as in containers; the page is ours. The rest: no connections of the browser's own.
-_FLAGS = (
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 _SCRIPT = "<script>document.title = 'taken'</script>"
 _SCHEMES = ("light", "dark")
 # Pixels: a desktop and a phone.
@@ -152,14 +136,6 @@ def test_texts_of_rows_are_no_html(html):
     assert "NonFiniteError: &lt;script&gt;" in html
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
-        yield started
-        started.close()
-
-
 @pytest.fixture
 def open_page(browser, report):
     """Opens the page; at the end nothing may have been complained about or asked of a network."""
@@ -234,18 +210,6 @@ def test_nothing_is_wider_than_the_window_or_outside_a_figure(open_page, scheme,
     assert all(0.5 < share <= 1 for share in fits)
 
 
-def _contrast(one, other):
-    """Contrast of two colours, "rgb(r, g, b)", as WCAG 2 defines it: 1 to 21."""
-
-    def luminance(colour):
-        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
 @needs_chromium
 @pytest.mark.parametrize("scheme", _SCHEMES)
 def test_everything_can_be_read_in_both_schemes(open_page, scheme):
@@ -256,14 +220,14 @@ def test_everything_can_be_read_in_both_schemes(open_page, scheme):
       return getComputedStyle(probe).color;
     })"""
     background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (_contrast(background, "rgb(255, 255, 255)") < 1.1) == (scheme == "light")
+    assert (contrast(background, "rgb(255, 255, 255)") < 1.1) == (scheme == "light")
     # WCAG 2: 4.5 for text, 3 for lines and markers.
     for colour in tab.evaluate(resolve, ["ink", "muted", "link"]):
-        assert _contrast(colour, background) >= 4.5
+        assert contrast(colour, background) >= 4.5
     for colour in tab.evaluate(resolve, [f"s{index}" for index in range(6)]):
-        assert _contrast(colour, background) >= 3
+        assert contrast(colour, background) >= 3
     warning, surface = tab.evaluate(resolve, ["warn", "warn-surface"])
-    assert _contrast(warning, surface) >= 4.5
+    assert contrast(warning, surface) >= 4.5
     # The drawn figures take these colours.
     texts = tab.evaluate("""() => [...document.querySelectorAll('figure svg [id*="text_"] g')]
       .map(text => getComputedStyle(text).fill)""")

@@ -1,0 +1,1 @@
+"""`prompt-tuning serve` under load: beside PEFT and transformers, and for as long as one likes."""

@@ -1,0 +1,141 @@
+"""A long load of mixed requests on one server: no answer may be lost or another's, and memory stays as it is.
+
+What each answer should be is computed before, by `prompt-tuning infer` from the same texts. Prompts are loaded and
+unloaded meanwhile, more than are resident; at the end SIGTERM comes while answers are on their way.
+"""
+
+import asyncio
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+import httpx2
+
+from prompt_tuning.launch.benchmarks.measuring import MIB
+from prompt_tuning.launch.benchmarks.serving import load, subject
+from prompt_tuning.launch.benchmarks.serving.mixed import LABELS, Known, Mixed
+from prompt_tuning.launch.benchmarks.serving.processes import Server, free_port
+from prompt_tuning.launch.benchmarks.serving.subject import Ask, Subject
+
+_PROMPTS, _RESIDENT = 12, 6
+_QUESTIONS = 2000
+_SAMPLES = 40
+# Of what is resident after a quarter of the load, what may come on top until its end: arenas of the allocator.
+_GROWTH = 0.1
+
+
+def run(number: int, size: str, clients: int, seed: int) -> int:
+    """Puts on the load, prints what came of it, and returns 0 if all was as it should be.
+
+    Args:
+      number: Requests.
+      size: Of the model.
+      clients: How many send at once.
+      seed: Of all that is drawn.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        served = subject.make(folder, size, _PROMPTS, 0)
+        asks = subject.questions(min(_QUESTIONS, max(64, number // 4)), served.names, seed)
+        known = answers(served, [Ask(a.model, a.prompt, subject.OUTPUTS) for a in asks])
+        own = len({one.text for one in known})
+        print(f"{len(known)} questions, {own} different answers", flush=True)
+        with _start(served) as server:
+            mixed = Mixed(server.url, known, seed)
+            memory = asyncio.run(_put_on(mixed, server, number, clients))
+            left = asyncio.run(_terminate(mixed, server, known[: 2 * clients]))
+            code = server.code()
+            said = [line for line in server.log().splitlines() if "Traceback" in line]
+    print(*mixed.troubles, sep="\n")
+    print(json.dumps(mixed.counts, indent=1))
+    print("resident MiB:", ", ".join(f"{n:,}: {b / MIB:,.0f}" for n, b in memory))
+    print(
+        f"SIGTERM with {left} answers on their way: exit code {code}; {len(said)} tracebacks in the log"
+    )
+    settled, last = memory[len(memory) // 4][1], memory[-1][1]
+    is_flat = last <= settled * (1 + _GROWTH)
+    wrong = sum(mixed.counts[what] for what in ("wrong", "lost", "crossed"))
+    print(f"wrong, lost or crossed: {wrong}; memory is {'flat' if is_flat else 'not flat'}")
+    return int(bool(wrong or code or said or not is_flat))
+
+
+def answers(served: Subject, asks: Sequence[Ask]) -> list[Known]:
+    """Returns questions with the answers and scores that `prompt-tuning infer` has for them."""
+    questions = [{"inputs": ask.prompt, "task": ask.model} for ask in asks]
+    texts = _infer(served, "predict", questions)
+    rows = [{**one, "targets": label} for one in questions for label in LABELS]
+    scores = [row["score"] for row in _infer(served, "score", rows)]
+    return [
+        Known(ask, text["prediction"], tuple(scores[i * len(LABELS) :][: len(LABELS)]))
+        for i, (ask, text) in enumerate(zip(asks, texts, strict=True))
+    ]
+
+
+def _infer(served: Subject, mode: str, rows: Sequence[object]) -> list[dict]:
+    """What `prompt-tuning infer` writes for each row."""
+    file, out = served.folder / f"{mode}.jsonl", served.folder / mode
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model, *others = served.flags
+    lengths = {"inputs": subject.INPUTS, "targets": subject.OUTPUTS}
+    command = [sys.executable, "-m", "prompt_tuning", "infer", model]
+    command += ["--gin_file=prompt_tuning/configs/runs/prompt_infer.gin", *others, served.prompts()]
+    command += [f"--gin.INFER_INPUT_FILE={str(file)!r}", f"--gin.INFER_OUTPUT_DIR={str(out)!r}"]
+    command += [f"--gin.TASK_FEATURE_LENGTHS={lengths!r}", f"--gin.infer.infer.mode={mode!r}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise SystemExit(done.stdout[-4000:])
+    return [
+        json.loads(line)
+        for line in (out / f"{mode}-{mode}.jsonl-00000-of-00001").read_text().splitlines()
+    ]
+
+
+def _start(served: Subject) -> Server:
+    """The server, which finds the prompts in its folder, more than it holds on the device."""
+    port = free_port()
+    flags = [*served.sizes(_RESIDENT), f"--prompts_dir={served.folder / subject.PROMPTS}"]
+    flags.append(f"--port={port}")
+    return Server(["-m", "prompt_tuning", "serve", *served.flags, *flags], port)
+
+
+async def _put_on(mixed: Mixed, server: Server, number: int, clients: int) -> list[tuple[int, int]]:
+    """Sends everything; returns what was resident after how many requests."""
+    memory, began = [(0, server.resident_bytes())], time.perf_counter()
+
+    def seen(done: int) -> None:
+        if done % max(1, number // _SAMPLES) == 0:
+            memory.append((done, server.resident_bytes()))
+            rate = done / (time.perf_counter() - began)
+            print(f"{done:,} requests, {rate:.1f}/s, {memory[-1][1] / MIB:,.0f} MiB", flush=True)
+
+    await mixed.send(number, clients, seen)
+    return memory
+
+
+async def _terminate(mixed: Mixed, server: Server, known: Sequence[Known]) -> int:
+    """Sends SIGTERM while answers are on their way; returns how many were, which must come whole and right."""
+    under_way = 0
+
+    async def ask(one: Known) -> None:
+        nonlocal under_way
+        body = {"model": one.ask.model, "prompt": one.ask.prompt, "stream": True}
+        try:
+            async with httpx2.AsyncClient(base_url=server.url, timeout=300) as http:
+                async with http.stream("POST", load.PATH, json=body) as response:
+                    if response.status_code == 200:
+                        under_way += 1
+                        if under_way == len(known) // 2:
+                            server.terminate()
+                        mixed.check(one, "".join([text async for text in load.texts(response)]))
+        except httpx2.ConnectError:
+            mixed.counts["refused a connection after SIGTERM"] += 1
+        except Exception as error:
+            mixed.counts["lost"] += 1
+            mixed.troubles.append(f"after SIGTERM: {error!r}")
+
+    await asyncio.gather(*map(ask, known))
+    return under_way
