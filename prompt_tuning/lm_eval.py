@@ -79,14 +79,16 @@ class PromptTuningLM(TemplateLM):
             if not name.startswith(_GIN):
                 known = [*_OF_TORCH, "run", "gin_file", "checkpoint", "initial_checkpoint"]
                 check_choice("model_args", name, [*known, "allow_imports", "task", "max_length"])
-        if (run is None) == (gin_file is None) or (run is not None and bindings):
+        of_the_other = bindings if run is not None else checkpoint or initial_checkpoint
+        if (run is None) == (gin_file is None) or of_the_other:
             raise ConfigError(
                 "model_args name no model, or two",
-                got=f"run = {run}, gin_file = {gin_file}, {len(bindings)} bindings",
+                got=f"run = {run}, gin_file = {gin_file}, {of_the_other or 'no more'}",
                 expected="run=MODEL_DIR, or gin_file=FILE with gin.CHECKPOINT_PATH=PATH",
-                fix="give one of the two",
+                fix="give one of the two, and what belongs to it",
             )
         rows = _number("batch_size", batch_size)
+        width = None if max_length is None else _number("max_length", max_length)
         if run is not None:
             self._run = predict.load_run(
                 run,
@@ -97,8 +99,7 @@ class PromptTuningLM(TemplateLM):
             )
         else:
             self._run = predict.load_model(_listed(gin_file or ()), bindings, batch_size=rows)
-        default = self._run.lengths.get("inputs", _INPUT_LENGTH)
-        self.max_length = default if max_length is None else _number("max_length", max_length)
+        self.max_length = width or self._run.lengths.get("inputs", _INPUT_LENGTH)
         self._of_task = self._number_of(task)
 
     def _number_of(self, task: str | None) -> dict[str, np.ndarray]:

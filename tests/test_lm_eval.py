@@ -84,9 +84,11 @@ def test_what_is_wrong_on_the_command_line_has_no_traceback(run, capsys, monkeyp
     ("arguments", "words"),
     [
         ({}, "run = None"),
-        ({"run": "/a", "gin.PROMPT_LENGTH": 4}, "1 bindings"),
+        ({"run": "/a", "gin.PROMPT_LENGTH": 4}, "PROMPT_LENGTH"),
+        ({"gin_file": "a.gin", "checkpoint": "/b"}, "gin_file = a.gin, /b"),
         ({"run": "/a", "batch_size": "auto"}, "batch_size is no number: got 'auto'"),
-        ({"gin_file": "a.gin", "max_length": 0}, "a.gin"),
+        ({"gin_file": "a.gin", "max_length": 0}, "max_length is no number: got 0"),
+        ({"gin_file": "a.gin"}, "a.gin"),
         ({"run": "/a", "checkpoints": "/b"}, "Closest matches: checkpoint"),
         ({"run": "/no/such"}, "holds no config.gin"),
     ],
