@@ -56,7 +56,7 @@ def test_the_commands_for_skypilot_hand_over_what_was_checked(tmp_path):
     by_name = {name: [w for w in found if w[0] == name] for name in ("prompt-tuning", "sky")}
     checked, planned, *_ = by_name["prompt-tuning"]
     assert checked[1] == "train" and checked[-2] == "--dry_run"
-    assert planned[1:-1] == ["plan", "--search", "--topology=v5e", *checked[2:-2]]
+    assert planned[1:-1] == ["plan", "--topology=v5e:2x4", *checked[2:-2]]
     launched = [w for w in by_name["sky"] if w[1:3] == ["jobs", "launch"]]
     of_run, of_cell = launched
     data = "--tfds_data_dir=gs://my-project-prompts/tfds"
