@@ -162,7 +162,7 @@ def test_sigterm_under_load_loses_nothing_that_was_taken(inputs, tmp_path):
 def test_a_signal_ends_at_once_what_was_told_before_or_is_not_ready(monkeypatch, is_ready):
     codes = []
     monkeypatch.setattr(server.os, "_exit", codes.append)
-    made = server._Server(uvicorn.Config(None))
+    made = server._Server(uvicorn.Config("no:app"))
     made.is_ready = is_ready
     made.handle_exit(signal.SIGTERM, None)
     assert made.should_exit and codes == ([] if is_ready else [143])
