@@ -238,18 +238,23 @@ class Engine:
         """Turn after turn, until it is closed."""
         with self._partitioner.activate():
             while (waiting := self._next()) is not None:
-                done: set[Open] = set()
                 try:
-                    done.update(self._scheduler.turn(waiting))
+                    self._turn(waiting)
                 except Exception:
                     # A device that is gone, most likely; each request says so for itself.
                     logging.exception("A turn failed")
                 with self._changed:
-                    self._waiting = [r for r in self._waiting if r not in done and not r.ended]
                     self._changed.notify_all()
             self._scheduler.end_all("cancelled")
             for request in self._waiting:
                 self._scheduler.finish(request, "cancelled")
+
+    def _turn(self, waiting: list[Open]) -> None:
+        begun = self._scheduler.begin(waiting)
+        with self._changed:
+            self._waiting = [request for request in self._waiting if request not in begun]
+            has_waiting = any(isinstance(request, OpenGenerate) for request in self._waiting)
+        self._scheduler.decode(has_waiting)
 
     def _next(self) -> list[Open] | None:
         """Waits for something to do, and returns those that wait; None if the engine is closed."""
