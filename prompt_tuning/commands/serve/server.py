@@ -168,8 +168,9 @@ def _run(
             await _look(service)
             server.is_ready = True
             names = len(service.engine.names())
-            address = "{}:{}".format(*listener.getsockname())
-            print(f"Serving {names} prompts at http://{address}", flush=True)
+            host, port = listener.getsockname()[:2]
+            host = f"[{host}]" if ":" in host else host
+            print(f"Serving {names} prompts at http://{host}:{port}", flush=True)
             while service.folder is not None:
                 await asyncio.sleep(_PERIOD)
                 await _look(service)

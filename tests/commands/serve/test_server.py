@@ -16,7 +16,7 @@ import uvicorn
 import yaml
 
 from prompt_tuning import cli
-from prompt_tuning.commands.serve import bodies, command, server
+from prompt_tuning.commands.serve import bodies, command, engine, server
 from prompt_tuning.errors import ConfigError
 from tests.commands.serve.conftest import KEY, serve_flags
 from tests.helpers import REPO
@@ -51,6 +51,15 @@ def test_a_port_that_is_taken_is_told(inputs, tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert cli.main(["serve", *made, f"--port={taken.getsockname()[1]}"]) == 2
     assert "Address already in use" in capsys.readouterr().err
+
+
+def test_a_device_without_memory_is_told(inputs, tmp_path, capsys, monkeypatch):
+    def warm(self):
+        raise ConfigError("No memory", got=1, expected="more", fix="lower serve.Engine.slots")
+
+    monkeypatch.setattr(engine.Engine, "warm", warm)
+    assert cli.main(["serve", *serve_flags(inputs, tmp_path)[0]]) == 2
+    assert "lower serve.Engine.slots" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "# none\n", "two words\n", "é\n"])
