@@ -107,8 +107,7 @@ def test_a_checkpoint_and_its_prompts(tmp_path, scan_layers):
     assert not engine.model.module.scan_layers
     engine.load("b", prompts["a"])
     engine.warm()
-    bare = EncoderDecoderModel(T5(tiny_run.run_config()), None, None)
-    offline = Offline(bare, engine.params, {None: prompt_of(0), "a": tuned, "b": tuned})
+    offline = Offline(engine.model, engine.params, {None: prompt_of(0), "a": tuned, "b": tuned})
     works = random_work(["a", "b"], 24)
     check_answers(offline, {work: ask(engine, work) for work in works})
     answer = ask(engine, Generate(None, (5, 6, 7), 12)).wait()
