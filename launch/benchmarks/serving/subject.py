@@ -70,7 +70,7 @@ class Subject:
         """Returns the sizes of the server's engine, as flags."""
         sizes = {
             "resident_prompts": resident_prompts,
-            "input_lengths": (32, 64, INPUTS),
+            "input_lengths": (64, INPUTS),
             "output_length": OUTPUTS,
             "prompt_length": max(_LENGTHS[self.size]),
         }
