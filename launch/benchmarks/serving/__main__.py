@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--sizes", default=",".join(subject.SIZES), help=f"of {', '.join(subject.SIZES)}")
+    add("--sizes", default="mini,small", help=f"of {', '.join(subject.SIZES)}")
     add("--clients", default="1,8,64", help="numbers of clients, the least first")
     add("--requests", type=int, default=64, help="in a round")
     add("--rounds", type=int, default=2, help="of each side and number of clients")

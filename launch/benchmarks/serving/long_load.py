@@ -5,16 +5,17 @@ unloaded meanwhile, more than are resident; at the end SIGTERM comes while answe
 """
 
 import asyncio
+import itertools
 import json
 import pathlib
-import subprocess
-import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import httpx2
 
+from prompt_tuning import cli
 from prompt_tuning.launch.benchmarks.measuring import MIB
 from prompt_tuning.launch.benchmarks.serving import load, subject
 from prompt_tuning.launch.benchmarks.serving.mixed import LABELS, Known, Mixed
@@ -42,8 +43,7 @@ def run(number: int, size: str, clients: int, seed: int) -> int:
         served = subject.make(folder, size, _PROMPTS, 0)
         asks = subject.questions(min(_QUESTIONS, max(64, number // 4)), served.names, seed)
         known = answers(served, [Ask(a.model, a.prompt, subject.OUTPUTS) for a in asks])
-        own = len({one.text for one in known})
-        print(f"{len(known)} questions, {own} different answers", flush=True)
+        print(f"{len(known)} questions with an answer that no other one has", flush=True)
         with _start(served) as server:
             mixed = Mixed(server.url, known, seed)
             memory = asyncio.run(_put_on(mixed, server, number, clients))
@@ -64,15 +64,14 @@ def run(number: int, size: str, clients: int, seed: int) -> int:
 
 
 def answers(served: Subject, asks: Sequence[Ask]) -> list[Known]:
-    """Returns questions with the answers and scores that `prompt-tuning infer` has for them."""
+    """Returns the questions whose answer is that of no other one, with what `prompt-tuning infer` has for them."""
     questions = [{"inputs": ask.prompt, "task": ask.model} for ask in asks]
-    texts = _infer(served, "predict", questions)
-    rows = [{**one, "targets": label} for one in questions for label in LABELS]
-    scores = [row["score"] for row in _infer(served, "score", rows)]
-    return [
-        Known(ask, text["prediction"], tuple(scores[i * len(LABELS) :][: len(LABELS)]))
-        for i, (ask, text) in enumerate(zip(asks, texts, strict=True))
-    ]
+    texts = [row["prediction"] for row in _infer(served, "predict", questions)]
+    times = Counter(texts)
+    own = [i for i, text in enumerate(texts) if times[text] == 1]
+    rows = [{**questions[i], "targets": label} for i in own for label in LABELS]
+    scores = iter([row["score"] for row in _infer(served, "score", rows)])
+    return [Known(asks[i], texts[i], tuple(itertools.islice(scores, len(LABELS)))) for i in own]
 
 
 def _infer(served: Subject, mode: str, rows: Sequence[object]) -> list[dict]:
@@ -81,17 +80,13 @@ def _infer(served: Subject, mode: str, rows: Sequence[object]) -> list[dict]:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     model, *others = served.flags
     lengths = {"inputs": subject.INPUTS, "targets": subject.OUTPUTS}
-    command = [sys.executable, "-m", "prompt_tuning", "infer", model]
-    command += ["--gin_file=prompt_tuning/configs/runs/prompt_infer.gin", *others, served.prompts()]
+    command = ["infer", model, "--gin_file=prompt_tuning/configs/runs/prompt_infer.gin", *others]
     command += [f"--gin.INFER_INPUT_FILE={str(file)!r}", f"--gin.INFER_OUTPUT_DIR={str(out)!r}"]
     command += [f"--gin.TASK_FEATURE_LENGTHS={lengths!r}", f"--gin.infer.infer.mode={mode!r}"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise SystemExit(done.stdout[-4000:])
-    return [
-        json.loads(line)
-        for line in (out / f"{mode}-{mode}.jsonl-00000-of-00001").read_text().splitlines()
-    ]
+    if code := cli.main([*command, served.prompts()]):
+        raise SystemExit(code)
+    lines = (out / f"{mode}-{mode}.jsonl-00000-of-00001").read_text().splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def _start(served: Subject) -> Server:

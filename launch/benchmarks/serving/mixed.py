@@ -49,8 +49,7 @@ class Mixed:
 
     Args:
       url: The server.
-      known: Questions. What a request asks is drawn from them: its text is in none but its own, and so is, but for
-        few, its answer.
+      known: Questions, from which requests are drawn; each with an answer that no other one has.
       seed: Of all that is drawn.
 
     Attributes:
@@ -61,7 +60,7 @@ class Mixed:
     def __init__(self, url: str, known: Sequence[Known], seed: int):
         self._url, self._known = url, known
         self._random = random.Random(seed)
-        self._texts = Counter(one.text for one in known)
+        self._texts = frozenset(one.text for one in known)
         self._lent = 0
         self.counts: Counter[str] = Counter()
         self.troubles: list[str] = []

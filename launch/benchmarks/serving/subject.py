@@ -16,10 +16,10 @@ from prompt_tuning.params.names import EMBEDDING
 VOCABULARY = f"{ladder.LADDER}/vocabulary.model"
 WEIGHTS, PROMPTS, ADAPTERS = "weights", "prompts", "adapters"
 INPUTS, OUTPUTS = 128, 32
-_LADDER = f"{ladder.LADDER}/mini/adapted/checkpoint_1200"
 # Positions of the shortest and of the longest prompt.
-_LENGTHS = {"mini": (5, 20), "small": (20, 100)}
+_LENGTHS = {"pico": (3, 8), "mini": (5, 20), "small": (20, 100)}
 SIZES = tuple(_LENGTHS)
+_RANDOM = "small"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Subject:
 
     Attributes:
       folder: The folder.
-      size: "mini", the ladder's own weights, or "small", random ones.
+      size: A rung of the ladder, with its own weights, or "small", with random ones.
       names: Of the prompts, which lie at `prompts/NAME.npy`.
     """
 
@@ -56,8 +56,8 @@ class Subject:
         """Which model it is, and where its weights are, for any command."""
         shared = [f"--gin.CHECKPOINT_PATH={str(self.folder / WEIGHTS)!r}"]
         shared += ["--gin.utils.RestoreCheckpointConfig.dtype='float32'"]
-        if self.size == "mini":
-            return ["--gin_file=prompt_tuning/configs/ladder/mini.gin", *shared]
+        if self.size != _RANDOM:
+            return [f"--gin_file=prompt_tuning/configs/ladder/{self.size}.gin", *shared]
         vocabulary = "seqio.SentencePieceVocabulary.sentencepiece_model_file"
         return [
             "--gin_file=prompt_tuning/configs/models/t5_1_1_small_prompt.gin",
@@ -70,7 +70,7 @@ class Subject:
         """Returns the sizes of the server's engine, as flags."""
         sizes = {
             "resident_prompts": resident_prompts,
-            "input_lengths": (32, 64, INPUTS),
+            "input_lengths": (64, INPUTS),
             "output_length": OUTPUTS,
             "prompt_length": max(_LENGTHS[self.size]),
         }
@@ -95,10 +95,12 @@ def make(folder: pathlib.Path, size: str, num_prompts: int, num_adapters: int) -
       num_adapters: How many of the first ones are written as PEFT's adapters too.
     """
     config = measuring.config_of(size)
-    source = open_source(ladder.locate(_LADDER)) if size == "mini" else None
-    random_checkpoints.write_huggingface(
-        folder / WEIGHTS, config, load_memory.param_shapes(config), source and source.read
-    )
+    read = None
+    if size != _RANDOM:
+        rung = f"{ladder.LADDER}/{size}/adapted/checkpoint_1200"
+        read = open_source(ladder.locate(rung)).read
+    shapes = load_memory.param_shapes(config)
+    random_checkpoints.write_huggingface(folder / WEIGHTS, config, shapes, read)
     rng = np.random.default_rng(0)
     table = open_source(folder / WEIGHTS).read(EMBEDDING).astype(np.float32)
     low, high = _LENGTHS[size]

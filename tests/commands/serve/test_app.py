@@ -1,10 +1,19 @@
 """The server as a stranger finds it: methods, keys, sizes, cut bodies, readers that are slow or gone."""
 
+import asyncio
 import json
 import socket
 import time
+import types
+from typing import Any
 
 import pytest
+
+from prompt_tuning.commands.serve import app
+from prompt_tuning.commands.serve.metrics import Meters
+from prompt_tuning.commands.serve.scheduler import Scheduler
+from prompt_tuning.commands.serve.service import Service
+from prompt_tuning.commands.serve.texts import Texts
 
 COMPLETE = {"model": "boolq", "prompt": "the old mill"}
 HEAD = (
@@ -91,6 +100,19 @@ def test_a_body_that_is_cut_off_costs_nothing(served):
     assert _exchange(served, b"GARBAGE\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.fixture
+def slowly(monkeypatch):
+    """Has the engine wait before its steps, so that there is something to see under way."""
+    decode = Scheduler.decode
+
+    def slow(self, has_waiting):
+        time.sleep(0.1)
+        decode(self, has_waiting)
+
+    monkeypatch.setattr(Scheduler, "decode", slow)
+
+
+@pytest.mark.usefixtures("slowly")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_frees_its_slots(served, stream):
     cancelled = 'prompt_tuning_finished_total{reason="cancelled"}'
@@ -122,6 +144,7 @@ def test_who_reads_slowly_holds_up_nobody(served):
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.usefixtures("slowly")
 def test_more_than_may_wait_is_told_when_to_come_again(served):
     content = {**COMPLETE, "prompt": ["the old mill"] * 24, "temperature": 2}
     body = json.dumps(content).encode()
@@ -141,3 +164,22 @@ def test_every_figure_of_the_engine_is_told(served):
     assert {"prompt_tuning_slots", "prompt_tuning_output_tokens_total"} <= stats
     assert served.figure("prompt_tuning_first_token_seconds_count") > 0
     assert served.figure("process_resident_memory_bytes") > 0
+
+
+@pytest.mark.parametrize(("host", "status"), [("localhost:8000", 200), ("evil.example", 400)])
+def test_without_keys_no_other_name_leads_here(host, status):
+    engine: Any = types.SimpleNamespace(is_ready=True)
+    service = Service(engine, Texts(engine), Meters(engine))
+    application = app.make_app(service, frozenset(), ("localhost",))
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "GET", "path": "/health", "query_string": b""}
+    scope["headers"] = [(b"host", host.encode())]
+    asyncio.run(application(scope, receive, send))
+    assert sent[0]["status"] == status

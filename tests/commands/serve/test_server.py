@@ -16,7 +16,7 @@ import uvicorn
 import yaml
 
 from prompt_tuning import cli
-from prompt_tuning.commands.serve import bodies, command, server
+from prompt_tuning.commands.serve import bodies, command, engine, server
 from prompt_tuning.errors import ConfigError
 from tests.commands.serve.conftest import KEY, serve_flags
 from tests.helpers import REPO
@@ -51,6 +51,15 @@ def test_a_port_that_is_taken_is_told(inputs, tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert cli.main(["serve", *made, f"--port={taken.getsockname()[1]}"]) == 2
     assert "Address already in use" in capsys.readouterr().err
+
+
+def test_a_device_without_memory_is_told(inputs, tmp_path, capsys, monkeypatch):
+    def warm(self):
+        raise ConfigError("No memory", got=1, expected="more", fix="lower serve.Engine.slots")
+
+    monkeypatch.setattr(engine.Engine, "warm", warm)
+    assert cli.main(["serve", *serve_flags(inputs, tmp_path)[0]]) == 2
+    assert "lower serve.Engine.slots" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "# none\n", "two words\n", "é\n"])
@@ -103,7 +112,7 @@ def test_the_manifest_asks_what_there_is():
 
 def _stream(port, texts, answers):
     """Asks for a stream that takes a while; keeps its bytes."""
-    content = {"model": "boolq", "prompt": texts, "temperature": 2, "stream": True, "seed": 0}
+    content = {"model": "boolq", "prompt": texts, "n": 16, "temperature": 2, "stream": True}
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/completions",
         json.dumps(content).encode(),
@@ -121,7 +130,7 @@ def _stream(port, texts, answers):
 def test_sigterm_under_load_loses_nothing_that_was_taken(inputs, tmp_path):
     flags, _ = serve_flags(inputs, tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    argv = [sys.executable, "-m", "prompt_tuning", "serve", *flags]
+    argv = [sys.executable, "-m", "prompt_tuning", "serve", *flags, "--gin.serve.Engine.queue=400"]
     with subprocess.Popen(
         argv, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -153,7 +162,7 @@ def test_sigterm_under_load_loses_nothing_that_was_taken(inputs, tmp_path):
             json.loads(e[6:]) for e in answer.decode().split("\n\n") if e.startswith("data: {")
         ]
         ended = [c["index"] for e in events for c in e["choices"] if c["finish_reason"]]
-        assert sorted(ended) == list(range(6)) and answer.endswith(b"data: [DONE]\n\n")
+        assert sorted(ended) == list(range(96)) and answer.endswith(b"data: [DONE]\n\n")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
 
@@ -162,7 +171,7 @@ def test_sigterm_under_load_loses_nothing_that_was_taken(inputs, tmp_path):
 def test_a_signal_ends_at_once_what_was_told_before_or_is_not_ready(monkeypatch, is_ready):
     codes = []
     monkeypatch.setattr(server.os, "_exit", codes.append)
-    made = server._Server(uvicorn.Config(None))
+    made = server._Server(uvicorn.Config("no:app"))
     made.is_ready = is_ready
     made.handle_exit(signal.SIGTERM, None)
     assert made.should_exit and codes == ([] if is_ready else [143])

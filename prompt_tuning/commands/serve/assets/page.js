@@ -80,24 +80,27 @@ async function ask() {
   $("answers").replaceChildren();
   const cards = texts.map(addCard);
   let [done, failed] = [0, 0];
-  const told = () => `${done} of ${count(texts.length, "example")} answered by ${request.model}`;
-  say("progress", `${told()} …`);
+  const tell = (end) => {
+    // Another run may have begun, and has the page.
+    if (asking === run) say("progress", `${done} of ${count(texts.length, "example")} answered by ${request.model}${end}`);
+  };
+  tell(" …");
   const lane = async () => {
-    for (let card; !run.signal.aborted && (card = cards.shift()); done++) {
-      await answer(card, request, labels, run.signal).catch((error) => {
+    for (let card; (card = cards.shift()); ) {
+      try {
+        await answer(card, request, labels, run.signal);
+        done++;
+      } catch (error) {
         failed++;
         show(card.querySelector(".warning"), run.signal.aborted ? "Stopped." : sentence(error));
-      });
+      }
       card.removeAttribute("aria-busy");
-      say("progress", `${told()} …`);
+      tell(" …");
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, lane));
-  if (asking !== run) return;
-  $("stop").disabled = true;
-  done -= failed;
-  const wrong = failed && !run.signal.aborted ? `, ${failed} not` : "";
-  say("progress", `${told()}${wrong}${run.signal.aborted ? ", then stopped" : ""}.`);
+  if (asking === run) $("stop").disabled = true;
+  tell(run.signal.aborted ? ", then stopped." : failed ? `, ${failed} not.` : ".");
 }
 
 function stop() {
