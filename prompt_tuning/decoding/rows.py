@@ -1,6 +1,6 @@
 """Decoding of rows that began at different times, each with its own temperature, seed and end."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float, Int, UInt32
 
 from prompt_tuning.decoding.loop import TokensToLogits
 from prompt_tuning.decoding.sampling import MIN_TEMPERATURE, keep_nucleus
-from prompt_tuning.types import Array, PyTree
+from prompt_tuning.types import PyTree
 
 
 class Rows(NamedTuple):
-    """Where each of R rows is, and what it asks for.
+    """Where each of R rows is, and what it asks for; NumPy's arrays or JAX's.
 
     Attributes:
       live: Whether it is decoded at all.
@@ -26,18 +26,18 @@ class Rows(NamedTuple):
       tells: Whether it wants to know the likeliest tokens.
     """
 
-    live: Bool[Array, " R"]
-    token: Int[Array, " R"]
-    position: Int[Array, " R"]
-    limit: Int[Array, " R"]
-    temperature: Float[Array, " R"]
-    top_p: Float[Array, " R"]
-    seed: UInt32[Array, " R"]
-    tells: Bool[Array, " R"]
+    live: Bool[Any, " R"]
+    token: Int[Any, " R"]
+    position: Int[Any, " R"]
+    limit: Int[Any, " R"]
+    temperature: Float[Any, " R"]
+    top_p: Float[Any, " R"]
+    seed: UInt32[Any, " R"]
+    tells: Bool[Any, " R"]
 
 
 class Decoded(NamedTuple):
-    """What some steps decoded; `steps` [] of the K that are there, of rows until they ended.
+    """What some steps decoded, `steps` of K that are there; of a row that ended, what follows means nothing.
 
     Attributes:
       steps: How many.
@@ -47,11 +47,11 @@ class Decoded(NamedTuple):
       top_log_probs: [K, R, A] float32.
     """
 
-    steps: Int[Array, ""]
-    ids: Int[Array, "K R"]
-    log_probs: Float[Array, "K R"]
-    top_ids: Int[Array, "K R A"]
-    top_log_probs: Float[Array, "K R A"]
+    steps: Int[Any, ""]
+    ids: Int[Any, "K R"]
+    log_probs: Float[Any, "K R"]
+    top_ids: Int[Any, "K R A"]
+    top_log_probs: Float[Any, "K R A"]
 
 
 def decode_steps(
@@ -60,8 +60,8 @@ def decode_steps(
     rows: Rows,
     *,
     most_steps: int,
-    steps: Int[Array, ""],
-    stops_early: Bool[Array, ""],
+    steps: Int[Any, ""],
+    stops_early: Bool[Any, ""],
     eos_id: int,
     alternatives: int,
 ) -> tuple[PyTree, Decoded]:
@@ -89,10 +89,10 @@ def decode_steps(
 
     def decode_position(loop: tuple[Rows, PyTree, Decoded]) -> tuple[Rows, PyTree, Decoded]:
         now, cache, decoded = loop
-        logits, cache = tokens_to_logits(jnp.asarray(now.token)[:, None], cache)
+        logits, cache = tokens_to_logits(now.token[:, None], cache)
         made = _picked(now, logits.astype(jnp.float32), alternatives)
         kept = (
-            lax.dynamic_update_index_in_dim(jnp.asarray(all_steps), new, decoded.steps, 0)
+            lax.dynamic_update_index_in_dim(all_steps, new, decoded.steps, 0)
             for all_steps, new in zip(decoded[1:], made, strict=True)
         )
         token, position = made[0], now.position + jnp.int32(1)
@@ -151,4 +151,4 @@ def _drawn(rows: Rows, is_drawn: jax.Array, logits: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.key(seed), position)
         return jax.random.categorical(key, row).astype(jnp.int32)
 
-    return jax.vmap(draw)(jnp.asarray(rows.seed), rows.position, scaled)
+    return jax.vmap(draw)(rows.seed, rows.position, scaled)

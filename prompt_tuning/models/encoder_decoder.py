@@ -304,6 +304,7 @@ class EncoderDecoderModel:
         hidden = self.module.apply(
             {"params": params}, tokens, enable_dropout=False, method=self.module.encode, **prompts
         )
+        assert isinstance(hidden, jax.Array), "no collection is mutable"
         return Encoded(params, tokens, hidden, prompts.get("prompt_mask"))
 
     def start_decoding(self, encoded: "Encoded", length: int) -> dict[str, PyTree]:
@@ -329,9 +330,9 @@ class EncoderDecoderModel:
         logits, changed = self._decode(encoded, variables, ids, length, ["cache"])
         return logits[:, 0, :], changed["cache"]
 
-    def _decode(self, encoded, variables, ids, length, mutable):
+    def _decode(self, encoded, variables, ids, length, mutable) -> tuple[jax.Array, Any]:
         """One call of the decoder with a cache; the logits, and the collections that changed."""
-        return self.module.apply(
+        result: Any = self.module.apply(
             {"params": encoded.params, **variables},
             encoded.hidden,
             encoded.tokens,
@@ -344,6 +345,7 @@ class EncoderDecoderModel:
             mutable=mutable,
             method=self.module.decode,
         )
+        return result
 
     def decodes_apart(self, length: int) -> bool:
         """Returns whether stacked layers are to be taken apart for decoding so many tokens."""

@@ -44,7 +44,7 @@ class Score:
     Attributes:
       prompt: See `Generate`.
       ids: See `Generate`.
-      targets: Each with the EOS that it ends with; none is empty.
+      targets: One or more, each with the EOS that it ends with; none is empty.
       deadline: See `Generate`.
     """
 

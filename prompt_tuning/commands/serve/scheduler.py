@@ -3,7 +3,7 @@
 import collections
 import time
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from absl import logging
 
@@ -16,6 +16,15 @@ from prompt_tuning.models.config import SpecialIds
 
 # Seconds that one call may take as long as it has more than one step: what comes meanwhile waits for its end.
 _CALL_SECS = 0.05
+
+_COUNTS = (
+    "output_tokens",
+    "scored_targets",
+    "encoder_batches",
+    "score_batches",
+    "decoder_steps",
+    *(f"finished_{reason}" for reason in get_args(Reason)),
+)
 
 _Open = TypeVar("_Open", bound=Open)
 
@@ -34,7 +43,7 @@ class Scheduler:
     def __init__(self, programs: Programs, ids: SpecialIds):
         """Begins with empty slots; `programs` are warm, with nothing in their table that is needed."""
         self.residents = Residents(programs.capacity, programs.put_set)
-        self.counts: collections.Counter[str] = collections.Counter()
+        self.counts: collections.Counter[str] = collections.Counter(dict.fromkeys(_COUNTS, 0))
         self._programs, self._ids = programs, ids
         self._slots: dict[int, OpenGenerate] = {}
         self._rows = no_rows(programs.slots)
@@ -52,7 +61,7 @@ class Scheduler:
             if (reason := request.overdue()) is not None:
                 self._free(slot, reason)
         for request in waiting:
-            if (reason := request.overdue()) is not None:
+            if not request.ended and (reason := request.overdue()) is not None:
                 self.finish(request, reason)
         answers = [r for r in waiting if isinstance(r, OpenGenerate) and not r.ended]
         scores = [r for r in waiting if isinstance(r, OpenScore) and not r.ended]

@@ -90,10 +90,13 @@ def test_mixed_requests_are_answered_as_infer_does_while_prompts_come_and_go(eng
     assert engine.names()[-1] == "prompt0" and engine.tuned("prompt0") is SETS["prompt0"]
     stats = engine.stats()
     assert stats["prompt_evictions"] > 3 and stats["resident_prompts"] == SETTINGS.resident_prompts
-    told = [(w, t) for w, a in zip(works, answers, strict=True) for t in a.tokens if w.logprobs]
-    for work, token in told:
+    generated = [(w, a) for w, a in zip(works, answers, strict=True) if isinstance(w, Generate)]
+    told = [
+        (work.logprobs, t) for work, answer in generated if work.logprobs for t in answer.tokens
+    ]
+    for count, token in told:
         assert token.top[0] == (token.id, pytest.approx(token.logprob, abs=1e-5))
-        assert len(token.top) == work.logprobs
+        assert len(token.top) == count
     assert len(told) > 20
 
 

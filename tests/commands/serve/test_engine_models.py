@@ -17,10 +17,10 @@ from prompt_tuning.params.names import is_added
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.run import many_prompts
+from prompt_tuning.run.many_prompts import TunedSet
 from tests import tiny_run
 from tests.commands.serve.tiny_engine import (
     SETTINGS,
-    Answer,
     Offline,
     ask,
     check_answers,
@@ -100,6 +100,7 @@ def test_a_checkpoint_and_its_prompts(tmp_path, scan_layers):
     module = T5(tiny_run.run_config(scan_layers=scan_layers), PromptConfig(3))
     model = EncoderDecoderModel(module, vocabulary, vocabulary)
     tuned = prompt_of(4)
+    assert tuned.prompt is not None
     np.save(tmp_path / "a.npy", tuned.prompt)
     restore = RestoreCheckpointConfig(path=str(inputs.checkpoint), dtype="float32")
     prompts = {"a": str(tmp_path / "a.npy")}
@@ -107,9 +108,11 @@ def test_a_checkpoint_and_its_prompts(tmp_path, scan_layers):
     assert not engine.model.module.scan_layers
     engine.load("b", prompts["a"])
     engine.warm()
-    offline = Offline(engine.model, engine.params, {None: prompt_of(0), "a": tuned, "b": tuned})
+    none = TunedSet(np.zeros((0, 32), np.float32), {}, {})
+    offline = Offline(engine.model, engine.params, {None: none, "a": tuned, "b": tuned})
     works = random_work(["a", "b"], 24)
     check_answers(offline, {work: ask(engine, work) for work in works})
-    answer = ask(engine, Generate(None, (5, 6, 7), 12)).wait()
-    assert isinstance(answer, Answer) and engine._own.prompt.shape == (0, 32)
+    works = [Generate(None, ids, 12) for ids in ((5, 6, 7), (9,), (11, 12))]
+    answers = [ask(engine, work) for work in works]
+    assert [(answer.ids, answer.reason) for answer in answers] == offline.generate(works)
     engine.close()
