@@ -16,6 +16,7 @@ from tests.test_architecture import FLOORS
 README = REPO / "README.md"
 INDEX = REPO / "docs/README.md"
 ARCHITECTURE = REPO / "docs/architecture.md"
+_NAMED = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 DOCUMENTS = sorted([*REPO.glob("*.md"), *(REPO / "docs").rglob("*.md")])
 
 
@@ -187,7 +188,7 @@ def test_every_module_on_a_command_line_is_there():
 def _defined(path: pathlib.Path) -> set[str]:
     """The classes, functions and constants of a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = {n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+    found = {n.name for n in ast.walk(tree) if isinstance(n, _NAMED)}
     targets = [t for n in tree.body if isinstance(n, ast.Assign) for t in n.targets]
     return found | {target.id for target in targets if isinstance(target, ast.Name)}
 

@@ -115,7 +115,7 @@ def test_the_wheel_names_its_licence_and_requirements(dist):
     extras = {
         line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Provides-Extra:")
     }
-    assert extras == {"tpu", "cuda", "test", "sweep", "cache", "t0", "hf"}
+    assert extras == {"tpu", "cuda", "test", "serve", "sweep", "cache", "t0", "hf"}
 
 
 def test_the_installed_command_starts_from_a_foreign_folder(dist, tmp_path):

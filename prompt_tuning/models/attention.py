@@ -349,7 +349,7 @@ def _bias_at(position_bias: PositionBias | None, index: jax.Array, length: int) 
     distances = position_bias(last, np.arange(2 * length - 1, dtype=np.int32))
     if index.ndim:
         # Rows that have ended count on, beyond what there is: what they read is not used, and must not be NaN.
-        of_rows = (length - 1 - index)[:, None] + np.arange(length, dtype=np.int32)
+        of_rows = (length - 1 - index)[:, None] + np.arange(length, dtype=np.int32)[None]
         taken = jnp.take(distances[0, :, 0], of_rows, axis=-1, mode="clip")
         return jnp.moveaxis(taken, 1, 0)[:, :, None]
     return jax.lax.dynamic_slice_in_dim(distances, length - 1 - index, length, axis=-1)

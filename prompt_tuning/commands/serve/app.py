@@ -3,13 +3,14 @@
 import functools
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -26,12 +27,18 @@ _KEYED = "/v1/"
 _GONE = 499
 
 
-def make_app(service: Service, keys: frozenset[str], lifespan: Any = None) -> Starlette:
+def make_app(
+    service: Service,
+    keys: frozenset[str],
+    hosts: Sequence[str] = ("*",),
+    lifespan: Any = None,
+) -> Starlette:
     """Returns the application.
 
     Args:
       service: What every endpoint is given.
       keys: Of which a request below /v1 names one; none lets every request pass.
+      hosts: What the server may be called in the header Host; "*" for anything.
       lifespan: What runs before the first and after the last request; Starlette's.
     """
     endpoints: list[tuple[str, str, Callable[..., Any]]] = [
@@ -58,7 +65,9 @@ def make_app(service: Service, keys: frozenset[str], lifespan: Any = None) -> St
         middleware=[
             Middleware(
                 _Door, meters=service.meters, keys=keys, paths={route.path for route in routes}
-            )
+            ),
+            # Else a page of another site could give its own name this machine's address, and ask as if it were ours.
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
         ],
         exception_handlers={ClientDisconnect: _gone, **dict.fromkeys(refusals, problems.answer)},
         lifespan=lifespan,

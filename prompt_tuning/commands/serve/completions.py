@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from sse_starlette import EventSourceResponse
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -33,9 +34,10 @@ async def complete(service: Service, request: Request) -> Response:
         works = _answers(service, body, inputs)
     completion = _Completion(service, body, inputs, Running(service.engine, works))
     if body.stream:
-        return EventSourceResponse(
-            completion.stream(), sep="\n", send_timeout=_SEND_TIMEOUT, cleanup_timeout=1
-        )
+        # A client may go before the first event is asked for; then nothing of the stream has run.
+        ends = BackgroundTask(completion.running.cancel)
+        events = completion.stream()
+        return EventSourceResponse(events, sep="\n", send_timeout=_SEND_TIMEOUT, background=ends)
     return JSONResponse(await running.unless_gone(request, completion.running, completion.whole()))
 
 

@@ -1,5 +1,6 @@
 """The serving engine: requests in, events out, on a thread of its own that no error of a request ends."""
 
+import concurrent.futures
 import threading
 from collections.abc import Mapping
 
@@ -67,7 +68,7 @@ class Engine:
         self._changed = threading.Condition()
         self._loaded: dict[str, TunedSet] = {}
         self._waiting: list[Open] = []
-        self._has_news = self._is_draining = self._is_closing = False
+        self._has_news = self._is_warm = self._is_draining = self._is_closing = False
         self._thread: threading.Thread | None = None
         self._num_requests = self._num_input_tokens = self._num_loads = 0
 
@@ -77,9 +78,14 @@ class Engine:
         Raises:
           ConfigError: If the device has no memory for it.
         """
+        # On the thread that goes on with them: JAX keeps programs by settings that a thread may have of its own.
+        warmed: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(warmed,), name="engine", daemon=True
+        )
+        self._thread.start()
         try:
-            with self._partitioner.activate():
-                self._programs.warm()
+            warmed.result()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -89,14 +95,12 @@ class Engine:
                 expected="weights, slots, resident prompts and a batch of inputs that fit together",
                 fix="lower slots, resident_prompts, or the last of rows or input_lengths; or raise num_partitions",
             ) from error
-        with self._changed:
-            self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-            self._thread.start()
+        self._is_warm = True
 
     @property
     def is_ready(self) -> bool:
         """Whether requests are taken: warm, and not draining."""
-        return self._thread is not None and not self._is_draining
+        return self._is_warm and not self._is_draining
 
     def submit(self, work: Work, deliver: Deliver) -> Ticket:
         """Puts a request into the queue; returns at once.
@@ -109,7 +113,7 @@ class Engine:
           NotReady, Draining, UnknownPrompt, TooLong, QueueFull: If it is not taken; nothing is delivered then.
         """
         with self._changed:
-            if self._thread is None:
+            if not self._is_warm:
                 raise requests.NotReady(
                     "The server is not ready yet",
                     got="a request",
@@ -234,22 +238,32 @@ class Engine:
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self) -> None:
-        """Turn after turn, until it is closed."""
+    def _run(self, warmed: concurrent.futures.Future[None]) -> None:
+        """Compiles, and says so; then turn after turn, until it is closed."""
         with self._partitioner.activate():
+            try:
+                self._programs.warm()
+            except Exception as error:
+                return warmed.set_exception(error)
+            warmed.set_result(None)
             while (waiting := self._next()) is not None:
-                done: set[Open] = set()
                 try:
-                    done.update(self._scheduler.turn(waiting))
+                    self._turn(waiting)
                 except Exception:
                     # A device that is gone, most likely; each request says so for itself.
                     logging.exception("A turn failed")
                 with self._changed:
-                    self._waiting = [r for r in self._waiting if r not in done and not r.ended]
                     self._changed.notify_all()
             self._scheduler.end_all("cancelled")
             for request in self._waiting:
                 self._scheduler.finish(request, "cancelled")
+
+    def _turn(self, waiting: list[Open]) -> None:
+        begun = self._scheduler.begin(waiting)
+        with self._changed:
+            self._waiting = [request for request in self._waiting if request not in begun]
+            has_waiting = any(isinstance(request, OpenGenerate) for request in self._waiting)
+        self._scheduler.decode(has_waiting)
 
     def _next(self) -> list[Open] | None:
         """Waits for something to do, and returns those that wait; None if the engine is closed."""

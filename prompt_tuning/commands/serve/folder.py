@@ -82,7 +82,7 @@ class PromptsFolder:
             for name in self._seen.keys() - entries.keys():
                 self._forget(name)
             for name, entry in entries.items():
-                if (seen := _appearance(entry)) != self._seen.get(name):
+                if (seen := _appearance(entry)) != self._seen.get(name, "never"):
                     self._seen[name] = seen
                     self._read(name, entry)
             return len(self._refused)

@@ -23,8 +23,8 @@ _Open = TypeVar("_Open", bound=Open)
 class Scheduler:
     """Works through a queue turn by turn, on the engine's thread.
 
-    A turn encodes one batch of answers into free slots, scores one batch, and decodes some steps of all slots. What
-    waits longest goes first; those behind it whose inputs are no longer go with it.
+    A turn is a call of `begin`, which encodes one batch of answers into free slots and scores another, and one of
+    `decode`. What waits longest goes first; those behind it whose inputs are no longer go with it.
 
     Attributes:
       residents: The table's rows.
@@ -46,8 +46,8 @@ class Scheduler:
         """How many slots are taken."""
         return len(self._slots)
 
-    def turn(self, waiting: Sequence[Open]) -> list[Open]:
-        """Does one turn for those that wait, in order; returns those that it answered, or gave a slot."""
+    def begin(self, waiting: Sequence[Open]) -> set[Open]:
+        """Ends what is overdue, and begins what comes first of those that wait; returns those that wait no longer."""
         for slot, request in list(self._slots.items()):
             if (reason := request.overdue()) is not None:
                 self._free(slot, reason)
@@ -62,9 +62,24 @@ class Scheduler:
             same = [r for r in scores if r.target_width == scores[0].target_width]
             self._score(self._first(same, len(same)))
         placed = set(self._slots.values())
-        if self._slots:
-            self._decode(any(r not in placed and not r.ended for r in answers))
-        return [request for request in waiting if request.ended or request in placed]
+        return {request for request in waiting if request.ended or request in placed}
+
+    def decode(self, has_waiting: bool) -> None:
+        """Decodes some steps of all slots; with somebody waiting, no further than to the first that ends."""
+        if not self._slots:
+            return
+        width = max(request.width for request in self._slots.values())
+        steps = max(1, min(MOST_STEPS, int(_CALL_SECS / self._step_secs)))
+        begin = time.monotonic()
+        try:
+            decoded = self._programs.advance(self._rows, steps, has_waiting, width)
+        except Exception:
+            self._failed(())
+            return
+        self._step_secs = (time.monotonic() - begin) / max(1, int(decoded.steps))
+        self.counts["decoder_steps"] += int(decoded.steps)
+        for slot in list(self._slots):
+            self._deliver(slot, decoded)
 
     def finish(self, request: Open, reason: Reason) -> None:
         """Ends a request that has no slot."""
@@ -131,21 +146,6 @@ class Scheduler:
                 self.counts["finished_stop"] += 1
                 self.counts["scored_targets"] += len(request.work.targets)
                 request.answer()
-
-    def _decode(self, has_waiting: bool) -> None:
-        """Decodes some steps of all slots; with somebody waiting, no further than to the first that ends."""
-        width = max(request.width for request in self._slots.values())
-        steps = max(1, min(MOST_STEPS, int(_CALL_SECS / self._step_secs)))
-        begin = time.monotonic()
-        try:
-            decoded = self._programs.advance(self._rows, steps, has_waiting, width)
-        except Exception:
-            self._failed(())
-            return
-        self._step_secs = (time.monotonic() - begin) / max(1, int(decoded.steps))
-        self.counts["decoder_steps"] += int(decoded.steps)
-        for slot in list(self._slots):
-            self._deliver(slot, decoded)
 
     def _deliver(self, slot: int, decoded: Decoded) -> None:
         """Sends what a slot got, and frees it where that is the end."""

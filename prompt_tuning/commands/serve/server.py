@@ -5,7 +5,7 @@ import contextlib
 import os
 import pathlib
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,7 +30,8 @@ from prompt_tuning.run import checks
 
 # More connections than these are refused: each is an open file.
 _CONNECTIONS = 512
-_OF_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
+# Addresses that only this machine reaches, and what it is called there.
+_LOOPBACK = {"127.0.0.1": "127.0.0.1", "localhost": "localhost", "::1": "[::1]"}
 # Between two looks at the folder: a poll, since network and cloud file systems tell nothing. Unit: seconds.
 _PERIOD = 2.0
 
@@ -77,7 +78,7 @@ def serve(
         check_name(name)
     keys = read_keys(api_key_file)
     watched = prompts_dir and find_folder(prompts_dir)
-    if not keys and host not in _OF_THIS_MACHINE:
+    if not keys and host not in _LOOPBACK:
         logging.warning("Whoever reaches %s:%s may ask: there is no --api_key_file", host, port)
     # Before the minutes that the weights may take; nobody is answered yet.
     with _bound(host, port) as listener:
@@ -88,7 +89,9 @@ def serve(
         texts = Texts(model, inputs_end)
         engine = build(model, partitioner, restore_checkpoint_cfg, settings, prompts)
         folder = PromptsFolder(watched, engine) if watched else None
-        _run(Service(engine, texts, Meters(engine), folder), keys, listener)
+        # Who has a key is no page of another site.
+        hosts = ("*",) if keys or host not in _LOOPBACK else tuple(_LOOPBACK.values())
+        _run(Service(engine, texts, Meters(engine), folder), keys, hosts, listener)
 
 
 def read_keys(path: str | None) -> frozenset[str]:
@@ -153,7 +156,9 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _run(service: Service, keys: frozenset[str], listener: socket.socket) -> None:
+def _run(
+    service: Service, keys: frozenset[str], hosts: Sequence[str], listener: socket.socket
+) -> None:
     """Answers until a signal."""
     failures: list[Exception] = []
 
@@ -163,8 +168,9 @@ def _run(service: Service, keys: frozenset[str], listener: socket.socket) -> Non
             await _look(service)
             server.is_ready = True
             names = len(service.engine.names())
-            address = "{}:{}".format(*listener.getsockname())
-            print(f"Serving {names} prompts at http://{address}", flush=True)
+            host, port = listener.getsockname()[:2]
+            host = f"[{host}]" if ":" in host else host
+            print(f"Serving {names} prompts at http://{host}:{port}", flush=True)
             while service.folder is not None:
                 await asyncio.sleep(_PERIOD)
                 await _look(service)
@@ -183,7 +189,7 @@ def _run(service: Service, keys: frozenset[str], listener: socket.socket) -> Non
     # It would cut off every stream at the first SIGTERM, and look for that signal for ever.
     AppStatus.disable_automatic_graceful_drain()
     config = uvicorn.Config(
-        make_app(service, keys, lifespan),
+        make_app(service, keys, hosts, lifespan),
         log_config=None,
         access_log=False,
         server_header=False,

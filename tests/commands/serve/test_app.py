@@ -1,10 +1,18 @@
 """The server as a stranger finds it: methods, keys, sizes, cut bodies, readers that are slow or gone."""
 
+import asyncio
 import json
 import socket
 import time
+import types
+from typing import Any
 
 import pytest
+
+from prompt_tuning.commands.serve import app
+from prompt_tuning.commands.serve.metrics import Meters
+from prompt_tuning.commands.serve.service import Service
+from prompt_tuning.commands.serve.texts import Texts
 
 COMPLETE = {"model": "boolq", "prompt": "the old mill"}
 HEAD = (
@@ -141,3 +149,22 @@ def test_every_figure_of_the_engine_is_told(served):
     assert {"prompt_tuning_slots", "prompt_tuning_output_tokens_total"} <= stats
     assert served.figure("prompt_tuning_first_token_seconds_count") > 0
     assert served.figure("process_resident_memory_bytes") > 0
+
+
+@pytest.mark.parametrize(("host", "status"), [("localhost:8000", 200), ("evil.example", 400)])
+def test_without_keys_no_other_name_leads_here(host, status):
+    engine: Any = types.SimpleNamespace(is_ready=True)
+    service = Service(engine, Texts(engine), Meters(engine))
+    application = app.make_app(service, frozenset(), ("localhost",))
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "GET", "path": "/health", "query_string": b""}
+    scope["headers"] = [(b"host", host.encode())]
+    asyncio.run(application(scope, receive, send))
+    assert sent[0]["status"] == status

@@ -117,7 +117,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     st.dictionaries(st.sampled_from(sorted(Completion.model_fields)) | st.text(max_size=5), _VALUES)
 )

@@ -1,46 +1,44 @@
-"""The engine's answers are those of `infer`, whatever shares a batch, while prompts come and go."""
+"""The engine's answers are those of `infer`, whatever shares a batch, while prompts come and go; and how they end."""
 
+import dataclasses
 import itertools
 import threading
+import time
 
 import numpy as np
 import pytest
 
+from prompt_tuning.commands.serve import requests
 from prompt_tuning.commands.serve.requests import Generate, Score
+from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
+from prompt_tuning.models.t5 import T5
+from prompt_tuning.run.many_prompts import TunedSet
+from tests import tiny_run
 from tests.commands.serve.tiny_engine import (
+    SETTINGS,
+    Answer,
     Offline,
     ask,
+    check_answers,
     make_engine,
-    model_of,
     prompt_of,
     random_params,
+    random_work,
 )
 
-NAMES = [f"prompt{number}" for number in range(6)]
-
-
-def random_work(count, seed=0):
-    """Requests of all kinds, each with one of the prompts or with none."""
-    rng = np.random.default_rng(seed)
-    works = []
-    for number in range(count):
-        name = [None, *NAMES][rng.integers(len(NAMES) + 1)]
-        ids = tuple(rng.integers(2, 256, rng.integers(1, 13)).tolist())
-        if number % 4 == 3:
-            sizes = rng.integers(1, 13, rng.integers(1, 5))
-            targets = tuple(tuple(rng.integers(1, 256, size).tolist()) for size in sizes)
-            works.append(Score(name, ids, targets))
-        else:
-            works.append(Generate(name, ids, 12, logprobs=number % 3))
-    return works
+SETS = {f"prompt{number}": prompt_of(number) for number in range(6)}
+FIVE = (5, 6, 7, 8, 9)
 
 
 @pytest.fixture(scope="module")
 def engine():
-    model = model_of()
+    model = EncoderDecoderModel(T5(tiny_run.run_config()), None, None)
     made = make_engine(model, random_params(model))
-    for number, name in enumerate(NAMES):
-        made.add(name, name, prompt_of(number))
+    with pytest.raises(requests.NotReady, match="The server is not ready yet"):
+        made.submit(Generate(None, FIVE, 1), print)
+    for name, tuned in SETS.items():
+        made.add(name, name, tuned)
     made.warm()
     yield made
     made.close()
@@ -48,43 +46,155 @@ def engine():
 
 @pytest.fixture(scope="module")
 def offline(engine):
-    sets = {name: prompt_of(number) for number, name in enumerate(NAMES)}
-    none = engine._own
-    return Offline(engine.model, engine.params, {**sets, None: none})
+    return Offline(engine.model, engine.params, {**SETS, None: engine._own})
+
+
+@pytest.fixture(scope="module")
+def endless(engine, offline):
+    """An input whose answer is as long as it may be."""
+    works = [Generate("prompt1", (first, 9), SETTINGS.output_length) for first in range(2, 40)]
+    lasting = [
+        w
+        for w, (_, reason) in zip(works, offline.generate(works), strict=True)
+        if reason == "length"
+    ]
+    return lasting[0]
 
 
 def compilations(engine):
     """How many programs there are of each kind."""
     programs = engine._programs
-    return [
-        f._cache_size()
-        for f in (programs._admit, programs._advance, programs._put, programs._score)
-    ]
+    jitted = (programs._admit, programs._advance, programs._put, programs._score)
+    return [program._cache_size() for program in jitted]
 
 
 def test_mixed_requests_are_answered_as_infer_does_while_prompts_come_and_go(engine, offline):
-    works, stop, before = random_work(40), threading.Event(), compilations(engine)
+    stop, before = threading.Event(), compilations(engine)
 
     def come_and_go():
         for number in itertools.count():
             engine.add(f"other{number % 3}", "other", prompt_of(100 + number))
-            engine.add(NAMES[0], NAMES[0], prompt_of(0))
+            engine.add("prompt0", "prompt0", SETS["prompt0"])
             engine.unload(f"other{number % 3}")
             if stop.wait(0.001):
                 break
 
     thread = threading.Thread(target=come_and_go)
     thread.start()
+    works = random_work([None, *SETS], 40)
     answers = [ask(engine, work) for work in works]
-    answers = {work: answer.wait() for work, answer in zip(works, answers, strict=True)}
+    check_answers(offline, dict(zip(works, answers, strict=True)))
     stop.set()
     thread.join()
-    generate = [work for work in works if isinstance(work, Generate)]
-    expected = offline.generate(generate)
-    assert [(answers[work].ids, answers[work].reason) for work in generate] == expected
-    assert len({len(ids) for ids, _ in expected}) > 3
-    score = [work for work in works if isinstance(work, Score)]
-    for work, scores in zip(score, offline.score(score), strict=True):
-        np.testing.assert_allclose(answers[work].scores, scores, rtol=1e-4, atol=1e-4)
     assert compilations(engine) == before
-    assert engine.stats()["prompt_evictions"] > 3
+    assert engine.names()[-1] == "prompt0" and engine.tuned("prompt0") is SETS["prompt0"]
+    stats = engine.stats()
+    assert stats["prompt_evictions"] > 3 and stats["resident_prompts"] == SETTINGS.resident_prompts
+    told = [(w, t) for w, a in zip(works, answers, strict=True) for t in a.tokens if w.logprobs]
+    for work, token in told:
+        assert token.top[0] == (token.id, pytest.approx(token.logprob, abs=1e-5))
+        assert len(token.top) == work.logprobs
+    assert len(told) > 20
+
+
+def test_a_seed_draws_the_same_in_any_company(engine):
+    drawn = Generate("prompt2", FIVE, SETTINGS.output_length, temperature=1.0, top_p=0.9, seed=3)
+    alone = ask(engine, drawn).wait().ids
+    others = [
+        dataclasses.replace(drawn, seed=seed, prompt=name, temperature=seed / 4)
+        for seed, name in enumerate([*SETS, None] * 2)
+    ]
+    answers = [ask(engine, work) for work in [*others[:7], drawn, *others[7:], drawn]]
+    assert [answers[at].wait().ids for at in (7, -1)] == [alone, alone]
+    assert len({tuple(answer.wait().ids) for answer in answers}) > 5
+
+
+def test_requests_end_where_they_are_cancelled_or_late_and_too_many_are_refused(engine, endless):
+    hold = threading.Event()
+    held = Answer(hold)
+    ticket = engine.submit(endless, held)
+    assert held.came.wait(60)
+    # The engine's thread is at the first token.
+    late = ask(engine, dataclasses.replace(endless, deadline=time.monotonic()))
+    gone = Answer()
+    engine.submit(endless, gone).cancel()
+    failing = engine.submit(endless, lambda event: 1 / 0)
+    waiting = [ask(engine, endless) for _ in range(SETTINGS.queue - 3)]
+    with pytest.raises(requests.QueueFull, match="Too many requests wait: got '64 before"):
+        engine.submit(endless, print)
+    ticket.cancel()
+    hold.set()
+    assert [held.reason, late.reason, gone.reason] == ["cancelled", "deadline", "cancelled"]
+    assert len(held.ids) < SETTINGS.output_length and late.ids == gone.ids == []
+    assert {answer.reason for answer in waiting} == {"length"}
+    assert len({tuple(answer.ids) for answer in waiting}) == 1
+    assert failing.ended == "cancelled"
+    # Slots are free again.
+    assert ask(engine, endless).reason == "length" and engine.stats()["busy_slots"] == 0
+
+
+@pytest.mark.parametrize("program", ["admit", "advance", "score", "put_set"])
+def test_a_batch_that_fails_is_answered_and_the_next_one_is_right(
+    engine, offline, monkeypatch, program
+):
+    original, failures = getattr(engine._programs, program), iter([RuntimeError("broken")])
+
+    def fails_once(*args):
+        for failure in failures:
+            raise failure
+        return original(*args)
+
+    monkeypatch.setattr(engine._programs, program, fails_once)
+    if program == "put_set":
+        monkeypatch.setattr(engine._scheduler.residents, "_write", fails_once)
+        engine.add("new", "new", prompt_of(50))
+        assert ask(engine, Generate("new", FIVE, 3)).reason == "error"
+    else:
+        work = Score(None, FIVE, ((1,),)) if program == "score" else Generate(None, FIVE, 3)
+        assert ask(engine, work).reason == "error"
+    works = random_work([None, *SETS], 16)
+    check_answers(offline, {work: ask(engine, work) for work in works})
+
+
+@pytest.mark.parametrize(
+    ("work", "error", "text"),
+    [
+        (Generate("promt1", FIVE, 1), requests.UnknownPrompt, "Closest matches: prompt1"),
+        (Generate(None, (5,) * 13, 1), requests.TooLong, "The input is too long: got '13 tokens'"),
+        (Generate(None, FIVE, 13), requests.TooLong, "The answer is too long"),
+        (Score(None, FIVE, ((1,), (2,) * 13)), requests.TooLong, "expected at most 12"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(engine, work, error, text):
+    with pytest.raises(error, match=text):
+        engine.submit(work, print)
+
+
+def test_prompts_that_do_not_fit_are_refused(engine, tmp_path):
+    with pytest.raises(ConfigError, match=r"the prompt of long is longer .* got '8 positions'"):
+        engine.add("long", "long", TunedSet(np.zeros((8, 32), np.float32), {}, {}))
+    with pytest.raises(CheckpointError, match="not those that prompt file other was trained on"):
+        engine.add(
+            "other", "other", dataclasses.replace(SETS["prompt1"], info={"frozen_digest": "f"})
+        )
+    np.save(tmp_path / "wide.npy", np.zeros((2, 33), np.float32))
+    with pytest.raises(CheckpointError, match="33"):
+        engine.load("wide", str(tmp_path / "wide.npy"))
+    assert {"long", "other", "wide"}.isdisjoint(engine.names())
+    with pytest.raises(requests.UnknownPrompt):
+        engine.unload("wide")
+
+
+@pytest.mark.parametrize("fields", [{"slots": 0}, {"rows": [8, 1]}, {"input_lengths": ()}])
+def test_sizes_that_cannot_be_are_refused(fields):
+    with pytest.raises(ConfigError, match=f"serve.Engine.{[*fields][0]}"):
+        dataclasses.replace(SETTINGS, **fields)
+
+
+def test_a_server_that_stops_answers_what_it_took(engine, endless):
+    answers = [ask(engine, endless) for _ in range(8)]
+    engine.drain()
+    assert {answer.reason for answer in answers} == {"length"}
+    assert not engine.is_ready
+    with pytest.raises(requests.Draining, match="The server is about to stop"):
+        engine.submit(endless, print)

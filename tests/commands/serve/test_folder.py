@@ -49,10 +49,12 @@ def test_what_lies_in_the_folder_is_served(served):
     # What is broken is told, and what was there before answers on.
     file.write_bytes(b"no prompt")
     (served.folder / "boolq.npy").write_bytes(file.read_bytes())
-    _wait_for(lambda: served.figure(refused) == 2)
+    (served.folder / "nowhere.npy").symlink_to("nothing")
+    (served.folder / "a name.npy").touch()
+    _wait_for(lambda: served.figure(refused) == 4)
     assert served.client.completions.create(model="new", **ASK).choices[0].text
-    file.unlink()
-    (served.folder / "boolq.npy").unlink()
+    for entry in served.folder.glob("*.npy"):
+        entry.unlink()
     _wait_for(lambda: "new" not in _names(served) and served.figure(refused) == 0)
     assert "boolq" in _names(served)
     with pytest.raises(openai.NotFoundError, match="new"):

@@ -12,10 +12,11 @@ import time
 import urllib.request
 
 import pytest
+import uvicorn
 import yaml
 
 from prompt_tuning import cli
-from prompt_tuning.commands.serve import bodies, command, server
+from prompt_tuning.commands.serve import bodies, command, engine, server
 from prompt_tuning.errors import ConfigError
 from tests.commands.serve.conftest import KEY, serve_flags
 from tests.helpers import REPO
@@ -50,6 +51,15 @@ def test_a_port_that_is_taken_is_told(inputs, tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert cli.main(["serve", *made, f"--port={taken.getsockname()[1]}"]) == 2
     assert "Address already in use" in capsys.readouterr().err
+
+
+def test_a_device_without_memory_is_told(inputs, tmp_path, capsys, monkeypatch):
+    def warm(self):
+        raise ConfigError("No memory", got=1, expected="more", fix="lower serve.Engine.slots")
+
+    monkeypatch.setattr(engine.Engine, "warm", warm)
+    assert cli.main(["serve", *serve_flags(inputs, tmp_path)[0]]) == 2
+    assert "lower serve.Engine.slots" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "# none\n", "two words\n", "é\n"])
@@ -157,16 +167,13 @@ def test_sigterm_under_load_loses_nothing_that_was_taken(inputs, tmp_path):
         socket.create_connection(("127.0.0.1", port))
 
 
-@pytest.mark.slow
-@pytest.mark.entry
-def test_sigterm_before_the_server_is_ready_ends_it(inputs, tmp_path):
-    flags, _ = serve_flags(inputs, tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    argv = [sys.executable, "-m", "prompt_tuning", "serve", *flags]
-    with subprocess.Popen(
-        argv, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        next(line for line in process.stdout if "serve.serve" in line)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) in (-signal.SIGTERM, 128 + signal.SIGTERM)
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_a_signal_ends_at_once_what_was_told_before_or_is_not_ready(monkeypatch, is_ready):
+    codes = []
+    monkeypatch.setattr(server.os, "_exit", codes.append)
+    made = server._Server(uvicorn.Config("no:app"))
+    made.is_ready = is_ready
+    made.handle_exit(signal.SIGTERM, None)
+    assert made.should_exit and codes == ([] if is_ready else [143])
+    made.handle_exit(signal.SIGTERM, None)
+    assert codes[-1] == 143 and not made._captured_signals
