@@ -131,8 +131,7 @@ def test_what_is_no_text_stays_text_and_errors_are_the_servers(open_page, served
     assert tab.title() == "prompt-tuning"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_it_can_be_read_in_both_schemes_without_scrolling_sideways(open_page, scheme, width):
     tab = open_page(scheme, width)
     tab.locator("#examples").fill(f"{'x' * 300}\n\n{TEXTS[0]}\n{TEXTS[2]}")
