@@ -78,13 +78,18 @@ def check_model(
     for vocabulary in (model.input_vocabulary, model.output_vocabulary):
         vocabularies.check_vocabulary(vocabulary, pad=ids.pad, eos=ids.eos)
     model.check_vocabulary_size()
-    # Methods that act on the same thing are told by tracing the model with all of them.
+    _check_method(model)
+    for batch_size in batch_sizes:
+        partitioner.check_batch_size(batch_size)
+
+
+def _check_method(model: EncoderDecoderModel) -> None:
+    """Raises ConfigError if some of the method finds no place in the model, or two of several act on the same thing."""
+    # The latter is told by tracing the model with all of them.
     model.param_shapes  # noqa: B018
     for method in model.method.parts if model.method else ():
         alone = dataclasses.replace(model, module=model.module.clone(method=method))
         method.check([path for path in alone.param_shapes if is_method(path)])
-    for batch_size in batch_sizes:
-        partitioner.check_batch_size(batch_size)
 
 
 def check_inputs(model: EncoderDecoderModel, cfgs: Iterable[batches.DatasetConfig]) -> None:
@@ -152,6 +157,8 @@ def check_training(
       ConfigError, DataError: As `check_data`; or if nothing is trainable, a microbatch does not divide or a
         learning rate has no parameters of its own.
     """
+    # Of a method without a place nothing is trainable, which would be said of TRAINABLE_REGEX.
+    _check_method(model)
     trainer.check_paths(split_paths(model, trainable_regex)[0])
     check_microbatches(partitioner, trainer, cfgs[0].batch_size)
     for cfg in cfgs[1:]:

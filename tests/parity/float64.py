@@ -49,12 +49,12 @@ def theirs(
     names = ("input_ids", "attention_mask", "decoder_input_ids")
     given = {name: torch.from_numpy(arrays[name]).long() for name in names}
     labels = torch.from_numpy(arrays["labels"]).long().flatten()
+    plain = family_folder.their_model(base)
+    adapted = peft.PeftModel.from_pretrained(plain, str(folder), is_trainable=True).double().eval()
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(torch, "float32", torch.float64))
         stack.enter_context(mock.patch.object(torch.Tensor, "float", lambda x: x))
-        plain = family_folder.their_model(base)
-        adapted = peft.PeftModel.from_pretrained(plain, str(folder), is_trainable=True)
-        logits = adapted.double().eval()(**given).logits
+        logits = adapted(**given).logits
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels).backward()
     assert logits.dtype == torch.float64
     trained = {name: x for name, x in adapted.named_parameters() if x.requires_grad}

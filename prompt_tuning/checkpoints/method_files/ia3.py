@@ -8,7 +8,7 @@
 PEFT scales the input of its `feedforward_modules` and the output of its other `target_modules`, which the shape of the
 factors tells. Its default is [k, v, wo] with the feed-forward module wo, and for mT5 T-Few's form, [k, v, wi_1] without
 one. Factors on the output of wi_1 are taken for those of wo's input, which is the same because that half of a gated
-block has no activation.
+block has no activation, unless wo is scaled at its output.
 
 Source: r-three/t-few, `src/models/lora.py`; PEFT 0.21, `tuners/ia3/layer.py` and `utils/constants.py`.
 """
@@ -116,6 +116,10 @@ def _from_modules(
     """Factors by Hugging Face's names of the maps that they scale."""
     params: dict[str, np.ndarray] = {}
     ends: dict[str, set[str]] = {"outputs": set(), "inputs": set()}
+    # A `wo` that is scaled at its output has no other factors.
+    is_wo_free = all(
+        not n.endswith(f".wo{ending}") or x.shape[:1] == (1,) for n, x in tensors.items()
+    )
     for name, x in tensors.items():
         module = huggingface.module_here(name.removesuffix(ending))
         if module is None or not name.endswith(ending) or x.ndim != 2 or 1 not in x.shape:
@@ -126,7 +130,7 @@ def _from_modules(
                 fix="name a file that holds nothing else",
             )
         is_input = x.shape[0] == 1
-        if module.endswith("/wi_1") and not is_input:
+        if module.endswith("/wi_1") and not is_input and is_wo_free:
             module, is_input = module.replace("/wi_1", "/wo"), True
         ends["inputs" if is_input else "outputs"].add(module.rpartition("/")[2])
         target = f"{module}/{IA3_SCALING}"

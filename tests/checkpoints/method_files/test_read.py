@@ -81,6 +81,24 @@ def _adapter(tmp_path, tensors):
     return folder
 
 
+def test_an_output_of_wi_1_is_the_input_of_wo_where_that_is_free(tmp_path):
+    """Widths are equal, so that no shape would tell them apart."""
+    there = "base_model.model.encoder.block.0.layer.1.DenseReluDense.{}.ia3_l"
+    here, values = "encoder/layers_0/mlp/{}/ia3_scaling", {"wi_1": [2, 3], "wo": [5, 7]}
+    tensors = {there.format(name): np.array(x, np.float32)[:, None] for name, x in values.items()}
+    found = read_set(_adapter(tmp_path, tensors))
+    assert found.info[METHOD] == {"name": "IA3", "outputs": ["wi_1", "wo"], "inputs": []}
+    for name, x in values.items():
+        np.testing.assert_array_equal(found.params[here.format(name)], x)
+    _tensors(
+        tmp_path,
+        "adapter/adapter_model.safetensors",
+        {there.format("wi_1"): tensors[there.format("wi_1")]},
+    )
+    found = read_set(tmp_path / "adapter")
+    np.testing.assert_array_equal(found.params[here.format("wo")], values["wi_1"])
+
+
 K = "base_model.model.encoder.block.{}.layer.0.SelfAttention.k.ia3_l"
 
 

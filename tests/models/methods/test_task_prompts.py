@@ -25,6 +25,7 @@ P, H = 3, 4
 RNG = np.random.default_rng(0)
 OWN = RNG.normal(size=(P, H)).astype(np.float32)
 EMBEDDED = RNG.normal(size=(5, 6, H)).astype(np.float32)
+NOTHING: Any = None
 TASK = np.array([2, 0, 1, 1, 2], np.int32)
 
 
@@ -169,8 +170,8 @@ def test_what_does_not_fit_is_refused_by_name_before_anything_loads(sources):
             "shared_features does not belong to combination = 'concat_features': got None",
         ),
         (lambda: MultitaskPrompt(tasks=TASKS, sees=("all",)), "sees is unknown: got 'all'"),
-        (lambda: MultitaskPrompt(tasks=TASKS, sees=None), "sees is no list of texts: got None"),
-        (lambda: Attempt(sources=None), "sources is no list of texts: got None"),
+        (lambda: MultitaskPrompt(tasks=TASKS, sees=NOTHING), "sees is no list of texts: got None"),
+        (lambda: Attempt(sources=NOTHING), "sources is no list of texts: got None"),
         (lambda: Attempt(), r"none are named: got \(\).*SOURCE_PROMPTS"),
         (lambda: Attempt(sources=paths, temperature=0), r"temperature is out of range: got 0"),
     ):
