@@ -278,10 +278,14 @@ def _without_cache(case: Case, tokens: np.ndarray, *, has_prompt: bool) -> np.nd
     model = case.model(has_prompt=has_prompt)
     start = np.full((len(tokens), 1), case.config.ids.start)
     inputs = np.concatenate([start, tokens[:, :-1]], axis=1)
-    batch = {
-        "encoder_input_tokens": case.batch["encoder_input_tokens"],
-        "decoder_input_tokens": jnp.asarray(inputs, jnp.int32),
-        # None of them is padding, whatever its id.
-        "decoder_target_tokens": jnp.full(tokens.shape, case.config.ids.pad + 1, jnp.int32),
-    }
-    return np.asarray(jax.jit(model.apply)(case.params(model), batch)).argmax(axis=-1)
+    # Past what makes the model's start of a pipeline's 0: a reference may have decoded a 0. No target is padding.
+    call = jax.jit(
+        lambda params: model.module.apply(
+            {"params": params},
+            case.batch["encoder_input_tokens"],
+            jnp.asarray(inputs, jnp.int32),
+            jnp.full(tokens.shape, case.config.ids.pad + 1, jnp.int32),
+            enable_dropout=False,
+        )
+    )
+    return np.asarray(call(case.params(model))).argmax(axis=-1)

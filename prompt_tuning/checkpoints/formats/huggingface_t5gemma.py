@@ -76,7 +76,11 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "logits_softcap": _cap(decoder, "decoder", "final_logit_softcapping", _CAPS[merges][0]),
         "special_ids": ids,
     }
-    return {**found, "eoi_token": config.get("eoi_token_index", 256_000)} if merges else found
+    if merges:
+        # The model's is left out, or null, where the encoder's says it.
+        named = (part.get("eoi_token_index") for part in (config, _part(config, "encoder")))
+        found["eoi_token"] = next((index for index in named if index is not None), 256_000)
+    return found
 
 
 def num_layers(found: Mapping[str, Any]) -> dict[str, int]:
