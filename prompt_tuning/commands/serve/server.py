@@ -190,6 +190,9 @@ def _run(
     AppStatus.disable_automatic_graceful_drain()
     config = uvicorn.Config(
         make_app(service, keys, hosts, lifespan),
+        # What uvicorn itself brings, wherever it runs; it would take others that happen to be installed.
+        http="h11",
+        loop="asyncio",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -11,6 +11,7 @@ import pytest
 
 from prompt_tuning.commands.serve import app
 from prompt_tuning.commands.serve.metrics import Meters
+from prompt_tuning.commands.serve.scheduler import Scheduler
 from prompt_tuning.commands.serve.service import Service
 from prompt_tuning.commands.serve.texts import Texts
 
@@ -99,6 +100,19 @@ def test_a_body_that_is_cut_off_costs_nothing(served):
     assert _exchange(served, b"GARBAGE\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.fixture
+def slowly(monkeypatch):
+    """Has the engine wait before its steps, so that there is something to see under way."""
+    decode = Scheduler.decode
+
+    def slow(self, has_waiting):
+        time.sleep(0.1)
+        decode(self, has_waiting)
+
+    monkeypatch.setattr(Scheduler, "decode", slow)
+
+
+@pytest.mark.usefixtures("slowly")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_frees_its_slots(served, stream):
     cancelled = 'prompt_tuning_finished_total{reason="cancelled"}'
@@ -130,6 +144,7 @@ def test_who_reads_slowly_holds_up_nobody(served):
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.usefixtures("slowly")
 def test_more_than_may_wait_is_told_when_to_come_again(served):
     content = {**COMPLETE, "prompt": ["the old mill"] * 24, "temperature": 2}
     body = json.dumps(content).encode()

@@ -112,7 +112,7 @@ def test_the_manifest_asks_what_there_is():
 
 def _stream(port, texts, answers):
     """Asks for a stream that takes a while; keeps its bytes."""
-    content = {"model": "boolq", "prompt": texts, "temperature": 2, "stream": True, "seed": 0}
+    content = {"model": "boolq", "prompt": texts, "n": 16, "temperature": 2, "stream": True}
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/completions",
         json.dumps(content).encode(),
@@ -130,7 +130,7 @@ def _stream(port, texts, answers):
 def test_sigterm_under_load_loses_nothing_that_was_taken(inputs, tmp_path):
     flags, _ = serve_flags(inputs, tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    argv = [sys.executable, "-m", "prompt_tuning", "serve", *flags]
+    argv = [sys.executable, "-m", "prompt_tuning", "serve", *flags, "--gin.serve.Engine.queue=400"]
     with subprocess.Popen(
         argv, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -162,7 +162,7 @@ def test_sigterm_under_load_loses_nothing_that_was_taken(inputs, tmp_path):
             json.loads(e[6:]) for e in answer.decode().split("\n\n") if e.startswith("data: {")
         ]
         ended = [c["index"] for e in events for c in e["choices"] if c["finish_reason"]]
-        assert sorted(ended) == list(range(6)) and answer.endswith(b"data: [DONE]\n\n")
+        assert sorted(ended) == list(range(96)) and answer.endswith(b"data: [DONE]\n\n")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
 
