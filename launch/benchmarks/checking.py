@@ -39,6 +39,7 @@ def measure(folder: str, *, dtype: str, arrays: int, rounds: int) -> dict[str, f
         shapes[name] = jax.ShapeDtypeStruct(array.shape, array.dtype)
     origin = {
         "kind": "t5x",
+        "path": "",
         "step": 0,
         "frozen_digest": None,
         "trainable_paths": [],

@@ -85,7 +85,14 @@ def _write_weights(folder):
     params["token_embedder/embedding"] = params["token_embedder/embedding"].astype(jnp.bfloat16)
     for name, array in params.items():
         writer.write(name, array)
-    origin = {"kind": "t5x", "step": 1, "frozen_digest": "a", "trainable_paths": [], "metadata": {}}
+    origin = {
+        "kind": "t5x",
+        "path": "/a",
+        "step": 1,
+        "frozen_digest": "a",
+        "trainable_paths": [],
+        "metadata": {},
+    }
     writer.finish(source=origin, digest="ab")
 
 

@@ -216,7 +216,7 @@ def test_the_network_makes_what_its_keys_and_values_say():
         ({"length": 0}, "methods.Prefix.length"),
         ({"hidden": 0}, "methods.Prefix.hidden"),
         ({"places": ()}, "methods.Prefix.places"),
-        ({"places": 3}, "methods.Prefix.places is unknown: got 3"),
+        ({"places": 3}, "methods.Prefix.places is no list of texts: got 3"),
         ({"places": ("encoder", "middle")}, "got 'middle', expected one of 'encoder', 'decoder'"),
         ({"length": 129}, "at most relative_attention_max_distance = 128"),
     ],
