@@ -186,34 +186,34 @@ def train(
     jax.block_until_ready((start.state, start.frozen))
     times.end("weights")
     run = open_run(start, model, checkpointer, num_steps, metadata, config_text, times, tracker)
-    shapes = BatchShapes(
-        train_dataset_cfg.batch_size,
-        batches.check_lengths(train_dataset_cfg.task_feature_lengths),
-        prompt_length=model.num_prompt_positions,
-        packs=packs,
-        width_multiple=partitioner.num_parts("length"),
-        row_multiple=partitioner.mesh.shape["data"] * (trainer.num_microbatches or 1),
-    )
-
-    # 3. The loop.
-    # What is evaluated has been saved, so that an evaluation may stop between any two batches.
-    stop = run.notice.stop_if_received
-    if train_eval_dataset_cfg and eval_steps:
-        run.teacher_forcing = TeacherForcingEval(
-            model,
-            train_eval_dataset_cfg,
-            partitioner,
-            run.model_dir,
-            eval_steps,
-            stop,
-            run.log.tracked,
-        )
-    if infer_eval_dataset_cfg:
-        run.decoding = DecodingEval(
-            model, infer_eval_dataset_cfg, partitioner, run.model_dir, evaluator, stop
-        )
-    times.end("evaluation_data")
     try:
+        shapes = BatchShapes(
+            train_dataset_cfg.batch_size,
+            batches.check_lengths(train_dataset_cfg.task_feature_lengths),
+            prompt_length=model.num_prompt_positions,
+            packs=packs,
+            width_multiple=partitioner.num_parts("length"),
+            row_multiple=partitioner.mesh.shape["data"] * (trainer.num_microbatches or 1),
+        )
+
+        # 3. The loop.
+        # What is evaluated has been saved, so that an evaluation may stop between any two batches.
+        stop = run.notice.stop_if_received
+        if train_eval_dataset_cfg and eval_steps:
+            run.teacher_forcing = TeacherForcingEval(
+                model,
+                train_eval_dataset_cfg,
+                partitioner,
+                run.model_dir,
+                eval_steps,
+                stop,
+                run.log.tracked,
+            )
+        if infer_eval_dataset_cfg:
+            run.decoding = DecodingEval(
+                model, infer_eval_dataset_cfg, partitioner, run.model_dir, evaluator, stop
+            )
+        times.end("evaluation_data")
         return loop(
             run,
             steps.train_step(model, partitioner, trainer, tx, run.state, shapes),

@@ -117,7 +117,7 @@ def test_the_wheel_names_its_licence_and_requirements(dist):
     }
     assert extras == {
         *("tpu", "cuda", "test", "serve", "sweep", "cache", "sky", "t0", "hub", "hf"),
-        *("lm_eval", "wandb", "mlflow"),
+        *("lm-eval", "wandb", "mlflow"),
     }
 
 

@@ -10,7 +10,7 @@ PREFIX = "--gin."
 # T5X's run modes that are commands here.
 _RUN_MODES = ("train", "eval", "infer")
 # Of `--tracker`, and what gin calls it.
-_TRACKERS = {"wandb": "trackers.Wandb", "mlflow": "trackers.MLflow"}
+TRACKERS = {"wandb": "trackers.Wandb", "mlflow": "trackers.MLflow"}
 _EPILOG = """\
 --gin.NAME=VALUE (in any position) sets a macro or a parameter after all files were read; text needs quotes of its own:
   prompt-tuning train --gin_file=prompt_tuning/configs/models/t5_1_1_base_prompt.gin \\
@@ -183,14 +183,14 @@ def add_tracker(parser: argparse.ArgumentParser) -> None:
     """Adds the flag that is short for the binding of a tracker."""
     parser.add_argument(
         "--tracker",
-        choices=_TRACKERS,
+        choices=TRACKERS,
         help="write to Weights & Biases or MLflow what TensorBoard gets",
     )
 
 
 def tracker_bindings(kind: str | None) -> list[tuple[str, str]]:
     """Returns the binding that `--tracker` means, in a list; an empty one without it."""
-    return [binding(f"{PREFIX}train.train.tracker=@{_TRACKERS[kind]}()")] if kind else []
+    return [binding(f"{PREFIX}train.train.tracker=@{TRACKERS[kind]}()")] if kind else []
 
 
 def comma_separated(text: str) -> list[str]:

@@ -56,13 +56,9 @@ class ResolvedConfig:
         register_task(self._plan)
         return arguments_of(self._plan)
 
-    def run(self, **changed: Any) -> Any:
-        """Calls the runnable, with `config_text` where it takes one, and returns what it returns.
-
-        Args:
-          **changed: Arguments in place of those that the config describes.
-        """
-        arguments = {**self.arguments(), **changed}
+    def run(self) -> Any:
+        """Calls the runnable, with `config_text` where it takes one, and returns what it returns."""
+        arguments = self.arguments()
         if "config_text" in inspect.signature(self.runnable).parameters:
             arguments["config_text"] = self.text
         return self.runnable(**arguments)

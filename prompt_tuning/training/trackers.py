@@ -122,8 +122,14 @@ class Wandb(Tracker):
                 expected="one of `wandb login` or WANDB_API_KEY",
                 fix="log in, or set WANDB_MODE=offline",
             )
+        # A script may have a run of its own open, which is not this one.
         run = wandb.init(
-            id=run_id, resume="allow", name=name, group=self.group, config=dict(params)
+            id=run_id,
+            resume="allow",
+            reinit="create_new",
+            name=name,
+            group=self.group,
+            config=dict(params),
         )
         # W&B's own steps only ever grow; a run that goes on after a kill takes some again.
         run.define_metric("step")
@@ -150,9 +156,10 @@ class MLflow(Tracker):
         """See `Tracker`."""
         import mlflow
 
-        experiment = self.group or os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
-        mlflow.set_experiment(experiment)
-        run = mlflow.start_run(run_id, run_name=None if run_id else name)
+        experiment = self.group or os.environ.get("MLFLOW_EXPERIMENT_NAME")
+        # Of two processes that make an experiment at once, one does not have it set.
+        where = mlflow.set_experiment(experiment).experiment_id if experiment else None
+        run = mlflow.start_run(run_id, experiment_id=where, run_name=None if run_id else name)
         if run_id is None:
             # They cannot be changed, and are those of the first start.
             mlflow.log_params(

@@ -110,11 +110,7 @@ def _train(cell: Cell, place: Place) -> Row:
     run_dir = place.run_dir(cell.key)
     resolved = expansion.resolve(cell, run_dir)
     arguments = resolved.arguments()
-    changed = {}
-    if tracker := arguments.get("tracker"):
-        group = tracker.group or cell.sweep
-        changed["tracker"] = dataclasses.replace(tracker, group=group, labels=cell.axes)
-    resolved.run(**changed)
+    resolved.run()
     by_step = recorded_results(epath.Path(run_dir))
     scores, best = _scores(by_step)
     row = {

@@ -24,6 +24,7 @@ from prompt_tuning.commands.sweep.sweep import (
 from prompt_tuning.config import files as config_files
 from prompt_tuning.config import names, queries
 from prompt_tuning.config import resolve as config
+from prompt_tuning.config.flags import TRACKERS
 from prompt_tuning.errors import ConfigError, PromptTuningError
 
 SCALES = ("full", "mini")
@@ -144,6 +145,7 @@ def combine(
     common, last = read({"bindings": sweep.bindings}), read({"gin_files": sweep.gin_files})
     # Flags override all else, as in a run.
     last += Change((), tuple(flags))
+    tracked = [name for name in TRACKERS.values() if any(f"@{name}" in text for text, _ in flags)]
     folders = tuple(_absolute(folder) for folder in search_paths)
     cells = []
     for combination in itertools.product(*(axis.items() for axis in sweep.axes.values())):
@@ -152,14 +154,21 @@ def combine(
         for value in values:
             evaluations |= value.get("evaluations", {})
         commands = [value["command"] for value in values if "command" in value]
+        axes = {a: str(name) for a, (name, _) in zip(sweep.axes, combination, strict=True)}
+        # In gin, so that a cell is one of its group wherever its line runs.
+        grouped = [
+            bound(f"{name}.{field}", value)
+            for name in tracked
+            for field, value in (("group", sweep.name), ("labels", axes))
+        ]
         cells.append(
             Cell(
                 sweep=sweep.name,
                 title=sweep.title,
                 scale=scale,
-                axes={a: str(name) for a, (name, _) in zip(sweep.axes, combination, strict=True)},
+                axes=axes,
                 command=commands[-1] if commands else COMMANDS[0],
-                run=sum(map(read, values), common) + last,
+                run=sum(map(read, values), common) + Change((), tuple(grouped)) + last,
                 evaluations={name: read(change) for name, change in evaluations.items()},
                 search_paths=folders,
             )
