@@ -63,7 +63,7 @@ HOMES = {
     "filelock": "commands/sweep checkpoints",
     "ray": "commands/sweep",
     "jinja2": "commands/report data/templates",
-    "yaml": "data/templates",
+    "yaml": "data/templates commands/push",
     "matplotlib": "commands/report commands/inspect commands/demo",
     "datasets": "data",
     "huggingface_hub": "checkpoints commands/push",

@@ -64,9 +64,10 @@ def _download(name: str) -> tuple[epath.Path, str]:
             parsed.id, revision=parsed.revision, allow_patterns=[*FILES]
         )
     found = epath.Path(folder)
-    # By its files alone is a commit of the cache told from one that has nothing to download.
+    # By its files alone is a commit of the cache told from one that has nothing to download; others may have put more
+    # of it there.
     names = [file.name for file in found.iterdir()] if found.is_dir() else []
-    if not {*names} - {CARD, RECIPE}:
+    if not {*names} & ({*FILES} - {CARD, RECIPE}):
         raise CheckpointError(
             f"{name} holds no prompt and no method",
             got=sorted(names),

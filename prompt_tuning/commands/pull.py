@@ -31,7 +31,10 @@ def main(argv: Sequence[str]) -> None:
     target = epath.Path(flags.target)
     write.check_target(target, file_format="peft", base_model=None)
     name = hub.PREFIX + flags.repo.removeprefix(hub.PREFIX)
-    files = {file.name: file.read_bytes() for file in hub.local(name).iterdir()}
+    folder = hub.local(name)
+    # The cache's folder, where other programs may have put the rest of the repository.
+    there = [folder / file for file in hub.FILES]
+    files = {file.name: file.read_bytes() for file in there if file.is_file()}
     target.parent.mkdir(parents=True, exist_ok=True)
     write.write_folder(target, files)
     print(f"{target}: {', '.join(sorted(files))} of {hub.pinned(name)}")

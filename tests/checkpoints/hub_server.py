@@ -63,7 +63,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with self._refusals():
             if match := re.fullmatch(_MODEL + r"(/revision/(?P<rev>[^/]+))?", path):
                 commit, _ = self._files(match["repo"], match["rev"] or "main")
-                self._json({"id": match["repo"], "sha": commit, "siblings": [], "tags": []})
+                listed = {"private": match["repo"] in self.server.private}
+                self._json(
+                    {"id": match["repo"], "sha": commit, "siblings": [], "tags": [], **listed}
+                )
             elif match := re.fullmatch(_MODEL + r"/tree/(?P<rev>[^/]+)", path):
                 _, files = self._files(match["repo"], match["rev"])
                 self._json(
@@ -89,7 +92,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if self.headers["Authorization"] != f"Bearer {TOKEN}":
                 raise _Refused(401, "")
             if self.path == "/api/validate-yaml":
-                self._json({"errors": [], "warnings": []})
+                # A base model is a repository's name there.
+                refused = [{"message": "base_model"}] if b"base_model: /" in body else []
+                answer = {"errors": refused, "warnings": []}
+                self._json(answer, status=400 if refused else 200)
             elif self.path == "/api/repos/create":
                 self._create(json.loads(body))
             elif match := re.fullmatch(_MODEL + "/preupload/main", self.path):

@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -17,7 +18,10 @@ PAGES = [REPO / f"docs/machines/{name}.md" for name in NAMES]
 # Writes its name and its words down, and COMMAND for SkyPilot; lists a cell where a sweep is asked for its cells.
 _RECORDER = """#!/bin/bash
 printf '%s\\0' "${0##*/}" "$@" "${COMMAND:-}" $'\\1' >>"$RECORD"
-[[ $* != *--print_commands* ]] || echo "prompt-tuning train --gin.A='b  c' && prompt-tuning sweep --cell=1"
+[[ $* != *--print_commands* ]] || echo "# sweep size=a
+prompt-tuning train --gin.A='b  c' && prompt-tuning sweep --cell=1
+# sweep size=a
+prompt-tuning sweep --cell=2"
 """
 
 
@@ -26,6 +30,7 @@ def _commands(page, tmp_path):
     text = page.read_text(encoding="utf-8")
     script = "\n".join(re.findall(r"^```bash\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL))
     stand_ins.install(tmp_path / "bin", python=_RECORDER, prompt_tuning=_RECORDER, sky=_RECORDER)
+    (tmp_path / "bin/grep").symlink_to(str(shutil.which("grep")))
     (tmp_path / "record").touch()
     env = {"PATH": str(tmp_path / "bin"), "RECORD": str(tmp_path / "record")}
     subprocess.run(

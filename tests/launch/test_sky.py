@@ -35,6 +35,7 @@ print(json.dumps({
         accelerators=r.accelerators, args=r.accelerator_args, spot=r.use_spot, ports=r.ports,
         cloud=str(r.cloud), recovery=r.job_recovery) for r in task.resources],
     "probe": task.service and task.service.readiness_path,
+    "extras": task.envs["EXTRAS"],
     "script": log_lib.make_task_bash_script(task.run, envs),
 }))
 """
@@ -96,5 +97,6 @@ def test_skypilot_reads_a_task(name, tmp_path):
             assert preemption.EXIT_CODE in row["recovery"]["recover_on_exit_codes"]
         else:
             assert row["ports"] == ["8000"]
+    assert found["extras"] == ("serve,hub" if name == "serve" else "hub")
     assert found["probe"] == ("/health" if name == "serve" else None)
     assert _words_run(found["script"], tmp_path) == _expected_words(name, tmp_path)

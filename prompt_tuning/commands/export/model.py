@@ -20,7 +20,7 @@ from prompt_tuning.checkpoints.prompt_files.source import resolve_checkpoint
 from prompt_tuning.checkpoints.source import ParamSource
 from prompt_tuning.commands.export import tokenizer
 from prompt_tuning.errors import CheckpointError
-from prompt_tuning.params.names import is_method, is_prompt
+from prompt_tuning.params.names import DECODER_EMBEDDING, EMBEDDING, is_method, is_prompt
 
 FORMATS = ("huggingface", "t5x")
 _GENERATION = "generation_config.json"
@@ -104,6 +104,7 @@ def _config_of(
                 expected="the folder of a T5Gemma of the first generation",
                 fix="name that folder as --base_model; use a T5Gemma 2 here",
             )
+        _check_t5gemma(there, shapes, base)
         return there
     seen = huggingface_config.settings_seen(shapes)
     has_head = huggingface.HEAD in shapes
@@ -124,6 +125,25 @@ def _config_of(
                 fix="name the folder of a model of this size as --base_model",
             )
     return huggingface_config.config_of({**assumed, **stated, **seen}, there.get("model_type"))
+
+
+def _check_t5gemma(
+    config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], base: epath.Path | None
+) -> None:
+    """Raises CheckpointError if a T5Gemma's config.json is of another size than the weights."""
+    described = t5gemma.settings(config)
+    for stack, table in (("encoder", EMBEDDING), ("decoder", DECODER_EMBEDDING)):
+        sizes = described[stack]
+        expected = [described["vocab_size"], sizes["emb_dim"], sizes["mlp_dim"]]
+        wi = shapes.get(f"{stack}/layers_0/mlp/wi_0/kernel", ())
+        stored = [*shapes.get(table, ()), *wi[1:]]
+        if stored != expected:
+            raise CheckpointError(
+                f"{base} describes another model than the weights",
+                got=f"{stack}: vocabulary, width and feed-forward width {expected}",
+                expected=f"{stored}",
+                fix="name the folder of a model of this size as --base_model",
+            )
 
 
 def _names_of(

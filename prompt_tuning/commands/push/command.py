@@ -1,9 +1,13 @@
 """The command `prompt-tuning push`: one commit with what a run tuned, its adapter for PEFT, its recipe and a card."""
 
+import contextlib
+import json
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import yaml
 from etils import epath
 
 from prompt_tuning.checkpoints import hub, paths
@@ -11,18 +15,18 @@ from prompt_tuning.checkpoints.ledger import Ledger
 from prompt_tuning.checkpoints.method_files import kinds
 from prompt_tuning.checkpoints.method_files.method_set import METHOD_FILE
 from prompt_tuning.checkpoints.method_files.read import read_set
-from prompt_tuning.checkpoints.prompt_files import source
+from prompt_tuning.checkpoints.prompt_files import peft, source
 from prompt_tuning.checkpoints.prompt_files.read import FOLDER
 from prompt_tuning.commands.export import added
 from prompt_tuning.commands.push import card
 from prompt_tuning.config.flags import command_parser
-from prompt_tuning.errors import CheckpointError, ConfigError
+from prompt_tuning.errors import CheckpointError, ConfigError, PromptTuningError
 
 _EPILOG = """\
 RUN is a MODEL_DIR, REPO a model's repository, owner/name; where there is none yet a private one is made. One commit
 holds the files that the run saved, bit for bit; an adapter of PEFT, where PEFT has one for this; the run's config.gin;
 and README.md, in which fields are left to you. What you write into them, or anywhere outside of the marks, stays when
-you push again. The record and config.gin name folders of this machine.
+you push again. The record, config.gin and README.md name folders of this machine.
 """
 
 
@@ -34,7 +38,8 @@ def main(argv: Sequence[str]) -> None:
 
     Raises:
       CheckpointError: If the run has saved no prompt and no method, or the hub refuses it.
-      ConfigError: If a flag does not fit, huggingface_hub is not installed, or nobody is signed in.
+      ConfigError: If a flag does not fit, huggingface_hub is not installed, nobody is signed in, or the metadata of
+        README.md is refused.
     """
     parser = command_parser("push", "Put a run's prompt or method on the hub.", _EPILOG)
     parser.add_argument("run", metavar="RUN", help="the run's MODEL_DIR")
@@ -61,25 +66,34 @@ def main(argv: Sequence[str]) -> None:
     adapter = _adapter(folder, saved, info, flags.base_model)
     lib = hub.library()
     api = lib.HfApi()
-    with hub.errors_of(repo):
+    with _errors_of_metadata(), hub.errors_of(repo):
         api.create_repo(repo, private=True, exist_ok=True)
         there = api.list_repo_files(repo)
-        own = lib.ModelCard.load(repo).content if hub.CARD in there else None
+        own = lib.ModelCard.load(repo) if hub.CARD in there else None
+        base_model = flags.base_model
+        if not base_model and own and isinstance(own.data.base_model, str):
+            base_model = own.data.base_model
+        adapter = _naming(base_model, adapter)
         text = card.render(
             repo,
             info,
             scores,
             files=saved,
             recipe=files.get(hub.RECIPE, b"").decode(),
-            base_model=flags.base_model,
+            base_model=base_model,
             is_for_peft=bool(adapter),
-            there=own,
+            there=own and own.content,
         )
         files |= {**adapter, hub.CARD: text.encode()}
         operations = [lib.CommitOperationAdd(name, data) for name, data in files.items()]
         # What an earlier push left must not be read as a part of this one.
         stale = sorted({*hub.FILES} & {*there} - {*files})
         operations += [lib.CommitOperationDelete(name) for name in stale]
+        if api.model_info(repo).private is False:
+            print(
+                f"warning: {repo} is public, and {hub.RECIPE}, {hub.CARD} and the record name folders of this machine",
+                file=sys.stderr,
+            )
         commit = api.create_commit(repo, operations, commit_message="prompt-tuning push")
     print(f"{hub.PREFIX}{repo}@{commit.oid}: {', '.join(sorted(files))}")
     print(f"the fields of {hub.CARD} that say TO BE FILLED IN are yours, in {commit.repo_url}")
@@ -128,3 +142,28 @@ def _adapter(
         except ConfigError:
             return {}
         return {file.name: file.read_bytes() for file in target.iterdir()}
+
+
+def _naming(base_model: str | None, adapter: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of an adapter that names this model: one that was found on this machine is nobody else's."""
+    if not adapter:
+        return {}
+    config = {**json.loads(adapter[peft.CONFIG_FILE]), "base_model_name_or_path": base_model}
+    encoded = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+    return {**adapter, peft.CONFIG_FILE: encoded}
+
+
+@contextlib.contextmanager
+def _errors_of_metadata() -> Iterator[None]:
+    """Turns what the hub and its library refuse in a card into an error that says what to do."""
+    try:
+        yield
+    except PromptTuningError:
+        raise
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"The metadata of {hub.CARD} is refused",
+            got=" ".join(str(error).split())[:300],
+            expected="metadata of a model's card, with the base model's name on the hub",
+            fix=f"correct {hub.CARD} in the repository, or name the frozen model on the hub as --base_model",
+        ) from error

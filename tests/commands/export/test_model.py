@@ -151,6 +151,11 @@ def test_a_t5gemma_goes_out_with_its_own_settings_and_its_successor_not(
         return
     assert_same(params_of(folder), params_of(tmp_path / "out"))
     assert open_source(tmp_path / "out").settings == open_source(folder).settings
+    sizes = dataclasses.replace(config.decoder, mlp_dim=40)
+    other = write_t5gemma(tmp_path / "other", tiny_t5gemma(decoder=sizes))
+    assert run("export", "--model", folder, tmp_path / "out2", f"--base_model={other}") == 2
+    assert "width [256, 32, 40]', expected [256, 32, 48]" in capsys.readouterr().err
+    assert not (tmp_path / "out2").exists()
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from prompt_tuning.checkpoints import hub
 from prompt_tuning.checkpoints.method_files.read import read_set
 from prompt_tuning.checkpoints.prompt_files import source, write
 from prompt_tuning.checkpoints.prompt_files.read import load_prompt
+from prompt_tuning.errors import CheckpointError
 from prompt_tuning.models.methods.lora import LoRA
 from prompt_tuning.prompts import initializers
 from prompt_tuning.prompts.config import PromptConfig
@@ -141,9 +142,51 @@ def test_the_card_says_what_it_is_and_keeps_what_a_user_wrote(server, tmp_path):
     again: Any = ModelCard(files["README.md"].decode())
     assert again.data.license == "mit" and again.data.base_model == "google/t5"
     assert again.text.count("mine") == 5 and "| Step | 10 |" in again.text
+    assert "| Frozen model | google/t5 |" in again.text and 'name = "google/t5"' in again.text
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "google/t5"
     # The scores are of step 5.
     assert not again.data.eval_results
     assert "method.safetensors" not in files and ".gitattributes" in files
+
+
+def test_what_names_this_machine_is_left_out_or_announced(server, tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"d_model": 8}')
+    model_dir = make_run(tmp_path / "run", initial_checkpoint_path=str(tmp_path))
+    assert run("push", model_dir, "anna/boolq") == 0
+    assert "warning" not in capsys.readouterr().err
+    files = server.commits["anna/boolq"][server.head("anna/boolq")]
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] is None
+    server.private.clear()
+    assert run("push", model_dir, "anna/boolq") == 0
+    assert "warning: anna/boolq is public, and config.gin, README.md" in capsys.readouterr().err
+
+
+def test_metadata_that_is_refused_is_one_error(server, tmp_path, capsys):
+    model_dir = make_run(tmp_path / "run")
+    assert run("push", model_dir, "anna/new", f"--base_model={tmp_path}") == 2
+    refused = [capsys.readouterr().err]
+    server.add("anna/edited", {"README.md": b"---\nlicense: [\n---\n# Mine\n"})
+    assert run("push", model_dir, "anna/edited") == 2
+    refused.append(capsys.readouterr().err)
+    for error in refused:
+        assert re.search("metadata of README.md is refused.*--base_model", error)
+
+
+def test_of_a_folder_of_the_cache_only_what_is_ours_is_pulled(server, tmp_path):
+    run("push", make_run(tmp_path / "run"), "anna/boolq")
+    folder = hub.local("hf://anna/boolq")
+    (folder / "model.safetensors").write_bytes(b"a whole model")
+    (folder / "onnx").mkdir()
+    assert run("pull", "anna/boolq", tmp_path / "pulled") == 0
+    names = {file.name for file in (tmp_path / "pulled").iterdir()}
+    assert NAME in names and names <= {*hub.FILES}
+    # What others put there makes no prompt of a repository without one.
+    commit = server.add("anna/whole", {"README.md": b"# Whole"})
+    for message in ("got ['README.md']", "got ['README.md', 'model.safetensors']"):
+        with pytest.raises(CheckpointError, match=re.escape(message)):
+            hub.local("hf://anna/whole")
+        folder = tmp_path / "cache/models--anna--whole/snapshots" / commit
+        (folder / "model.safetensors").write_bytes(b"a whole model")
 
 
 @pytest.mark.parametrize(
