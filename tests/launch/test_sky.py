@@ -78,6 +78,7 @@ def test_a_task_asks_for_slices_by_their_names(name):
     assert found == {**slices, "H100:1": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_skypilot_reads_a_task(name, tmp_path):
     """In a process of its own: to import it makes a folder in the home."""
