@@ -120,6 +120,9 @@ class Engine:
         Raises:
           NotReady, Draining, UnknownPrompt, TooLong, QueueFull: If it is not taken; nothing is delivered then.
         """
+        with self._changed:
+            self._check_taking()
+            tuned = self._own if work.prompt is None else self._tuned(work.prompt)
         self._check_lengths(work)
         limits = self.settings
         layout: Any = None
@@ -127,21 +130,8 @@ class Engine:
             widths = self._programs.target_widths
             layout = lay_out(work.targets, limits.output_length, widths)
         with self._changed:
-            if not self._is_warm:
-                raise requests.NotReady(
-                    "The server is not ready yet",
-                    got="a request",
-                    expected="none before everything is compiled",
-                    fix="try again in a minute",
-                )
-            if self._is_draining:
-                raise requests.Draining(
-                    "The server is about to stop",
-                    got="a request",
-                    expected="none any more",
-                    fix="send it again, to a server that stays",
-                )
-            tuned = self._own if work.prompt is None else self._tuned(work.prompt)
+            # It may have begun to stop meanwhile.
+            self._check_taking()
             if len(self._waiting) + room > limits.queue:
                 raise requests.QueueFull(
                     "Too many requests wait",
@@ -320,6 +310,23 @@ class Engine:
                 fix="ask for the names of those that are, or load it",
             )
         return self._loaded[name]
+
+    def _check_taking(self) -> None:
+        """Raises NotReady or Draining if no requests are taken."""
+        if not self._is_warm:
+            raise requests.NotReady(
+                "The server is not ready yet",
+                got="a request",
+                expected="none before everything is compiled",
+                fix="try again in a minute",
+            )
+        if self._is_draining:
+            raise requests.Draining(
+                "The server is about to stop",
+                got="a request",
+                expected="none any more",
+                fix="send it again, to a server that stays",
+            )
 
     def _check_lengths(self, work: Work) -> None:
         """Raises TooLong if something is longer than the programs that are compiled."""

@@ -19,7 +19,7 @@ from prompt_tuning.errors import PromptTuningError
 
 _INVALID, _OURS = "invalid_request_error", "server_error"
 # A place in the queue, or another replica, is there in about so long. Unit: seconds.
-RETRY_AFTER = {"Retry-After": "1"}
+_RETRY_AFTER = {"Retry-After": "1"}
 # Status, and OpenAI's `type`, `param` and `code`, of what the engine refuses.
 _OF_ENGINE: dict[type[ServeError], tuple[int, str, str | None, str]] = {
     QueueFull: (429, "rate_limit_error", None, "queue_full"),
@@ -91,7 +91,7 @@ def of_crowd(most: int) -> Refused:
         status=503,
         kind=_OURS,
         code="overloaded",
-        headers=RETRY_AFTER,
+        headers=_RETRY_AFTER,
     )
 
 
@@ -114,7 +114,7 @@ def told(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
     if isinstance(error, ServeError):
         status, kind, param, code = _OF_ENGINE[type(error)]
         row = (status, kind, getattr(error, "param", param), code)
-        headers = RETRY_AFTER if status in (429, 503) else {}
+        headers = _RETRY_AFTER if status in (429, 503) else {}
     elif isinstance(error, HTTPException):
         row, headers = (error.status_code, _INVALID, None, None), dict(error.headers or {})
         message = _SENTENCES.get(error.status_code, HTTPStatus(error.status_code).phrase)
