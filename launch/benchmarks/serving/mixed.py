@@ -145,6 +145,7 @@ class Mixed:
                     return self.check(known, "".join(parts))
             self.counts["told to wait"] += 1
             await asyncio.sleep(1)
+        raise Wrong(f"the queue was full {_TRIES} times")
 
     async def _several(self, http: httpx2.AsyncClient) -> None:
         first = self._draw()

@@ -4,7 +4,6 @@ import asyncio
 import time
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -23,8 +22,8 @@ async def models(service: Service, request: Request) -> JSONResponse:
 async def model(service: Service, request: Request) -> JSONResponse:
     """`GET /v1/models/{model}`: one of them."""
     name = request.path_params["model"]
-    if name not in (BARE, *service.engine.names()):
-        raise HTTPException(404)
+    if name != BARE:
+        service.engine.tuned(name)
     return JSONResponse(_model(name))
 
 
@@ -36,7 +35,10 @@ def _model(name: str) -> dict[str, Any]:
 
 
 async def health(service: Service, request: Request) -> JSONResponse:
-    """`GET /health`: 200 as long as requests are taken, 503 until everything is compiled and from SIGTERM on."""
+    """`GET /health`: 200 as long as requests are taken; 503 until all is compiled, and once the engine has failed.
+
+    From SIGTERM on no new connection is taken, so that hardly anybody gets to ask.
+    """
     is_ready = service.engine.is_ready
     return JSONResponse({"status": "ok" if is_ready else "unavailable"}, 200 if is_ready else 503)
 

@@ -23,6 +23,8 @@ from prompt_tuning.commands.serve.requests import ServeError
 from prompt_tuning.commands.serve.service import Service
 
 _KEYED = "/v1/"
+# Requests that may be under way, and those that are answered all the same: probes would have a busy server restarted.
+_MOST, _ALWAYS = 512, frozenset({"/health", "/metrics"})
 # nginx's status of a client that went; nobody reads it.
 _GONE = 499
 
@@ -91,6 +93,7 @@ class _Door:
 
     def __init__(self, app: ASGIApp, meters: Meters, keys: frozenset[str], paths: set[str]):
         self._app, self._meters, self._paths = app, meters, paths
+        self._under_way = 0
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,6 +101,7 @@ class _Door:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         began, status = time.monotonic(), 500
+        counted = int(scope["path"] not in _ALWAYS)
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -107,6 +111,7 @@ class _Door:
                 MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
             await send(message)
 
+        self._under_way += counted
         try:
             if scope["path"].startswith(_KEYED) and not self._is_known(Headers(scope=scope)):
                 error = Refused(
@@ -119,9 +124,13 @@ class _Door:
                     headers={"WWW-Authenticate": "Bearer"},
                 )
                 await (await problems.answer(Request(scope), error))(scope, receive, noted)
+            elif counted and self._under_way > _MOST:
+                error = problems.of_crowd(_MOST)
+                await (await problems.answer(Request(scope), error))(scope, receive, noted)
             else:
                 await self._app(scope, receive, noted)
         finally:
+            self._under_way -= counted
             # Whatever else is asked for would make figures without end.
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._meters.requests.labels(path, status).inc()

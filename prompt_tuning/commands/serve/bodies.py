@@ -17,6 +17,8 @@ from prompt_tuning.commands.serve.requests import MOST_ALTERNATIVES
 MAX_TEXTS = 256
 MAX_CHOICES = 16
 MAX_LABELS = 256
+# Texts times labels of a request.
+MAX_SCORES = 4096
 MAX_STOPS = 4
 # Unit: characters.
 MAX_STOP_LENGTH = 64
@@ -42,8 +44,9 @@ Timeout = Annotated[
     Field(gt=0, le=MAX_TIMEOUT, description=f"seconds, above 0 and up to {MAX_TIMEOUT:g}"),
 ]
 _Id = Annotated[int, Field(ge=0, lt=2**31)]
-_Ids = Annotated[list[_Id], Field(min_length=1)]
-_Texts = Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS)]
+# A body has room for a million errors, of which one is told.
+_Ids = Annotated[list[_Id], Field(min_length=1, fail_fast=True)]
+_Texts = Annotated[list[str], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)]
 _Stop = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_LENGTH)]
 # What OpenAI's other models do; these values ask for nothing.
 _Zero = Annotated[float | None, Field(ge=0, le=0, description="0: it is not supported")]
@@ -72,7 +75,10 @@ class Completion(Body):
 
     model: Model
     prompt: Annotated[
-        str | _Texts | _Ids | Annotated[list[_Ids], Field(min_length=1, max_length=MAX_TEXTS)],
+        str
+        | _Texts
+        | _Ids
+        | Annotated[list[_Ids], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)],
         Field(
             description=f"a text, or the token ids of one with its end, or a list of up to {MAX_TEXTS} of either"
         ),
@@ -124,11 +130,6 @@ class Completion(Body):
     ] = None
 
     @property
-    def scores(self) -> bool:
-        """Whether `suffix` is scored, and nothing generated."""
-        return self.suffix is not None
-
-    @property
     def stops(self) -> tuple[str, ...]:
         """The texts before which an answer ends."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
@@ -154,7 +155,11 @@ class Completion(Body):
             )
         extra = [
             name
-            for name, is_set in (("stream", self.stream), ("n", (self.n or 1) > 1))
+            for name, is_set in (
+                ("stream", self.stream),
+                ("n", (self.n or 1) > 1),
+                ("stop", self.stops),
+            )
             if is_set and is_scored
         ]
         if extra:
@@ -183,7 +188,7 @@ class Scoring(Body):
     timeout: Timeout = None
 
     def check(self) -> None:
-        """Raises Refused if a label is named twice: their probabilities would not add up."""
+        """Raises Refused if a label is named twice, as their probabilities would not add up, or for too many scores."""
         twice = next((x for i, x in enumerate(self.labels) if x in self.labels[:i]), None)
         if twice is not None:
             raise Refused(
@@ -192,6 +197,15 @@ class Scoring(Body):
                 expected="each label once",
                 fix="leave one out",
                 param="labels",
+            )
+        num_texts = 1 if isinstance(self.prompt, str) else len(self.prompt)
+        if num_texts * len(self.labels) > MAX_SCORES:
+            raise Refused(
+                "The request asks for too many scores at once",
+                got=f"{num_texts} texts x {len(self.labels)} labels",
+                expected=f"at most {MAX_SCORES} scores",
+                fix="send fewer texts in one request",
+                param="prompt",
             )
 
 

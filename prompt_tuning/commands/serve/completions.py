@@ -1,5 +1,6 @@
 """`POST /v1/completions`: OpenAI's legacy completion, whole or as server-sent events; `bodies.py` has its fields."""
 
+import asyncio
 import json
 import secrets
 import time
@@ -27,9 +28,10 @@ _SEND_TIMEOUT = 60.0
 async def complete(service: Service, request: Request) -> Response:
     """Answers one request."""
     body: Completion = await read(request, Completion)
-    inputs = service.texts.prompts(body.prompt)
+    inputs = await asyncio.to_thread(service.texts.prompts, body.prompt)
     if body.suffix is not None:
-        works: list[Any] = _scores(service, body, inputs)
+        target = await asyncio.to_thread(service.texts.target_ids, body.suffix)
+        works: list[Any] = _scores(service, body, inputs, target)
     else:
         works = _answers(service, body, inputs)
     completion = _Completion(service, body, inputs, Running(service.engine, works))
@@ -64,11 +66,13 @@ def _answers(
     ]
 
 
-def _scores(service: Service, body: Completion, inputs: Sequence[tuple[int, ...]]) -> list[Score]:
-    """What the engine is asked: the score of `suffix` as the answer to each input."""
-    target = service.texts.target_ids(body.suffix or "")
+def _scores(
+    service: Service, body: Completion, inputs: Sequence[tuple[int, ...]], target: tuple[int, ...]
+) -> list[Score]:
+    """What the engine is asked: the score of `suffix`, the target, as the answer to each input."""
     deadline = running.deadline_of(body.timeout or MAX_TIMEOUT)
-    return [Score(service.prompt_named(body.model), ids, (target,), deadline) for ids in inputs]
+    prompt = service.prompt_named(body.model)
+    return [Score(prompt, ids, (target,), deadline, field="suffix") for ids in inputs]
 
 
 class _Completion:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from absl import logging
@@ -10,9 +11,15 @@ from absl import logging
 from prompt_tuning import tree
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.commands.serve import requests
-from prompt_tuning.commands.serve.open_requests import Deliver, Open, OpenGenerate, OpenScore
+from prompt_tuning.commands.serve.open_requests import (
+    Deliver,
+    Open,
+    OpenGenerate,
+    OpenScore,
+    lay_out,
+)
 from prompt_tuning.commands.serve.programs import Programs
-from prompt_tuning.commands.serve.requests import Generate, Work
+from prompt_tuning.commands.serve.requests import Generate, Reason, Score, Work
 from prompt_tuning.commands.serve.scheduler import Scheduler
 from prompt_tuning.commands.serve.settings import EngineSettings
 from prompt_tuning.errors import ConfigError
@@ -99,52 +106,45 @@ class Engine:
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are taken: warm, and not draining."""
+        """Whether requests are taken: warm, and not draining. It does not come back once a turn has failed."""
         return self._is_warm and not self._is_draining
 
-    def submit(self, work: Work, deliver: Deliver) -> Ticket:
+    def submit(self, work: Work, deliver: Deliver, room: int = 1) -> Ticket:
         """Puts a request into the queue; returns at once.
 
         Args:
           work: The request.
           deliver: Gets its events, the last of which is `Finished` or `Scored`.
+          room: Places in the queue that have to be free: this request's, and those of what comes with it.
 
         Raises:
           NotReady, Draining, UnknownPrompt, TooLong, QueueFull: If it is not taken; nothing is delivered then.
         """
         with self._changed:
-            if not self._is_warm:
-                raise requests.NotReady(
-                    "The server is not ready yet",
-                    got="a request",
-                    expected="none before everything is compiled",
-                    fix="try again in a minute",
-                )
-            if self._is_draining:
-                raise requests.Draining(
-                    "The server is about to stop",
-                    got="a request",
-                    expected="none any more",
-                    fix="send it again, to a server that stays",
-                )
+            self._check_taking()
             tuned = self._own if work.prompt is None else self._tuned(work.prompt)
-            self._check_lengths(work)
-            if len(self._waiting) >= self.settings.queue:
+        self._check_lengths(work)
+        limits = self.settings
+        layout: Any = None
+        if isinstance(work, Score):
+            widths = self._programs.target_widths
+            layout = lay_out(work.targets, limits.output_length, widths)
+        with self._changed:
+            # It may have begun to stop meanwhile.
+            self._check_taking()
+            if len(self._waiting) + room > limits.queue:
                 raise requests.QueueFull(
                     "Too many requests wait",
                     got=f"{len(self._waiting)} before this one",
-                    expected=f"fewer than {self.settings.queue}",
+                    expected=f"room for {room} in a queue of {limits.queue}",
                     fix="send it again in a moment",
                 )
-            width = next(n for n in self.settings.input_lengths if n >= len(work.ids))
-            kind = OpenGenerate if isinstance(work, Generate) else OpenScore
-            request = kind(work, deliver, tuned, width, self._wake)
-            if isinstance(request, OpenScore):
-                lengths = {
-                    "inputs": self.settings.longest_input,
-                    "targets": self.settings.output_length,
-                }
-                request.lay_out(lengths, self._programs.target_widths)
+            width = next(n for n in limits.input_lengths if n >= len(work.ids))
+            others = (deliver, tuned, width, self._wake)
+            if isinstance(work, Score):
+                request = OpenScore(work, *others, layout=layout)
+            else:
+                request = OpenGenerate(work, *others)
             self._num_requests += 1
             self._num_input_tokens += len(work.ids)
             self._waiting.append(request)
@@ -163,7 +163,7 @@ class Engine:
 
         Raises:
           CheckpointError: If there is none, it is damaged, of another model or of other frozen weights.
-          ConfigError: If it is longer than `prompt_length`.
+          ConfigError: If it is longer than `prompt_length`, or one more than `loaded_prompts`.
         """
         self.add(name, path, many_prompts.read(path, self.model))
 
@@ -174,6 +174,13 @@ class Engine:
         with self._loading:
             check_recorded(records, tree.flatten(self.params), self._dtype, self._digests)
         with self._changed:
+            if name not in self._loaded and len(self._loaded) >= self.settings.loaded_prompts:
+                raise ConfigError(
+                    "Too many prompts are loaded for one more",
+                    got=len(self._loaded),
+                    expected=f"fewer than serve.Engine.loaded_prompts = {self.settings.loaded_prompts}",
+                    fix="unload one, or raise serve.Engine.loaded_prompts and start again",
+                )
             self._loaded.pop(name, None)
             self._loaded[name] = tuned
             self._num_loads += 1
@@ -250,13 +257,24 @@ class Engine:
                 try:
                     self._turn(waiting)
                 except Exception:
-                    # A device that is gone, most likely; each request says so for itself.
-                    logging.exception("A turn failed")
+                    # A device that is gone, most likely.
+                    logging.exception("A turn failed: nothing is answered any more")
+                    return self._end("error")
                 with self._changed:
                     self._changed.notify_all()
-            self._scheduler.end_all("cancelled")
-            for request in self._waiting:
-                self._scheduler.finish(request, "cancelled")
+            self._end("cancelled")
+
+    def _end(self, reason: Reason) -> None:
+        """Takes no more requests, and ends those that were taken."""
+        with self._changed:
+            self._is_draining = True
+            waiting, self._waiting = self._waiting, []
+        self._scheduler.end_all(reason)
+        for request in waiting:
+            if not request.ended:
+                self._scheduler.finish(request, reason)
+        with self._changed:
+            self._changed.notify_all()
 
     def _turn(self, waiting: list[Open]) -> None:
         begun = self._scheduler.begin(waiting)
@@ -288,24 +306,42 @@ class Engine:
                 "No prompt of this name is loaded",
                 got=name,
                 expected="the name of one that is",
+                # Not those that are close: among ten thousand, they take too long to find.
                 fix="ask for the names of those that are, or load it",
-                name=name,
-                candidates=self._loaded,
             )
         return self._loaded[name]
+
+    def _check_taking(self) -> None:
+        """Raises NotReady or Draining if no requests are taken."""
+        if not self._is_warm:
+            raise requests.NotReady(
+                "The server is not ready yet",
+                got="a request",
+                expected="none before everything is compiled",
+                fix="try again in a minute",
+            )
+        if self._is_draining:
+            raise requests.Draining(
+                "The server is about to stop",
+                got="a request",
+                expected="none any more",
+                fix="send it again, to a server that stays",
+            )
 
     def _check_lengths(self, work: Work) -> None:
         """Raises TooLong if something is longer than the programs that are compiled."""
         limits = self.settings
-        sizes = [("input", len(work.ids), limits.longest_input)]
+        sizes = [("input", "prompt", len(work.ids), limits.longest_input)]
         if isinstance(work, Generate):
-            sizes.append(("answer", work.max_tokens, limits.output_length))
+            sizes.append(("answer", "max_tokens", work.max_tokens, limits.output_length))
         else:
-            sizes += [("target", len(target), limits.output_length) for target in work.targets]
-        for what, size, most in sizes:
+            longest = max(map(len, work.targets))
+            sizes.append(("target", work.field, longest, limits.output_length))
+        for what, param, size, most in sizes:
             if size > most:
                 raise requests.TooLong(
                     f"The {what} is too long",
+                    param=param,
                     got=f"{size} tokens",
                     expected=f"at most {most}",
                     fix="shorten it",
@@ -350,13 +386,12 @@ def build(
     # Read before the weights, so that what is of another model is refused at once.
     sets = {name: many_prompts.read(path, served) for name, path in prompts.items()}
     loaded = load_for_inference(model, partitioner, restore)
-    flat, untuned = tree.flatten(loaded.params), loaded.untuned
-    own = many_prompts.own(model, flat, untuned)
+    flat = tree.flatten(loaded.params)
     if served is not model:
         # Once, and not for each call as `predict` does it.
         own_parameters = {p: flat.pop(p) for p in list(flat)}
         flat = layouts.take_apart(own_parameters)
-        own = many_prompts.own(served, flat, untuned)
+    own = many_prompts.own(served, flat, loaded.untuned)
     engine = Engine(served, tree.unflatten(flat), partitioner, settings, own, restore.dtype)
     for name, tuned in sets.items():
         engine.add(name, prompts[name], tuned)

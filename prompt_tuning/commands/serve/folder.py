@@ -1,5 +1,6 @@
 """The folder of prompts that may be loaded while the server runs: each is served by the name of its file."""
 
+import itertools
 import pathlib
 import re
 import threading
@@ -14,6 +15,8 @@ from prompt_tuning.errors import ConfigError, PromptTuningError
 
 # What `export` writes beside a prompt, and what a writer has not finished.
 _NO_PROMPTS = frozenset({".json", ".tmp"})
+# Of a folder, so many files and folders are looked at.
+_MOST_PARTS = 10_000
 
 
 class PromptsFolder:
@@ -54,6 +57,8 @@ class PromptsFolder:
                 raise _refusal("`prompt_path` leads to no prompt", path[:80])
             try:
                 self._engine.load(name, str(found))
+                # From now on it is the requests', and no look's.
+                self._loaded.discard(name)
             except PromptTuningError as error:
                 logging.warning("Not loaded as %s: %s", name, error)
                 raise Refused.saying(self._told(error), param="prompt_path") from error
@@ -82,9 +87,14 @@ class PromptsFolder:
             for name in self._seen.keys() - entries.keys():
                 self._forget(name)
             for name, entry in entries.items():
-                if (seen := _appearance(entry)) != self._seen.get(name, "never"):
-                    self._seen[name] = seen
+                # What could not be loaded may be a folder that is still being copied, and is looked at on all levels.
+                # Of the others one is enough: below it a run that goes on writes much, and no new checkpoint.
+                pattern = "**/*" if name in self._refused else "*"
+                if _appearance(entry, pattern) != self._seen.get(name, "never"):
+                    # Before it is read: what is written meanwhile is seen the next time.
+                    looks = {p: _appearance(entry, p) for p in ("*", "**/*")}
                     self._read(name, entry)
+                    self._seen[name] = looks["**/*" if name in self._refused else "*"]
             return len(self._refused)
 
     def _entries(self) -> dict[str, pathlib.Path]:
@@ -178,11 +188,11 @@ def check_name(name: str) -> None:
         )
 
 
-def _appearance(entry: pathlib.Path) -> Any:
+def _appearance(entry: pathlib.Path, pattern: str) -> Any:
     """What changes when an entry is written again: times and sizes, of a folder those of what it holds."""
     try:
-        parts = [entry, *(sorted(entry.iterdir()) if entry.is_dir() else ())]
-        return [(p.name, s.st_mtime_ns, s.st_size, s.st_ino) for p in parts for s in (p.stat(),)]
+        parts = [entry, *sorted(itertools.islice(entry.glob(pattern), _MOST_PARTS))]
+        return [(str(p), s.st_mtime_ns, s.st_size, s.st_ino) for p in parts for s in (p.stat(),)]
     # It was removed meanwhile, or is a link to nothing.
     except OSError:
         return None

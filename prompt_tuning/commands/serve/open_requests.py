@@ -1,8 +1,10 @@
 """Requests that were taken and are not answered yet."""
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -79,52 +81,77 @@ class OpenGenerate(Open):
     work: Generate  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
+class Layout(NamedTuple):
+    """Targets in rows; if there are several, each has the input for itself.
+
+    Attributes:
+      width: Tokens in a row.
+      parts: The features of each row, [1, width].
+      targets: Where each target is.
+    """
+
+    width: int
+    parts: list[dict[str, np.ndarray]]
+    targets: list[Any]
+
+
+# The texts of a request have the same targets.
+@functools.lru_cache(maxsize=16)
+def lay_out(targets: tuple[tuple[int, ...], ...], longest: int, widths: tuple[int, ...]) -> Layout:
+    """Lays targets out in rows as `infer` does.
+
+    Args:
+      targets: The targets.
+      longest: Tokens of the longest that there may be.
+      widths: Tokens in a row; the last holds any two targets.
+    """
+    row = Row({}, 0)
+    for number, target in enumerate(targets):
+        lengths = {"inputs": 0, "targets": longest}
+        row.add_target(number, inference_examples.model_features((), target, lengths))
+    last = row.targets[-1]
+    needed = widths[-1] if last.part else last.start + last.length
+    width = next(width for width in widths if width >= needed)
+    of_targets = row.decoder(Size(1, 0, last.part + 1, width))
+    parts = [
+        {name: x[part : part + 1] for name, x in of_targets.items()}
+        for part in range(last.part + 1)
+    ]
+    return Layout(width, parts, row.targets)
+
+
+@dataclasses.dataclass(eq=False)
 class OpenScore(Open):
     """Scores.
 
     Attributes:
-      target_width: Tokens in a row of targets.
+      layout: Of its targets.
       scored: [T] float32 of each row of targets that was scored.
     """
 
     work: Score  # pyright: ignore[reportIncompatibleVariableOverride]
-    target_width: int
-    scored: list[np.ndarray]
+    layout: Layout = dataclasses.field(kw_only=True)
+    scored: list[np.ndarray] = dataclasses.field(default_factory=list, kw_only=True)
 
-    def lay_out(self, lengths: Mapping[str, int], target_widths: tuple[int, ...]) -> None:
-        """Lays the targets out in rows as `infer` does; if there are several, each has the input for itself.
-
-        Args:
-          lengths: Of the longest input and the longest target.
-          target_widths: Tokens in a row; the last holds any two targets.
-        """
-        row = Row.of(inference_examples.model_features(self.work.ids, (), lengths))
-        for number, target in enumerate(self.work.targets):
-            row.add_target(number, inference_examples.model_features((), target, lengths))
-        last = row.targets[-1]
-        needed = target_widths[-1] if last.part else last.start + last.length
-        self.target_width = next(width for width in target_widths if width >= needed)
-        of_targets = row.decoder(Size(1, self.width, last.part + 1, self.target_width))
-        self._parts = [
-            {name: x[part : part + 1] for name, x in of_targets.items()}
-            for part in range(last.part + 1)
-        ]
-        self._targets, self.scored = row.targets, []
+    @property
+    def target_width(self) -> int:
+        """Tokens in a row of targets."""
+        return self.layout.width
 
     @property
     def lines_left(self) -> int:
         """Rows that are not scored yet."""
-        return len(self._parts) - len(self.scored)
+        return len(self.layout.parts) - len(self.scored)
 
     def lines(self, row: int, width: int) -> list[Line]:
         """Returns the rows that are not scored yet, for the row of its prompt and inputs of a width."""
         tokens = {"encoder_input_tokens": padded(self.work.ids, width)}
-        return [Line(row, {**tokens, **part}) for part in self._parts[len(self.scored) :]]
+        return [Line(row, {**tokens, **part}) for part in self.layout.parts[len(self.scored) :]]
 
     def answer(self) -> None:
         """Sends the scores, all of which are there."""
         scores = []
-        for target in self._targets:
+        for target in self.layout.targets:
             tokens = self.scored[target.part][target.start : target.start + target.length]
             scores.append((float(tokens.sum(dtype=np.float64)), tuple(tokens.tolist())))
         self.ended = "stop"

@@ -24,7 +24,7 @@ _RETRY_AFTER = {"Retry-After": "1"}
 _OF_ENGINE: dict[type[ServeError], tuple[int, str, str | None, str]] = {
     QueueFull: (429, "rate_limit_error", None, "queue_full"),
     UnknownPrompt: (404, _INVALID, "model", "model_not_found"),
-    TooLong: (400, _INVALID, "prompt", "context_length_exceeded"),
+    TooLong: (400, _INVALID, None, "context_length_exceeded"),
     NotReady: (503, _OURS, None, "starting"),
     Draining: (503, _OURS, None, "draining"),
 }
@@ -81,6 +81,20 @@ def of_deadline() -> Refused:
     )
 
 
+def of_crowd(most: int) -> Refused:
+    """Returns the error of a request that comes while as many as may be are under way."""
+    return Refused(
+        "Too many requests are under way",
+        got=f"{most} before this one",
+        expected="fewer",
+        fix="send it again in a moment",
+        status=503,
+        kind=_OURS,
+        code="overloaded",
+        headers=_RETRY_AFTER,
+    )
+
+
 def of_failure() -> Refused:
     """Returns the error of what came to nothing by a mistake here, which the log tells: it may name files."""
     return Refused(
@@ -98,8 +112,9 @@ def told(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Returns the status, the body and the headers that a request which raised an error is answered with."""
     message, headers = str(error), {}
     if isinstance(error, ServeError):
-        row = next(row for kind, row in _OF_ENGINE.items() if isinstance(error, kind))
-        headers = _RETRY_AFTER if row[0] in (429, 503) else {}
+        status, kind, param, code = _OF_ENGINE[type(error)]
+        row = (status, kind, getattr(error, "param", param), code)
+        headers = _RETRY_AFTER if status in (429, 503) else {}
     elif isinstance(error, HTTPException):
         row, headers = (error.status_code, _INVALID, None, None), dict(error.headers or {})
         message = _SENTENCES.get(error.status_code, HTTPStatus(error.status_code).phrase)

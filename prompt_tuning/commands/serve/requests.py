@@ -1,7 +1,7 @@
 """What the engine can be asked, what it answers and why it may refuse; in token ids, for texts are the caller's."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from prompt_tuning.errors import PromptTuningError
 
@@ -46,12 +46,14 @@ class Score:
       ids: See `Generate`.
       targets: One or more, each with the EOS that it ends with; none is empty.
       deadline: See `Generate`.
+      field: What the caller knows the targets as.
     """
 
     prompt: str | None
     ids: tuple[int, ...]
     targets: tuple[tuple[int, ...], ...]
     deadline: float | None = None
+    field: str = "labels"
 
 
 Work = Generate | Score
@@ -103,7 +105,17 @@ class UnknownPrompt(ServeError):
 
 
 class TooLong(ServeError):
-    """An input, an answer or a target is longer than what was compiled."""
+    """An input, an answer or a target is longer than what was compiled.
+
+    Args:
+      what: See `PromptTuningError`.
+      param: The field that has it.
+      **texts: As `what`.
+    """
+
+    def __init__(self, what: str, *, param: str, **texts: Any):
+        super().__init__(what, **texts)
+        self.param = param
 
 
 class NotReady(ServeError):

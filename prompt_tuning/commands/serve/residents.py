@@ -21,6 +21,7 @@ class Residents:
         self._write = write
         # By identity: a name may come to mean another set while answers are given with the first. Oldest use first.
         self._rows: collections.OrderedDict[int, tuple[TunedSet, int]] = collections.OrderedDict()
+        self.clear()
 
     def __len__(self) -> int:
         """Returns how many rows are taken."""
@@ -29,6 +30,8 @@ class Residents:
     def clear(self) -> None:
         """Forgets all of them: the table is empty."""
         self._rows.clear()
+        # The next one to take is the last.
+        self._free = [*reversed(range(self.capacity))]
 
     def place(self, sets: Sequence[TunedSet]) -> list[int]:
         """Returns the row of each set, with all of them in the table at once; at most `capacity` are different."""
@@ -39,12 +42,13 @@ class Residents:
         for key, tuned in wanted.items():
             if key in self._rows:
                 continue
-            row = len(self._rows)
-            if row == self.capacity:
+            if not self._free:
                 # Those that are wanted are behind it.
                 _, (_, row) = self._rows.popitem(last=False)
+                self._free.append(row)
                 self.evictions += 1
-            self._write(row, tuned)
-            self._rows[key] = (tuned, row)
+            self._write(self._free[-1], tuned)
+            # Not before it is written: what fails leaves the row free.
+            self._rows[key] = (tuned, self._free.pop())
             self.swaps += 1
         return [self._rows[id(tuned)][1] for tuned in sets]

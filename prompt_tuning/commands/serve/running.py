@@ -45,8 +45,9 @@ class Running:
 
         self._tickets = []
         try:
+            # Room for all of them at once: no other submits meanwhile, since this loop alone does.
             for number, work in enumerate(works):
-                self._tickets.append(engine.submit(work, deliver_of(number)))
+                self._tickets.append(engine.submit(work, deliver_of(number), len(works) - number))
         except BaseException:
             self.cancel()
             raise

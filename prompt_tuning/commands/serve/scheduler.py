@@ -145,9 +145,7 @@ class Scheduler:
             for request, scores in zip(of, self._programs.score(lines), strict=False):
                 request.scored.append(scores[0])
         except Exception:
-            logging.exception("A batch of scores failed")
-            for request in batch:
-                self.finish(request, "error")
+            self._failed(batch)
             return
         self.counts["score_batches"] += 1
         for request in batch:

@@ -1,5 +1,6 @@
 """`POST /v1/score`: which of some labels is the likeliest answer, as rank classification decides."""
 
+import asyncio
 import math
 from typing import Any
 
@@ -16,8 +17,8 @@ from prompt_tuning.commands.serve.service import Service, read
 async def score(service: Service, request: Request) -> JSONResponse:
     """Answers one request: for each text the log-likelihood of each label in nats, and its share among the labels."""
     body: Scoring = await read(request, Scoring)
-    inputs = service.texts.prompts(body.prompt)
-    targets = tuple(map(service.texts.target_ids, body.labels))
+    inputs = await asyncio.to_thread(service.texts.prompts, body.prompt)
+    targets = tuple(await asyncio.to_thread(lambda: [*map(service.texts.target_ids, body.labels)]))
     deadline = running.deadline_of(body.timeout or MAX_TIMEOUT)
     prompt = service.prompt_named(body.model)
     works = [Score(prompt, ids, targets, deadline) for ids in inputs]

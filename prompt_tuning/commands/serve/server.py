@@ -28,11 +28,10 @@ from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner
 from prompt_tuning.run import checks
 
-# More connections than these are refused: each is an open file.
-_CONNECTIONS = 512
 # Addresses that only this machine reaches, and what it is called there.
 _LOOPBACK = {"127.0.0.1": "127.0.0.1", "localhost": "localhost", "::1": "[::1]"}
-# Between two looks at the folder: a poll, since network and cloud file systems tell nothing. Unit: seconds.
+# Between two looks at the engine and at the folder: a poll, since network and cloud file systems tell nothing.
+# Unit: seconds.
 _PERIOD = 2.0
 
 
@@ -66,6 +65,7 @@ def serve(
     Raises:
       ConfigError, DataError, CheckpointError, MachineError: Before anything compiles; or if the device has no memory
         for what is compiled.
+      RuntimeError: If the engine fails for good while it answers.
     """
     if jax.process_count() > 1:
         raise ConfigError(
@@ -171,8 +171,10 @@ def _run(
             host, port = listener.getsockname()[:2]
             host = f"[{host}]" if ":" in host else host
             print(f"Serving {names} prompts at http://{host}:{port}", flush=True)
-            while service.folder is not None:
+            while True:
                 await asyncio.sleep(_PERIOD)
+                if not service.engine.is_ready:
+                    raise RuntimeError("The engine has failed, and the log says why: start again")
                 await _look(service)
         except Exception as error:
             failures.append(error)
@@ -197,7 +199,6 @@ def _run(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=_CONNECTIONS,
         # Somebody who reads no answer does not keep the process.
         timeout_graceful_shutdown=int(MAX_TIMEOUT),
     )

@@ -15,6 +15,7 @@ class EngineSettings:
       input_lengths: Tokens that inputs are padded to; the last is the longest input.
       output_length: Tokens of the longest answer, and of the longest target, EOS included.
       resident_prompts: Prompts on the device; the least recently used makes room. Others wait on the host.
+      loaded_prompts: Prompts that are kept, on the device or the host; one more is refused.
       prompt_length: Positions of the longest prompt.
       queue: Requests that may wait; more are refused.
 
@@ -27,6 +28,7 @@ class EngineSettings:
     input_lengths: tuple[int, ...] = (64, 128, 256, 512)
     output_length: int = 64
     resident_prompts: int = 64
+    loaded_prompts: int = 10_000
     prompt_length: int = 100
     queue: int = 256
 
@@ -36,6 +38,7 @@ class EngineSettings:
             "slots": "answers",
             "output_length": "tokens",
             "resident_prompts": "prompts",
+            "loaded_prompts": "prompts",
             "prompt_length": "positions",
             "queue": "requests",
         }

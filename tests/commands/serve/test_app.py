@@ -157,6 +157,13 @@ def test_more_than_may_wait_is_told_when_to_come_again(served):
         assert first.recv(2**16).startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_crowd_is_told_to_come_again_and_probes_are_answered(served, monkeypatch):
+    monkeypatch.setattr(app, "_MOST", 0)
+    status, answer, headers = served.ask("/v1/models")
+    assert (status, headers["Retry-After"], answer["error"]["code"]) == (503, "1", "overloaded")
+    assert [served.ask(path)[0] for path in ("/health", "/metrics")] == [200, 200]
+
+
 def test_every_figure_of_the_engine_is_told(served):
     text = served.ask("/metrics")[1]
     stats = {line.split()[0] for line in text.splitlines() if line.startswith("prompt_tuning_")}

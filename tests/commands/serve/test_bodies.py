@@ -96,10 +96,12 @@ def test_what_openais_clients_always_send_is_taken():
 def test_what_does_not_go_together_is_refused():
     scored = {"echo": True, "suffix": "b", "max_tokens": 0}
     assert bodies.read(Completion, json.dumps({**GOOD, **scored}).encode()).suffix == "b"
-    for more in ({"stream": True}, {"n": 2}):
+    for more in ({"stream": True}, {"n": 2}, {"stop": "b"}):
         assert _refusal(Completion, {**GOOD, **scored, **more})["param"] == next(iter(more))
     assert _refusal(Scoring, {**GOOD, "labels": ["a", "b", "a"]})["param"] == "labels"
     assert _refusal(Scoring, GOOD)["param"] == "labels"
+    labels = [str(number) for number in range(17)]
+    assert _refusal(Scoring, {**GOOD, "prompt": ["a"] * 241, "labels": labels})["param"] == "prompt"
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "<b>", "", ".a", "a\n", "a" * 65, "frozen", "ä"])

@@ -130,6 +130,8 @@ def test_echo_scores_its_suffix_as_score_does(served):
         assert choice.text == "true" and choice.logprobs.tokens[-1] == "</s>"
         total = sum(choice.logprobs.token_logprobs)
         assert total == pytest.approx(row["scores"][0]["logprob"], abs=1e-4)
+    long = {"model": "cb", "prompt": "a", "suffix": "a " * 50, "echo": True, "max_tokens": 0}
+    assert served.ask("/v1/completions", long)[1]["error"]["param"] == "suffix"
 
 
 def test_a_deadline_ends_an_answer(served):

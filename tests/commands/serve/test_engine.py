@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from prompt_tuning.commands.serve import requests
+from prompt_tuning.commands.serve import problems, requests
 from prompt_tuning.commands.serve.requests import Generate, Score
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
@@ -122,6 +122,9 @@ def test_requests_end_where_they_are_cancelled_or_late_and_too_many_are_refused(
     gone = Answer()
     engine.submit(endless, gone).cancel()
     failing = engine.submit(endless, lambda event: 1 / 0)
+    # Room for all that comes together, or for none of it.
+    with pytest.raises(requests.QueueFull, match="got '3 before this one', expected room for 62"):
+        engine.submit(endless, print, SETTINGS.queue - 2)
     waiting = [ask(engine, endless) for _ in range(SETTINGS.queue - 3)]
     with pytest.raises(requests.QueueFull, match="Too many requests wait: got '64 before"):
         engine.submit(endless, print)
@@ -136,9 +139,18 @@ def test_requests_end_where_they_are_cancelled_or_late_and_too_many_are_refused(
     assert ask(engine, endless).reason == "length" and engine.stats()["busy_slots"] == 0
 
 
-@pytest.mark.parametrize("program", ["admit", "advance", "score", "put_set"])
+@pytest.mark.parametrize(
+    ("program", "kind"),
+    [
+        ("admit", Generate),
+        ("advance", Generate),
+        ("score", Score),
+        ("put_set", Generate),
+        ("put_set", Score),
+    ],
+)
 def test_a_batch_that_fails_is_answered_and_the_next_one_is_right(
-    engine, offline, monkeypatch, program
+    engine, offline, monkeypatch, program, kind
 ):
     original, failures = getattr(engine._programs, program), iter([RuntimeError("broken")])
 
@@ -151,29 +163,33 @@ def test_a_batch_that_fails_is_answered_and_the_next_one_is_right(
     if program == "put_set":
         monkeypatch.setattr(engine._scheduler.residents, "_write", fails_once)
         engine.add("new", "new", prompt_of(50))
-        assert ask(engine, Generate("new", FIVE, 3)).reason == "error"
-    else:
-        work = Score(None, FIVE, ((1,),)) if program == "score" else Generate(None, FIVE, 3)
-        assert ask(engine, work).reason == "error"
+    name = "new" if program == "put_set" else None
+    assert ask(engine, kind(name, FIVE, ((1,),) if kind is Score else 3)).reason == "error"
     works = random_work([None, *SETS], 16)
     check_answers(offline, {work: ask(engine, work) for work in works})
 
 
 @pytest.mark.parametrize(
-    ("work", "error", "text"),
+    ("work", "param", "text"),
     [
-        (Generate("promt1", FIVE, 1), requests.UnknownPrompt, "Closest matches: prompt1"),
-        (Generate(None, (5,) * 13, 1), requests.TooLong, "The input is too long: got '13 tokens'"),
-        (Generate(None, FIVE, 13), requests.TooLong, "The answer is too long"),
-        (Score(None, FIVE, ((1,), (2,) * 13)), requests.TooLong, "expected at most 12"),
+        (Generate("promt1", FIVE, 1), "model", "No prompt of this name is loaded: got 'promt1'"),
+        (Generate(None, (5,) * 13, 1), "prompt", "The input is too long: got '13 tokens'"),
+        (Generate(None, FIVE, 13), "max_tokens", "The answer is too long"),
+        (Score(None, FIVE, ((1,), (2,) * 13)), "labels", "expected at most 12"),
     ],
 )
-def test_what_cannot_be_answered_is_refused(engine, work, error, text):
-    with pytest.raises(error, match=text):
+def test_what_cannot_be_answered_is_refused(engine, work, param, text):
+    with pytest.raises(requests.ServeError, match=text) as refused:
         engine.submit(work, print)
+    assert problems.told(refused.value)[1]["error"]["param"] == param
 
 
-def test_prompts_that_do_not_fit_are_refused(engine, tmp_path):
+def test_prompts_that_do_not_fit_are_refused(engine, tmp_path, monkeypatch):
+    full = dataclasses.replace(SETTINGS, loaded_prompts=len(engine.names()))
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="Too many prompts are"):
+        patch.setattr(engine, "settings", full)
+        engine.add("prompt1", "prompt1", SETS["prompt1"])
+        engine.add("more", "more", SETS["prompt1"])
     with pytest.raises(ConfigError, match=r"the prompt of long is longer .* got '8 positions'"):
         engine.add("long", "long", TunedSet(np.zeros((8, 32), np.float32), {}, {}))
     with pytest.raises(CheckpointError, match="not those that prompt file other was trained on"):
@@ -183,7 +199,7 @@ def test_prompts_that_do_not_fit_are_refused(engine, tmp_path):
     np.save(tmp_path / "wide.npy", np.zeros((2, 33), np.float32))
     with pytest.raises(CheckpointError, match="33"):
         engine.load("wide", str(tmp_path / "wide.npy"))
-    assert {"long", "other", "wide"}.isdisjoint(engine.names())
+    assert {"long", "other", "wide", "more"}.isdisjoint(engine.names())
     with pytest.raises(requests.UnknownPrompt):
         engine.unload("wide")
 
@@ -200,4 +216,17 @@ def test_a_server_that_stops_answers_what_it_took(engine, endless):
     assert {answer.reason for answer in answers} == {"length"}
     assert not engine.is_ready
     with pytest.raises(requests.Draining, match="The server is about to stop"):
+        engine.submit(endless, print)
+
+
+def test_a_device_that_is_gone_ends_what_was_taken_and_the_engine(engine, endless, monkeypatch):
+    monkeypatch.setattr(engine, "_is_draining", False)
+    for name in ("advance", "reset"):
+        monkeypatch.setattr(engine._programs, name, lambda *_: 1 / 0)
+    with engine._changed:
+        answers = [ask(engine, endless) for _ in range(8)]
+    assert {answer.reason for answer in answers} == {"error"}
+    engine.drain()
+    assert not engine.is_ready
+    with pytest.raises(requests.Draining):
         engine.submit(endless, print)

@@ -3,11 +3,14 @@
 import json
 import os
 import time
+import types
+from typing import Any
 
 import numpy as np
 import openai
 import pytest
 
+from prompt_tuning.commands.serve.folder import PromptsFolder
 from tests.tiny_run import EMB_DIM
 
 ASK = {"prompt": "the old mill by the river"}
@@ -34,7 +37,7 @@ def _write(path, seed=1, width=EMB_DIM):
 def test_models_are_listed_and_found(served):
     assert _names(served)[:3] == ["frozen", "boolq", "cb"]
     assert served.client.models.retrieve("cb").parent == "frozen"
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError, match="No prompt of this name"):
         served.client.models.retrieve("nothing")
 
 
@@ -67,10 +70,34 @@ def test_requests_load_and_unload(served):
     content = {"prompt_name": "mine", "prompt_path": ".kept/a.npy"}
     assert served.ask("/v1/load_prompt", content)[0] == 200
     assert served.client.completions.create(model="mine", **ASK).choices[0].text
+    # What a request loaded does not go with a file that had its name.
+    _write(served.folder / "both.npy")
+    _wait_for(lambda: "both" in _names(served))
+    assert served.ask("/v1/load_prompt", {**content, "prompt_name": "both"})[0] == 200
+    (served.folder / "both.npy").rename(served.folder / "later.npy")
+    _wait_for(lambda: "later" in _names(served))
+    assert "both" in _names(served)
+    (served.folder / "later.npy").unlink()
+    assert served.ask("/v1/unload_prompt", {"prompt_name": "both"})[0] == 200
     status, answer, _ = served.ask("/v1/unload_prompt", {"prompt_name": "mine"})
     assert (status, answer["deleted"]) == (200, True)
     status, answer, _ = served.ask("/v1/unload_prompt", {"prompt_name": "mine"})
     assert (status, answer["error"]["code"]) == (404, "model_not_found")
+
+
+def test_a_folder_that_is_still_being_copied_is_read_again(tmp_path):
+    paths: list[str] = []
+
+    def load(name, path):
+        paths.append(path)
+        (tmp_path / "run/checkpoint_1/state/step").read_bytes()
+
+    engine: Any = types.SimpleNamespace(load=load, names=lambda: ())
+    folder = PromptsFolder(tmp_path, engine)
+    (tmp_path / "run/checkpoint_1/state").mkdir(parents=True)
+    assert [folder.look(), folder.look(), len(paths)] == [1, 1, 1]
+    (tmp_path / "run/checkpoint_1/state/step").touch()
+    assert [folder.look(), folder.look(), len(paths)] == [0, 0, 2]
 
 
 def test_nothing_outside_the_folder_is_read(served, tmp_path):

@@ -62,6 +62,14 @@ def test_a_device_without_memory_is_told(inputs, tmp_path, capsys, monkeypatch):
     assert "lower serve.Engine.slots" in capsys.readouterr().err
 
 
+def test_an_engine_that_has_failed_ends_the_process(inputs, tmp_path, monkeypatch):
+    # It is as one that was ready once.
+    monkeypatch.setattr(engine.Engine, "warm", lambda self: None)
+    monkeypatch.setattr(server, "_PERIOD", 0.01)
+    with pytest.raises(RuntimeError, match="The engine has failed"):
+        cli.main(["serve", *serve_flags(inputs, tmp_path)[0]])
+
+
 @pytest.mark.parametrize("text", ["", "# none\n", "two words\n", "é\n"])
 def test_keys_are_what_a_header_can_hold(tmp_path, text):
     (tmp_path / "keys").write_text(text)
