@@ -21,7 +21,7 @@ $(DEMO_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
 	touch $@
 
 $(TEST_STAMP): $(INSTALL_INPUTS) | $(BIN)/python
-	$(INSTALL) -e ".[test,hf,sweep,tpu,lm_eval,wandb,mlflow]"
+	$(INSTALL) -e ".[test,hf,sweep,tpu,lm-eval,wandb,mlflow]"
 # Tests take warnings for errors, such as those that compiling other people's modules gives. Some are of other Pythons.
 	$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || :
 	touch $@ $(DEMO_STAMP)

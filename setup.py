@@ -90,7 +90,8 @@ EXTRAS_REQUIRE = {
     "sky": ["skypilot[gcp]>=0.14,<0.15"],
     "t0": T0,
     "hub": HUB,
-    "lm_eval": ["lm-eval>=0.4.13,<0.5"],
+    # Not by the name of its module: older pips look for an extra with `_` in vain.
+    "lm-eval": ["lm-eval>=0.4.13,<0.5"],
     "wandb": ["wandb>=0.31,<0.32"],
     # The client; its own server and database are those of the whole `mlflow`.
     "mlflow": ["mlflow-skinny>=3.17,<4"],

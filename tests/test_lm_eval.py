@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("lm_eval", reason="lm-evaluation-harness comes with the extra [lm_eval]")
+pytest.importorskip("lm_eval", reason="lm-evaluation-harness comes with the extra [lm-eval]")
 
 import lm_eval as harness  # noqa: E402
 from lm_eval.api.instance import Instance  # noqa: E402

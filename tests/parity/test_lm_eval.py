@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("lm_eval", reason="lm-evaluation-harness comes with the extra [lm_eval]")
+pytest.importorskip("lm_eval", reason="lm-evaluation-harness comes with the extra [lm-eval]")
 torch = pytest.importorskip("torch", reason="PyTorch comes with the extra [hf]")
 pytest.importorskip("peft", reason="PEFT comes with the extra [hf]")
 

@@ -74,19 +74,19 @@ def test_sigterm_in_a_save_a_step_and_an_evaluation_changes_nothing(
         if step == 3:
             _told()
 
-    def stack(self, rows, size):
+    def stack(rows, count):
         batches.append(len(rows))
         if len(batches) == 1:
             _told()
-        return stacked(self, rows, size)
+        return stacked(rows, count)
 
     saved, added = train.Checkpointer.save, train.RunLog.add
-    stacked = inference.Inference._stack
+    stacked = inference.stacked
     # (what is interrupted, with what, step that is saved then)
     interruptions = (
         ((train.Checkpointer, "save"), save, [2]),
         ((train.RunLog, "add"), add, [2, 3]),
-        ((inference.Inference, "_stack"), stack, [2, 4]),
+        ((inference, "stacked"), stack, [2, 4]),
     )
     for where, stand_in, steps in interruptions:
         # The evaluation of step 2 is repeated in the second attempt and must not be told to stop.

@@ -25,8 +25,7 @@ def answerer(folder: pathlib.Path) -> Callable[[dict[str, Any]], str]:
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     frozen = transformers.T5ForConditionalGeneration.from_pretrained(folder / subject.WEIGHTS)
-    ids = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
-    frozen.generation_config.update(**ids)
+    frozen.generation_config.update(decoder_start_token_id=0, pad_token_id=0, eos_token_id=1)
     first, *others = sorted((folder / subject.ADAPTERS).iterdir())
     model: Any = peft.PeftModel.from_pretrained(frozen, str(first), adapter_name=first.name)
     for adapter in others:
