@@ -75,6 +75,28 @@ class Served:
         lines = self.ask("/metrics")[1].splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
+    def infer(
+        self, inputs, folder: pathlib.Path, rows: list[dict[str, str]], mode: str
+    ) -> list[Any]:
+        """Returns what `prompt-tuning infer` writes of rows whose `task` is a prompt, in order."""
+        (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        settings = {
+            "CHECKPOINT_PATH": str(inputs.checkpoint),
+            "INFER_OUTPUT_DIR": str(folder),
+            "INFER_INPUT_FILE": str(folder / "rows.jsonl"),
+            "TASK_FEATURE_LENGTHS": {"inputs": 32, "targets": 12},
+            "BATCH_SIZE": 8,
+            "PROMPT_LENGTH": 4,
+            "infer.mode": mode,
+            "utils.RestoreCheckpointConfig.dtype": "float32",
+        }
+        files = ("models/t5_1_1_small_prompt.gin", "runs/prompt_infer.gin")
+        argv = ["infer", *(f"--gin_file={name}" for name in files), *inputs.flags(**settings)]
+        named = ",".join(f"{name}={path}" for name, path in self.prompts.items())
+        assert cli.main([*argv, f"--prompts={named}"]) == 0
+        written = (folder / f"rows-{mode}.jsonl-00000-of-00001").read_text().splitlines()
+        return [json.loads(line) for line in written]
+
     def connect(self) -> socket.socket:
         """Returns a bare connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)

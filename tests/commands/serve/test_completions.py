@@ -1,11 +1,7 @@
 """Completions as OpenAI's own client asks for them, against the texts that `infer` writes for the same rows."""
 
-import json
-
 import pytest
 import seqio
-
-from prompt_tuning import cli
 
 TEXTS = [
     "the old mill by the river",
@@ -20,22 +16,8 @@ def inferred(served, inputs, tmp_path_factory):
     """What `infer` makes of `TEXTS` with each prompt: (prompt, text) -> prediction."""
     folder = tmp_path_factory.mktemp("infer")
     rows = [{"task": name, "inputs": text} for name in served.prompts for text in TEXTS]
-    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    settings = {
-        "CHECKPOINT_PATH": str(inputs.checkpoint),
-        "INFER_OUTPUT_DIR": str(folder),
-        "INFER_INPUT_FILE": str(folder / "rows.jsonl"),
-        "TASK_FEATURE_LENGTHS": {"inputs": 32, "targets": 12},
-        "BATCH_SIZE": 8,
-        "PROMPT_LENGTH": 4,
-        "utils.RestoreCheckpointConfig.dtype": "float32",
-    }
-    files = ("models/t5_1_1_small_prompt.gin", "runs/prompt_infer.gin")
-    argv = ["infer", *(f"--gin_file={name}" for name in files), *inputs.flags(**settings)]
-    named = ",".join(f"{name}={path}" for name, path in served.prompts.items())
-    assert cli.main([*argv, f"--prompts={named}"]) == 0
-    lines = (folder / "rows-predict.jsonl-00000-of-00001").read_text().splitlines()
-    texts = [json.loads(line)["prediction"] for line in lines]
+    answers = served.infer(inputs, folder, rows, "predict")
+    texts = [answer["prediction"] for answer in answers]
     return {(row["task"], row["inputs"]): text for row, text in zip(rows, texts, strict=True)}
 
 
