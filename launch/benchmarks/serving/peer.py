@@ -45,8 +45,9 @@ def answerer(folder: pathlib.Path) -> Callable[[dict[str, Any]], str]:
                 max_new_tokens=body["max_tokens"],
                 do_sample=False,
             )
-        known = [i for i in rows[0].tolist() if 1 < i < pieces.vocab_size()]
-        return pieces.DecodeIds(known)
+        # Small has more ids than this vocabulary; what it has no piece for is unknown, as SeqIO has it.
+        size, unknown = pieces.vocab_size(), pieces.unk_id()
+        return pieces.DecodeIds([i if i < size else unknown for i in rows[0].tolist() if i > 1])
 
     return answer
 

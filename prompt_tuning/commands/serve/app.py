@@ -17,9 +17,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prompt_tuning.commands.serve import administration, completions, page, problems, scoring
+from prompt_tuning.commands.serve.engine.requests import ServeError
 from prompt_tuning.commands.serve.metrics import Meters
 from prompt_tuning.commands.serve.problems import Refused
-from prompt_tuning.commands.serve.requests import ServeError
 from prompt_tuning.commands.serve.service import Service
 
 _KEYED = "/v1/"

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import Field, StringConstraints
 
+from prompt_tuning.commands.serve.engine.requests import MOST_ALTERNATIVES
 from prompt_tuning.commands.serve.problems import Refused
-from prompt_tuning.commands.serve.requests import MOST_ALTERNATIVES
 
 MAX_TEXTS = 256
 MAX_CHOICES = 16

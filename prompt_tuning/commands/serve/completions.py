@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 
 from prompt_tuning.commands.serve import problems, running
 from prompt_tuning.commands.serve.bodies import MAX_TIMEOUT, Completion
+from prompt_tuning.commands.serve.engine.requests import Finished, Generate, Score, Scored, Token
 from prompt_tuning.commands.serve.problems import Refused
-from prompt_tuning.commands.serve.requests import Finished, Generate, Score, Scored, Token
 from prompt_tuning.commands.serve.running import Running
 from prompt_tuning.commands.serve.service import Service, read
 from prompt_tuning.commands.serve.texts import Answer

@@ -9,7 +9,7 @@ from typing import Any
 from absl import logging
 
 from prompt_tuning.commands.serve.bodies import BARE, NAME, NAMES_ARE
-from prompt_tuning.commands.serve.engine import Engine
+from prompt_tuning.commands.serve.engine.engine import Engine
 from prompt_tuning.commands.serve.problems import Refused
 from prompt_tuning.errors import ConfigError, PromptTuningError
 

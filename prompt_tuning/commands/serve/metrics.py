@@ -17,8 +17,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
-from prompt_tuning.commands.serve.engine import Engine
-from prompt_tuning.commands.serve.requests import Reason
+from prompt_tuning.commands.serve.engine.engine import Engine
+from prompt_tuning.commands.serve.engine.requests import Reason
 
 _PREFIX = "prompt_tuning"
 # Unit: seconds.

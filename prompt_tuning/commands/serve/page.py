@@ -14,8 +14,8 @@ from starlette.routing import Route
 from prompt_tuning import tree
 from prompt_tuning.commands.inspect import frozen_tokens, neighbours
 from prompt_tuning.commands.inspect.frozen_tokens import FrozenTokens
-from prompt_tuning.commands.serve.engine import Engine
-from prompt_tuning.commands.serve.requests import QueueFull, UnknownPrompt
+from prompt_tuning.commands.serve.engine.engine import Engine
+from prompt_tuning.commands.serve.engine.requests import QueueFull, UnknownPrompt
 from prompt_tuning.params.names import EMBEDDING
 
 _COMMANDS = epath.resource_path("prompt_tuning") / "commands"

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from prompt_tuning.commands.serve.requests import (
+from prompt_tuning.commands.serve.engine.requests import (
     Draining,
     NotReady,
     QueueFull,

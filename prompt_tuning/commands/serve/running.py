@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from prompt_tuning.commands.serve.engine import Engine
+from prompt_tuning.commands.serve.engine.engine import Engine
+from prompt_tuning.commands.serve.engine.requests import Event, Finished, Scored, Work
 from prompt_tuning.commands.serve.problems import Refused, of_deadline, of_failure
-from prompt_tuning.commands.serve.requests import Event, Finished, Scored, Work
 
 T = TypeVar("T")
 

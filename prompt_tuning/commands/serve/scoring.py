@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 from prompt_tuning.commands.serve import running
 from prompt_tuning.commands.serve.bodies import MAX_TIMEOUT, Scoring
-from prompt_tuning.commands.serve.requests import Score, Scored
+from prompt_tuning.commands.serve.engine.requests import Score, Scored
 from prompt_tuning.commands.serve.running import Running
 from prompt_tuning.commands.serve.service import Service, read
 

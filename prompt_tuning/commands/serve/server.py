@@ -16,11 +16,11 @@ from sse_starlette.sse import AppStatus
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.commands.serve.app import make_app
 from prompt_tuning.commands.serve.bodies import MAX_TIMEOUT
-from prompt_tuning.commands.serve.engine import build
+from prompt_tuning.commands.serve.engine.build import build
+from prompt_tuning.commands.serve.engine.settings import EngineSettings
 from prompt_tuning.commands.serve.folder import PromptsFolder, check_name, find_folder
 from prompt_tuning.commands.serve.metrics import Meters
 from prompt_tuning.commands.serve.service import Service
-from prompt_tuning.commands.serve.settings import EngineSettings
 from prompt_tuning.commands.serve.texts import Texts
 from prompt_tuning.data import batches, inference_examples
 from prompt_tuning.errors import ConfigError

@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from prompt_tuning.commands.serve import bodies
 from prompt_tuning.commands.serve.bodies import Body
-from prompt_tuning.commands.serve.engine import Engine
+from prompt_tuning.commands.serve.engine.engine import Engine
 from prompt_tuning.commands.serve.folder import PromptsFolder
 from prompt_tuning.commands.serve.metrics import Meters
 from prompt_tuning.commands.serve.problems import Refused

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from prompt_tuning.commands.serve.engine.requests import Token
 from prompt_tuning.commands.serve.problems import Refused
-from prompt_tuning.commands.serve.requests import Token
 from prompt_tuning.data.vocabularies import end_of, resolved
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from prompt_tuning.commands.serve import app
+from prompt_tuning.commands.serve.engine.scheduler import Scheduler
 from prompt_tuning.commands.serve.metrics import Meters
-from prompt_tuning.commands.serve.scheduler import Scheduler
 from prompt_tuning.commands.serve.service import Service
 from prompt_tuning.commands.serve.texts import Texts
 

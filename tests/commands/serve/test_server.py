@@ -16,7 +16,8 @@ import uvicorn
 import yaml
 
 from prompt_tuning import cli
-from prompt_tuning.commands.serve import bodies, command, engine, server
+from prompt_tuning.commands.serve import bodies, command, server
+from prompt_tuning.commands.serve.engine.engine import Engine
 from prompt_tuning.errors import ConfigError
 from tests.commands.serve.conftest import KEY, serve_flags
 from tests.helpers import REPO
@@ -57,14 +58,14 @@ def test_a_device_without_memory_is_told(inputs, tmp_path, capsys, monkeypatch):
     def warm(self):
         raise ConfigError("No memory", got=1, expected="more", fix="lower serve.Engine.slots")
 
-    monkeypatch.setattr(engine.Engine, "warm", warm)
+    monkeypatch.setattr(Engine, "warm", warm)
     assert cli.main(["serve", *serve_flags(inputs, tmp_path)[0]]) == 2
     assert "lower serve.Engine.slots" in capsys.readouterr().err
 
 
 def test_an_engine_that_has_failed_ends_the_process(inputs, tmp_path, monkeypatch):
     # It is as one that was ready once.
-    monkeypatch.setattr(engine.Engine, "warm", lambda self: None)
+    monkeypatch.setattr(Engine, "warm", lambda self: None)
     monkeypatch.setattr(server, "_PERIOD", 0.01)
     with pytest.raises(RuntimeError, match="The engine has failed"):
         cli.main(["serve", *serve_flags(inputs, tmp_path)[0]])

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import seqio
 
+from prompt_tuning.commands.serve.engine.requests import Token
 from prompt_tuning.commands.serve.problems import Refused
-from prompt_tuning.commands.serve.requests import Token
 from prompt_tuning.commands.serve.texts import Answer, Texts
 
 

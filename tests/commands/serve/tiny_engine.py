@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from prompt_tuning import tree
-from prompt_tuning.commands.serve.engine import Engine
-from prompt_tuning.commands.serve.requests import (
+from prompt_tuning.commands.serve.engine.engine import Engine
+from prompt_tuning.commands.serve.engine.requests import (
     Event,
     Finished,
     Generate,
@@ -19,7 +19,7 @@ from prompt_tuning.commands.serve.requests import (
     Token,
     Work,
 )
-from prompt_tuning.commands.serve.settings import EngineSettings
+from prompt_tuning.commands.serve.engine.settings import EngineSettings
 from prompt_tuning.data import inference_examples
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.partitioning import PjitPartitioner

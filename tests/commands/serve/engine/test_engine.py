@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from prompt_tuning.commands.serve import problems, requests
-from prompt_tuning.commands.serve.requests import Generate, Score
+from prompt_tuning.commands.serve import problems
+from prompt_tuning.commands.serve.engine import requests
+from prompt_tuning.commands.serve.engine.requests import Generate, Score
 from prompt_tuning.errors import CheckpointError, ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5

@@ -1,21 +1,23 @@
 """What is done next: which requests are encoded together, which slots they get, and what comes out of these."""
 
 import collections
-import time
+import itertools
 from collections.abc import Sequence
 from typing import TypeVar, get_args
 
 from absl import logging
 
-from prompt_tuning.commands.serve.open_requests import Open, OpenGenerate, OpenScore
-from prompt_tuning.commands.serve.programs import MOST_STEPS, Programs, no_rows
-from prompt_tuning.commands.serve.requests import Reason, Token
-from prompt_tuning.commands.serve.residents import Residents
+from prompt_tuning.commands.serve.engine.open_requests import Open, OpenGenerate, OpenScore
+from prompt_tuning.commands.serve.engine.programs import Programs, no_rows
+from prompt_tuning.commands.serve.engine.requests import Reason, Token
+from prompt_tuning.commands.serve.engine.residents import Residents
 from prompt_tuning.decoding.rows import Decoded
 from prompt_tuning.models.config import SpecialIds
 
 # Seconds that one call may take as long as it has more than one step: what comes meanwhile waits for its end.
 _CALL_SECS = 0.05
+# Seconds after which no further batch begins in a turn: answers that run already wait for its end.
+_BEGIN_SECS = 0.25
 
 _COUNTS = (
     "output_tokens",
@@ -32,8 +34,9 @@ _Open = TypeVar("_Open", bound=Open)
 class Scheduler:
     """Works through a queue turn by turn, on the engine's thread.
 
-    A turn is a call of `begin`, which encodes one batch of answers into free slots and scores another, and one of
-    `decode`. What waits longest goes first; those behind it whose inputs are no longer go with it.
+    A turn is a call of `begin`, which encodes answers into free slots and scores, batch after batch, and one of
+    `decode`. What waits longest goes first, and with it those behind it of the same kind whose inputs are no longer, as
+    many as make each of them cheapest (`Costs`).
 
     Attributes:
       residents: The table's rows.
@@ -47,8 +50,6 @@ class Scheduler:
         self._programs, self._ids = programs, ids
         self._slots: dict[int, OpenGenerate] = {}
         self._rows = no_rows(programs.slots)
-        # Of the last call.
-        self._step_secs = _CALL_SECS / MOST_STEPS
 
     @property
     def busy(self) -> int:
@@ -63,29 +64,30 @@ class Scheduler:
         for request in waiting:
             if not request.ended and (reason := request.overdue()) is not None:
                 self.finish(request, reason)
-        answers = [r for r in waiting if isinstance(r, OpenGenerate) and not r.ended]
-        scores = [r for r in waiting if isinstance(r, OpenScore) and not r.ended]
-        if answers and (batch := self._first(answers, self._programs.slots - self.busy)):
-            self._admit(batch)
-        if scores:
-            same = [r for r in scores if r.target_width == scores[0].target_width]
-            self._score(self._first(same, len(same)))
-        placed = set(self._slots.values())
-        return {request for request in waiting if request.ended or request in placed}
+        began, secs, left = set[Open](), 0.0, True
+        while left and secs < _BEGIN_SECS:
+            able = [r for r in waiting if not r.ended and r not in began]
+            answers = [r for r in able if isinstance(r, OpenGenerate)]
+            scores = [r for r in able if isinstance(r, OpenScore)]
+            left = False
+            # Both in turn: neither waits for the other's end.
+            if answers and self.busy < self._programs.slots:
+                left, secs = True, secs + self._admit(answers)
+                began.update(self._slots.values())
+            if scores:
+                left, secs = True, secs + self._score(scores)
+        return began | {request for request in waiting if request.ended}
 
     def decode(self, has_waiting: bool) -> None:
         """Decodes some steps of all slots; with somebody waiting, no further than to the first that ends."""
         if not self._slots:
             return
         width = max(request.width for request in self._slots.values())
-        steps = max(1, min(MOST_STEPS, int(_CALL_SECS / self._step_secs)))
-        begin = time.monotonic()
         try:
-            decoded = self._programs.advance(self._rows, steps, has_waiting, width)
+            decoded = self._programs.advance(self._rows, _CALL_SECS, has_waiting, width)
         except Exception:
             self._failed(())
             return
-        self._step_secs = (time.monotonic() - begin) / max(1, int(decoded.steps))
         self.counts["decoder_steps"] += int(decoded.steps)
         for slot in list(self._slots):
             self._deliver(slot, decoded)
@@ -100,30 +102,39 @@ class Scheduler:
         for slot in list(self._slots):
             self._free(slot, reason)
 
-    def _first(self, waiting: Sequence[_Open], most: int) -> list[_Open]:
-        """Those that go together: the first, and others that are no longer and whose prompts fit in beside its own."""
+    def _together(self, waiting: Sequence[_Open]) -> list[_Open]:
+        """The first, and those that may go with it: no longer, with prompts that fit in beside its own."""
+        first = waiting[0]
+        able = [request for request in waiting if request.width <= first.width]
+        # Those that fill what they are padded to, before those for which it is too wide.
+        able.sort(key=lambda r: (r is not first, r.width != first.width))
         batch: list[_Open] = []
         prompts: set[int] = set()
-        for request in waiting:
+        for request in able:
             together = prompts | {id(request.tuned)}
-            if len(batch) == min(most, self._programs.rows[-1]):
+            if len(batch) == self._programs.rows[-1]:
                 break
-            if request.width <= waiting[0].width and len(together) <= self.residents.capacity:
+            if len(together) <= self.residents.capacity:
                 batch.append(request)
                 prompts = together
         return batch
 
-    def _admit(self, batch: Sequence[OpenGenerate]) -> None:
-        """Encodes inputs and gives each a slot."""
-        free = (slot for slot in range(self._programs.slots) if slot not in self._slots)
-        slots = [slot for slot, _ in zip(free, batch, strict=False)]
+    def _admit(self, waiting: Sequence[OpenGenerate]) -> float:
+        """Encodes inputs and gives each a slot; returns about how many seconds that takes."""
+        free = [slot for slot in range(self._programs.slots) if slot not in self._slots]
+        batch = self._together(waiting)[: len(free)]
+        width = batch[0].width
+        costs, program = self._programs.costs, ("encode", width)
+        count = costs.best(program, len(batch))
+        secs = costs.secs(program, count)
+        batch, slots = batch[:count], free[: min(count, len(batch))]
         try:
             rows = self.residents.place([request.tuned for request in batch])
             ids = [request.work.ids for request in batch]
-            self._programs.admit(batch[0].width, rows, ids, slots)
+            self._programs.admit(width, rows, ids, slots)
         except Exception:
             self._failed(batch)
-            return
+            return secs
         self.counts["encoder_batches"] += 1
         for slot, request in zip(slots, batch, strict=True):
             self._slots[slot] = request
@@ -132,27 +143,36 @@ class Scheduler:
             of_slot = (*of_slot, work.seed % 2**32, work.logprobs > 0)
             for array, value in zip(self._rows, of_slot, strict=True):
                 array[slot] = value
+        return secs
 
-    def _score(self, batch: Sequence[OpenScore]) -> None:
-        """Scores as many rows of targets as go together; requests whose rows are all there are answered."""
+    def _score(self, waiting: Sequence[OpenScore]) -> float:
+        """Scores rows of targets; requests whose rows are all there are answered. Returns about how many seconds."""
+        first = waiting[0]
+        batch = self._together([r for r in waiting if r.target_width == first.target_width])
+        costs, program = self._programs.costs, ("score", first.width, first.target_width)
+        count = costs.best(program, sum(request.lines_left for request in batch))
+        secs = costs.secs(program, count)
+        before = itertools.accumulate((request.lines_left for request in batch), initial=0)
+        batch = [request for request, lines in zip(batch, before, strict=False) if lines < count]
         lines, of = [], []
         try:
             rows = self.residents.place([request.tuned for request in batch])
             for request, row in zip(batch, rows, strict=True):
-                own = request.lines(row, batch[0].width)[: self._programs.rows[-1] - len(lines)]
+                own = request.lines(row, first.width)[: count - len(lines)]
                 lines += own
                 of += [request] * len(own)
             for request, scores in zip(of, self._programs.score(lines), strict=False):
                 request.scored.append(scores[0])
         except Exception:
             self._failed(batch)
-            return
+            return secs
         self.counts["score_batches"] += 1
         for request in batch:
             if not request.lines_left:
                 self.counts["finished_stop"] += 1
                 self.counts["scored_targets"] += len(request.work.targets)
                 request.answer()
+        return secs
 
     def _deliver(self, slot: int, decoded: Decoded) -> None:
         """Sends what a slot got, and frees it where that is the end."""

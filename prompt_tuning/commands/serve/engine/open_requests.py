@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from prompt_tuning.commands.serve.programs import Line, padded
-from prompt_tuning.commands.serve.requests import (
+from prompt_tuning.commands.serve.engine.programs import Line, padded
+from prompt_tuning.commands.serve.engine.requests import (
     Event,
     Finished,
     Generate,

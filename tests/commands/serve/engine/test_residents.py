@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prompt_tuning.commands.serve.residents import Residents
+from prompt_tuning.commands.serve.engine.residents import Residents
 from prompt_tuning.run.many_prompts import TunedSet
 
 A, B, C, D = (TunedSet(np.zeros((1, 1), np.float32), {}, {}) for _ in range(4))

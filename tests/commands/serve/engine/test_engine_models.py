@@ -6,8 +6,8 @@ import pytest
 
 from prompt_tuning import tree
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
-from prompt_tuning.commands.serve.engine import build
-from prompt_tuning.commands.serve.requests import Generate
+from prompt_tuning.commands.serve.engine.build import build
+from prompt_tuning.commands.serve.engine.requests import Generate
 from prompt_tuning.data.vocabularies import SentencePieceVocabulary
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.methods.ia3 import IA3

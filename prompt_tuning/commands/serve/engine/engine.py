@@ -2,33 +2,29 @@
 
 import concurrent.futures
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 from absl import logging
 
 from prompt_tuning import tree
-from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
-from prompt_tuning.commands.serve import requests
-from prompt_tuning.commands.serve.open_requests import (
+from prompt_tuning.commands.serve.engine import requests
+from prompt_tuning.commands.serve.engine.open_requests import (
     Deliver,
     Open,
     OpenGenerate,
     OpenScore,
     lay_out,
 )
-from prompt_tuning.commands.serve.programs import Programs
-from prompt_tuning.commands.serve.requests import Generate, Reason, Score, Work
-from prompt_tuning.commands.serve.scheduler import Scheduler
-from prompt_tuning.commands.serve.settings import EngineSettings
+from prompt_tuning.commands.serve.engine.programs import Programs
+from prompt_tuning.commands.serve.engine.requests import Generate, Reason, Score, Work
+from prompt_tuning.commands.serve.engine.scheduler import Scheduler
+from prompt_tuning.commands.serve.engine.settings import EngineSettings
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
-from prompt_tuning.params import layouts
 from prompt_tuning.partitioning import PjitPartitioner
-from prompt_tuning.run import checks, many_prompts
+from prompt_tuning.run import many_prompts
 from prompt_tuning.run.many_prompts import TunedSet
-from prompt_tuning.run.start import load_for_inference
 from prompt_tuning.run.trained_on import check_recorded
 from prompt_tuning.types import PyTree
 
@@ -356,43 +352,3 @@ class Engine:
                 expected=f"at most serve.Engine.prompt_length = {self.settings.prompt_length}",
                 fix="raise serve.Engine.prompt_length and start again",
             )
-
-
-def build(
-    model: EncoderDecoderModel,
-    partitioner: PjitPartitioner,
-    restore: RestoreCheckpointConfig,
-    settings: EngineSettings,
-    prompts: Mapping[str, str],
-) -> Engine:
-    """Returns an engine with the weights and the prompts loaded; `warm` comes next.
-
-    Args:
-      model: The model of the run.
-      partitioner: Mesh and axis rules.
-      restore: CHECKPOINT_PATH: frozen weights, or a checkpoint of a run.
-      settings: Sizes.
-      prompts: Name -> path of what is loaded at the start.
-
-    Raises:
-      CheckpointError, ConfigError: As `load_for_inference` and `Engine.load`; before anything compiles.
-    """
-    checks.check_model(model, partitioner, [])
-    many_prompts.check_method(model)
-    served = model
-    with partitioner.activate():
-        if model.decodes_apart(settings.output_length):
-            served = model.apart()
-    # Read before the weights, so that what is of another model is refused at once.
-    sets = {name: many_prompts.read(path, served) for name, path in prompts.items()}
-    loaded = load_for_inference(model, partitioner, restore)
-    flat = tree.flatten(loaded.params)
-    if served is not model:
-        # Once, and not for each call as `predict` does it.
-        own_parameters = {p: flat.pop(p) for p in list(flat)}
-        flat = layouts.take_apart(own_parameters)
-    own = many_prompts.own(served, flat, loaded.untuned)
-    engine = Engine(served, tree.unflatten(flat), partitioner, settings, own, restore.dtype)
-    for name, tuned in sets.items():
-        engine.add(name, prompts[name], tuned)
-    return engine

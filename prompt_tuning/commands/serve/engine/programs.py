@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning.commands.serve.requests import MOST_ALTERNATIVES
-from prompt_tuning.commands.serve.settings import EngineSettings
+from prompt_tuning.commands.serve.engine.costs import Costs
+from prompt_tuning.commands.serve.engine.requests import MOST_ALTERNATIVES
+from prompt_tuning.commands.serve.engine.settings import EngineSettings
 from prompt_tuning.decoding.rows import Decoded, Rows
 from prompt_tuning.models import slots
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
@@ -42,6 +43,8 @@ class Programs:
       counts: How many slots, from the first, are decoded at once. Over several devices all of them: the first alone
         would keep one of these busy.
       target_widths: Tokens of targets in a row that is scored.
+      costs: Of encoding, called `("encode", width)`, of scoring, called `("score", width, target width)`, and of a step
+        of decoding, called `("decode", width)`; known once warm.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Programs:
         self.counts = (*few, self.slots)
         longest = 2 * settings.output_length
         self.target_widths = tuple(sorted({min(_SHORT_TARGETS, longest), longest}))
+        self.costs = Costs()
         self._model, self._params, self._partitioner = model, params, partitioner
         self._settings, self._own = settings, own
         with partitioner.activate():
@@ -128,22 +132,31 @@ class Programs:
         places[: len(into)] = into
         self._slots = self._admit(self._params, self._table, self._slots, batch, places)
 
-    def advance(self, rows: Rows, steps: int, stops_early: bool, width: int) -> Decoded:
-        """Decodes up to `steps` tokens of each live slot; NumPy arrays come back. See `slots.advance`.
+    def advance(self, rows: Rows, secs: float, stops_early: bool, width: int) -> Decoded:
+        """Decodes up to `MOST_STEPS` tokens of each live slot; NumPy arrays come back. See `slots.advance`.
 
         Args:
           rows: All slots.
-          steps: At most `MOST_STEPS`.
+          secs: In about how many seconds, as long as there is more than one token.
           stops_early: See `decode_steps`.
           width: One of `input_lengths`, at least as long as each live slot's input.
         """
-        last = int(np.flatnonzero(rows.live)[-1])
-        count = next(n for n in self.counts if n > last)
-        rows = Rows(*(array[:count] for array in rows))
+        step_secs = self.costs.secs(("decode", width), self._count(rows))
+        steps = max(1, min(MOST_STEPS, int(secs / step_secs)))
+        return self._advance_by(rows, steps, stops_early, width)
+
+    def _advance_by(self, rows: Rows, steps: int, stops_early: bool, width: int) -> Decoded:
+        """Decodes up to `steps` tokens of the first slots, as far as there are live ones."""
+        rows = Rows(*(array[: self._count(rows)] for array in rows))
         self._slots, decoded = self._advance(
             self._params, self._slots, rows, np.int32(steps), np.bool_(stops_early), width=width
         )
         return Decoded(*map(np.asarray, decoded))
+
+    def _count(self, rows: Rows) -> int:
+        """The least of `counts` that has all live slots."""
+        last = int(np.flatnonzero(rows.live)[-1])
+        return next(n for n in self.counts if n > last)
 
     def score(self, lines: Sequence[Line]) -> np.ndarray:
         """Returns the log-likelihood of each target token of rows of one width, [rows, G, T] float32."""
@@ -158,21 +171,22 @@ class Programs:
         rows.limit[:] = 1
         for width in self._settings.input_lengths:
             for count in self.rows:
-                self.admit(width, [0] * count, [(1,)] * count, [0] * count)
+                run = functools.partial(self._admit_any, width, count)
+                self.costs.measure(("encode", width), count, run)
                 for targets in self.target_widths:
-                    shape = (1, targets)
-                    features = {
-                        "encoder_input_tokens": padded((1,), width),
-                        "decoder_input_tokens": np.zeros(shape, np.int32),
-                        "decoder_target_tokens": np.ones(shape, np.int32),
-                        "decoder_loss_weights": np.ones(shape, np.int32),
-                        "decoder_segment_ids": np.ones(shape, np.int32),
-                    }
-                    self.score([Line(0, features)] * count)
+                    lines = [_any_line(width, targets)] * count
+                    run = functools.partial(self.score, lines)
+                    self.costs.measure(("score", width, targets), count, run)
             for count in self.counts:
                 rows.live[count - 1] = True
-                self.advance(rows, 1, False, width)
+                run = functools.partial(self._advance_by, rows, 1, False, width)
+                self.costs.measure(("decode", width), count, run)
                 rows.live[count - 1] = False
+
+    def _admit_any(self, width: int, count: int) -> slots.Slots:
+        """Encodes some inputs, all for one slot."""
+        self.admit(width, [0] * count, [(1,)] * count, [0] * count)
+        return self._slots
 
     def _stacked(self, lines: Sequence[Line]) -> tuple[dict[str, Any], int]:
         """A batch on the devices of one of `rows` rows, and how many these are."""
@@ -229,6 +243,19 @@ def no_rows(count: int) -> Rows:
     """Returns slots none of which is live."""
     dtypes = (np.bool_, *[np.int32] * 3, np.float32, np.float32, np.uint32, np.bool_)
     return Rows(*(np.zeros(count, dtype) for dtype in dtypes))
+
+
+def _any_line(width: int, targets: int) -> Line:
+    """A row to score."""
+    shape = (1, targets)
+    features = {
+        "encoder_input_tokens": padded((1,), width),
+        "decoder_input_tokens": np.zeros(shape, np.int32),
+        "decoder_target_tokens": np.ones(shape, np.int32),
+        "decoder_loss_weights": np.ones(shape, np.int32),
+        "decoder_segment_ids": np.ones(shape, np.int32),
+    }
+    return Line(0, features)
 
 
 def padded(ids: Sequence[int], width: int) -> np.ndarray:
