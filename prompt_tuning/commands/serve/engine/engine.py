@@ -76,7 +76,7 @@ class Engine:
         self._num_requests = self._num_input_tokens = self._num_loads = 0
 
     def warm(self) -> None:
-        """Compiles every program and runs it once, then starts to answer; takes minutes, and is called once.
+        """Compiles every program and runs it a few times, then starts to answer; takes minutes, and is called once.
 
         Raises:
           ConfigError: If the device has no memory for it.

@@ -54,6 +54,11 @@ class Open:
         self.is_cancelled = True
         self.wake()
 
+    @property
+    def lines_left(self) -> int:
+        """Rows of a batch that it needs yet."""
+        return 1
+
     def overdue(self) -> Reason | None:
         """Returns why the request has to end now, or None."""
         if self.is_cancelled:
@@ -140,7 +145,7 @@ class OpenScore(Open):
 
     @property
     def lines_left(self) -> int:
-        """Rows that are not scored yet."""
+        """Rows of targets that are not scored yet."""
         return len(self.layout.parts) - len(self.scored)
 
     def lines(self, row: int, width: int) -> list[Line]:

@@ -1,6 +1,8 @@
 """What the engine runs on the devices: a few compiled programs, and the slots and the table that they work on."""
 
 import functools
+import math
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +25,8 @@ from prompt_tuning.types import PyTree
 
 # Steps of one call: with eight the host's share of a step is small.
 MOST_STEPS = 8
+# What `Programs.costs` calls the programs that encode.
+ENCODE = "encode"
 # Labels fit into few tokens; longer targets take as many as two of the longest, as `run/inference.py` has them.
 _SHORT_TARGETS = 16
 
@@ -43,8 +47,7 @@ class Programs:
       counts: How many slots, from the first, are decoded at once. Over several devices all of them: the first alone
         would keep one of these busy.
       target_widths: Tokens of targets in a row that is scored.
-      costs: Of encoding, called `("encode", width)`, of scoring, called `("score", width, target width)`, and of a step
-        of decoding, called `("decode", width)`; known once warm.
+      costs: Of programs called `(ENCODE, width)` or, where they score, `(target width, width)`; known once warm.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class Programs:
         longest = 2 * settings.output_length
         self.target_widths = tuple(sorted({min(_SHORT_TARGETS, longest), longest}))
         self.costs = Costs()
+        # Of the last call. No first guess: a call of one step comes first.
+        self._step_secs = math.inf
         self._model, self._params, self._partitioner = model, params, partitioner
         self._settings, self._own = settings, own
         with partitioner.activate():
@@ -137,26 +142,23 @@ class Programs:
 
         Args:
           rows: All slots.
-          secs: In about how many seconds, as long as there is more than one token.
+          secs: In about how many seconds, going by the last call, as long as there is more than one token.
           stops_early: See `decode_steps`.
           width: One of `input_lengths`, at least as long as each live slot's input.
         """
-        step_secs = self.costs.secs(("decode", width), self._count(rows))
-        steps = max(1, min(MOST_STEPS, int(secs / step_secs)))
-        return self._advance_by(rows, steps, stops_early, width)
-
-    def _advance_by(self, rows: Rows, steps: int, stops_early: bool, width: int) -> Decoded:
-        """Decodes up to `steps` tokens of the first slots, as far as there are live ones."""
-        rows = Rows(*(array[: self._count(rows)] for array in rows))
+        last = int(np.flatnonzero(rows.live)[-1])
+        count = next(n for n in self.counts if n > last)
+        rows = Rows(*(array[:count] for array in rows))
+        steps = max(1, min(MOST_STEPS, int(secs / self._step_secs)))
+        # What is encoded is no part of the step that comes next. A start cannot tell what one takes: draws take longer.
+        jax.block_until_ready(self._slots)
+        begin = time.monotonic()
         self._slots, decoded = self._advance(
             self._params, self._slots, rows, np.int32(steps), np.bool_(stops_early), width=width
         )
-        return Decoded(*map(np.asarray, decoded))
-
-    def _count(self, rows: Rows) -> int:
-        """The least of `counts` that has all live slots."""
-        last = int(np.flatnonzero(rows.live)[-1])
-        return next(n for n in self.counts if n > last)
+        decoded = Decoded(*map(np.asarray, decoded))
+        self._step_secs = (time.monotonic() - begin) / max(1, int(decoded.steps))
+        return decoded
 
     def score(self, lines: Sequence[Line]) -> np.ndarray:
         """Returns the log-likelihood of each target token of rows of one width, [rows, G, T] float32."""
@@ -172,15 +174,14 @@ class Programs:
         for width in self._settings.input_lengths:
             for count in self.rows:
                 run = functools.partial(self._admit_any, width, count)
-                self.costs.measure(("encode", width), count, run)
+                self.costs.measure((ENCODE, width), count, run)
                 for targets in self.target_widths:
                     lines = [_any_line(width, targets)] * count
                     run = functools.partial(self.score, lines)
-                    self.costs.measure(("score", width, targets), count, run)
+                    self.costs.measure((targets, width), count, run)
             for count in self.counts:
                 rows.live[count - 1] = True
-                run = functools.partial(self._advance_by, rows, 1, False, width)
-                self.costs.measure(("decode", width), count, run)
+                self.advance(rows, 0.0, False, width)
                 rows.live[count - 1] = False
 
     def _admit_any(self, width: int, count: int) -> slots.Slots:

@@ -1,22 +1,23 @@
 """What is done next: which requests are encoded together, which slots they get, and what comes out of these."""
 
 import collections
-import itertools
-from collections.abc import Sequence
+import time
+from collections.abc import Hashable, Sequence
 from typing import TypeVar, get_args
 
 from absl import logging
 
 from prompt_tuning.commands.serve.engine.open_requests import Open, OpenGenerate, OpenScore
-from prompt_tuning.commands.serve.engine.programs import Programs, no_rows
+from prompt_tuning.commands.serve.engine.programs import ENCODE, Programs, no_rows
 from prompt_tuning.commands.serve.engine.requests import Reason, Token
 from prompt_tuning.commands.serve.engine.residents import Residents
 from prompt_tuning.decoding.rows import Decoded
 from prompt_tuning.models.config import SpecialIds
 
-# Seconds that one call may take as long as it has more than one step: what comes meanwhile waits for its end.
+# Seconds that a call of the decoder may take as long as it has more than one step, and that scores may take in a turn:
+# what comes meanwhile waits for its end.
 _CALL_SECS = 0.05
-# Seconds after which no further batch begins in a turn: answers that run already wait for its end.
+# Seconds after which a turn begins no further answers: those that run already wait for these.
 _BEGIN_SECS = 0.25
 
 _COUNTS = (
@@ -58,25 +59,33 @@ class Scheduler:
 
     def begin(self, waiting: Sequence[Open]) -> set[Open]:
         """Ends what is overdue, and begins what comes first of those that wait; returns those that wait no longer."""
+        began, start = set[Open](), time.monotonic()
+        # Of both, what the start measured, since what is encoded is not waited for here; the clock has the rest.
+        answer_secs = score_secs = 0.0
+        left = True
+        while left:
+            self._end_overdue(waiting)
+            able = [r for r in waiting if not r.ended and r not in began]
+            answers = [r for r in able if isinstance(r, OpenGenerate)]
+            scores = [r for r in able if isinstance(r, OpenScore)]
+            spent = max(answer_secs + score_secs, time.monotonic() - start)
+            left = False
+            # Both in turn: neither waits for the other's end.
+            if answers and self.busy < self._programs.slots and spent < _BEGIN_SECS:
+                left, answer_secs = True, answer_secs + self._admit(answers)
+                began.update(self._slots.values())
+            if scores and score_secs < _CALL_SECS and spent < _BEGIN_SECS:
+                left, score_secs = True, score_secs + self._score(scores)
+        return began | {request for request in waiting if request.ended}
+
+    def _end_overdue(self, waiting: Sequence[Open]) -> None:
+        """Ends what nobody waits for any more."""
         for slot, request in list(self._slots.items()):
             if (reason := request.overdue()) is not None:
                 self._free(slot, reason)
         for request in waiting:
             if not request.ended and (reason := request.overdue()) is not None:
                 self.finish(request, reason)
-        began, secs, left = set[Open](), 0.0, True
-        while left and secs < _BEGIN_SECS:
-            able = [r for r in waiting if not r.ended and r not in began]
-            answers = [r for r in able if isinstance(r, OpenGenerate)]
-            scores = [r for r in able if isinstance(r, OpenScore)]
-            left = False
-            # Both in turn: neither waits for the other's end.
-            if answers and self.busy < self._programs.slots:
-                left, secs = True, secs + self._admit(answers)
-                began.update(self._slots.values())
-            if scores:
-                left, secs = True, secs + self._score(scores)
-        return began | {request for request in waiting if request.ended}
 
     def decode(self, has_waiting: bool) -> None:
         """Decodes some steps of all slots; with somebody waiting, no further than to the first that ends."""
@@ -102,36 +111,46 @@ class Scheduler:
         for slot in list(self._slots):
             self._free(slot, reason)
 
-    def _together(self, waiting: Sequence[_Open]) -> list[_Open]:
-        """The first, and those that may go with it: no longer, with prompts that fit in beside its own."""
-        first = waiting[0]
-        able = [request for request in waiting if request.width <= first.width]
-        # Those that fill what they are padded to, before those for which it is too wide.
-        able.sort(key=lambda r: (r is not first, r.width != first.width))
+    def _together(
+        self, kind: Hashable, waiting: Sequence[_Open], most: int
+    ) -> tuple[list[_Open], int, float]:
+        """What goes with the first of those that wait.
+
+        Args:
+          kind: Of the programs that these need, for any width.
+          waiting: Not empty.
+          most: How many rows there are for them.
+
+        Returns:
+          Requests whose prompts fit into the table together, how many rows are computed, and about how many seconds
+          that takes.
+        """
+        width, costs = waiting[0].width, self._programs.costs
+        same = sum(request.lines_left for request in waiting if request.width == width)
+        count = costs.best((kind, width), min(same, most))
+        able = [request for request in waiting if request.width <= width]
+        able.sort(key=lambda request: request.width != width)
         batch: list[_Open] = []
         prompts: set[int] = set()
+        lines = 0
         for request in able:
             together = prompts | {id(request.tuned)}
-            if len(batch) == self._programs.rows[-1]:
+            if lines >= min(count, most):
                 break
             if len(together) <= self.residents.capacity:
                 batch.append(request)
-                prompts = together
-        return batch
+                prompts, lines = together, lines + request.lines_left
+        return batch, count, costs.secs((kind, width), count)
 
     def _admit(self, waiting: Sequence[OpenGenerate]) -> float:
         """Encodes inputs and gives each a slot; returns about how many seconds that takes."""
         free = [slot for slot in range(self._programs.slots) if slot not in self._slots]
-        batch = self._together(waiting)[: len(free)]
-        width = batch[0].width
-        costs, program = self._programs.costs, ("encode", width)
-        count = costs.best(program, len(batch))
-        secs = costs.secs(program, count)
-        batch, slots = batch[:count], free[: min(count, len(batch))]
+        batch, _, secs = self._together(ENCODE, waiting, len(free))
+        slots = free[: len(batch)]
         try:
             rows = self.residents.place([request.tuned for request in batch])
             ids = [request.work.ids for request in batch]
-            self._programs.admit(width, rows, ids, slots)
+            self._programs.admit(batch[0].width, rows, ids, slots)
         except Exception:
             self._failed(batch)
             return secs
@@ -147,18 +166,14 @@ class Scheduler:
 
     def _score(self, waiting: Sequence[OpenScore]) -> float:
         """Scores rows of targets; requests whose rows are all there are answered. Returns about how many seconds."""
-        first = waiting[0]
-        batch = self._together([r for r in waiting if r.target_width == first.target_width])
-        costs, program = self._programs.costs, ("score", first.width, first.target_width)
-        count = costs.best(program, sum(request.lines_left for request in batch))
-        secs = costs.secs(program, count)
-        before = itertools.accumulate((request.lines_left for request in batch), initial=0)
-        batch = [request for request, lines in zip(batch, before, strict=False) if lines < count]
+        width, target_width = waiting[0].width, waiting[0].target_width
+        same = [request for request in waiting if request.target_width == target_width]
+        batch, count, secs = self._together(target_width, same, self._programs.rows[-1])
         lines, of = [], []
         try:
             rows = self.residents.place([request.tuned for request in batch])
             for request, row in zip(batch, rows, strict=True):
-                own = request.lines(row, first.width)[: count - len(lines)]
+                own = request.lines(row, width)[: count - len(lines)]
                 lines += own
                 of += [request] * len(own)
             for request, scores in zip(of, self._programs.score(lines), strict=False):
