@@ -128,10 +128,10 @@ class Engine:
         with self._changed:
             # It may have begun to stop meanwhile.
             self._check_taking()
-            if len(self._waiting) + room > limits.queue:
+            if (before := self._num_waiting) + room > limits.queue:
                 raise requests.QueueFull(
                     "Too many requests wait",
-                    got=f"{len(self._waiting)} before this one",
+                    got=f"{before} before this one",
                     expected=f"room for {room} in a queue of {limits.queue}",
                     fix="send it again in a moment",
                 )
@@ -214,7 +214,7 @@ class Engine:
         """
         residents = self._scheduler.residents
         return {
-            "waiting": len(self._waiting),
+            "waiting": self._num_waiting,
             "busy_slots": self._scheduler.busy,
             "slots": self._programs.slots,
             "resident_prompts": len(residents),
@@ -273,11 +273,16 @@ class Engine:
             self._changed.notify_all()
 
     def _turn(self, waiting: list[Open]) -> None:
-        begun = self._scheduler.begin(waiting)
+        self._scheduler.begin(waiting)
         with self._changed:
-            self._waiting = [request for request in self._waiting if request not in begun]
+            self._waiting = [request for request in self._waiting if request.is_waiting]
             has_waiting = any(isinstance(request, OpenGenerate) for request in self._waiting)
         self._scheduler.decode(has_waiting)
+
+    @property
+    def _num_waiting(self) -> int:
+        """Of those that this turn has not come to, or has no place for."""
+        return sum(request.is_waiting for request in self._waiting)
 
     def _next(self) -> list[Open] | None:
         """Waits for something to do, and returns those that wait; None if the engine is closed."""

@@ -39,6 +39,7 @@ class Open:
       width: Tokens that its input is padded to.
       wake: Tells the engine that there is something to do.
       ended: Why it ended; None before.
+      is_waiting: Whether it has not ended and has no slot.
     """
 
     work: Work
@@ -47,6 +48,7 @@ class Open:
     width: int
     wake: Callable[[], None]
     ended: Reason | None = None
+    is_waiting: bool = True
     is_cancelled: bool = False
 
     def cancel(self) -> None:
@@ -76,8 +78,12 @@ class Open:
 
     def finish(self, reason: Reason) -> None:
         """Ends the request."""
-        self.ended = reason
-        self.send(Finished(reason))
+        self.end(reason, Finished(reason))
+
+    def end(self, reason: Reason, event: Event) -> None:
+        """Sends the last event."""
+        self.ended, self.is_waiting = reason, False
+        self.send(event)
 
 
 class OpenGenerate(Open):
@@ -159,5 +165,4 @@ class OpenScore(Open):
         for target in self.layout.targets:
             tokens = self.scored[target.part][target.start : target.start + target.length]
             scores.append((float(tokens.sum(dtype=np.float64)), tuple(tokens.tolist())))
-        self.ended = "stop"
-        self.send(Scored(tuple(scores)))
+        self.end("stop", Scored(tuple(scores)))

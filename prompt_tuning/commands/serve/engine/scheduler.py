@@ -57,26 +57,23 @@ class Scheduler:
         """How many slots are taken."""
         return len(self._slots)
 
-    def begin(self, waiting: Sequence[Open]) -> set[Open]:
-        """Ends what is overdue, and begins what comes first of those that wait; returns those that wait no longer."""
-        began, start = set[Open](), time.monotonic()
+    def begin(self, waiting: Sequence[Open]) -> None:
+        """Ends what is overdue, and begins what comes first of those that wait."""
+        start = time.monotonic()
         # Of both, what the start measured, since what is encoded is not waited for here; the clock has the rest.
         answer_secs = score_secs = 0.0
         left = True
         while left:
             self._end_overdue(waiting)
-            able = [r for r in waiting if not r.ended and r not in began]
-            answers = [r for r in able if isinstance(r, OpenGenerate)]
-            scores = [r for r in able if isinstance(r, OpenScore)]
+            answers = [r for r in waiting if r.is_waiting and isinstance(r, OpenGenerate)]
+            scores = [r for r in waiting if r.is_waiting and isinstance(r, OpenScore)]
             spent = max(answer_secs + score_secs, time.monotonic() - start)
             left = False
             # Both in turn: neither waits for the other's end.
             if answers and self.busy < self._programs.slots and spent < _BEGIN_SECS:
                 left, answer_secs = True, answer_secs + self._admit(answers)
-                began.update(self._slots.values())
             if scores and score_secs < _CALL_SECS and spent < _BEGIN_SECS:
                 left, score_secs = True, score_secs + self._score(scores)
-        return began | {request for request in waiting if request.ended}
 
     def _end_overdue(self, waiting: Sequence[Open]) -> None:
         """Ends what nobody waits for any more."""
@@ -156,7 +153,7 @@ class Scheduler:
             return secs
         self.counts["encoder_batches"] += 1
         for slot, request in zip(slots, batch, strict=True):
-            self._slots[slot] = request
+            self._slots[slot], request.is_waiting = request, False
             work, start = request.work, self._ids.start
             of_slot = (True, start, 0, work.max_tokens, work.temperature, work.top_p)
             of_slot = (*of_slot, work.seed % 2**32, work.logprobs > 0)
