@@ -181,17 +181,6 @@ def test_damaged_newest_falls_back(tmp_path, how, pattern):
     )
 
 
-def test_read_only_changes_nothing(tmp_path):
-    save_steps(tmp_path, 1, 2, keep=3)
-    (tmp_path / "checkpoint_2" / "state" / "manifest.ocdbt").unlink()
-    (tmp_path / "checkpoint_3.orbax-checkpoint-tmp").mkdir()
-    before = names(tmp_path)
-    checkpointer = Checkpointer(tmp_path, read_only=True)
-    assert checkpointer.latest_step() == 1
-    assert_equal(checkpointer.restore(1, to_abstract(make_state(1)))[0], make_state(1))
-    assert names(tmp_path) == before
-
-
 def test_all_damaged_is_an_error(tmp_path):
     save_steps(tmp_path, 1)
     shutil.rmtree(tmp_path / "checkpoint_1" / "state")
