@@ -27,7 +27,6 @@ from prompt_tuning.config.flags import TRACKERS
 from prompt_tuning.data import content
 from prompt_tuning.errors import ConfigError, PromptTuningError
 
-SCALES = ("full", "mini")
 _SCALE_FILE = "prompt_tuning/configs/paper/scales/{}.gin"
 _KEY_CHARACTERS = 16
 # How a flag may name the sweep.
@@ -79,7 +78,7 @@ def expand(
 
     Args:
       files: Gin files, each with one sweep.
-      scale: One of `SCALES`: a gin file of macros that is read before each of them. None reads none.
+      scale: One of `sweep.SCALES`: a gin file of macros that is read before each of them. None reads none.
       flags: A flag that names a macro of the sweep's files or a parameter of `sweeps.Sweep` sets it there; any other is
         the last binding of every cell.
       search_paths: Folders of gin files.
