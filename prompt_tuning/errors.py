@@ -28,11 +28,11 @@ _REMEDIES = {
 }
 
 
-def closest_matches(name: str, candidates: Iterable[str], n: int = 3) -> list[str]:
-    """Returns up to `n` of `candidates` that look most like `name`, best first."""
+def closest_matches(name: str, candidates: Iterable[str]) -> list[str]:
+    """Returns up to three of `candidates` that look most like `name`, best first."""
     # difflib is case-sensitive; a name typed in the wrong case is still the same name.
     folded = {candidate.lower(): candidate for candidate in sorted(set(candidates))}
-    return [folded[m] for m in difflib.get_close_matches(name.lower(), folded, n=n, cutoff=0.6)]
+    return [folded[m] for m in difflib.get_close_matches(name.lower(), folded)]
 
 
 class PromptTuningError(Exception):

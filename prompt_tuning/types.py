@@ -14,7 +14,6 @@ import numpy as np
 Array = jax.Array | np.ndarray
 # A nested dict whose leaves are arrays (parameters, gradients, optimizer slots).
 PyTree = Any
-Params = Mapping[str, Any]
 # Feature name -> array with the batch as its first axis.
 Batch = Mapping[str, Array]
 # The feature of a batch [B] int32 that says which of its method's tasks (`Method.task_names`) each row is of.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -47,21 +46,18 @@ class Workload:
 
 
 class Step:
-    """A compiled step and its state.
+    """A compiled step that tunes a prompt, and its state.
 
     Args:
       config: The model; its `remat_policy` is the workload's.
       work: What the step works on.
-      trainable_regex: Which parameters learn.
     """
 
-    def __init__(
-        self, config: T5Config, work: Workload, trainable_regex: Sequence[str] = PROMPT_REGEX
-    ):
+    def __init__(self, config: T5Config, work: Workload):
         config = dataclasses.replace(config, remat_policy=work.remat_policy)
         model = EncoderDecoderModel(T5(config, PromptConfig(work.prompt_length)), None, None)
         tx = Adafactor(multiply_by_parameter_scale=False).make(lambda step: 0.3)
-        trainable, frozen = tree.split(jax.jit(model.init)(jax.random.key(0)), trainable_regex)
+        trainable, frozen = tree.split(jax.jit(model.init)(jax.random.key(0)), PROMPT_REGEX)
         self.frozen = tree.unflatten(int8.hold(tree.flatten(frozen), work.frozen_dtype))
         key = jax.random.key_data(jax.random.key(1))
         self._state = TrainState(jnp.int32(0), trainable, tx.init(trainable), key)

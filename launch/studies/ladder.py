@@ -15,7 +15,6 @@ What is finished is not made again, and a run that was interrupted goes on where
 
 import argparse
 import dataclasses
-import hashlib
 import itertools
 import json
 import math
@@ -31,7 +30,7 @@ from prompt_tuning.checkpoints import digest, paths
 from prompt_tuning.checkpoints.config import RestoreCheckpointConfig
 from prompt_tuning.config import files as config_files
 from prompt_tuning.config import resolve as config
-from prompt_tuning.data import context, home
+from prompt_tuning.data import content, context, home
 from prompt_tuning.data.synthetic import corpus
 from prompt_tuning.data.text import text_files
 from prompt_tuning.data.text.train_vocabulary import train_vocabulary
@@ -137,7 +136,7 @@ def make_text(output_dir: epath.PathLike, text: Text, prose: Sequence[str]) -> d
         **dataclasses.asdict(text),
         "prose": [epath.Path(path).name for path in text_files.find_files(prose)] if prose else [],
         "files": {name: str(path) for name, path in files.items()},
-        "sha256": {name: _sha256(path) for name, path in files.items()},
+        "sha256": {name: content.of_bytes(path.read_bytes()) for name, path in files.items()},
         "seconds": round(time.perf_counter() - began),
     }
     record.write_text(json.dumps(made, indent=1) + "\n")
@@ -249,11 +248,6 @@ def _count(model: Any) -> dict[str, int]:
     sizes = {path: math.prod(leaf.shape) for path, leaf in model.param_shapes.items()}
     body = sum(size for path, size in sizes.items() if not is_embedding(path))
     return {"all": sum(sizes.values()), "non_embedding": body}
-
-
-def _sha256(path: epath.Path) -> str:
-    """The digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

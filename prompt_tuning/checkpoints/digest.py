@@ -6,7 +6,6 @@ block: only four bytes a layer come to the host, and no device needs room for mo
 """
 
 import functools
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 
+from prompt_tuning.data import content
 from prompt_tuning.params import layouts
 from prompt_tuning.params.names import TABLE
 from prompt_tuning.types import Array
@@ -79,7 +79,7 @@ class Digest:
                 # The same table in every layer is one table in the unscanned layout.
                 lines[f"{stack}/{TABLE}"] = [lines.pop(name) for name in tables][0]
         text = "".join(sorted(f"{n} {list(shape)} {v}\n" for n, (shape, v) in lines.items()))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return content.of_bytes(text)
 
 
 # (where its layers begin, how many layers there are in all, its checksums [layers of the shard]) of every shard.

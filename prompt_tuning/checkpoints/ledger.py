@@ -21,8 +21,8 @@ class Ledger:
 
     Attributes:
       path: The file.
-      best: Metric -> its `name`, `step`, `value` and `higher_is_better`; empty if none was recorded or the file was
-        damaged.
+      best: Metric -> its `name`, `step`, `value` and `higher_is_better`, which is True; empty if none was recorded or
+        the file was damaged.
     """
 
     def __init__(self, model_dir: epath.PathLike):
@@ -40,24 +40,22 @@ class Ledger:
         """Returns the steps that are best by some metric."""
         return {entry["step"] for entry in self.best.values()}
 
-    def record(self, step: int, name: str, value: float, higher_is_better: bool = True) -> None:
+    def record(self, step: int, name: str, value: float) -> None:
         """Notes the score of a step; ties go to the earlier step. Every process calls this; process 0 writes.
 
         Args:
           step: Step that was evaluated.
           name: Name of the metric.
-          value: Its value; one that is not finite is never best.
-          higher_is_better: False for losses.
+          value: Its value, better where it is higher; one that is not finite is never best.
         """
-        value, sign = float(value), 1 if higher_is_better else -1
-        best = self.best.get(name)
-        if not math.isfinite(value) or (best and sign * value <= sign * best["value"]):
+        value, best = float(value), self.best.get(name)
+        if not math.isfinite(value) or (best and value <= best["value"]):
             return
         self.best[name] = {
             "name": name,
             "step": int(step),
             "value": value,
-            "higher_is_better": higher_is_better,
+            "higher_is_better": True,
         }
         if jax.process_index() == 0:
             json_files.write_atomically(self.path, json_files.encode(self.best))

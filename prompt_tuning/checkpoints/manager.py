@@ -42,7 +42,6 @@ class Checkpointer:
     Args:
       model_dir: Output folder of the run; created if missing; local or gs://.
       keep: Newest checkpoints kept; the best step of the ledger stays too. None keeps all.
-      read_only: Changes nothing on disk: for evaluating a run that may still be training.
 
     Attributes:
       ledger: The best steps by their metrics; they survive `keep`.
@@ -51,16 +50,15 @@ class Checkpointer:
       CheckpointError: If there are checkpoints but all of them are damaged, or they are T5X's.
     """
 
-    def __init__(self, model_dir: epath.PathLike, *, keep: int | None = 1, read_only: bool = False):
+    def __init__(self, model_dir: epath.PathLike, *, keep: int | None = 1):
         """Finds the newest sound checkpoint."""
         logging.get_absl_logger().addFilter(_is_news)
         # Orbax takes no relative paths.
         self._dir = paths.absolute(model_dir)
         self._keep = keep
-        self._latest = self._find_latest(set_aside=not read_only)
+        self._latest = self._find_latest()
         self.ledger = Ledger(self._dir)
-        if not read_only:
-            self._dir.mkdir(parents=True, exist_ok=True)
+        self._dir.mkdir(parents=True, exist_ok=True)
         # Not Orbax's CheckpointManager: it saves and cleans up in the background, and at every step asks JAX whether
         # the machine is about to be taken away. JAX compares the processes by the number that they ask with, and
         # answers yes to one number only; `preemption.Notice` asks with a count of its own: together they would miss it.
@@ -183,14 +181,14 @@ class Checkpointer:
         """Frees what Orbax holds; nothing may be saved afterwards."""
         self._orbax.close()
 
-    def _find_latest(self, *, set_aside: bool) -> int | None:
+    def _find_latest(self) -> int | None:
         """The newest sound step; process 0 looks and decides for all."""
         latest = -1
         failure: CheckpointError | None = None
         # One process decides, so that all restore the same step whatever each of them sees.
         if jax.process_index() == 0:
             try:
-                latest = self._look_for_latest(set_aside=set_aside)
+                latest = self._look_for_latest()
             except CheckpointError as e:
                 failure = e
         if jax.process_count() > 1:
@@ -207,14 +205,14 @@ class Checkpointer:
             )
         return None if latest == -1 else latest
 
-    def _look_for_latest(self, *, set_aside: bool) -> int:
+    def _look_for_latest(self) -> int:
         """The newest sound step, -1 if there are no checkpoints at all."""
         damaged: dict[int, str] = {}
         steps = paths.steps_in(self._dir)
         # Before anything is touched: a folder that is not a run's own is left exactly as it is.
         _refuse_t5x(self._dir, [self.path(step) for step in steps])
         # What saves that were killed have left; nothing else is ever removed.
-        for path in list(self._dir.iterdir()) if set_aside and self._dir.is_dir() else []:
+        for path in list(self._dir.iterdir()) if self._dir.is_dir() else []:
             if _TEMPORARY_DIR.fullmatch(path.name):
                 logging.info("Removing the unfinished checkpoint %s", path)
                 path.rmtree()
@@ -222,28 +220,26 @@ class Checkpointer:
             path = self.path(step)
             damage = run.find_damage(path)
             if damage is None:
-                for bad in damaged if set_aside else ():
+                for bad in damaged:
                     _set_aside(self.path(bad))
-                if set_aside and _lacks_mark(path):
+                if _lacks_mark(path):
                     # Written elsewhere and copied here: without the mark Orbax would not restore it.
                     (path / _FINISHED_MARK).write_text(f"Found to be complete: {path}")
                 return step
             damaged[step] = damage
             logging.warning("Passing over the damaged checkpoint %s: %s", path, damage)
-        if set_aside and all(_lacks_mark(self.path(step)) for step in damaged):
+        if all(_lacks_mark(self.path(step)) for step in damaged):
             # The first save was killed. Elsewhere that leaves a temporary name, and the run begins anew.
             for bad in damaged:
                 _set_aside(self.path(bad))
             return -1
-        if damaged:
-            newest = max(damaged)
-            raise CheckpointError(
-                f"Every checkpoint in {self._dir} is damaged",
-                got=f"{STEP_PREFIX}{newest}: {damaged[newest]}",
-                expected="at least one sound checkpoint",
-                fix="restore one from a copy, or choose another MODEL_DIR to start anew",
-            )
-        return -1
+        newest = max(damaged)
+        raise CheckpointError(
+            f"Every checkpoint in {self._dir} is damaged",
+            got=f"{STEP_PREFIX}{newest}: {damaged[newest]}",
+            expected="at least one sound checkpoint",
+            fix="restore one from a copy, or choose another MODEL_DIR to start anew",
+        )
 
 
 def _is_news(record: Any) -> bool:

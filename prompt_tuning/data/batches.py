@@ -102,7 +102,6 @@ def load_task_module(cfg: DatasetConfig) -> None:
             candidates=[
                 "prompt_tuning.tasks.super_glue",
                 "prompt_tuning.tasks.glue",
-                "prompt_tuning.tasks.verbalizer_pairs",
                 "prompt_tuning.data.super_glue",
                 "prompt_tuning.data.glue",
             ],

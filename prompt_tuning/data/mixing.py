@@ -80,11 +80,9 @@ def _draw(seeds: np.ndarray, logits: Any) -> np.ndarray:
     return found
 
 
-def _philox(
-    counter: tuple[np.ndarray, ...], key: tuple[np.ndarray, ...], rounds: int = 10
-) -> tuple[np.ndarray, ...]:
-    """Philox 4x32 of 32-bit numbers, each held in a uint64."""
-    for _ in range(rounds):
+def _philox(counter: tuple[np.ndarray, ...], key: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Philox 4x32-10 of 32-bit numbers, each held in a uint64."""
+    for _ in range(10):
         a = counter[0] * np.uint64(0xD2511F53)
         b = counter[2] * np.uint64(0xCD9E8D57)
         counter = (

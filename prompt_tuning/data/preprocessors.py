@@ -119,14 +119,18 @@ def classification_text(
         dict(fields) if isinstance(fields, Mapping) else {name: name for name in sorted(fields)}
     )
 
-    def join(example: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def to_text(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         text = _written(example, columns, prefix)
         if has_markup:
             text = tf.strings.regex_replace(text, "<br>", " ")
             text = tf.strings.regex_replace(text, "</?b>", "")
-        return text
+        # Label -1 picks the entry behind the last class.
+        names = tf.constant([*verbalizers, UNLABELED])
+        label = example["label"]
+        index = tf.where(label < 0, tf.constant(len(verbalizers), label.dtype), label)
+        return {"inputs": text, "targets": tf.gather(names, index), **index_features(example)}
 
-    return _classification(join, verbalizers)
+    return mapped(to_text)
 
 
 def similarity_text(*, fields: Sequence[str], prefix: str = "") -> TextPreprocessor:
@@ -191,32 +195,3 @@ def prepend_id(ds: tf.data.Dataset, feature: str, first: int) -> tf.data.Dataset
         return {**example, feature: tf.concat([tf.constant([first], ids.dtype), ids], axis=0)}
 
     return ds.map(prepend, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def phrased_text(*, field: str, verbalizers: Sequence[str], phrase: str) -> TextPreprocessor:
-    """Returns a preprocessor whose input is `{phrase} {value of field}` and whose target is the verbalizer.
-
-    Args:
-      field: The text column.
-      verbalizers: Text of each class, by class index.
-      phrase: Words before the text.
-    """
-    return _classification(
-        lambda example: tf.strings.join([phrase, example[field]], separator=" "), verbalizers
-    )
-
-
-def _classification(
-    join: Callable[[Mapping[str, tf.Tensor]], tf.Tensor], verbalizers: Sequence[str]
-) -> TextPreprocessor:
-    """Returns the preprocessor with inputs by `join` and targets by label."""
-
-    def to_text(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        # Label -1 picks the entry behind the last class.
-        names = tf.constant([*verbalizers, UNLABELED])
-        label = example["label"]
-        index = tf.where(label < 0, tf.constant(len(verbalizers), label.dtype), label)
-        target = tf.gather(names, index)
-        return {"inputs": join(example), "targets": target, **index_features(example)}
-
-    return mapped(to_text)

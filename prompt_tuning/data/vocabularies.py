@@ -1,7 +1,6 @@
 """The vocabulary that registered tasks name: the one of the run, whichever that is."""
 
 import functools
-import hashlib
 import http.client
 import os
 import urllib.error
@@ -109,7 +108,7 @@ def cached_path(address: str) -> str:
     cache = epath.Path(os.environ.get("XDG_CACHE_HOME") or epath.Path("~/.cache").expanduser())
     name = urllib.parse.urlparse(address).path.rpartition("/")[2] or "sentencepiece.model"
     # Addresses that differ elsewhere than in the file's name must not share a file.
-    folder = hashlib.sha256(address.encode("utf-8")).hexdigest()[:16]
+    folder = content.of_bytes(address)[:16]
     return str(cache / "prompt_tuning" / "vocabularies" / folder / name)
 
 

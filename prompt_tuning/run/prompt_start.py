@@ -1,6 +1,5 @@
 """Where a prompt comes from that no checkpoint holds: its initializer, or the file that the config names."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from prompt_tuning.checkpoints.method_files import kinds
 from prompt_tuning.checkpoints.method_files.folded import FOLDED, is_folded
 from prompt_tuning.checkpoints.prompt_files import read
 from prompt_tuning.checkpoints.source import ParamSource
+from prompt_tuning.data import content
 from prompt_tuning.errors import CheckpointError
 from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.params.names import is_prompt
@@ -89,8 +89,8 @@ def prompt_origin(prompt: PromptConfig | None) -> dict[str, Any] | None:
         return None
     array, info = read.load_prompt(path)
     kept = {name: (info or {}).get(name) for name in ("task", "step", "frozen_digest")}
-    content = hashlib.sha256(array.tobytes()).hexdigest()
-    return {"path": hub.pinned(paths.absolute(path)), "sha256": content, **kept}
+    digest = content.of_bytes(array.tobytes())
+    return {"path": hub.pinned(paths.absolute(path)), "sha256": digest, **kept}
 
 
 def read_prompt_info(model: EncoderDecoderModel, path: str) -> dict[str, Any]:

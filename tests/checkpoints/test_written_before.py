@@ -82,11 +82,12 @@ def test_a_checkpoint_finds_its_frozen_weights_beside_it(tmp_path):
     assert digest.params_digest(params) == source.frozen_digest == FROZEN_DIGEST
 
 
-def test_the_state_is_restored_whole():
-    path = BEFORE / "run" / "checkpoint_2"
+def test_the_state_is_restored_whole(tmp_path):
+    shutil.copytree(BEFORE / "run", tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint_2"
     assert run.find_damage(path) is None
     state = run.open_state(path)
-    checkpointer = Checkpointer(BEFORE / "run", read_only=True)
+    checkpointer = Checkpointer(tmp_path / "run")
     assert checkpointer.latest_step() == 2 and checkpointer.ledger.steps() == {2}
     abstract = {name: jax.ShapeDtypeStruct(*leaf) for name, leaf in state.shapes().items()}
     restored, metadata = checkpointer.restore(2, tree.unflatten(abstract))

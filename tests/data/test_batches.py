@@ -16,7 +16,9 @@ import tensorflow as tf
 from prompt_tuning.data import batches as datasets
 from prompt_tuning.data import context, dataset_checks, inference_examples
 from prompt_tuning.data.batches import DatasetConfig
+from prompt_tuning.data.verbalizers import get_verbalizers
 from prompt_tuning.errors import ConfigError, DataError
+from tests.data import small_mixture
 from tests.data.local_data import write_data, write_jsonl
 from tests.helpers import REPO
 
@@ -143,8 +145,8 @@ def test_a_grouped_stream_continues_in_the_middle_of_a_window(rte):
 def test_a_mixture_continues_exactly(rte):
     mixture = dataclasses.replace(
         rte,
-        mixture_or_task_name="sst2_verbalizer_pairs",
-        module="prompt_tuning.tasks.verbalizer_pairs",
+        mixture_or_task_name=small_mixture.MIXTURE,
+        module="tests.data.small_mixture",
     )
     whole = rows(take(datasets.train_batches(mixture, seed=5), 60))
     # The first in the first epoch, the second in a later one.
@@ -168,12 +170,12 @@ print("digest", test_batches.digest(sys.argv[2]))
 def digest(data_dir):
     """A hash of 40 batches of the mixture."""
     cfg = DatasetConfig(
-        "sst2_verbalizer_pairs",
+        small_mixture.MIXTURE,
         LENGTHS,
         "train",
         4,
         shuffle=True,
-        module="prompt_tuning.tasks.verbalizer_pairs",
+        module="tests.data.small_mixture",
         data_dir=data_dir,
     )
     state = hashlib.sha256()
@@ -200,21 +202,22 @@ def test_another_process_gets_the_same_stream(data_dir, tiny_vocabulary):
 
 def test_a_mixture_trains_its_tasks_equally(data_dir, run_vocabulary):
     cfg = DatasetConfig(
-        "sst2_verbalizer_pairs",
+        small_mixture.MIXTURE,
         {"inputs": 48, "targets": 12},
         "train",
         60,
         shuffle=True,
-        module="prompt_tuning.tasks.verbalizer_pairs",
+        module="tests.data.small_mixture",
         data_dir=data_dir,
     )
     targets = rows(take(datasets.train_batches(cfg, seed=0), 10))["decoder_target_tokens"]
     counts = collections.Counter(run_vocabulary.decode(row.tolist()) for row in targets)
-    pairs = [counts["great"] + counts["terrible"], counts["yes"] + counts["no"]]
-    pairs.append(counts["up"] + counts["down"])
-    assert sum(pairs) == 600
+    shares = [
+        sum(counts[word] for word in get_verbalizers(task) or ()) for task in small_mixture.TASKS
+    ]
+    assert sum(shares) == 600
     # 600 draws of one in three: the standard deviation is 11.5.
-    assert max(abs(count - 200) for count in pairs) < 50, pairs
+    assert max(abs(count - 200) for count in shares) < 50, shares
 
 
 def test_evaluation_reads_the_split_once_and_fills_up_the_last_batch(rte):
@@ -247,14 +250,13 @@ def test_no_iterator_waits_for_the_autotuner_when_it_is_dropped(rte, monkeypatch
 
 def test_evaluation_names_the_tasks_that_have_the_split(data_dir):
     cfg = DatasetConfig(
-        "sst2_verbalizer_pairs",
+        small_mixture.MIXTURE,
         LENGTHS,
         "validation",
         2,
-        module="prompt_tuning.tasks.verbalizer_pairs",
+        module="tests.data.small_mixture",
     )
-    names = datasets.eval_task_names(cfg)
-    assert names == [f"sst2_{p}_with_phrase" for p in ("great_terrible", "up_down", "yes_no")]
+    assert datasets.eval_task_names(cfg) == list(small_mixture.TASKS)
 
 
 def test_good_configurations_pass_the_check(rte, data_dir):

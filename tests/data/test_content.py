@@ -88,6 +88,19 @@ def test_folders_are_known_by_what_is_in_them(tmp_path):
     assert content.of_files([tmp_path / "a"]) is None
 
 
+def test_a_folders_digest_sees_every_byte_and_name(tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "a").write_bytes(b"12")
+    (tmp_path / "weights" / "b").write_bytes(b"3")
+    seen = [content.of_folder(tmp_path)]
+    (tmp_path / "weights" / "a").write_bytes(b"1")
+    (tmp_path / "weights" / "b").write_bytes(b"23")
+    seen.append(content.of_folder(tmp_path))
+    (tmp_path / "weights" / "b").rename(tmp_path / "weights" / "c")
+    seen.append(content.of_folder(tmp_path))
+    assert len(set(seen)) == 3
+
+
 def test_what_an_earlier_version_did_not_have_is_no_difference():
     recorded = {"loss": {"kind": "A", "z": 1.0}, "schedule": [1, 2]}
     present = {"loss": {"kind": "A", "z": 1.0, "new": None}, "schedule": [1, 2, None], "more": None}

@@ -13,17 +13,15 @@ import tensorflow as tf
 from prompt_tuning.data import batches, context, registry, verbalizers
 from prompt_tuning.data.batches import DatasetConfig
 from prompt_tuning.data.benchmarks import data_sets
-from prompt_tuning.data.vocabularies import sentencepiece_vocabulary
 from prompt_tuning.errors import DataError
 from prompt_tuning.tasks import (  # noqa: F401  (registers the tasks)
     mixtures,
     question_answering,
     super_glue,
     transfer,
-    verbalizer_pairs,
 )
 from tests.data.local_data import write_data
-from tests.helpers import REPO, SHARED, requires_shared
+from tests.helpers import REPO
 
 SUPER_GLUE = "boolq cb copa multirc record rte wic axb axg".split()
 GLUE = "cola sst2 mrpc qqp stsb mnli mnli_mismatched mnli_matched qnli rte wnli ax".split()
@@ -50,8 +48,7 @@ def test_the_names_are_the_ones_users_type():
     expected |= with_suffixes(
         *(f"{form}{base}" for form in ("", "mt5_", "byt5_") for base in questions)
     )
-    expected |= {f"sst2_{p}{s}" for p in verbalizer_pairs.PAIRS for s in ("", "_with_phrase")}
-    assert len(expected) == 810
+    assert len(expected) == 804
     assert expected <= set(seqio.TaskRegistry.names())
 
 
@@ -64,11 +61,11 @@ def test_the_mixtures_are_the_ones_users_type():
     expected = with_suffixes(*(f"{form}{base}" for form in ("", "taskless_") for base in bases))
     expected |= with_suffixes(*(f"squad_to_{name}" for name in (*MRQA, "mrqa")))
     expected |= with_suffixes(*(f"{form}mrqa_v100_proportional" for form in ("", "mt5_", "byt5_")))
-    expected |= {"sst2_verbalizer_pairs", "super_glue_v102_rank", "taskless_super_glue_v102_rank"}
+    expected |= {"super_glue_v102_rank", "taskless_super_glue_v102_rank"}
     expected |= {
         f"task_index_super_glue_{dpr}v102_examples_proportional" for dpr in ("", "with_dpr_")
     }
-    assert len(expected) == 69
+    assert len(expected) == 68
     assert expected <= set(seqio.MixtureRegistry.names())
     for name in expected:
         mixture = seqio.MixtureRegistry.get(name)
@@ -154,35 +151,6 @@ def test_transfer_reads_the_other_tasks_words():
             f"glue_{source}_v002",
             f"glue_{target}_from_{source}_v002",
         }
-
-
-@pytest.mark.parametrize(
-    ("pair", "words", "phrase"),
-    [
-        ("great_terrible", ["terrible", "great"], "answer great or terrible:"),
-        ("yes_no", ["no", "yes"], "answer yes or no:"),
-        ("up_down", ["down", "up"], "answer up or down:"),
-    ],
-)
-def test_a_phrase_names_the_pair(pair, words, phrase):
-    for label, word in enumerate(words):
-        raw = [{"sentence": "a  film ", "label": label, "idx": 0}]
-        with_phrase = seqio.TaskRegistry.get(f"sst2_{pair}_with_phrase")
-        assert registry.texts(with_phrase, raw) == [(f"{phrase} a  film ", word)]
-        plain = seqio.TaskRegistry.get(f"sst2_{pair}")
-        assert registry.texts(plain, raw) == [("sentence: a  film ", word)]
-        assert plain.postprocess_fn(word) == label
-    assert verbalizers.get_verbalizers(f"sst2_{pair}") == tuple(words)
-
-
-@requires_shared
-def test_each_pair_is_two_single_pieces():
-    """One piece and EOS each, so that no pair is easier to spell than another."""
-    assert SHARED is not None
-    vocabulary = sentencepiece_vocabulary(str(SHARED / "data/t5_tokenizer/spiece.model"))
-    words = [word for pair in verbalizer_pairs.PAIRS.values() for word in pair]
-    assert len(words) == 6
-    assert {word: len(vocabulary.encode(word)) for word in words} == dict.fromkeys(words, 1)
 
 
 RTE = super_glue.DATA_SETS["rte"]
@@ -312,11 +280,11 @@ def test_only_what_is_ours_may_come_twice():
 
 def test_registering_twice_changes_nothing():
     before = {name: seqio.TaskRegistry.get(name) for name in seqio.TaskRegistry.names()}
-    importlib.reload(verbalizer_pairs)
+    importlib.reload(transfer)
     after = {name: seqio.TaskRegistry.get(name) for name in seqio.TaskRegistry.names()}
     assert before == after
     with pytest.raises(DataError, match="other tasks"):
-        registry.register_mixture("sst2_verbalizer_pairs", ["sst2_yes_no"])
+        registry.register_mixture("glue_mrpc_from_qqp_zeroshot_v200", ["glue_qqp_v200"])
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,6 @@ class Server:
         self._log = tempfile.TemporaryFile("w+")
         # In tests JAX is told that there are eight devices.
         environment = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS"}
-        began = time.perf_counter()
         self._process = subprocess.Popen(
             [sys.executable, *command],
             stdout=self._log,
@@ -50,7 +49,6 @@ class Server:
         except BaseException:
             self.__exit__()
             raise
-        self.start_seconds = time.perf_counter() - began
 
     def _wait(self) -> None:
         """Waits until `/health` is well."""

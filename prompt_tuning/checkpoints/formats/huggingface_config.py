@@ -118,7 +118,7 @@ def t5_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     for field, allowed in _FIXED.items():
         if config.get(field) not in allowed:
-            raise _unsupported(field, config[field], str(allowed[0]))
+            raise unsupported(field, config[field], str(allowed[0]))
     defaults = {
         "num_decoder_layers": config.get("num_layers"),
         "relative_attention_num_buckets": 32,
@@ -141,7 +141,7 @@ def _special_ids(config: Mapping[str, Any]) -> dict[str, Any]:
         value = value[0] if isinstance(value, list) and len(value) == 1 else value
         ids[name] = _OWN_IDS[name] if value is None else value
         if isinstance(ids[name], bool) or not isinstance(ids[name], int) or ids[name] < 0:
-            raise _unsupported(field, value, "a token id")
+            raise unsupported(field, value, "a token id")
     return {"special_ids": ids} if ids != _OWN_IDS else {}
 
 
@@ -300,7 +300,7 @@ def _size(config: Mapping[str, Any], field: str, default: int | None = None) -> 
     """A size; those without a default every saved config.json has."""
     value = config.get(field) or default
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _unsupported(field, value, "a positive integer")
+        raise unsupported(field, value, "a positive integer")
     return value
 
 
@@ -312,7 +312,7 @@ def _mlp_activations(config: Mapping[str, Any], default: str) -> tuple[str, ...]
     activation = config.get("dense_act_fn") or derived
     if activation not in _ACTIVATIONS:
         field = "feed_forward_proj" if activation == derived else "dense_act_fn"
-        raise _unsupported(
+        raise unsupported(
             field, config.get(field, text), f"an activation of {', '.join(_ACTIVATIONS)}"
         )
     gated = config.get("is_gated_act", text.startswith("gated-"))
@@ -331,11 +331,11 @@ def _rescales_output(config: Mapping[str, Any]) -> bool:
     return tied and (MODEL_TYPES[config["model_type"]].rescales or not is_5)
 
 
-def _unsupported(field: str, value: Any, expected: str) -> CheckpointError:
+def unsupported(field: str, value: Any, expected: str, family: str = "T5") -> CheckpointError:
     """The error for a value of config.json that no model here has."""
     return CheckpointError(
-        f"{field} in config.json is not what T5 has here",
+        f"{field} in config.json is not what {family} has here",
         got=value,
         expected=expected,
-        fix="use a checkpoint of a released T5 architecture",
+        fix=f"use a checkpoint of a released {family} architecture",
     )

@@ -12,10 +12,11 @@
 | `encoder/layers_{i}/post_mlp_layer_norm/scale` | `model.encoder.layers.{i}.post_feedforward_layernorm.weight` |
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prompt_tuning.errors import CheckpointError
+from prompt_tuning.checkpoints.formats.huggingface_config import unsupported
 from prompt_tuning.params.names import DECODER_EMBEDDING, EMBEDDING, EOI_EMBEDDING
 
 # `model_type` -> whether the decoder's two attentions are merged.
@@ -44,6 +45,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "hidden_activation": ("gelu_pytorch_tanh", None),
     "rms_norm_eps": (1e-6, None),
 }
+_unsupported = functools.partial(unsupported, family="T5Gemma")
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,13 +221,3 @@ def _number(config: Mapping[str, Any], stack: str, field: str, kind: Any) -> Any
     if value is None or isinstance(value, bool) or not isinstance(value, kind) or value < 0:
         raise _unsupported(f"{stack}.{field}", value, "a number")
     return value
-
-
-def _unsupported(field: str, value: Any, expected: str) -> CheckpointError:
-    """The error for a value of config.json that no model here has."""
-    return CheckpointError(
-        f"{field} in config.json is not what T5Gemma has here",
-        got=value,
-        expected=expected,
-        fix="use a checkpoint of a released T5Gemma architecture",
-    )

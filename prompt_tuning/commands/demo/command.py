@@ -13,6 +13,7 @@ from absl import logging
 from prompt_tuning import ladder
 from prompt_tuning.commands.demo import measuring, story
 from prompt_tuning.config.flags import binding, command_parser
+from prompt_tuning.data import content
 from prompt_tuning.errors import ConfigError
 
 CONFIG = "prompt_tuning/configs/demo/prompt.gin"
@@ -64,7 +65,7 @@ def run(directory: str, **macros: Any) -> None:
     resolved = resolve.resolve(files.read([CONFIG], bindings, []), train.train, command="train")
     arguments = resolved.arguments()
     checkpoint = ladder.locate(arguments["checkpoint_cfg"].restore.path)
-    digest = measuring.digest_of_files(checkpoint)
+    digest = content.of_folder(checkpoint, content.WHOLE_BYTES)
     splits = measuring.read_splits()
     dev, test = splits["validation"], splits["test"]
 
@@ -113,11 +114,11 @@ def run(directory: str, **macros: Any) -> None:
 
 
 def _tell_what_is_left(
-    directory: str, step: int, curve: str, checkpoint: str, digest: str, began: float
+    directory: str, step: int, curve: str, checkpoint: str, digest: str | None, began: float
 ) -> None:
     """Prints the last part; `digest` is what the checkpoint's files had before, `began` when the demo did."""
     prompt = f"{directory}/numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt"
-    after = measuring.digest_of_files(checkpoint)
+    after = content.of_folder(checkpoint, content.WHOLE_BYTES)
     story.tell(
         7,
         prompt=prompt,

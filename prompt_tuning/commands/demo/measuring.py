@@ -1,9 +1,7 @@
 """What the demo measures: the answers of a model, and what a prompt is near to."""
 
 import dataclasses
-import hashlib
 import math
-import pathlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,16 +34,6 @@ def read_splits() -> dict[str, list[Example]]:
         ]
         for split in benchmark.NUM_EXAMPLES
     }
-
-
-def digest_of_files(folder: str) -> str:
-    """Returns the SHA-256 of all files in a folder, their names included: 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    root = pathlib.Path(folder)
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
 
 
 def load_untuned(arguments: Mapping[str, Any]) -> "LoadedRun":

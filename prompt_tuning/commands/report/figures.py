@@ -1,6 +1,5 @@
 """Draws one panel of a figure with matplotlib: scores over the size of the model."""
 
-import hashlib
 import io
 import re
 from collections.abc import Sequence
@@ -8,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
+
+from prompt_tuning.data import content
 
 MEASURED, PAPER, OTHER = "measured", "paper", "other"
 # Okabe and Ito's palette, told apart with the common colour blindnesses, without black and yellow and with the last
@@ -98,7 +99,7 @@ def slug(name: str) -> str:
     kept = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:80]
     if kept == name and kept.strip("."):
         return name
-    return f"{kept.strip('.-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{kept.strip('.-')}-{content.of_bytes(name)[:8]}"
 
 
 def write(panel: Panel, folder: epath.Path) -> str:

@@ -55,7 +55,7 @@ class Sweep:
 
     Args:
       name: Name of the sweep, e.g. `figure_3a`.
-      scale: `full`, `mini`, or "" for a sweep without one.
+      scale: `full`, `mini`, `t5gemma`, or "" for a sweep without one.
       axes: Names of the axes, in the order of the sweep.
       cells: Its rows, one a cell.
       missing: Cells without a row: of those that the sweep had when it was last started, or, where its folder does not

@@ -11,7 +11,6 @@ decoding bound) is that of `scripts/sst2-demo-eval.sh`. What they leave open is 
 """
 
 import dataclasses
-import hashlib
 import http.client
 import os
 import pathlib
@@ -20,6 +19,8 @@ import urllib.request
 
 from etils import epath
 
+from prompt_tuning.checkpoints import json_files
+from prompt_tuning.data import content
 from prompt_tuning.errors import CheckpointError
 
 COMMIT = "72285eea06100f954bcbb16a447ec6cddfc6716c"
@@ -106,7 +107,7 @@ def fetch(name: str, directory: str = CACHE_DIR) -> epath.Path:
     fix = "download the file by hand and name its folder with --prompts_dir=DIR, or try again"
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECS) as response:
-            content = response.read()
+            sent = response.read()
     # An answer that breaks off is no OSError.
     except (OSError, http.client.HTTPException) as error:
         raise CheckpointError(
@@ -115,22 +116,19 @@ def fetch(name: str, directory: str = CACHE_DIR) -> epath.Path:
             expected="network access to this address",
             fix=fix,
         ) from error
-    digest = hashlib.sha256(content).hexdigest()
+    digest = content.of_bytes(sent)
     if digest != DIGESTS[name]:
         raise CheckpointError(
             f"What {url} sent is not the released prompt {name}",
-            got=f"{len(content)} bytes with SHA-256 {digest}",
+            got=f"{len(sent)} bytes with SHA-256 {digest}",
             expected=f"SHA-256 {DIGESTS[name]}",
             fix=fix,
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Readers see the whole file or none, also when two commands download at once.
-    part = path.parent / f".{path.name}.{os.getpid()}"
-    part.write_bytes(content)
-    part.replace(path)
+    json_files.write_atomically(path, sent)
     return path
 
 
 def is_released(name: str, path: epath.Path) -> bool:
     """Returns whether a file is the released prompt `name`, byte for byte."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() == DIGESTS[name]
+    return content.of_bytes(path.read_bytes()) == DIGESTS[name]

@@ -14,6 +14,7 @@ from prompt_tuning.commands.sweep.place import Place
 from prompt_tuning.commands.sweep.progress import Session
 from prompt_tuning.commands.sweep.results import Row, Table, latest
 from prompt_tuning.commands.sweep.row_form import DONE, FAILED
+from prompt_tuning.commands.sweep.sweep import SCALES
 from prompt_tuning.config import flags as gin_flags
 from prompt_tuning.errors import ConfigError
 
@@ -184,9 +185,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     add("--output_dir", required=True, help="folder of results.jsonl, logs and runs")
     add("--runs_dir", help="folder of the runs, if elsewhere, for example gs://bucket/runs")
-    add(
-        "--scale", choices=["full", "mini", "t5gemma"], help="sizes and tasks of the paper's sweeps"
-    )
+    add("--scale", choices=SCALES, help="sizes and tasks of the paper's sweeps")
     add("--dry_run", action="store_true", help="check every cell, show what is left, and stop")
     add(
         "--topology",

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import pathlib
@@ -25,9 +24,9 @@ from prompt_tuning.config import files as config_files
 from prompt_tuning.config import names, queries
 from prompt_tuning.config import resolve as config
 from prompt_tuning.config.flags import TRACKERS
+from prompt_tuning.data import content
 from prompt_tuning.errors import ConfigError, PromptTuningError
 
-SCALES = ("full", "mini")
 _SCALE_FILE = "prompt_tuning/configs/paper/scales/{}.gin"
 _KEY_CHARACTERS = 16
 # How a flag may name the sweep.
@@ -79,7 +78,7 @@ def expand(
 
     Args:
       files: Gin files, each with one sweep.
-      scale: One of `SCALES`: a gin file of macros that is read before each of them. None reads none.
+      scale: One of `sweep.SCALES`: a gin file of macros that is read before each of them. None reads none.
       flags: A flag that names a macro of the sweep's files or a parameter of `sweeps.Sweep` sets it there; any other is
         the last binding of every cell.
       search_paths: Folders of gin files.
@@ -238,7 +237,7 @@ def _contents(
 ) -> list[Any]:
     """What the data of a run, its vocabulary and the weights that it starts from consist of; looks its tasks up."""
     from prompt_tuning import ladder
-    from prompt_tuning.data import content, context, made_from
+    from prompt_tuning.data import context, made_from
 
     vocabulary = arguments["model"].output_vocabulary
     path = getattr(_restore_of(arguments), "path", None)
@@ -325,9 +324,7 @@ def _ensembles(sweep: Sweep, cells: Sequence[Cell]) -> list[Cell]:
 def _with_key(cell: Cell, read: Any) -> Cell:
     """The cell with the digest of what its run and its evaluations read."""
     text = json.dumps([cell.command, read, sorted(cell.members)], sort_keys=True, default=str)
-    return dataclasses.replace(
-        cell, key=hashlib.sha256(text.encode()).hexdigest()[:_KEY_CHARACTERS]
-    )
+    return dataclasses.replace(cell, key=content.of_bytes(text)[:_KEY_CHARACTERS])
 
 
 def _change_of(value: Mapping[str, Any], search_paths: Sequence[str]) -> Change:

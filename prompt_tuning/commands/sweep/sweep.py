@@ -12,6 +12,8 @@ SELECTOR = "prompt_tuning.sweeps.Sweep"
 # What a cell does: trains, is evaluated only, or only has its parameters counted.
 COMMANDS = ("train", "eval", "count")
 ENSEMBLE = "ensemble"
+# Files of `configs/paper/scales/`.
+SCALES = ("full", "mini", "t5gemma")
 # Macro that holds the output folder of a command; its value is no setting of the run.
 OUTPUT_MACROS = {"train": "MODEL_DIR", "eval": "EVAL_OUTPUT_DIR"}
 # Parts of an axis value: what each has to be, as a check and in words. An evaluation has the first two alone.
@@ -53,7 +55,7 @@ class Cell:
     Attributes:
       sweep: Name of the sweep.
       title: Its title.
-      scale: `full`, `mini`, or None.
+      scale: One of `SCALES`, or None.
       axes: Value of each axis, in order.
       command: One of `COMMANDS`, or `ENSEMBLE`.
       run: Gin files and bindings of the run, without its output folder.

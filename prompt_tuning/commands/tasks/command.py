@@ -12,6 +12,7 @@ from typing import Any
 
 from prompt_tuning.config.flags import add_allow_imports, whole_number
 from prompt_tuning.errors import ConfigError
+from prompt_tuning.run.text_table import aligned
 
 _TASKS = "prompt_tuning.tasks"
 _MACROS = (
@@ -155,7 +156,7 @@ def _list_lines(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         if row["kind"] == "task":
             what = f"{', '.join(row['splits'])}; metrics: {', '.join(row['metrics']) or 'none'}"
         table.append((row["name"], what))
-    return _aligned(table)
+    return aligned(table).splitlines()
 
 
 def _show(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -209,18 +210,18 @@ def _stats(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, An
 
 def _stats_lines(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     """Yields one table of the lengths in tokens of all splits, then their labels."""
-    table: list[tuple[Any, ...]] = []
+    table: list[list[str]] = []
     for row in rows:
         for feature, figures in row["features"].items():
             tokens = figures["tokens"]
             if not table:
                 head = ("task", "split", "examples", "feature", *tokens)
-                table.append((*head, "unk %", "with unk %", "cut off %"))
+                table.append([*head, "unk %", "with unk %", "cut off %"])
             unknown = [f"{figures[key]:g}" for key in ("unknown_tokens", "with_unknown")]
             cut = "  ".join(f"{n}: {share:g}" for n, share in figures["truncated"].items())
-            first = (row["task"], row["split"], row["examples"], feature)
-            table.append((*first, *tokens.values(), *unknown, cut))
-    yield from _aligned(table)
+            first = (row["task"], row["split"], str(row["examples"]), feature)
+            table.append([*first, *map(str, tokens.values()), *unknown, cut])
+    yield from aligned(table).splitlines()
     for row in rows:
         if row["labels"] is not None:
             labels = ", ".join(f"{label!r} {count}" for label, count in row["labels"].items())
@@ -272,15 +273,6 @@ def _cache(flags: argparse.Namespace, names: Sequence[str]) -> list[dict[str, An
 def _cache_lines(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     """Returns a line a task."""
     return [f"{row['task']}: {row['path']} {json.dumps(row['splits'])}" for row in rows]
-
-
-def _aligned(table: Sequence[Sequence[Any]]) -> Iterable[str]:
-    """Returns the rows of a table as lines, its columns as wide as their longest cell."""
-    cells = [[str(cell) for cell in row] for row in table]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
-    ]
 
 
 # View -> what finds what it shows, whose docstring is the view's help, and what makes lines of that.

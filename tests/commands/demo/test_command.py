@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning import cli
-from prompt_tuning.commands.demo import command, measuring, story
+from prompt_tuning.commands.demo import command, story
 from prompt_tuning.config import queries
 from prompt_tuning.errors import ConfigError
 from tests.data.synthetic import bag_of_words
@@ -76,19 +76,6 @@ def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "something").write_text("")
     with pytest.raises(ConfigError, match="demo's folder is not empty"):
         command.main(["--dir", str(tmp_path)])
-
-
-def test_the_digest_sees_every_byte_and_name(tmp_path):
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "a").write_bytes(b"12")
-    (tmp_path / "weights" / "b").write_bytes(b"3")
-    seen = [measuring.digest_of_files(str(tmp_path))]
-    (tmp_path / "weights" / "a").write_bytes(b"1")
-    (tmp_path / "weights" / "b").write_bytes(b"23")
-    seen.append(measuring.digest_of_files(str(tmp_path)))
-    (tmp_path / "weights" / "b").rename(tmp_path / "weights" / "c")
-    seen.append(measuring.digest_of_files(str(tmp_path)))
-    assert len(set(seen)) == 3
 
 
 def test_the_command_for_a_tpu_is_that_of_its_page(capsys):

@@ -91,7 +91,7 @@ def test_the_best_step_of_a_run_that_tuned_all_weights_goes_out(tmp_path):
         state = State(jnp.int32(step), trainable, {}, jax.random.key_data(jax.random.key(0)))
         state = jax.device_put(state, PjitPartitioner(num_partitions=1).replicated)
         checkpointer.save(step, state, {"step": step, "model": dataclasses.asdict(config)})
-        checkpointer.ledger.record(step, "loss", step, higher_is_better=False)
+        checkpointer.ledger.record(step, "accuracy", -step)
     checkpointer.close()
     assert run("export", "--model", tmp_path / "run", tmp_path / "out", "--step=best") == 0
     assert_same(params_of(tmp_path / "run" / "checkpoint_5"), params_of(tmp_path / "out"))

@@ -64,8 +64,11 @@ def test_list_finds_by_pattern_or_part(capsys):
     (row,) = json.loads(capsys.readouterr().out)
     assert row["name"] == "taskless_super_glue_boolq_v102"
     assert row["labels"] == ["False", "True"] and row["metrics"] == ["accuracy"]
-    assert cli.main(["tasks", "list", "sst2_verbalizer_pairs"]) == 0
-    assert capsys.readouterr().out == "sst2_verbalizer_pairs  mixture of 3\n"
+    assert cli.main(["tasks", "list", "glue_with_dpr"]) == 0
+    assert (
+        capsys.readouterr().out
+        == "task_index_super_glue_with_dpr_v102_examples_proportional  mixture of 10\n"
+    )
 
 
 def test_show_gives_raw_text_ids_and_masks(tasks, tiny_vocabulary):
