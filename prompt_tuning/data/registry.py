@@ -170,13 +170,14 @@ def _remove_replaceable(registry: Any, name: str) -> None:
 
 def _check_free(name: str) -> None:
     """Raises ConfigError if a task or mixture has the name."""
-    if name in [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]:
-        raise ConfigError(
-            "A task or mixture of another module has this name",
-            got=name,
-            expected="a name of its own",
-            fix="choose another name, or do not import the module that registers the other one",
-        )
+    for kind, registry in (("task", seqio.TaskRegistry), ("mixture", seqio.MixtureRegistry)):
+        if name in registry.names():
+            raise ConfigError(
+                f"A {kind} of another module has this name",
+                got=name,
+                expected="a name of its own",
+                fix="choose another name, or do not import the module that registers the other one",
+            )
 
 
 def add_task(task: seqio.Task, probe: Sequence[Mapping[str, Any]]) -> seqio.Task:
