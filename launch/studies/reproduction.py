@@ -26,6 +26,7 @@ from prompt_tuning.commands.report.tables import duration
 from prompt_tuning.commands.sweep.command import CELLS_FAILED
 from prompt_tuning.commands.sweep.results import TABLE
 from prompt_tuning.config.files import PACKAGE_CONFIGS
+from prompt_tuning.launch import pages
 
 _PAPER = "prompt_tuning/configs/paper"
 # Counted at full scale, run where its folders are named, and evaluated by another command.
@@ -33,7 +34,6 @@ _NOT_IN_MINIATURE = {"table_4", "real_data", "released_prompts"}
 SWEEPS = sorted(
     {path.stem for path in (PACKAGE_CONFIGS / "paper").glob("*.gin")} - _NOT_IN_MINIATURE
 )
-BEGIN, END = "<!-- reproduction: begin -->\n", "<!-- reproduction: end -->\n"
 # Paths of the machine that ran a cell.
 _LOCAL = ("model_dir", "log")
 
@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     # The report shows this command, which should name no folder of this machine.
     shown = os.path.relpath(folder)
     run_command("report", shown, f"--output_dir={shown}")
-    write_page(flags.docs_dir / "reproduction.md", page(rows.read([str(folder)])))
+    text = page(rows.read([str(folder)]))
+    title = "The paper in miniature, measured"
+    pages.write(flags.docs_dir / "reproduction.md", text, title=title)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -109,7 +111,7 @@ def page(results: Results) -> str:
     """Returns the tables of docs/measured/reproduction.md."""
     # A run that several sweeps share has a row in each, under one key.
     runs = {cell.get("key"): cell for sweep in results.sweeps for cell in sweep.runs}
-    text = render(
+    return render(
         "reproduction.md.jinja",
         runs=list(runs.values()),
         sweeps=results.sweeps,
@@ -117,16 +119,6 @@ def page(results: Results) -> str:
         sections=sections(results),
         duration=duration,
     )
-    return text.rstrip("\n") + "\n"
-
-
-def write_page(path: pathlib.Path, tables: str) -> None:
-    """Puts the tables between the page's markers, or into a page of their own."""
-    if not path.exists():
-        path.write_text(f"# The paper in miniature, measured\n\n{BEGIN}{END}", encoding="utf-8")
-    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
 
 
 def run_command(*arguments: str, expected: Sequence[int] = (0,)) -> None:

@@ -18,7 +18,8 @@ from prompt_tuning.commands.report.averages import mean_and_sd
 from prompt_tuning.commands.report.rows import Results, Row, Sweep
 from prompt_tuning.commands.report.tables import duration
 from prompt_tuning.commands.sweep.command import CELLS_FAILED
-from prompt_tuning.launch.studies.reproduction import run_command, write_page
+from prompt_tuning.launch import pages
+from prompt_tuning.launch.studies.reproduction import run_command
 
 _CONFIGS = "prompt_tuning/configs"
 SEEDS = (0, 1, 2)
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not flags.write_only:
         for arguments in commands(flags.output_dir, flags.jobs):
             run_command(*arguments, expected=(0, CELLS_FAILED))
-    write_page(flags.page, page(rows.read([f"{flags.output_dir}/results"])))
+    text = page(rows.read([f"{flags.output_dir}/results"]))
+    pages.write(flags.page, text, title="T0 in miniature, measured")
 
 
 def commands(output_dir: str, jobs: int | None) -> list[list[str]]:

@@ -23,14 +23,11 @@ that was tuned with (IA)3 or LoRA.
 """
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> None:
     """Converts one checkpoint and says how large the result is and how long it took.
 
     Args:
       argv: Flags.
-
-    Returns:
-      Exit code 0.
 
     Raises:
       CheckpointError: If the source cannot be read, or the target is not empty.
@@ -70,7 +67,6 @@ def main(argv: Sequence[str]) -> int:
     print(
         f"{flags.target}: {num_params:,} parameters, {num_bytes / 2**20:,.0f} MiB, {seconds:.1f} s"
     )
-    return 0
 
 
 def convert(

@@ -28,14 +28,11 @@ or anything else that PROMPT_FILE reads. They may differ in length, not in width
 """
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> None:
     """Prints how alike prompts are, and draws it on request.
 
     Args:
       argv: Flags.
-
-    Returns:
-      Exit code 0.
 
     Raises:
       CheckpointError: If a prompt cannot be read, or widths differ.
@@ -53,7 +50,6 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(result, ensure_ascii=False, indent=1))
     else:
         tables.print_similarity(result)
-    return 0
 
 
 def compare(paths: Mapping[str, str], *, target: str | None = None, top: int = 3) -> dict[str, Any]:

@@ -137,20 +137,9 @@ def replace_task(name: str, task: seqio.Task | None, verbalizers: Sequence[str] 
     Raises:
       ConfigError: The name is that of a task or mixture of another module.
     """
-    is_mixture = name in seqio.MixtureRegistry.names()
-    if is_mixture or name in seqio.TaskRegistry.names():
-        taken = None if is_mixture else seqio.TaskRegistry.get(name)
-        is_replaceable = taken is not None and _REPLACEABLE.get(name) is taken
-        if task is not None and not is_replaceable:
-            raise ConfigError(
-                f"A {'mixture' if is_mixture else 'task'} of another module has this name",
-                got=name,
-                expected="a name of its own",
-                fix="choose another name",
-            )
-        if is_replaceable:
-            seqio.TaskRegistry.remove(name)
+    _remove_replaceable(seqio.TaskRegistry, name)
     if task is not None:
+        _check_free(name)
         seqio.TaskRegistry.add_provider(name, task)
         _REPLACEABLE[name] = task
         register_verbalizers(name, verbalizers)
@@ -168,22 +157,27 @@ def replace_mixture(name: str, rates: Mapping[str, float]) -> None:
       DataError: The rates mix nothing.
     """
     check_rates(name, rates)
-    if name in [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]:
-        if name not in seqio.MixtureRegistry.names() or not _is_replaceable(
-            seqio.MixtureRegistry.get(name)
-        ):
-            raise ConfigError(
-                "A task or mixture of another module has this name",
-                got=name,
-                expected="a name of its own",
-                fix="do not import the module that registers the other one",
-            )
-        seqio.MixtureRegistry.remove(name)
+    _remove_replaceable(seqio.MixtureRegistry, name)
+    _check_free(name)
     _REPLACEABLE[name] = seqio.MixtureRegistry.add(name, list(rates.items()))
 
 
-def _is_replaceable(provider: seqio.Task | seqio.Mixture) -> bool:
-    return _REPLACEABLE.get(provider.name) is provider
+def _remove_replaceable(registry: Any, name: str) -> None:
+    """Removes from a registry what `replace_task` or `replace_mixture` has registered there under a name."""
+    if name in registry.names() and _REPLACEABLE.get(name) is registry.get(name):
+        registry.remove(name)
+
+
+def _check_free(name: str) -> None:
+    """Raises ConfigError if a task or mixture has the name."""
+    for kind, registry in (("task", seqio.TaskRegistry), ("mixture", seqio.MixtureRegistry)):
+        if name in registry.names():
+            raise ConfigError(
+                f"A {kind} of another module has this name",
+                got=name,
+                expected="a name of its own",
+                fix="choose another name, or do not import the module that registers the other one",
+            )
 
 
 def add_task(task: seqio.Task, probe: Sequence[Mapping[str, Any]]) -> seqio.Task:

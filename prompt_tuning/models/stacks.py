@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from prompt_tuning.models import attention, layers, masks
 from prompt_tuning.models.config import REMAT_POLICIES, Architecture, T5Config
-from prompt_tuning.models.methods.method import Around, Layer, Method, Place, Stack, Tokens
+from prompt_tuning.models.methods.method import Around, Joining, Layer, Method, Stack, Tokens
 from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.prompts.prompt import PromptPrefix, join_prompt
 from prompt_tuning.types import Array
@@ -245,7 +245,7 @@ class Encoder(nn.Module):
         if self.method is not None:
             x = self.method.embedded_of(Tokens(self, segment_ids, prompt_positions), x)
             is_token = jnp.asarray(tokens) != cfg.ids.pad
-            prompt = self.method.prompt_of(Place(self), prompt, x, is_token=is_token, task=task)
+            prompt = self.method.prompt_of(Joining(self, x, is_token, task), prompt)
         if prompt is not None:
             x = join_prompt(x, prompt, prompt_positions)
         length = masks.prompt_length(x, tokens)

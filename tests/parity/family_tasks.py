@@ -22,7 +22,7 @@ from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.methods import multitask_prompt
 from prompt_tuning.models.methods.alone import prompt_alone
 from prompt_tuning.models.methods.attempt import Attempt
-from prompt_tuning.models.methods.method import Method
+from prompt_tuning.models.methods.method import Joining, Method
 from prompt_tuning.models.methods.mpt import MPT
 from prompt_tuning.models.methods.multitask_prompt import MultitaskPrompt
 from prompt_tuning.params import names
@@ -328,10 +328,10 @@ def _masks(name: str, arrays: Mapping[str, np.ndarray]) -> Iterator[Row | NotChe
 class _OverPadding(Attempt):
     """As the authors compute it: padding counts as tokens."""
 
-    def prompt_of(self, place: Any, prompt: Any, embedded: Any, *, is_token: Any, task: Any) -> Any:
+    def prompt_of(self, joining: Joining, prompt: Any) -> Any:
         """As `Attempt`."""
-        everywhere = jnp.ones_like(is_token)
-        return super().prompt_of(place, prompt, embedded, is_token=everywhere, task=task)
+        everywhere = jnp.ones_like(joining.is_token)
+        return super().prompt_of(dataclasses.replace(joining, is_token=everywhere), prompt)
 
 
 def _attempt(

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from prompt_tuning.launch import pages
 from prompt_tuning.launch.benchmarks import measuring, random_checkpoints
 from prompt_tuning.launch.benchmarks.speed import table
 from prompt_tuning.launch.benchmarks.speed.rows import ROWS, Row, Work
@@ -135,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     above = table.heading(versions, f"python -m {_MODULE}{only}")
     print(f"\n{above}\nMeasured in {time.perf_counter() - began:.0f} s")
     if flags.write:
-        table.write(flags.write, above, lines)
+        text = "\n".join([above, *table.HEADER, *lines])
+        pages.write(flags.write, text, title="Speed beside PEFT and transformers")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
-"""The figures as a table in Markdown, and its place in a page."""
+"""The figures as a table in Markdown."""
 
 import os
 import pathlib
 import platform
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from prompt_tuning.errors import ConfigError
 from prompt_tuning.launch.benchmarks.measuring import MIB
 from prompt_tuning.launch.benchmarks.speed.rows import Row
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 HEADER = (
     "| work | unit | ours | PEFT | ours / PEFT in speed | the same by CPU seconds |",
     "|---|---|---:|---:|---:|---:|",
@@ -75,28 +73,3 @@ def _processor() -> str:
     """The processor's name, as Linux has it."""
     found = re.search(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.M)
     return found[1] if found else platform.machine()
-
-
-def write(path: pathlib.Path, above: str, lines: Sequence[str]) -> None:
-    """Replaces what stands between the two markers of a page.
-
-    Args:
-      path: The page.
-      above: What stands above the table.
-      lines: Of the table, under its header.
-
-    Raises:
-      ConfigError: If the page has not one pair of markers.
-    """
-    text = path.read_text(encoding="utf-8")
-    if (text.count(BEGIN), text.count(END)) != (1, 1):
-        raise ConfigError(
-            f"{path} has no place for the table",
-            got=f"{text.count(BEGIN)} times {BEGIN!r}, {text.count(END)} times {END!r}",
-            expected="each once, the first above the second",
-            fix="add the two lines where the table belongs",
-        )
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    table = "\n".join([*HEADER, *lines])
-    path.write_text(f"{before}{BEGIN}\n{above}\n{table}\n{END}{after}", encoding="utf-8")

@@ -24,14 +24,11 @@ BAG_OF_WORDS = 50.7
 MODEL_TUNING = 100.0
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> None:
     """Runs the demo: nothing is downloaded; takes about two minutes on two CPU cores.
 
     Args:
       argv: Flags.
-
-    Returns:
-      Exit code 0.
 
     Raises:
       ConfigError: If the folder holds files of something else.
@@ -46,7 +43,6 @@ def main(argv: Sequence[str]) -> int:
     # SeqIO's advice on caching is for tasks that are read from disk.
     logging.set_verbosity(logging.ERROR)
     run(directory)
-    return 0
 
 
 def run(directory: str, **macros: Any) -> None:

@@ -30,14 +30,11 @@ time, from its start to every prompt that it saved; of a file from elsewhere the
 """
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> None:
     """Prints the figures of prompts, and draws them on request.
 
     Args:
       argv: Flags.
-
-    Returns:
-      Exit code 0.
 
     Raises:
       CheckpointError: If a prompt or its frozen weights cannot be read.
@@ -59,7 +56,6 @@ def main(argv: Sequence[str]) -> int:
     else:
         for result in results:
             tables.print_inspection(result)
-    return 0
 
 
 def inspect(

@@ -6,14 +6,11 @@ import sys
 from collections.abc import Sequence
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> None:
     """Writes the report.
 
     Args:
       argv: Flags.
-
-    Returns:
-      Exit code 0.
 
     Raises:
       DataError: If the results are missing or no results.
@@ -47,4 +44,3 @@ def main(argv: Sequence[str]) -> int:
             f" {len(sweep.missing)} missing"
         )
     print(f"The report: {path}")
-    return 0

@@ -47,14 +47,11 @@ class _Run:
     arguments: dict[str, Any]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs `prompt-tuning reproduce`.
+def main(argv: Sequence[str]) -> None:
+    """Runs `prompt-tuning reproduce`; whether the numbers agree is for the reader to judge.
 
     Args:
       argv: `released-prompts` or `t0`, and flags.
-
-    Returns:
-      Exit code 0, whether or not the numbers agree: that is for the reader to judge.
 
     Raises:
       CheckpointError: If the checkpoint or a prompt is missing, damaged or of another size.
@@ -70,7 +67,6 @@ def main(argv: Sequence[str]) -> int:
         measure, table = _REPORTS[flags.what]
         report = measure(flags, output_dir)
     print(json.dumps(report, indent=2) if flags.format == "json" else table(report), flush=True)
-    return 0
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Bool, Float, Int
 
-from prompt_tuning.models.methods.method import Method, Place
+from prompt_tuning.models.methods.method import Joining, Method
 from prompt_tuning.types import Array
 
 
@@ -19,7 +19,7 @@ class _Encoder(nn.Module):
     @nn.compact
     def __call__(self, prompt: Any, embedded: Any, is_token: Any, task: Any) -> Any:
         """Returns the prompt."""
-        return self.method.prompt_of(Place(self), prompt, embedded, is_token=is_token, task=task)
+        return self.method.prompt_of(Joining(self, embedded, is_token, task), prompt)
 
 
 def prompt_alone(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from prompt_tuning.checkpoints.prompt_files.source import read_plain
 from prompt_tuning.data import content
@@ -19,7 +19,7 @@ from prompt_tuning.errors import (
     check_number,
     texts_of,
 )
-from prompt_tuning.models.methods.method import Method, Place
+from prompt_tuning.models.methods.method import Joining, Method
 from prompt_tuning.params.names import ATTEMPT_BIAS, ATTEMPT_DOWN, ATTEMPT_SCALE, ATTEMPT_UP
 from prompt_tuning.types import Array
 
@@ -103,16 +103,10 @@ class Attempt(Method):
         return np.stack(prompts)
 
     def prompt_of(
-        self,
-        place: Place,
-        prompt: Float[Array, "*B P H"] | None,
-        embedded: Float[Array, "B L H"],
-        *,
-        is_token: Bool[Array, "B L"],
-        task: Int[Array, " B"] | None,
+        self, joining: Joining, prompt: Float[Array, "*B P H"] | None
     ) -> Float[Array, "*B P H"]:
         """Returns the prompt of each row, float32; see `Method`."""
-        del task
+        embedded = joining.embedded
         # [#B, sources, P, H]
         mixed = jnp.asarray(self._read())[None]
         length = mixed.shape[2] if prompt is None else prompt.shape[-2]
@@ -134,7 +128,7 @@ class Attempt(Method):
             # The same for all rows, as a prompt is.
             return mean[0] if len(mean) == 1 else mean
         precise = jax.lax.Precision.HIGHEST
-        query = self._query(place, embedded, is_token)
+        query = self._query(joining)
         keys = jnp.max(mixed, axis=2)
         logits = jnp.matmul(keys, query[..., None], precision=precise)[..., 0]
         weights = jax.nn.softmax(logits / self.temperature)
@@ -148,27 +142,26 @@ class Attempt(Method):
             + own
         )
 
-    def _query(
-        self, place: Place, embedded: Float[Array, "B L H"], is_token: Bool[Array, "B L"]
-    ) -> Float[jax.Array, "B H"]:
+    def _query(self, joining: Joining) -> Float[jax.Array, "B H"]:
         """The query of each input."""
+        embedded = jnp.asarray(joining.embedded, jnp.float32)
         rows, _, width = embedded.shape
         assert self.bottleneck is not None
-        is_token = jnp.asarray(is_token)[..., None]
-        largest = jnp.max(jnp.where(is_token, jnp.asarray(embedded, jnp.float32), -jnp.inf), axis=1)
+        is_token = jnp.asarray(joining.is_token)[..., None]
+        largest = jnp.max(jnp.where(is_token, embedded, -jnp.inf), axis=1)
         # Rows that fill up a batch have no tokens.
         largest = jnp.where(jnp.any(is_token, axis=1), largest, 0)[:, None]
         kernel = nn.initializers.lecun_normal()
         precise = jax.lax.Precision.HIGHEST
         names = ("prompt_embed", "bottleneck")
         shape = (width, self.bottleneck)
-        down = place.parameter(ATTEMPT_DOWN, kernel, shape, names, rows=rows)[:, 0]
-        up = place.parameter(ATTEMPT_UP, kernel, shape[::-1], names[::-1], rows=rows)[:, 0]
+        down = joining.parameter(ATTEMPT_DOWN, kernel, shape, names, rows=rows)[:, 0]
+        up = joining.parameter(ATTEMPT_UP, kernel, shape[::-1], names[::-1], rows=rows)[:, 0]
         hidden = jax.nn.silu(jnp.matmul(largest, down, precision=precise))
         x = jnp.matmul(hidden, up, precision=precise)
         x = x - jnp.mean(x, axis=-1, keepdims=True)
         x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + _EPSILON)
         of_norm = {"shape": (width,), "axes": names[:1], "rows": rows}
-        scale = place.parameter(ATTEMPT_SCALE, nn.initializers.ones, **of_norm)
-        bias = place.parameter(ATTEMPT_BIAS, nn.initializers.zeros, **of_norm)
+        scale = joining.parameter(ATTEMPT_SCALE, nn.initializers.ones, **of_norm)
+        bias = joining.parameter(ATTEMPT_BIAS, nn.initializers.zeros, **of_norm)
         return (x * scale + bias)[:, 0]

@@ -179,6 +179,21 @@ class Tokens(Place):
 
 
 @dataclasses.dataclass(frozen=True)
+class Joining(Place):
+    """The encoder, where a prompt joins its embedded tokens.
+
+    Attributes:
+      embedded: [B, L, H] the tokens.
+      is_token: [B, L] where these are no padding, of which there may be more or less.
+      task: [B] see `types.TASK`; None where there is no such feature.
+    """
+
+    embedded: Float[Array, "B L H"]
+    is_token: Bool[Array, "B L"]
+    task: Int[Array, " B"] | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """A method that leaves everything as it is; others override what they change.
 
@@ -256,24 +271,15 @@ class Method:
         del length
 
     def prompt_of(
-        self,
-        place: Place,
-        prompt: Float[Array, "*B P H"] | None,
-        embedded: Float[Array, "B L H"],
-        *,
-        is_token: Bool[Array, "B L"],
-        task: Int[Array, " B"] | None,
+        self, joining: Joining, prompt: Float[Array, "*B P H"] | None
     ) -> Float[Array, "*B Q H"] | None:
         """Returns what stands in front of the tokens: [Q, H], or [B, Q, H] where rows differ; None for nothing.
 
         Args:
-          place: The encoder.
+          joining: The encoder.
           prompt: The prompt that was passed, or else the model's own; None where there is none.
-          embedded: The tokens.
-          is_token: Where these are no padding, of which there may be more or less.
-          task: See `types.TASK`; None where there is no such feature.
         """
-        del place, embedded, is_token, task
+        del joining
         return prompt
 
     def input_of(self, linear: Linear, x: Float[Array, "R L ..."]) -> Float[Array, "R L ..."]:

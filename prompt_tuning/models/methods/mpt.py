@@ -5,10 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from prompt_tuning.errors import check_count
-from prompt_tuning.models.methods.method import Place
+from prompt_tuning.models.methods.method import Joining
 from prompt_tuning.models.methods.of_tasks import OfTasks, needed
 from prompt_tuning.params.names import TASK_COLUMNS, TASK_ROWS
 from prompt_tuning.types import Array
@@ -40,29 +40,16 @@ class MPT(OfTasks):
         check_count("methods.MPT.rank", self.rank, "ranks")
 
     def prompt_of(
-        self,
-        place: Place,
-        prompt: Float[Array, "*B P H"] | None,
-        embedded: Float[Array, "B L H"],
-        *,
-        is_token: Bool[Array, "B L"],
-        task: Int[Array, " B"] | None,
+        self, joining: Joining, prompt: Float[Array, "*B P H"] | None
     ) -> Float[Array, "B P H"]:
         """Returns the prompt of each row's task, float32; see `Method`."""
-        del is_token
         shared = needed(prompt, self)
         num_rows, width = shared.shape[1:]
-        chosen = {"task": task, "rows": embedded.shape[0]}
         columns = self.of_task(
-            place, TASK_COLUMNS, _first_one, (num_rows, self.rank), ("prompt", "rank"), **chosen
+            joining, TASK_COLUMNS, _first_one, (num_rows, self.rank), ("prompt", "rank")
         )
         rows = self.of_task(
-            place,
-            TASK_ROWS,
-            _ones_then_drawn,
-            (self.rank, width),
-            ("rank", "prompt_embed"),
-            **chosen,
+            joining, TASK_ROWS, _ones_then_drawn, (self.rank, width), ("rank", "prompt_embed")
         )
         return prompt_of_task(shared, columns, rows)
 

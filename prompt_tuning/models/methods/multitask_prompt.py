@@ -5,11 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from prompt_tuning.errors import ConfigError, check_choice, check_count, texts_of
 from prompt_tuning.models.masks import PROMPT_SEES
-from prompt_tuning.models.methods.method import Place
+from prompt_tuning.models.methods.method import Joining, Place
 from prompt_tuning.models.methods.of_tasks import OfTasks, needed
 from prompt_tuning.params.names import SHARED_PROMPT, TASK_PROMPTS
 from prompt_tuning.types import Array
@@ -101,18 +101,11 @@ class MultitaskPrompt(OfTasks):
         return self.shared_length if self._has_own_shared else length
 
     def prompt_of(
-        self,
-        place: Place,
-        prompt: Float[Array, "*B P H"] | None,
-        embedded: Float[Array, "B L H"],
-        *,
-        is_token: Bool[Array, "B L"],
-        task: Int[Array, " B"] | None,
+        self, joining: Joining, prompt: Float[Array, "*B P H"] | None
     ) -> Float[Array, "B Q H"]:
         """Returns the prompt of each row's task, float32; see `Method`."""
-        del is_token
-        rows, width = embedded.shape[0], embedded.shape[-1]
-        shared = self._shared(place, prompt, width)
+        rows, _, width = joining.embedded.shape
+        shared = self._shared(joining, prompt, width)
         length, features = shared.shape[1:]
         shapes = {
             ADD: (length, width),
@@ -123,13 +116,11 @@ class MultitaskPrompt(OfTasks):
         shape = shapes[self.combination]
         # As it is stored, so that files are the authors' numbers in the authors' order.
         flat = self.of_task(
-            place,
+            joining,
             TASK_PROMPTS,
             nn.initializers.uniform(),
             (shape[0] * shape[1],),
             ("prompt_embed",),
-            task=task,
-            rows=rows,
         )
         if self.combination == PROJECT:
             kernel = jnp.reshape(flat[:, : width * features], (rows, width, features))

@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from prompt_tuning.errors import ConfigError
-from prompt_tuning.models.methods.method import Method, Place
+from prompt_tuning.models.methods.method import Joining, Method
 from prompt_tuning.types import Array
 
 
@@ -59,34 +59,30 @@ class OfTasks(Method):
 
     def of_task(
         self,
-        place: Place,
+        joining: Joining,
         name: str,
         init: Callable[..., jax.Array],
         shape: tuple[int, ...],
         axes: tuple[str, ...],
-        *,
-        task: Int[Array, " B"] | None,
-        rows: int,
     ) -> Float[jax.Array, "B ..."]:
         """Declares a parameter [tasks, *shape] and returns what of it belongs to the task of each row, [B, *shape].
 
         Args:
-          place: Where it is declared.
+          joining: Where it is declared.
           name: See `Place.parameter`.
           init: See `Place.parameter`.
           shape: What one task has.
           axes: A logical name for each axis of `shape`.
-          task: [B] number of each row's task.
-          rows: B.
 
         Raises:
           ConfigError: If the batch does not say of which task its rows are.
         """
         whole = (len(self.tasks), *shape)
-        values = place.parameter(name, init, whole, ("tasks", *axes), rows=1)[0, 0]
+        rows, task = joining.embedded.shape[0], joining.task
+        values = joining.parameter(name, init, whole, ("tasks", *axes), rows=1)[0, 0]
         if task is None:
             # Shapes are all that counts where parameters are made.
-            if not place.module.is_initializing():
+            if not joining.module.is_initializing():
                 raise ConfigError(
                     f"methods.{type(self).__name__} has a prompt for each task, and the batch does not say which",
                     got=None,

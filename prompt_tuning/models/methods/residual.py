@@ -4,10 +4,10 @@ import dataclasses
 
 import jax
 from flax import linen as nn
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from prompt_tuning.errors import ConfigError, check_choice, check_count
-from prompt_tuning.models.methods.method import Method, Place
+from prompt_tuning.models.methods.method import Joining, Method
 from prompt_tuning.models.methods.starts import as_pytorch
 from prompt_tuning.params import residual
 from prompt_tuning.prompts.prompt import PROMPT_AXES
@@ -48,20 +48,13 @@ class Residual(Method):
         check_count("methods.Residual.repeats", self.repeats, "passes")
 
     def prompt_of(
-        self,
-        place: Place,
-        prompt: Float[Array, "*B P H"] | None,
-        embedded: Float[Array, "B L H"],
-        *,
-        is_token: Bool[Array, "B L"],
-        task: Int[Array, " B"] | None,
+        self, joining: Joining, prompt: Float[Array, "*B P H"] | None
     ) -> Float[jax.Array, "P H"]:
         """Returns P + MLP(P); see `Method`.
 
         Raises:
           ConfigError: If there is no prompt, or one for each row.
         """
-        del embedded, is_token, task
         if prompt is None or prompt.ndim != 2:
             raise ConfigError(
                 "methods.Residual changes the model's own prompt",
@@ -85,7 +78,7 @@ class Residual(Method):
         for name, (init, shape) in declared.items():
             shape = (*rows, *shape)
             axes = (PROMPT_AXES[0],) * (len(shape) - 1) + (PROMPT_AXES[1],)
-            weights[name] = place.parameter(name, init, shape, axes, rows=1)[0, 0]
+            weights[name] = joining.parameter(name, init, shape, axes, rows=1)[0, 0]
         return residual.reparametrized(
             prompt, weights, activation=self.activation, repeats=self.repeats
         )

@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 from flax.errors import NameInUseError
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from prompt_tuning.errors import ConfigError
 from prompt_tuning.models.methods.method import (
     Attended,
+    Joining,
     KeysAndValues,
     Layer,
     Linear,
@@ -103,20 +104,10 @@ class Several(Method):
             method.check_inputs(length)
 
     def prompt_of(
-        self,
-        place: Place,
-        prompt: Float[Array, "*B P H"] | None,
-        embedded: Float[Array, "B L H"],
-        *,
-        is_token: Bool[Array, "B L"],
-        task: Int[Array, " B"] | None,
+        self, joining: Joining, prompt: Float[Array, "*B P H"] | None
     ) -> Float[Array, "*B Q H"] | None:
         """Returns `prompt` as one of the methods makes it."""
-        return self._one_of(
-            place,
-            prompt,
-            lambda method: method.prompt_of(place, prompt, embedded, is_token=is_token, task=task),
-        )
+        return self._one_of(joining, prompt, lambda method: method.prompt_of(joining, prompt))
 
     def input_of(self, linear: Linear, x: Float[Array, "R L ..."]) -> Float[Array, "R L ..."]:
         """Returns `x` as one of the methods makes it."""

@@ -8,6 +8,7 @@ import types
 import pytest
 
 from prompt_tuning.commands.report import rows
+from prompt_tuning.launch import pages
 from prompt_tuning.launch.studies import reproduction
 from tests.commands.report import rows_fixture
 
@@ -19,9 +20,7 @@ def written(tmp_path_factory):
     """A folder of documentation, written from made-up rows."""
     folder = tmp_path_factory.mktemp("docs")
     results = rows_fixture.write_everything(folder / "results")
-    (folder / "reproduction.md").write_text(
-        f"before\n{reproduction.BEGIN}old\n{reproduction.END}after\n"
-    )
+    (folder / "reproduction.md").write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
     with contextlib.chdir(folder):
         reproduction.main([f"--output_dir={results}", f"--docs_dir={folder}", "--write_only"])
     return folder
@@ -29,7 +28,7 @@ def written(tmp_path_factory):
 
 def test_the_page_has_claims_cells_and_scores_between_its_markers(written):
     text = (written / "reproduction.md").read_text()
-    assert text.startswith(f"before\n{reproduction.BEGIN}") and text.endswith("after\n")
+    assert text.startswith(f"before\n{pages.BEGIN}") and text.endswith("after\n")
     assert "old" not in text
     assert "| Figure 3a | More than one token is critical for most sizes." in text
     assert "| appendix_search | mini | 4 | 0 | 0 |" in text
@@ -95,17 +94,3 @@ def test_a_command_that_breaks_ends_it_and_a_failed_cell_does_not(monkeypatch):
     with pytest.raises(SystemExit) as ended:
         reproduction.main(["--output_dir=/r"])
     assert ended.value.code == 1 and next(codes, None) is None
-
-
-def test_the_page_in_the_repository_has_its_markers():
-    text = (_ROOT / "docs/measured/reproduction.md").read_text()
-    assert text.count(reproduction.BEGIN) == text.count(reproduction.END) == 1
-    assert "python -m prompt_tuning.launch.studies.reproduction" in text
-
-
-def test_a_page_that_is_not_there_is_made_of_the_tables_alone(tmp_path):
-    path = tmp_path / "reproduction.md"
-    for tables in ("first", "second"):
-        reproduction.write_page(path, tables)
-    text = path.read_text()
-    assert text.startswith("# The paper in miniature") and "second" in text and "first" not in text

@@ -3,7 +3,8 @@
 import json
 import pathlib
 
-from prompt_tuning.launch.studies import reproduction, t0
+from prompt_tuning.launch import pages
+from prompt_tuning.launch.studies import t0
 
 _ROOT = pathlib.Path(__file__).resolve().parents[3]
 # A mean over seeds and the deviation of 40, 50, 60.
@@ -36,7 +37,7 @@ def test_the_tables_are_written_between_the_markers(tmp_path):
     results.mkdir()
     (results / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in made))
     page = tmp_path / "t0.md"
-    page.write_text(f"before\n{reproduction.BEGIN}old\n{reproduction.END}after\n")
+    page.write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
     t0.main([f"--output_dir={tmp_path}", f"--page={page}", "--write_only"])
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
@@ -54,9 +55,3 @@ def test_the_commands_name_files_that_ship():
     found = [(_ROOT / name.removeprefix("prompt_tuning/")).is_file() for name in files if name]
     assert len(found) == 2 * len(t0.SEEDS) + len(t0.SWEEPS) and all(found)
     assert "--gin.T0_DIR='/path/results/prompted'" in sweep and sweep[-1] == "--jobs=2"
-
-
-def test_the_page_in_the_repository_has_its_markers():
-    text = (_ROOT / "docs/measured/t0.md").read_text()
-    assert text.count(reproduction.BEGIN) == text.count(reproduction.END) == 1
-    assert "python -m prompt_tuning.launch.studies.t0" in text
