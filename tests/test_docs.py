@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+from prompt_tuning.commands.report import rows
+from prompt_tuning.commands.sweep.results import TABLE
 from prompt_tuning.config import files
 from tests.helpers import REPO
 from tests.test_architecture import FLOORS
@@ -242,3 +244,11 @@ def test_the_summary_of_parity_is_that_of_its_rows():
         nearest = by_name[f"{group}/{name}"]
         assert nearest["measured"] == measured
         assert float(measured) / float(nearest["tolerance"]) == max(shares)
+
+
+@pytest.mark.parametrize("name", ["methods", "reproduction"])
+def test_reports_are_drawn_from_every_row_that_was_measured(name):
+    folder = REPO / "docs" / "measured" / name
+    found = rows.read([str(folder)])
+    lines = (folder / TABLE).read_text().splitlines()
+    assert not found.notes and sum(len(sweep.cells) for sweep in found.sweeps) == len(lines)

@@ -218,7 +218,8 @@ def read(paths: Sequence[str]) -> Results:
     if not rows:
         raise DataError(
             "The results hold no row",
-            got=", ".join(paths),
+            # Why lines were left out, where there were some.
+            got="; ".join([", ".join(paths), *notes[:3]]),
             expected=f"at least one row in {TABLE}",
             fix="run `prompt-tuning sweep` first",
         )

@@ -134,6 +134,8 @@ def test_what_is_no_result_is_an_error(tmp_path):
         rows.read([str(tmp_path / "no-such")])
     with pytest.raises(DataError, match="hold no row"):
         rows.read([str(rows_fixture.write(tmp_path / "empty", "\n"))])
+    with pytest.raises(DataError, match="hold no row.*line 1 is torn and was left out"):
+        rows.read([str(rows_fixture.write(tmp_path / "torn", '{"sweep": \n'))])
     with pytest.raises(DataError, match=r"line 1\): got 'no axes, status'"):
         rows.read(
             [str(rows_fixture.write(tmp_path / "b", {"sweep": "a", "scale": "", "cell": ""}))]
