@@ -14,8 +14,9 @@ _MOST_RUNS = 3
 class Costs:
     """Seconds of programs that are compiled for several numbers of rows, measured where they run.
 
-    One core has no use for a batch: eight rows take it eight times as long as one, and two of them in the program for
-    eight four times as long as they have to. An accelerator takes eight in about the time of one. So it is measured.
+    Cores that one row keeps busy have little use for a batch: eight rows take nearly eight times as long, and two of
+    them in the program for eight several times as long as they have to. Where one row leaves most of a device idle,
+    eight take little more. So it is measured.
     """
 
     def __init__(self) -> None:

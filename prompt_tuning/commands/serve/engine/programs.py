@@ -166,7 +166,7 @@ class Programs:
         return np.asarray(self._score({**self._params, table.TABLE: self._table}, batch))
 
     def warm(self) -> None:
-        """Compiles and runs every program."""
+        """Compiles and runs every program, and measures those that take rows."""
         self.reset()
         self.put_set(0, self._own)
         rows = no_rows(self.slots)

@@ -36,8 +36,8 @@ class Scheduler:
     """Works through a queue turn by turn, on the engine's thread.
 
     A turn is a call of `begin`, which encodes answers into free slots and scores, batch after batch, and one of
-    `decode`. What waits longest goes first, and with it those behind it of the same kind whose inputs are no longer, as
-    many as make each of them cheapest (`Costs`).
+    `decode`. What waits longest goes first, and with it as many of its kind and length as make each of them cheapest
+    (`Costs`); shorter ones take rows that would be empty.
 
     Attributes:
       residents: The table's rows.
@@ -126,6 +126,7 @@ class Scheduler:
         same = sum(request.lines_left for request in waiting if request.width == width)
         count = costs.best((kind, width), min(same, most))
         able = [request for request in waiting if request.width <= width]
+        # A short one costs as much here as a long one, and less in a program of its own: it only fills up.
         able.sort(key=lambda request: request.width != width)
         batch: list[_Open] = []
         prompts: set[int] = set()

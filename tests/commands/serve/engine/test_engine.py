@@ -16,7 +16,7 @@ from prompt_tuning.models.encoder_decoder import EncoderDecoderModel
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.run.many_prompts import TunedSet
 from tests import tiny_run
-from tests.commands.serve.tiny_engine import (
+from tests.commands.serve.engine.tiny_engine import (
     SETTINGS,
     Answer,
     Offline,

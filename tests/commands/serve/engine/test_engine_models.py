@@ -19,7 +19,7 @@ from prompt_tuning.prompts.config import PromptConfig
 from prompt_tuning.run import many_prompts
 from prompt_tuning.run.many_prompts import TunedSet
 from tests import tiny_run
-from tests.commands.serve.tiny_engine import (
+from tests.commands.serve.engine.tiny_engine import (
     SETTINGS,
     Offline,
     ask,
